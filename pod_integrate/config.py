@@ -1,0 +1,136 @@
+"""PodConfig: every choice that one attention launch leaves open, under one set of names.
+
+The same names are used by the kernels, by Optuna, in traces, tables and on the dashboard.
+On a CPU an "SM" is a core and a "CTA" is a work item that one core runs to its end.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Literal, get_args
+
+import msgspec
+
+from pod_integrate.errors import ConfigError
+
+Strategy = Literal["fused", "serial", "streams"]
+STRATEGIES: tuple[str, ...] = get_args(Strategy)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class TileConfig:
+    """One CTA's share of one op.
+
+    q_rows   query rows after GQA packing, a multiple of 16
+    kv_rows  KV rows per stage, a multiple of 16
+    stages   KV stages in flight, >= 1; on a CPU 1 means no prefetch of the next tile
+    warps    warps per CTA, >= 1; on a CPU always 1
+    """
+
+    q_rows: int
+    kv_rows: int
+    stages: int = 1
+    warps: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("q_rows", "kv_rows"):
+            value = getattr(self, name)
+            _require(
+                value >= 16 and value % 16 == 0 and value <= 4096,
+                f"tile.{name} must be a multiple of 16 in 16..4096, got {value}",
+            )
+        _require(1 <= self.stages <= 8, f"tile.stages must be 1..8, got {self.stages}")
+        _require(1 <= self.warps <= 16, f"tile.warps must be 1..16, got {self.warps}")
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class PodConfig:
+    """How one hybrid batch is attended.
+
+    prefill, decode      tiles of the two ops
+    ctas_per_sm          CTAs resident on one SM; on a CPU 2 means that a core prefetches its
+                         next decode item while it computes a prefill item, 1 that it does not
+    prefill_ctas :       CTA ratio; 0:0 is proportional to the work at hand, 1:1 the paper's
+      decode_ctas        50:50
+    max_prefill_waves    KV of a prefill is split until its items fill this many waves of
+                         SMs x ctas_per_sm at most; 0 never splits
+    decode_split_tokens  KV tokens per decode item (split-KV); 0 never splits
+    virtual_decode       decode items that one CTA takes at once, >= 1
+    strategy             fused (one launch), serial (prefill, then decode) or streams (side by
+                         side on disjoint resources)
+    Raises ConfigError on malformed values. Source: POD-Attention, arXiv:2410.18038, section 4.
+    """
+
+    prefill: TileConfig
+    decode: TileConfig
+    ctas_per_sm: int = 2
+    prefill_ctas: int = 0
+    decode_ctas: int = 0
+    max_prefill_waves: int = 2
+    decode_split_tokens: int = 0
+    virtual_decode: int = 1
+    strategy: Strategy = "fused"
+
+    def __post_init__(self) -> None:
+        _require(1 <= self.ctas_per_sm <= 8, f"ctas_per_sm must be 1..8, got {self.ctas_per_sm}")
+        ratio = (self.prefill_ctas, self.decode_ctas)
+        _require(
+            ratio == (0, 0) or (1 <= min(ratio) and max(ratio) <= 64),
+            f"prefill_ctas:decode_ctas must be 0:0 or within 1..64, got {ratio[0]}:{ratio[1]}",
+        )
+        _require(
+            0 <= self.max_prefill_waves <= 64,
+            f"max_prefill_waves must be 0..64, got {self.max_prefill_waves}",
+        )
+        split = self.decode_split_tokens
+        _require(
+            split == 0 or (split >= 16 and split % 16 == 0 and split <= 1 << 20),
+            f"decode_split_tokens must be 0 or a multiple of 16 up to 2**20, got {split}",
+        )
+        _require(
+            1 <= self.virtual_decode <= 64,
+            f"virtual_decode must be 1..64, got {self.virtual_decode}",
+        )
+        _require(
+            self.strategy in STRATEGIES,
+            f"strategy must be one of {STRATEGIES}, got {self.strategy!r}",
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain nested dict, field names as above; `from_dict` is its inverse."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: object) -> PodConfig:
+        """Read `to_dict` output back; raises ConfigError on unknown, missing or wrong fields."""
+        if isinstance(data, dict):
+            _reject_unknown(data, cls, "config")
+            for tile in ("prefill", "decode"):
+                if isinstance(data.get(tile), dict):
+                    _reject_unknown(data[tile], TileConfig, f"config.{tile}")
+        try:
+            return msgspec.convert(data, cls, strict=True)
+        except msgspec.ValidationError as error:
+            raise ConfigError(f"config: {error}") from error
+
+    def short(self) -> str:
+        """One printable token, e.g. `fused p64x64/1 d16x64/1 2cta 0:0 w2 s512 v1`."""
+        p, d = self.prefill, self.decode
+        return (
+            f"{self.strategy} p{p.q_rows}x{p.kv_rows}/{p.stages}/{p.warps} "
+            f"d{d.q_rows}x{d.kv_rows}/{d.stages}/{d.warps} {self.ctas_per_sm}cta "
+            f"{self.prefill_ctas}:{self.decode_ctas} w{self.max_prefill_waves} "
+            f"s{self.decode_split_tokens} v{self.virtual_decode}"
+        )
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ConfigError(message)
+
+
+def _reject_unknown(data: dict[Any, Any], cls: type[Any], where: str) -> None:
+    known = {field.name for field in dataclasses.fields(cls)}
+    unknown = sorted(str(key) for key in data if key not in known)
+    if unknown:
+        raise ConfigError(f"{where} has unknown fields {unknown}; known are {sorted(known)}")

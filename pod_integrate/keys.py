@@ -1,0 +1,184 @@
+"""The keys that everything learned is filed under: geometry, device and bucket.
+
+All three are frozen values with one canonical printable form and a parser for it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections.abc import Sequence
+from typing import Literal, Self
+
+from pod_integrate.errors import ShapeError
+
+Dtype = Literal["fp32", "bf16", "fp16"]
+_GEOMETRY = re.compile(
+    r"q(?P<hq>\d+)kv(?P<hkv>\d+)d(?P<dim>\d+)-(?P<dtype>fp32|bf16|fp16)-kv(?P<kv>fp32|bf16|fp16)"
+    r"-s(?P<page>\d+)-w(?P<window>-?\d+)-c(?P<cap>\d+(?:\.\d+)?)"
+)
+_DEVICE = re.compile(r"[a-z0-9][a-z0-9_.+-]{0,79}:[a-z0-9_]{1,16}:\d{1,4}")
+_SIDE = r"(\d+k?)@(\d+k?)"
+_BUCKET = re.compile(rf"(?:p{_SIDE})?(?:(?<=.)\+)?(?:d{_SIDE})?")
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Geometry:
+    """Attention shape of one tensor-parallel rank.
+
+    Printed as `q8kv4d64-fp32-kvfp32-s1-w-1-c0`: heads, head dim, dtypes, page size, window
+    (-1: none), logit cap (0: none).
+    """
+
+    num_q_heads: int
+    num_kv_heads: int
+    head_dim: int
+    dtype: Dtype
+    kv_dtype: Dtype
+    page_size: int
+    window_left: int = -1
+    logit_cap: float = 0.0
+
+    def __str__(self) -> str:
+        return (
+            f"q{self.num_q_heads}kv{self.num_kv_heads}d{self.head_dim}-{self.dtype}"
+            f"-kv{self.kv_dtype}-s{self.page_size}-w{self.window_left}-c{self.logit_cap:g}"
+        )
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Inverse of `str`; raises ShapeError with the expected form."""
+        found = _GEOMETRY.fullmatch(text)
+        if found is None:
+            raise ShapeError(
+                f"geometry {text[:96]!r} is malformed; expected e.g. "
+                f"'q8kv4d64-fp32-kvfp32-s1-w-1-c0'"
+            )
+        part = found.groupdict()
+        return cls(
+            num_q_heads=int(part["hq"]),
+            num_kv_heads=int(part["hkv"]),
+            head_dim=int(part["dim"]),
+            dtype=part["dtype"],  # type: ignore[arg-type]
+            kv_dtype=part["kv"],  # type: ignore[arg-type]
+            page_size=int(part["page"]),
+            window_left=int(part["window"]),
+            logit_cap=float(part["cap"]),
+        )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class DeviceKey:
+    """What runs the op: `name:capability:units`.
+
+    A GPU is `nvidia-h100-80gb-hbm3:sm90:132` (units are SMs), a CPU
+    `intel-xeon-processor:avx512:2` (units are threads of the kernel).
+    """
+
+    name: str
+    capability: str
+    units: int
+
+    def __str__(self) -> str:
+        return f"{self.name}:{self.capability}:{self.units}"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Inverse of `str`; raises ShapeError with the expected form."""
+        if _DEVICE.fullmatch(text) is None:
+            raise ShapeError(
+                f"device {text[:96]!r} is malformed; expected e.g. 'intel-xeon-processor:avx512:2'"
+            )
+        name, capability, units = text.split(":")
+        return cls(name, capability, int(units))
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Bucket:
+    """A coarse class of hybrid batch; all four numbers are powers of two, or 0 for an empty side.
+
+    `p1k@8k+d64@4k`: 1K prefill tokens at mean context 8K, 64 decodes at mean context 4K.
+    A row with q_len 1 counts as decode, every longer one as prefill.
+    """
+
+    prefill_tokens: int = 0
+    prefill_context: int = 0
+    decodes: int = 0
+    decode_context: int = 0
+
+    @classmethod
+    def of(cls, q_lens: Sequence[int], kv_lens: Sequence[int]) -> Self:
+        """Bucket of a batch from its host lengths; rows with q_len 0 are padding and ignored."""
+        tokens = context = decodes = decode_context = 0
+        for q_len, kv_len in zip(q_lens, kv_lens, strict=True):
+            if q_len == 1:
+                decodes += 1
+                decode_context += kv_len
+            elif q_len > 1:
+                tokens += q_len
+                # Weighted by tokens: a long chunk says more about the work than a short one.
+                context += q_len * kv_len
+        return cls(
+            prefill_tokens=_pow2(tokens),
+            prefill_context=_pow2(context / tokens) if tokens else 0,
+            decodes=_pow2(decodes),
+            decode_context=_pow2(decode_context / decodes) if decodes else 0,
+        )
+
+    @property
+    def is_hybrid(self) -> bool:
+        """Whether both sides hold work."""
+        return self.prefill_tokens > 0 and self.decodes > 0
+
+    def __str__(self) -> str:
+        sides = []
+        if self.prefill_tokens:
+            sides.append(f"p{_short(self.prefill_tokens)}@{_short(self.prefill_context)}")
+        if self.decodes:
+            sides.append(f"d{_short(self.decodes)}@{_short(self.decode_context)}")
+        return "+".join(sides) or "empty"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Inverse of `str`; raises ShapeError with the expected form."""
+        if text == "empty":
+            return cls()
+        found = _BUCKET.fullmatch(text)
+        if not text or found is None:
+            raise ShapeError(f"bucket {text[:64]!r} is malformed; expected e.g. 'p1k@8k+d64@4k'")
+        bucket = cls(
+            prefill_tokens=_long(found[1]),
+            prefill_context=_long(found[2]),
+            decodes=_long(found[3]),
+            decode_context=_long(found[4]),
+        )
+        numbers = dataclasses.astuple(bucket)
+        if str(bucket) != text or any(n & (n - 1) for n in numbers):
+            raise ShapeError(f"bucket {text[:64]!r} is not canonical: powers of two, 1024 as 1k")
+        return bucket
+
+    def distance(self, other: Bucket) -> float:
+        """Sum of |log2 ratio| over the four numbers; inf when the two have different sides."""
+        total = 0.0
+        for name in ("prefill_tokens", "prefill_context", "decodes", "decode_context"):
+            a, b = getattr(self, name), getattr(other, name)
+            if bool(a) != bool(b):
+                return math.inf
+            if a:
+                total += abs(math.log2(a / b))
+        return total
+
+
+def _pow2(value: float) -> int:
+    return 1 << max(0, round(math.log2(value))) if value > 0 else 0
+
+
+def _short(value: int) -> str:
+    return f"{value >> 10}k" if value >= 1024 and value % 1024 == 0 else str(value)
+
+
+def _long(text: str | None) -> int:
+    if not text:
+        return 0
+    return int(text[:-1]) << 10 if text.endswith("k") else int(text)

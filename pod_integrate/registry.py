@@ -1,0 +1,68 @@
+"""The config table in use, swapped atomically while other threads look configs up."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from pod_integrate.errors import TableError
+from pod_integrate.keys import Bucket, DeviceKey, Geometry
+from pod_integrate.table import ConfigTable, Lookup
+
+logger = logging.getLogger(__name__)
+
+_DEFAULT = Lookup(None, "default", None)
+
+
+class ActiveTable:
+    """Holds the last good table of one (geometry, device, build).
+
+    `lookup` is one attribute read and a dict look-up, safe from any thread; `offer` replaces the
+    table whole or raises TableError and changes nothing.
+    """
+
+    def __init__(self, geometry: Geometry, device: DeviceKey, build: str) -> None:
+        self.geometry, self.device, self.build = geometry, device, build
+        # One attribute holds the table and its cache, so that a reader never pairs two versions.
+        self._state: tuple[ConfigTable | None, dict[Bucket, Lookup]] = (None, {})
+
+    @property
+    def version(self) -> int:
+        """Version of the table in use, 0 when there is none."""
+        table, _ = self._state
+        return table.version if table is not None else 0
+
+    def lookup(self, bucket: Bucket) -> Lookup:
+        """Config for a bucket; its `config` is None when the default applies."""
+        table, cache = self._state
+        if table is None:
+            return _DEFAULT
+        hit = cache.get(bucket)
+        if hit is None:
+            hit = cache[bucket] = table.lookup(bucket)
+        return hit
+
+    def offer(self, data: bytes) -> ConfigTable:
+        """Take a serialized table into use; raises TableError and keeps the old one if it is bad.
+
+        A table that was measured on another geometry, device or kernel build is bad: its times
+        say nothing here.
+        """
+        table = ConfigTable.from_json(data)
+        for name in ("geometry", "device", "build"):
+            mine, theirs = str(getattr(self, name)), str(getattr(table, name))
+            if mine != theirs:
+                raise TableError(f"table is for {name} {theirs}, this process runs {mine}")
+        self._state = (table, {})
+        logger.info("config table version %d in use, %d buckets", table.version, len(table.entries))
+        return table
+
+    def load_file(self, path: Path) -> ConfigTable | None:
+        """Take the table file at `path`; a missing or bad file is logged and leaves all as is."""
+        try:
+            return self.offer(path.read_bytes())
+        except FileNotFoundError:
+            logger.info("no config table at %s yet; defaults apply", path)
+        except (OSError, TableError) as error:
+            logger.error("config table %s rejected, the last good one stays: %s", path, error)
+        return None

@@ -1,0 +1,155 @@
+"""ConfigTable: the tuned PodConfig of each bucket, with its evidence, as versioned JSON.
+
+A table belongs to one (geometry, device, kernel build). A bad table is rejected whole.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Literal, NamedTuple, Self
+
+import msgspec
+
+from pod_integrate.config import PodConfig
+from pod_integrate.errors import PodAttentionError, TableError
+from pod_integrate.keys import Bucket, DeviceKey, Geometry
+
+SCHEMA = 1
+MAX_TABLE_BYTES = 4 << 20
+MAX_ENTRIES = 4096
+# Beyond three doublings in total another bucket's best says little: defaults are safer.
+MAX_DISTANCE = 3.0
+
+Source = Literal["exact", "nearest", "default"]
+
+
+class Evidence(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Why an entry was promoted.
+
+    pairs           interleaved (default, candidate) measurements that decided
+    steps           traced steps that the pairs replayed
+    median_speedup  default time / candidate time, median over pairs
+    lower_bound     lower confidence bound of median_speedup at `confidence`
+    method          how it was measured, e.g. `replay` or `live`
+    measured_at     ISO 8601, UTC
+    build           kernel build that was measured
+    trial           trial number inside the study
+    """
+
+    pairs: int
+    steps: int
+    median_speedup: float
+    lower_bound: float
+    confidence: float
+    method: str
+    measured_at: str
+    build: str
+    trial: int
+
+
+class TableEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One bucket's promoted config and its evidence."""
+
+    config: PodConfig
+    evidence: Evidence
+
+
+class Lookup(NamedTuple):
+    """Result of `ConfigTable.lookup`: config is None when the caller's default applies."""
+
+    config: PodConfig | None
+    source: Source
+    bucket: Bucket | None
+
+
+class _Document(msgspec.Struct, forbid_unknown_fields=True):
+    schema: int
+    version: int
+    geometry: str
+    device: str
+    build: str
+    updated: str
+    entries: dict[str, dict[str, Any]]
+
+
+@dataclasses.dataclass(frozen=True)
+class ConfigTable:
+    """Immutable; a new version is a new object that replaces the old one in one assignment."""
+
+    version: int
+    geometry: Geometry
+    device: DeviceKey
+    build: str
+    updated: str
+    entries: dict[Bucket, TableEntry]
+
+    def lookup(self, bucket: Bucket) -> Lookup:
+        """Exact bucket, else the nearest within MAX_DISTANCE, else the default.
+
+        An empty bucket has no neighbours. Ties go to the smaller printed name, so that every
+        process with the same table picks the same config.
+        """
+        entry = self.entries.get(bucket)
+        if entry is not None:
+            return Lookup(entry.config, "exact", bucket)
+        near = min(self.entries, key=lambda b: (bucket.distance(b), str(b)), default=None)
+        if near is None or bucket.distance(near) > MAX_DISTANCE:
+            return Lookup(None, "default", None)
+        return Lookup(self.entries[near].config, "nearest", near)
+
+    def to_json(self) -> bytes:
+        """Indented JSON, keys in a fixed order, so that versions can be diffed."""
+        entries = {
+            str(bucket): {
+                "config": entry.config.to_dict(),
+                "evidence": msgspec.structs.asdict(entry.evidence),
+            }
+            for bucket, entry in sorted(self.entries.items(), key=lambda item: str(item[0]))
+        }
+        document = _Document(
+            schema=SCHEMA,
+            version=self.version,
+            geometry=str(self.geometry),
+            device=str(self.device),
+            build=self.build,
+            updated=self.updated,
+            entries=entries,
+        )
+        return msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n"
+
+    @classmethod
+    def from_json(cls, data: bytes) -> Self:
+        """Parse and check everything; raises TableError that names the first bad place."""
+        if len(data) > MAX_TABLE_BYTES:
+            raise TableError(f"table is {len(data)} bytes, the limit is {MAX_TABLE_BYTES}")
+        try:
+            document = msgspec.json.decode(data, type=_Document, strict=True)
+        except msgspec.DecodeError as error:
+            raise TableError(f"table is not valid JSON of schema {SCHEMA}: {error}") from error
+        if document.schema != SCHEMA:
+            raise TableError(f"table has schema {document.schema}, this release reads {SCHEMA}")
+        if len(document.entries) > MAX_ENTRIES:
+            raise TableError(f"table has {len(document.entries)} entries, limit {MAX_ENTRIES}")
+        try:
+            geometry, device = Geometry.parse(document.geometry), DeviceKey.parse(document.device)
+        except PodAttentionError as error:
+            raise TableError(f"table key: {error}") from error
+        return cls(
+            version=document.version,
+            geometry=geometry,
+            device=device,
+            build=document.build,
+            updated=document.updated,
+            entries=dict(_entry(*item) for item in document.entries.items()),
+        )
+
+
+def _entry(name: str, raw: dict[str, Any]) -> tuple[Bucket, TableEntry]:
+    if set(raw) != {"config", "evidence"}:
+        raise TableError(f"entry {name!r} needs exactly config and evidence, got {sorted(raw)}")
+    try:
+        bucket, config = Bucket.parse(name), PodConfig.from_dict(raw["config"])
+        evidence = msgspec.convert(raw["evidence"], Evidence, strict=True)
+    except (PodAttentionError, msgspec.ValidationError) as error:
+        raise TableError(f"entry {name[:64]!r}: {error}") from error
+    return bucket, TableEntry(config, evidence)

@@ -1,0 +1,117 @@
+"""Trace schema: what a server tells the tuner about its steps. Lengths and times only.
+
+On the wire one TraceMessage is one msgpack document (`application/x-msgpack`), arrays instead
+of maps; the same structs read JSON objects for people with curl.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+
+from pod_integrate.config import PodConfig
+from pod_integrate.errors import PodAttentionError, TraceError
+from pod_integrate.keys import DeviceKey, Geometry
+
+WIRE_VERSION = 1
+MAX_MESSAGE_BYTES = 1 << 20
+MAX_RECORDS = 2048
+MAX_ROWS = 4096
+
+_Length = Annotated[int, msgspec.Meta(ge=0, le=1 << 24)]
+_Micros = Annotated[float, msgspec.Meta(ge=0.0, le=1e10)]
+_Lengths = Annotated[list[_Length], msgspec.Meta(max_length=MAX_ROWS)]
+_Key = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
+
+
+class StepRecord(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    """One sampled forward step; all its layers attended the same lengths.
+
+    time          Unix seconds at the start of the step
+    step          the server's step counter
+    q_lens, kv_lens   per request, kv_lens with this step's tokens
+    step_us       wall time of the whole forward step, 0 when unknown
+    attention_us  summed time of the attention op over layers, 0 when unknown
+    layers        attention calls in the step
+    config        key into TraceMessage.configs of the PodConfig used
+    source        `exact`, `nearest` or `default`: how that config was found
+    """
+
+    time: Annotated[float, msgspec.Meta(ge=0.0)]
+    step: Annotated[int, msgspec.Meta(ge=0)]
+    q_lens: _Lengths
+    kv_lens: _Lengths
+    step_us: _Micros
+    attention_us: _Micros
+    layers: Annotated[int, msgspec.Meta(ge=0, le=4096)]
+    config: _Key
+    source: Annotated[str, msgspec.Meta(pattern="^(exact|nearest|default)$")]
+
+
+class TraceMessage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A batch of records from one server for one (geometry, device, build).
+
+    server         stable printable id of the serving process
+    sequence       counts this server's messages from 0, so that a re-post is recognised
+    seen, dropped  steps since the last message: seen at all, and lost to a full buffer
+    table_version  version of the config table in use, 0 for none
+    configs        printable config key -> PodConfig as a dict
+    """
+
+    version: int
+    server: _Key
+    sequence: Annotated[int, msgspec.Meta(ge=0)]
+    geometry: _Key
+    device: _Key
+    build: _Key
+    seen: Annotated[int, msgspec.Meta(ge=0)]
+    dropped: Annotated[int, msgspec.Meta(ge=0)]
+    table_version: Annotated[int, msgspec.Meta(ge=0)]
+    configs: dict[str, dict[str, Any]]
+    records: Annotated[list[StepRecord], msgspec.Meta(max_length=MAX_RECORDS)]
+
+
+def encode(message: TraceMessage) -> bytes:
+    """Msgpack bytes of a message."""
+    return msgspec.msgpack.encode(message)
+
+
+def decode(body: bytes, *, json: bool = False) -> TraceMessage:
+    """Parse and check a posted message; raises TraceError that names the first bad place."""
+    if len(body) > MAX_MESSAGE_BYTES:
+        raise TraceError(
+            f"trace message is {len(body)} bytes, the limit is {MAX_MESSAGE_BYTES}; post more often"
+        )
+    try:
+        if json:
+            message = msgspec.json.decode(body, type=TraceMessage)
+        else:
+            message = msgspec.msgpack.decode(body, type=TraceMessage)
+    except msgspec.DecodeError as error:
+        raise TraceError(f"trace message is malformed: {error}") from error
+    _check(message)
+    return message
+
+
+def _check(message: TraceMessage) -> None:
+    if message.version != WIRE_VERSION:
+        raise TraceError(
+            f"trace version {message.version} is unknown, this tuner reads {WIRE_VERSION}; upgrade "
+            "the older side"
+        )
+    try:
+        Geometry.parse(message.geometry), DeviceKey.parse(message.device)
+        for config in message.configs.values():
+            PodConfig.from_dict(config)
+    except PodAttentionError as error:
+        raise TraceError(f"trace message: {error}") from error
+    for record in message.records:
+        if len(record.q_lens) != len(record.kv_lens):
+            raise TraceError(
+                f"step {record.step}: {len(record.q_lens)} q_lens but {len(record.kv_lens)} kv_lens"
+            )
+        if any(q > kv for q, kv in zip(record.q_lens, record.kv_lens, strict=True)):
+            raise TraceError(f"step {record.step}: a kv_len is smaller than its q_len")
+        if record.config not in message.configs:
+            raise TraceError(f"step {record.step}: config {record.config!r} is not in configs")
