@@ -1,0 +1,161 @@
+"""Request lengths and arrivals: a published distribution built in, or a trace file.
+
+Built in: quantiles of the Azure LLM inference trace 2023, conversation (19,366 requests over
+58 minutes, CC-BY 4.0, github.com/Azure/AzurePublicDataset; described in Patel et al., Splitwise,
+ISCA 2024). Prompt and answer lengths there are nearly independent (Spearman 0.07) and the gaps
+between arrivals nearly exponential (coefficient of variation 1.09), so both are drawn so.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import datetime
+import itertools
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from pod_integrate.errors import TraceError
+
+_PERCENT = (0, 1, 5, 10, 20, 30, 40, 50, 60, 70, 80, 90, 95, 99, 100)
+_PROMPT = (2, 29, 181, 207, 387, 403, 703, 1020, 1071, 1130, 1315, 2734, 4083, 4142, 14050)
+_ANSWER = (7, 16, 41, 54, 77, 91, 103, 129, 177, 384, 400, 424, 451, 601, 1000)
+_MAX_ROWS = 200_000
+BUILT_IN = "Azure LLM inference trace 2023 (conversation), built-in quantiles"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Request:
+    """One request: seconds after the start, prompt and answer tokens, shared prefix blocks.
+
+    blocks  ids of shared 512-token prompt blocks (Mooncake's hash_ids); equal ids mean equal text
+    """
+
+    at: float
+    prompt_tokens: int
+    answer_tokens: int
+    blocks: tuple[int, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Shape:
+    """How a trace is fitted to a machine.
+
+    rate        requests per second on average, Poisson for length-only sources
+    scale       factor on prompt and answer lengths
+    max_prompt, max_answer   upper limits after scaling, tokens
+    """
+
+    rate: float
+    scale: float = 1.0
+    max_prompt: int = 8192
+    max_answer: int = 1024
+
+
+def built_in(count: int, shape: Shape, *, seed: int = 0) -> list[Request]:
+    """Draw `count` requests from the built-in distribution; the same seed gives the same list."""
+    rng = np.random.default_rng(seed)
+    prompts = np.interp(rng.uniform(0, 100, count), _PERCENT, _PROMPT)
+    answers = np.interp(rng.uniform(0, 100, count), _PERCENT, _ANSWER)
+    times = _poisson(rng, count, shape.rate)
+    return [
+        _fit(Request(float(t), round(p), round(a)), shape)
+        for t, p, a in zip(times, prompts, answers, strict=True)
+    ]
+
+
+def from_file(path: Path, count: int, shape: Shape, *, seed: int = 0) -> list[Request]:
+    """Read the first `count` requests of a trace and fit them to `shape`.
+
+    Azure CSV (TIMESTAMP, ContextTokens, GeneratedTokens) and Mooncake JSONL (timestamp,
+    input_length, output_length, hash_ids) keep the form of their arrivals, stretched to the rate;
+    arXiv CSV (num_prefill_tokens, num_decode_tokens) has lengths only: arrivals are Poisson.
+    Raises TraceError naming the line that does not fit.
+    """
+    try:
+        with path.open(newline="") as file:
+            head = file.readline()
+            file.seek(0)
+            rows = _jsonl(file, path) if head.startswith("{") else _csv(file, path)
+            requests = list(itertools.islice(rows, min(count, _MAX_ROWS)))
+    except (OSError, UnicodeDecodeError) as error:
+        raise TraceError(f"trace file {path} cannot be read: {error}") from error
+    if not requests:
+        raise TraceError(f"trace file {path} holds no request")
+    return [_fit(r, shape) for r in _arrivals(requests, shape.rate, seed)]
+
+
+def _csv(file: Iterator[str], path: Path) -> Iterator[Request]:
+    reader = csv.DictReader(file)
+    columns = set(reader.fieldnames or ())
+    for line, row in enumerate(reader, start=2):
+        try:
+            if {"TIMESTAMP", "ContextTokens", "GeneratedTokens"} <= columns:
+                # Seven fractional digits in the published file; datetime takes six.
+                at = datetime.datetime.fromisoformat(row["TIMESTAMP"][:26]).timestamp()
+                yield Request(at, int(row["ContextTokens"]), int(row["GeneratedTokens"]))
+            elif {"num_prefill_tokens", "num_decode_tokens"} <= columns:
+                prompt, answer = float(row["num_prefill_tokens"]), float(row["num_decode_tokens"])
+                yield Request(0.0, round(prompt), round(answer))
+            else:
+                raise TraceError(
+                    f"{path}: unknown columns {sorted(columns)}; expected the Azure or arXiv CSV"
+                )
+        except (TypeError, ValueError) as error:
+            if isinstance(error, TraceError):
+                raise
+            raise TraceError(f"{path}:{line}: {error}") from error
+
+
+def _jsonl(file: Iterator[str], path: Path) -> Iterator[Request]:
+    for line, text in enumerate(file, start=1):
+        try:
+            row = json.loads(text)
+            yield Request(
+                float(row["timestamp"]) / 1000.0,
+                int(row["input_length"]),
+                int(row["output_length"]),
+                tuple(int(block) for block in row.get("hash_ids", ())),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise TraceError(f"{path}:{line}: not a Mooncake record: {error!r}") from error
+
+
+def _arrivals(requests: list[Request], rate: float, seed: int) -> list[Request]:
+    times = np.array([r.at for r in requests])
+    span = float(times.max() - times.min())
+    if span > 0:
+        times = (times - times.min()) * (len(requests) / rate / span)
+    else:
+        times = _poisson(np.random.default_rng(seed), len(requests), rate)
+    order = np.argsort(times, kind="stable")
+    return [dataclasses.replace(requests[i], at=float(times[i])) for i in order]
+
+
+def _poisson(rng: np.random.Generator, count: int, rate: float) -> np.ndarray:
+    gaps = rng.exponential(1.0 / rate, count)
+    gaps[:1] = 0.0
+    return np.asarray(np.cumsum(gaps))
+
+
+def _fit(request: Request, shape: Shape) -> Request:
+    prompt = min(max(1, round(request.prompt_tokens * shape.scale)), shape.max_prompt)
+    answer = min(max(1, round(request.answer_tokens * shape.scale)), shape.max_answer)
+    return dataclasses.replace(request, prompt_tokens=prompt, answer_tokens=answer)
+
+
+def prompt_ids(request: Request, index: int, *, vocab: int, scale: float, seed: int) -> list[int]:
+    """Token ids of a prompt: equal block ids give equal text, the rest is random per request."""
+    block = max(1, round(512 * scale))
+    ids: list[int] = []
+    for name in request.blocks:
+        if len(ids) >= request.prompt_tokens:
+            break
+        ids.extend(np.random.default_rng((seed, 1, name)).integers(0, vocab, block).tolist())
+    missing = request.prompt_tokens - len(ids)
+    if missing > 0:
+        ids.extend(np.random.default_rng((seed, 0, index)).integers(0, vocab, missing).tolist())
+    return ids[: request.prompt_tokens]
