@@ -50,3 +50,7 @@ class SettingsError(PodAttentionError, ValueError):
 
 class UnsupportedFeatureError(PodAttentionError, RuntimeError):
     """The engine asks for a feature that POD does not serve; names the alternative."""
+
+
+class StartError(PodAttentionError, RuntimeError):
+    """A child process died or did not answer in time; the message ends with its log's tail."""

@@ -1,0 +1,61 @@
+# Two commands: `make demo` and `make test`. Both set up .venv when it is missing or out of date.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+UV_VERSION := 0.13.9
+UV := $(BIN)/uv pip install --python $(BIN)/python -c constraints.txt
+
+MODEL ?=
+TRACE ?=
+ONCE ?=
+DEMO_FLAGS ?=
+PYTEST_FLAGS ?=
+
+.PHONY: help demo test lint format bench-op constraints clean
+help:
+	@echo "make demo   set up, then SGLang on POD + tuner + dashboard, load, summary"
+	@echo "            MODEL=path-or-hub-name  TRACE=file  ONCE=1 (exit after the summary)"
+	@echo "            DEMO_FLAGS='...' (see: $(BIN)/pod-attn demo --help)"
+	@echo "make test   set up, then lint, types and the whole test suite"
+	@echo "            PYTEST_FLAGS='-m \"not server\"' and the like"
+	@echo "make lint | format | constraints | clean"
+
+$(VENV)/.uv-$(UV_VERSION):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed, got $$($(PYTHON) --version); set PYTHON=..." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "uv==$(UV_VERSION)"
+	@touch $@
+
+$(VENV)/.demo-ready: $(VENV)/.uv-$(UV_VERSION) pyproject.toml constraints.txt
+	@echo "Installing pod-attention with SGLang and the tuner (about 10 GB the first time) ..."
+	$(UV) -e ".[sglang,tuner]"
+	@touch $@
+
+$(VENV)/.test-ready: $(VENV)/.demo-ready
+	$(UV) -e ".[sglang,tuner,dev]"
+	@touch $@
+
+demo: $(VENV)/.demo-ready
+	$(BIN)/pod-attn demo $(if $(MODEL),--model "$(MODEL)") $(if $(TRACE),--trace "$(TRACE)") \
+	  $(if $(ONCE),--once) $(DEMO_FLAGS)
+
+test: $(VENV)/.test-ready lint
+	$(BIN)/pod-attn build
+	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+
+lint: $(VENV)/.test-ready
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(VENV)/.test-ready
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+constraints: $(VENV)/.uv-$(UV_VERSION)
+	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 \
+	  --no-annotate --no-header --quiet --upgrade -o constraints.txt
+
+clean:
+	rm -rf $(VENV) .pod-attn build dist
