@@ -1,0 +1,207 @@
+// chart.js: the two charts, drawn as plain SVG.
+//
+// plotly.js writes inline styles and warns on every one of them under a content security policy
+// without 'unsafe-inline'; two charts do not justify 5 MB and a weaker policy.
+
+import { h, svg } from "./dom.js";
+import { clock, count, date, micros, speed } from "./format.js";
+import { hideTip, showTip } from "./tip.js";
+
+const PAD = { left: 56, right: 18, top: 16, bottom: 30 };
+
+/** About `wanted` round numbers that cover low..high. */
+export function ticks(low, high, wanted = 5) {
+  const raw = (high - low) / wanted || 1;
+  const power = 10 ** Math.floor(Math.log10(raw));
+  const step = [1, 2, 2.5, 5, 10].map((m) => m * power).find((s) => s >= raw);
+  const result = [];
+  for (let i = Math.ceil(low / step - 1e-9); i * step <= high + step * 1e-9; i += 1) {
+    result.push(Number((i * step).toPrecision(12)));
+  }
+  return result;
+}
+
+function linear(low, high, from, to) {
+  const size = high - low || 1;
+  return (value) => from + ((value - low) / size) * (to - from);
+}
+
+/** Redraw `draw(width)` into `host` whenever its width changes; returns the redraw function. */
+export function responsive(host, draw) {
+  let drawn = 0;
+  const redraw = (force) => {
+    const width = Math.floor(host.clientWidth);
+    if (width > 0 && (force || width !== drawn)) {
+      drawn = width;
+      host.replaceChildren(...draw(width));
+    }
+  };
+  new ResizeObserver(() => redraw(false)).observe(host);
+  return () => redraw(true);
+}
+
+function axes(width, height, y, yTicks, label) {
+  const lines = yTicks.map((tick) => [
+    svg("line", { class: "grid", x1: PAD.left, x2: width - PAD.right, y1: y(tick), y2: y(tick) }),
+    svg("text", { class: "tick", x: PAD.left - 8, y: y(tick) + 4, "text-anchor": "end" }, label(tick)),
+  ]);
+  return svg("g", {}, lines);
+}
+
+export function trialText(trial) {
+  const lines = [`Trial ${trial.number}, ${trial.state}`];
+  if (trial.config_short) lines.push(trial.config_short);
+  if (trial.speedup !== null && trial.speedup !== undefined) {
+    const bound = trial.lower_bound === null ? "" : `, at least ${speed(trial.lower_bound)}`;
+    lines.push(`${speed(trial.speedup)}${bound} over ${count(trial.pairs)} pairs`);
+  }
+  if (trial.reason) lines.push(trial.reason);
+  return lines.join("\n");
+}
+
+/**
+ * Speed-up over default by trial number; the interval goes down to the lower bound. Trials
+ * without a measurement stand in a lane of their own at the bottom.
+ *
+ * onPick(trial) is called on click and on Enter; arrow keys walk through the trials.
+ */
+export function trialChart(host, { trials, promoted, picked, onPick }) {
+  const height = 270;
+  const lane = height - PAD.bottom - 12;
+  const values = trials.flatMap((t) => [t.speedup, t.lower_bound]).filter((v) => typeof v === "number");
+  const low = Math.min(1, ...values);
+  const high = Math.max(1, ...values);
+  const pad = Math.max(0.02, (high - low) * 0.08);
+  const last = Math.max(1, ...trials.map((t) => t.number));
+  return responsive(host, (width) => {
+    const x = linear(0, last, PAD.left + 14, width - PAD.right - 8);
+    const y = linear(low - pad, high + pad, lane - 22, PAD.top);
+    const marks = trials.map((trial) => trialMark(trial, { x, y, lane, promoted, picked, onPick }));
+    const root = svg(
+      "svg",
+      {
+        viewBox: `0 0 ${width} ${height}`,
+        width,
+        height,
+        role: "img",
+        tabindex: 0,
+        "aria-label": `Speed-up of ${trials.length} trials over the default config. Arrow keys walk through them, Enter compares one; the table below has the same numbers.`,
+      },
+      axes(width, height, y, ticks(low - pad, high + pad, 4), (tick) => speed(tick)),
+      svg("line", { class: "base", x1: PAD.left, x2: width - PAD.right, y1: y(1), y2: y(1) }),
+      svg("text", { class: "tick strong", x: width - PAD.right, y: y(1) - 5, "text-anchor": "end" }, "default"),
+      svg("text", { class: "tick", x: PAD.left - 8, y: lane + 4, "text-anchor": "end" }, "no time"),
+      ticks(0, last, Math.min(last, width / 90))
+        .filter(Number.isInteger)
+        .map((n) => svg("text", { class: "tick", x: x(n), y: height - 8, "text-anchor": "middle" }, n)),
+      marks,
+    );
+    walk(root, trials, marks, onPick);
+    return [root];
+  });
+}
+
+function trialMark(trial, { x, y, lane, promoted, picked, onPick }) {
+  const cx = x(trial.number);
+  const measured = typeof trial.speedup === "number";
+  const cy = measured ? y(trial.speedup) : lane;
+  const bounded = measured && typeof trial.lower_bound === "number";
+  const classes = ["trial", trial.state];
+  if (trial.number === promoted) classes.push("promoted");
+  if (trial.number === picked) classes.push("picked");
+  return svg(
+    "g",
+    { class: classes.join(" "), "data-tip": trialText(trial), onclick: () => onPick(trial) },
+    bounded && svg("line", { class: "bound", x1: cx, x2: cx, y1: cy, y2: y(trial.lower_bound) }),
+    bounded && svg("line", { class: "bound", x1: cx - 4, x2: cx + 4, y1: y(trial.lower_bound), y2: y(trial.lower_bound) }),
+    svg("circle", { class: "hit", cx, cy, r: 12 }),
+    measured
+      ? svg("circle", { class: "dot", cx, cy, r: trial.number === promoted ? 6 : 4.5 })
+      : svg("path", { class: "dot", d: `M${cx - 4} ${cy - 4}l8 8m0 -8l-8 8` }),
+  );
+}
+
+function walk(root, trials, marks, onPick) {
+  let at = -1;
+  root.addEventListener("keydown", (event) => {
+    const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+    if (step) {
+      event.preventDefault();
+      marks[at]?.classList.remove("active");
+      at = Math.min(Math.max(at + step, 0), trials.length - 1);
+      marks[at].classList.add("active");
+      showTip(trialText(trials[at]), marks[at].getBoundingClientRect());
+    } else if (event.key === "Enter" && at >= 0) {
+      hideTip();
+      onPick(trials[at]);
+    }
+  });
+}
+
+/** Median attention time of a step over time, with default and with tuned configs. */
+export function historyChart(host, points) {
+  const height = 230;
+  const series = ["attention_us_default", "attention_us_tuned"];
+  const rows = points.map((p) => ({ ...p, at: date(p.time)?.getTime() ?? null })).filter((p) => p.at !== null);
+  const values = rows.flatMap((p) => series.map((name) => p[name])).filter((v) => typeof v === "number");
+  if (values.length < 2) return () => host.replaceChildren(h("p", { class: "empty" }, "Shown after the first measurements."));
+  const top = Math.max(...values);
+  const [first, last] = [rows[0].at, rows[rows.length - 1].at];
+  return responsive(host, (width) => {
+    const x = linear(first, last, PAD.left, width - PAD.right);
+    const y = linear(0, top * 1.08, height - PAD.bottom, PAD.top);
+    const jumps = rows.filter((p, i) => i > 0 && p.promotions > rows[i - 1].promotions);
+    return [
+      svg(
+        "svg",
+        { viewBox: `0 0 ${width} ${height}`, width, height, role: "img", "aria-label": historyWords(rows) },
+        axes(width, height, y, ticks(0, top * 1.08, 4), (tick) => micros(tick).replace(/\.0+$/, "")),
+        jumps.map((p) => svg("path", { class: "jump", d: `M${x(p.at)} ${height - PAD.bottom}v-7` })),
+        area(rows, x, y),
+        series.map((name) => svg("path", { class: `line ${name}`, d: path(rows, name, x, y) })),
+        timeTicks(first, last, width).map((at) =>
+          svg("text", { class: "tick", x: x(at), y: height - 8, "text-anchor": "middle" }, clock(at / 1000).slice(0, 5)),
+        ),
+      ),
+    ];
+  });
+}
+
+function historyWords(rows) {
+  const end = rows[rows.length - 1];
+  return `From ${clock(rows[0].time)} to ${clock(end.time)}; now ${micros(end.attention_us_default)} microseconds with default configs, ${micros(end.attention_us_tuned)} tuned.`;
+}
+
+// An unknown value breaks the line: it is never drawn as if it were measured.
+function path(rows, name, x, y) {
+  let pen = "M";
+  return rows
+    .map((row) => {
+      if (typeof row[name] !== "number") {
+        pen = "M";
+        return "";
+      }
+      const part = `${pen}${x(row.at).toFixed(1)} ${y(row[name]).toFixed(1)}`;
+      pen = "L";
+      return part;
+    })
+    .join("");
+}
+
+function area(rows, x, y) {
+  const both = rows.filter((r) => typeof r.attention_us_default === "number" && typeof r.attention_us_tuned === "number");
+  if (both.length < 2 || both.length !== rows.length) return null;
+  const there = both.map((r) => `${x(r.at).toFixed(1)},${y(r.attention_us_default).toFixed(1)}`);
+  const back = both.map((r) => `${x(r.at).toFixed(1)},${y(r.attention_us_tuned).toFixed(1)}`).reverse();
+  return svg("polygon", { class: "gain", points: [...there, ...back].join(" ") });
+}
+
+function timeTicks(first, last, width) {
+  const steps = [60, 300, 600, 1800, 3600, 7200, 14400, 43200, 86400].map((s) => s * 1000);
+  const raw = (last - first) / Math.max(2, width / 110);
+  const step = steps.find((s) => s >= raw) ?? steps[steps.length - 1] * Math.ceil(raw / steps[steps.length - 1]);
+  const result = [];
+  for (let at = Math.ceil(first / step) * step; at <= last; at += step) result.push(at);
+  return result.length ? result : [first];
+}
+
