@@ -1,0 +1,1 @@
+"""SGLang plug-in: attention backend `pod`, CPU platform `pod_cpu`, trace hook."""

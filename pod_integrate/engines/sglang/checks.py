@@ -1,0 +1,253 @@
+"""What the backend does not serve: pure checks over plain facts, each naming the alternative.
+
+A server stops at start-up, with one of these messages, rather than answer differently.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable
+from typing import Any, Generic, TypeVar
+
+import torch
+
+from pod_integrate.errors import KernelUnavailableError, UnsupportedFeatureError
+
+_Facts = TypeVar("_Facts")
+SERVED_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EngineFacts:
+    """What start-up decides on; fields are named after SGLang's own terms.
+
+    device                torch device type of the model
+    dtype, kv_cache_dtype of the model and of the KV pool
+    pool, pool_layout     class name and memory layout of the KV pool
+    speculative           algorithm name or None
+    dllm                  diffusion-LLM algorithm or None
+    prefill_graph         backend of prefill CUDA graphs, e.g. `disabled` or `full`
+    """
+
+    device: str
+    dtype: torch.dtype
+    kv_cache_dtype: torch.dtype
+    pool: str
+    pool_layout: str = "nhd"
+    mla: bool = False
+    encoder_decoder: bool = False
+    speculative: str | None = None
+    dllm: str | None = None
+    prefill_graph: str = "disabled"
+    unified_memory: bool = False
+    pdmux: bool = False
+    two_batch_overlap: bool = False
+    mis: bool = False
+    hisparse: bool = False
+    dcp_size: int = 1
+    cp_size: int = 1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LayerFacts:
+    """One RadixAttention layer; fields are named after its attributes."""
+
+    layer_id: int
+    attn_type: str = "decoder"
+    is_cross_attention: bool = False
+    qk_head_dim: int = 64
+    v_head_dim: int = 64
+    use_irope: bool = False
+    xai_temperature_len: int = -1
+    logit_cap: float = 0.0
+    logit_capping_method: str = "tanh"
+    pos_encoding_mode: str = "NONE"
+
+
+@dataclasses.dataclass(frozen=True)
+class _Rule(Generic[_Facts]):
+    feature: str
+    applies: Callable[[_Facts], bool]
+    got: Callable[[_Facts], object]
+    remedy: str
+
+
+_ENGINE: tuple[_Rule[EngineFacts], ...] = (
+    _Rule(
+        "multi-head latent attention (MLA)",
+        lambda f: f.mla,
+        lambda f: "an MLA model",
+        "leave --attention-backend unset or use flashinfer, trtllm_mla or triton",
+    ),
+    _Rule(
+        "encoder-decoder models",
+        lambda f: f.encoder_decoder,
+        lambda f: "a model with cross attention",
+        "use --attention-backend flashinfer (GPU) or torch_native (CPU)",
+    ),
+    _Rule(
+        "speculative decoding",
+        lambda f: f.speculative is not None,
+        lambda f: f"--speculative-algorithm {f.speculative}",
+        "drop it or use --attention-backend flashinfer, fa3 or triton",
+    ),
+    _Rule(
+        "diffusion language models",
+        lambda f: f.dllm is not None,
+        lambda f: f"--dllm-algorithm {f.dllm}",
+        "use --attention-backend flashinfer",
+    ),
+    _Rule(
+        "this KV cache dtype",
+        lambda f: f.kv_cache_dtype not in SERVED_DTYPES or f.kv_cache_dtype != f.dtype,
+        lambda f: f"{f.kv_cache_dtype} for a {f.dtype} model",
+        "use --kv-cache-dtype auto, or --attention-backend flashinfer or triton",
+    ),
+    _Rule(
+        "the unified memory pool",
+        lambda f: f.unified_memory,
+        lambda f: "--enable-unified-memory",
+        "drop the flag or use --attention-backend triton",
+    ),
+    _Rule(
+        "sparse host-backed attention (HiSparse)",
+        lambda f: f.hisparse,
+        lambda f: "--enable-hisparse",
+        "drop the flag or leave --attention-backend unset",
+    ),
+    _Rule(
+        "this KV pool",
+        lambda f: f.pool != "MHATokenToKVPool",
+        lambda f: f.pool,
+        "use --attention-backend triton or torch_native; a sliding-window model gets the plain "
+        "pool that POD serves with --disable-hybrid-swa-memory",
+    ),
+    _Rule(
+        "this KV layout",
+        lambda f: f.pool_layout != "nhd",
+        lambda f: f.pool_layout,
+        "unset SGLANG_USE_HND_KVCACHE or use --attention-backend trtllm_mha",
+    ),
+    _Rule(
+        "decode context parallelism",
+        lambda f: f.dcp_size > 1,
+        lambda f: f"--dcp-size {f.dcp_size}",
+        "set it to 1 or leave --attention-backend unset",
+    ),
+    _Rule(
+        "context parallelism",
+        lambda f: f.cp_size > 1,
+        lambda f: f"--attn-cp-size {f.cp_size}",
+        "set it to 1 or use --attention-backend fa3",
+    ),
+    _Rule(
+        "prefill-decode multiplexing",
+        lambda f: f.pdmux,
+        lambda f: "--enable-pdmux",
+        "drop the flag (POD overlaps the two inside one launch) or use --attention-backend fa3",
+    ),
+    _Rule(
+        "two-batch overlap",
+        lambda f: f.two_batch_overlap,
+        lambda f: "--enable-two-batch-overlap",
+        "drop the flag or leave --attention-backend unset",
+    ),
+    _Rule(
+        "multi-item scoring",
+        lambda f: f.mis,
+        lambda f: "--enable-mis",
+        "drop the flag or use --attention-backend flashinfer",
+    ),
+    _Rule(
+        "full prefill graphs",
+        lambda f: f.prefill_graph == "full",
+        lambda f: "--cuda-graph-backend-prefill full",
+        "use `breakable` or `disabled`",
+    ),
+)
+
+_LAYER: tuple[_Rule[LayerFacts], ...] = (
+    _Rule(
+        "cross attention",
+        lambda f: f.is_cross_attention,
+        lambda f: "is_cross_attention",
+        "use --attention-backend flashinfer (GPU) or torch_native (CPU)",
+    ),
+    _Rule(
+        "attention that is not causal",
+        lambda f: f.attn_type != "decoder",
+        lambda f: f"attn_type {f.attn_type}",
+        "use --attention-backend triton or torch_native",
+    ),
+    _Rule(
+        "a value head dim of its own",
+        lambda f: f.qk_head_dim != f.v_head_dim,
+        lambda f: f"{f.qk_head_dim} for keys, {f.v_head_dim} for values",
+        "use --attention-backend triton or torch_native",
+    ),
+    _Rule(
+        "chunked local attention (iRoPE)",
+        lambda f: f.use_irope,
+        lambda f: "use_irope",
+        "use --attention-backend fa3",
+    ),
+    _Rule(
+        "length-dependent temperature",
+        lambda f: f.xai_temperature_len > 0,
+        lambda f: f"xai_temperature_len {f.xai_temperature_len}",
+        "use --attention-backend triton",
+    ),
+    _Rule(
+        "this logit cap",
+        lambda f: f.logit_cap != 0 and f.logit_capping_method != "tanh",
+        lambda f: f.logit_capping_method,
+        "use --attention-backend triton",
+    ),
+    _Rule(
+        "positions inside attention",
+        lambda f: f.pos_encoding_mode != "NONE",
+        lambda f: f.pos_encoding_mode,
+        "use --attention-backend flashinfer",
+    ),
+)
+
+
+def check_engine(facts: EngineFacts) -> None:
+    """Raise UnsupportedFeatureError for the first feature of the server that POD lacks."""
+    _check(_ENGINE, facts, "the server")
+
+
+def check_layers(layers: Iterable[LayerFacts]) -> None:
+    """Raise UnsupportedFeatureError for the first layer that POD cannot attend."""
+    for facts in layers:
+        _check(_LAYER, facts, f"attention layer {facts.layer_id}")
+
+
+def check_device(device: str) -> None:
+    """Raise KernelUnavailableError where this release has no kernel for SGLang to run."""
+    if device != "cpu":
+        raise KernelUnavailableError(
+            f"attention backend pod has no {device} kernel in this release, it serves cpu "
+            "(--device cpu) only; drop --attention-backend pod to get SGLang's own backend"
+        )
+
+
+def check_arguments(layer_id: int, arguments: dict[str, Any]) -> None:
+    """Raise UnsupportedFeatureError when a model passes attention arguments that POD lacks."""
+    unknown = sorted(
+        name for name, value in arguments.items() if value is not None and value is not False
+    )
+    if unknown:
+        raise UnsupportedFeatureError(
+            f"attention backend pod does not support the arguments {unknown} that this model "
+            f"passes at layer {layer_id}; leave --attention-backend unset to get SGLang's own"
+        )
+
+
+def _check(rules: Iterable[_Rule[_Facts]], facts: _Facts, where: str) -> None:
+    for rule in rules:
+        if rule.applies(facts):
+            raise UnsupportedFeatureError(
+                f"attention backend pod does not support {rule.feature}: {where} has "
+                f"{rule.got(facts)}; {rule.remedy}"
+            )

@@ -1,0 +1,102 @@
+"""Plain facts for `checks`, read off SGLang's objects; the only place that knows their names."""
+
+from __future__ import annotations
+
+import os
+import socket
+import uuid
+from typing import Any
+
+from pod_integrate.engines.sglang.checks import EngineFacts, LayerFacts
+
+
+def device_type(runner: Any) -> str:
+    """Torch device type that a ModelRunner puts its model on."""
+    return str(runner.device).split(":", 1)[0]
+
+
+def engine_facts(runner: Any) -> EngineFacts:
+    """What start-up decides on, of a ModelRunner; unknown flags of older SGLang count as off."""
+    pool, args = runner.token_to_kv_pool, runner.server_args
+
+    def flag(name: str, default: Any = False) -> Any:
+        return getattr(args, name, default) or default
+
+    speculative = runner.spec_algorithm.is_speculative()
+    graphs = flag("cuda_graph_config", None)
+    return EngineFacts(
+        device=device_type(runner),
+        dtype=runner.dtype,
+        kv_cache_dtype=runner.kv_cache_dtype,
+        pool=type(pool).__name__,
+        pool_layout="hnd" if getattr(pool, "use_hnd", False) else _layout(pool),
+        mla=bool(runner.use_mla_backend),
+        encoder_decoder=bool(runner.model_config.is_encoder_decoder),
+        speculative=str(flag("speculative_algorithm", "on")) if speculative else None,
+        dllm=flag("dllm_algorithm", None),
+        prefill_graph=str(getattr(graphs.prefill, "backend", "disabled")) if graphs else "disabled",
+        unified_memory=flag("enable_unified_memory"),
+        pdmux=flag("enable_pdmux"),
+        two_batch_overlap=flag("enable_two_batch_overlap"),
+        mis=flag("enable_mis"),
+        hisparse=flag("enable_hisparse"),
+        dcp_size=flag("dcp_size", 1),
+        cp_size=flag("attn_cp_size", 1),
+    )
+
+
+def layer_facts(layer: Any) -> LayerFacts:
+    """What one RadixAttention layer asks for."""
+    return LayerFacts(
+        layer_id=layer.layer_id,
+        attn_type=str(getattr(layer.attn_type, "value", layer.attn_type)),
+        is_cross_attention=layer.is_cross_attention,
+        qk_head_dim=layer.qk_head_dim,
+        v_head_dim=layer.v_head_dim,
+        use_irope=layer.use_irope,
+        xai_temperature_len=layer.xai_temperature_len,
+        logit_cap=layer.logit_cap or 0.0,
+        logit_capping_method=layer.logit_capping_method,
+        pos_encoding_mode=layer.pos_encoding_mode,
+    )
+
+
+def is_reporting_rank(runner: Any) -> bool:
+    """Whether this rank records and saves: the first of its tensor and pipeline group.
+
+    The ranks of one group attend the same lengths at the same time, so one of them speaks for
+    all; every data-parallel replica has its own.
+    """
+    return _rank(runner, "attn_tp_rank", "tp_rank") == 0 and _rank(runner, "pp_rank") == 0
+
+
+def server_name(runner: Any) -> str:
+    """Id of this serving process for the tuner: host, port and replica, new at each start."""
+    host = socket.gethostname()[:64]
+    port = getattr(runner.server_args, "port", 0)
+    replica = _rank(runner, "attn_dp_rank", "dp_rank")
+    return f"{host}:{port}/dp{replica}/{os.getpid()}-{uuid.uuid4().hex[:8]}"
+
+
+def _rank(runner: Any, *names: str) -> int:
+    # 0.5.22 moved the ranks from the runner to a context of the process.
+    try:
+        from sglang.srt.runtime_context import get_parallel
+    except ImportError:
+        places = [runner]
+    else:
+        places = [get_parallel(), runner]
+    for place in places:
+        for name in names:
+            try:
+                value = getattr(place, name)
+            except (AttributeError, RuntimeError, ValueError):
+                # How the context says that no launcher has stated this rank: a lone process.
+                continue
+            if value is not None:
+                return int(value)
+    return 0
+
+
+def _layout(pool: Any) -> str:
+    return str(getattr(pool, "kv_cache_layout", "nhd"))

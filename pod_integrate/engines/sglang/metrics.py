@@ -1,0 +1,54 @@
+"""Prometheus counters on the server's own /metrics, where --enable-metrics is on."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+from pod_integrate.keys import Bucket
+
+# In the manner of SGLang's own `sglang:` metrics.
+BATCHES = "pod:batches"
+EVENTS = "pod:tuner_events"
+
+
+class Metrics:
+    """Counters of the backend; all methods do nothing when metrics are off.
+
+    pod:batches_total{kind}        steps by kind: hybrid, prefill, decode, empty
+    pod:tuner_events_total{event}  Exchange.counts: records_posted, table_updated, failures
+    """
+
+    def __init__(self, *, enabled: bool) -> None:
+        self._batches: Any = None
+        self._events: Any = None
+        if enabled:
+            self._batches = _counter(BATCHES, "Forward steps attended by POD.", "kind")
+            self._events = _counter(EVENTS, "What the exchange with the tuner did.", "event")
+
+    def count_batch(self, bucket: Bucket) -> None:
+        """Count one forward step."""
+        if self._batches is not None:
+            self._batches.labels(kind=_kind(bucket)).inc()
+
+    def count_event(self, event: str, count: int) -> None:
+        """Count what the exchange reports; called from its thread."""
+        if self._events is not None:
+            self._events.labels(event=event).inc(count)
+
+
+@functools.cache
+def _counter(name: str, text: str, label: str) -> Any:
+    # Imported late: prometheus_client picks its multi-process files from an environment variable
+    # that SGLang sets while it starts. Cached: a name can be registered once per process.
+    from prometheus_client import Counter
+
+    return Counter(name, text, [label])
+
+
+def _kind(bucket: Bucket) -> str:
+    if bucket.is_hybrid:
+        return "hybrid"
+    if bucket.prefill_tokens:
+        return "prefill"
+    return "decode" if bucket.decodes else "empty"

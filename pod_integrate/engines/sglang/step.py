@@ -1,0 +1,45 @@
+"""One forward step of SGLang as a HybridBatch that all layers share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from pod_integrate.batch import HybridBatch
+from pod_integrate.errors import UnsupportedFeatureError
+
+
+def step_lengths(forward_batch: Any) -> tuple[list[int], list[int]]:
+    """(q_lens, kv_lens) of the rows of a ForwardBatch, kv_lens with this step's tokens.
+
+    EXTEND and MIXED look alike here, on purpose: a running request in a mixed batch is an
+    extend of one token. Rows that data parallelism pads have q_len 0.
+    """
+    kv_lens = [int(n) for n in forward_batch.seq_lens_cpu.tolist()]
+    if forward_batch.forward_mode.is_decode():
+        return [1] * len(kv_lens), kv_lens
+    if forward_batch.extend_seq_lens_cpu is None:
+        raise UnsupportedFeatureError(
+            "attention backend pod needs the extend lengths on the host, this mode keeps them on "
+            "the device only; drop the speculative or GPU-only-lengths flag"
+        )
+    q_lens = [int(n) for n in forward_batch.extend_seq_lens_cpu]
+    return q_lens + [0] * (len(kv_lens) - len(q_lens)), kv_lens
+
+
+def hybrid_batch(forward_batch: Any, req_to_token: torch.Tensor) -> HybridBatch:
+    """HybridBatch that reads SGLang's req_to_token table in place, whatever the page size.
+
+    The table lists token slots, so every slot is a page of one token: no per-step page table to
+    build, and slots of one page may lie in any order.
+    """
+    q_lens, kv_lens = step_lengths(forward_batch)
+    rows = forward_batch.req_pool_indices[: len(kv_lens)].to(torch.int64)
+    return HybridBatch.build(
+        q_lens,
+        kv_lens,
+        page_indices=req_to_token,
+        page_starts=rows * req_to_token.stride(0),
+        page_size=1,
+    )
