@@ -1,0 +1,73 @@
+"""Draws the README's number table from benchmarks/results/headline.json.
+
+python benchmarks/readme_table.py          rewrite the table in README.md
+python benchmarks/readme_table.py --check  exit 1 when it is out of date
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+BEGIN, END = "<!-- headline:begin -->", "<!-- headline:end -->"
+
+# What the README shows, in its order; a name without a result is shown as "-".
+ROWS = {
+    "sglang.requests_token_equal": "Requests whose greedy tokens equal SGLang's `torch_native`",
+    "sglang.requests_compared": "... of requests compared, over all server variants",
+    "op.sdpa_loop_ratio_min": "Our op vs a loop of torch SDPA: the worst hybrid batch",
+    "demo.hybrid_step_share": "Hybrid steps in the demo",
+    "demo.attention_speedup_tuned_vs_default": "Attention time in the demo, tuned vs default",
+    "demo.seconds_to_summary": "Demo, from start to summary",
+}
+
+
+def table(headline: dict[str, dict[str, Any]]) -> str:
+    """The Markdown table of ROWS."""
+    lines = ["| what | value | machine | date | command |", "|---|---:|---|---|---|"]
+    for name, text in ROWS.items():
+        entry = headline.get(name, {})
+        value = _value(entry.get("value"), entry.get("unit", ""))
+        command = f"`{entry['command']}`" if "command" in entry else "-"
+        cells = (text, value, entry.get("machine", "-"), entry.get("date", "-"), command)
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _value(value: float | None, unit: str) -> str:
+    if value is None:
+        return "-"
+    if unit == "share":
+        return f"{100 * value:.0f} %"
+    if unit in ("x", "ratio"):
+        return f"{value:.2f}x"
+    return f"{value:.0f} {unit}".strip()
+
+
+def render(readme: str, headline: dict[str, dict[str, Any]]) -> str:
+    """README text with the table between its markers replaced."""
+    head, rest = readme.split(BEGIN)
+    _, tail = rest.split(END)
+    return f"{head}{BEGIN}\n{table(headline)}\n{END}{tail}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="change nothing, exit 1 if stale")
+    arguments = parser.parse_args()
+    path = ROOT / "README.md"
+    stored = ROOT / "benchmarks" / "results" / "headline.json"
+    old = path.read_text()
+    new = render(old, json.loads(stored.read_text()) if stored.exists() else {})
+    if arguments.check and new != old:
+        sys.exit("README.md is out of date: python benchmarks/readme_table.py")
+    if new != old:
+        path.write_text(new)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,172 @@
+"""The command tree. Commands import what they need when they run: `--help` stays instant."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from pod_integrate.cli import bench, tuner
+from pod_integrate.demo.options import DemoOptions
+from pod_integrate.errors import PodAttentionError
+
+app = typer.Typer(
+    name="pod-attn",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    help="POD-Attention for LLM servers: one launch attends a hybrid batch of prefill chunks and "
+    "decode tokens, tuned live on the traffic that your server really gets.\n\n"
+    "Start with `pod-attn doctor`, then `pod-attn demo`.",
+)
+app.add_typer(tuner.app, name="tuner")
+app.add_typer(bench.app, name="bench")
+
+_DEFAULT = DemoOptions()
+
+
+@app.command()
+def demo(
+    model: Annotated[
+        str | None,
+        typer.Option(help="Model folder or hub name. Default: a small random Llama made here."),
+    ] = None,
+    trace: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            help="Request trace: Azure CSV, Mooncake JSONL or arXiv CSV. Default: quantiles of the "
+            "Azure 2023 conversation trace, built in.",
+        ),
+    ] = None,
+    once: Annotated[
+        bool, typer.Option(help="Exit after the summary instead of serving on.")
+    ] = False,
+    rate: Annotated[
+        float, typer.Option(min=0.01, help="Requests per second, on average.")
+    ] = _DEFAULT.rate,
+    seconds: Annotated[
+        float, typer.Option(min=1, help="Length of the load, seconds.")
+    ] = _DEFAULT.seconds,
+    scale: Annotated[
+        float, typer.Option(min=0.001, help="Factor on prompt and answer lengths.")
+    ] = _DEFAULT.scale,
+    concurrency: Annotated[
+        int, typer.Option(min=1, help="Requests in flight at most.")
+    ] = _DEFAULT.concurrency,
+    chunk: Annotated[
+        int, typer.Option(min=16, help="SGLang's --chunked-prefill-size, tokens per step.")
+    ] = _DEFAULT.chunk,
+    server_port: Annotated[
+        int, typer.Option(help="SGLang's port; another if taken.")
+    ] = _DEFAULT.server_port,
+    tuner_port: Annotated[
+        int, typer.Option(help="The tuner's port; another if taken.")
+    ] = _DEFAULT.tuner_port,
+    state: Annotated[
+        Path, typer.Option(help="Folder for model, logs, traces and the tuner's database.")
+    ] = _DEFAULT.state,
+    seed: Annotated[int, typer.Option(help="Seed of model, lengths and arrivals.")] = _DEFAULT.seed,
+) -> None:
+    """Run the whole loop on this machine: SGLang on POD, a load, the tuner and its dashboard.
+
+    Starts Ray with the tuner and a stock SGLang server (`--attention-backend pod
+    --enable-mixed-chunk`) side by side, sends a load of real shape, shows it live and ends with a
+    table. Then it serves on until Ctrl-C. Nothing is downloaded; everything binds to 127.0.0.1.
+    """
+    from pod_integrate.demo.run import Demo
+
+    options = DemoOptions(
+        model=model,
+        trace=trace,
+        rate=rate,
+        seconds=seconds,
+        scale=scale,
+        concurrency=concurrency,
+        chunk=chunk,
+        server_port=server_port,
+        tuner_port=tuner_port,
+        state=state.resolve(),
+        seed=seed,
+    )
+    with Demo(options, Console()) as running:
+        running.run()
+        if not once:
+            running.hold()
+
+
+@app.command()
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable output.")] = False,
+) -> None:
+    """Say what this machine is, which kernel will run and why, and what is missing.
+
+    Exits with 1 when something needed to serve is missing; every such line names its remedy.
+    """
+    from pod_integrate.doctor import examine, print_findings
+
+    findings = examine()
+    print_findings(Console(), findings, as_json=as_json)
+    if any(finding.status == "missing" for finding in findings):
+        raise typer.Exit(1)
+
+
+@app.command()
+def build() -> None:
+    """Compile the native kernels of this machine ahead of time.
+
+    The result is cached by a hash of sources and flags (see `pod-attn doctor` for the place); a
+    server that finds none compiles it at start. Safe to run in several processes at once.
+    """
+    from pod_integrate import native
+
+    console = Console()
+    path = native.build(
+        "cpu", progress=lambda done, total, what: console.print(f"[{done}/{total}] {what}")
+    )
+    console.print(f"{native.build_id('cpu')} ready at {path}", soft_wrap=True)
+
+
+@app.command("demo-model")
+def demo_model(
+    directory: Annotated[Path, typer.Argument(help="Folder to create.")],
+    layers: Annotated[int, typer.Option(min=1, max=64)] = 8,
+    q_heads: Annotated[int, typer.Option(min=1, max=128, help="Query heads.")] = 8,
+    kv_heads: Annotated[int, typer.Option(min=1, max=128, help="KV heads; divides q_heads.")] = 4,
+    head_dim: Annotated[int, typer.Option(min=32, max=256, help="Head dim.")] = 64,
+    max_context: Annotated[int, typer.Option(min=64, help="Longest context, tokens.")] = 16384,
+    seed: Annotated[int, typer.Option(help="Seed of the weights.")] = 0,
+) -> None:
+    """Write a small random Llama with a byte-level tokenizer in HuggingFace's format.
+
+    For machines that cannot download weights: the text is noise, all code paths are real.
+    """
+    from pod_integrate.demo.model import make_demo_model
+
+    path = make_demo_model(
+        directory,
+        layers=layers,
+        q_heads=q_heads,
+        kv_heads=kv_heads,
+        head_dim=head_dim,
+        max_context=max_context,
+        seed=seed,
+    )
+    Console().print(f"demo model in {path}", soft_wrap=True)
+
+
+def main() -> None:
+    """Entry point: user mistakes end with their message and code 2, Ctrl-C with 130."""
+    try:
+        app(standalone_mode=True)
+    except PodAttentionError as error:
+        Console(stderr=True).print(f"[red]{type(error).__name__}[/]: {error}", soft_wrap=True)
+        sys.exit(2)
+    except FileExistsError as error:
+        Console(stderr=True).print(f"[red]error[/]: {error}", soft_wrap=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)

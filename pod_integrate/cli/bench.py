@@ -1,0 +1,65 @@
+"""`pod-attn bench ...`: runs the scripts of benchmarks/, which ship with the package."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pod_integrate.errors import PodAttentionError
+
+_SCRIPTS = {
+    "demo": "demo.py",
+    "op": "op_sdpa.py",
+    "sglang-equal": "sglang_equal.py",
+}
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Benchmarks. Each writes JSON to benchmarks/results and never judges the numbers.",
+)
+
+
+def benchmarks_folder() -> Path:
+    """The benchmarks folder: in a checkout beside the package, in a wheel inside it.
+
+    Raises PodAttentionError when neither exists.
+    """
+    package = Path(__file__).resolve().parent.parent
+    for folder in (package.parent / "benchmarks", package / "_benchmarks"):
+        if folder.is_dir():
+            return folder
+    raise PodAttentionError("the benchmarks folder is missing; reinstall pod-attention")
+
+
+def _run(name: str, arguments: list[str]) -> None:
+    script = benchmarks_folder() / _SCRIPTS[name]
+    raise typer.Exit(
+        subprocess.run([sys.executable, str(script), *arguments], check=False).returncode
+    )
+
+
+_Extra = Annotated[
+    list[str] | None, typer.Argument(help="Passed to the benchmark; try `-- --help`.")
+]
+
+
+@app.command("op")
+def op(arguments: _Extra = None) -> None:
+    """Our op against a loop of torch SDPA calls, over hybrid batches, in interleaved pairs."""
+    _run("op", arguments or [])
+
+
+@app.command("sglang-equal")
+def sglang_equal(arguments: _Extra = None) -> None:
+    """Greedy tokens of a stock SGLang server on `pod` against `torch_native`, same flags."""
+    _run("sglang-equal", arguments or [])
+
+
+@app.command("demo")
+def demo(arguments: _Extra = None) -> None:
+    """One run of the whole demo loop, recorded."""
+    _run("demo", arguments or [])

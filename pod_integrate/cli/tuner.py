@@ -1,0 +1,67 @@
+"""`pod-attn tuner ...`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+app = typer.Typer(no_args_is_help=True, help="The tuning service: run it, read its tables.")
+
+
+@app.callback()
+def group() -> None:
+    """The tuning service."""
+
+
+@app.command()
+def up(
+    host: Annotated[
+        str | None, typer.Option(help="Address to bind; other than loopback needs a token.")
+    ] = None,
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="HTTP port.")] = None,
+    state_dir: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the SQLite database and the trace archive (Parquet)."),
+    ] = None,
+    database_url: Annotated[
+        str | None,
+        typer.Option(help="SQLAlchemy URL, e.g. postgresql+psycopg://... instead of SQLite."),
+    ] = None,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, help="File with the bearer token for writes."),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=0, max=64, help="Measuring workers on this machine.")
+    ] = None,
+    ray: Annotated[
+        bool, typer.Option(help="Host it on Ray; --no-ray runs one plain process.")
+    ] = True,
+) -> None:
+    """Run the tuner and its dashboard in the foreground; Ctrl-C stops it cleanly.
+
+    Every option may come from the environment instead, as POD_TUNER_HOST, POD_TUNER_PORT and so
+    on. Servers join with `POD_ATTN_TUNER_URL=http://127.0.0.1:8421`. What was acknowledged
+    survives a kill at any moment: start it again on the same database.
+    """
+    from tuner.service import run_tuner
+    from tuner.settings import load
+
+    chosen: dict[str, Any] = {
+        "host": host,
+        "port": port,
+        "database_url": database_url,
+        "workers": workers,
+    }
+    if state_dir is not None:
+        state_dir = state_dir.resolve()
+        state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        chosen["data_dir"] = state_dir
+    if token_file is not None:
+        chosen["token"] = token_file.read_text().strip()
+    settings = load(**{name: value for name, value in chosen.items() if value is not None})
+    console = Console()
+    run_tuner(settings, ray=ray, on_phase=lambda text: console.print(text, soft_wrap=True))

@@ -1,0 +1,245 @@
+"""`pod-attn demo`: the whole loop on this machine, from two child processes to a summary."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import sys
+import time
+from typing import Any
+
+import httpx
+from rich.console import Console
+
+from pod_integrate import native
+from pod_integrate.demo.compare import Comparison, compare_with_default
+from pod_integrate.demo.load import LoadStats, run_load
+from pod_integrate.demo.model import make_demo_model
+from pod_integrate.demo.options import DemoOptions
+from pod_integrate.demo.processes import Child, free_port
+from pod_integrate.demo.view import LiveView, Phases, ms, number, print_summary, ratio, share
+from pod_integrate.demo.workload import BUILT_IN, Request, Shape, built_in, from_file
+from pod_integrate.errors import StartError
+
+_START_TIMEOUT = 600.0
+_MAX_TOTAL_TOKENS = 65_536
+_COMPARE_SECONDS = 20.0
+
+
+@dataclasses.dataclass
+class DemoResult:
+    """What the summary shows; None where nothing was measured."""
+
+    stats: LoadStats
+    overview: dict[str, Any]
+    comparison: Comparison | None
+    seconds_to_summary: float
+    phases: dict[str, float]
+
+
+class Demo:
+    """Owns the two children. Use as a context manager: leaving it stops them."""
+
+    def __init__(self, options: DemoOptions, console: Console) -> None:
+        self.options, self.console = options, console
+        self.phases = Phases(console)
+        self._children: list[Child] = []
+        self.tuner_url = self.server_url = ""
+        self.model = options.model or ""
+
+    def __enter__(self) -> Demo:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for child in reversed(self._children):
+            self.phases.note(f"stopping {child.name}")
+            child.stop()
+
+    def run(self) -> DemoResult:
+        """All phases up to the summary; raises StartError when a child does not come up."""
+        self._prepare()
+        self._start()
+        requests = self._requests()
+        stats, overview = asyncio.run(self._load(requests))
+        comparison = self._compare(overview)
+        seconds = time.monotonic() - self.phases.started
+        result = DemoResult(stats, overview, comparison, seconds, dict(self.phases.seconds))
+        print_summary(self.console, self._rows(result))
+        return result
+
+    def hold(self) -> None:
+        """Keep serving until Ctrl-C; raises StartError when a child dies."""
+        self.console.print(
+            f"\nServing on {self.server_url}, dashboard {self.tuner_url}/ - Ctrl-C stops both."
+        )
+        while True:
+            for child in self._children:
+                if not child.running:
+                    raise StartError(f"{child.name} ended; log {child.log}:\n{child.tail()}")
+            time.sleep(1.0)
+
+    def _prepare(self) -> None:
+        with self.phases.phase("native build"):
+            native.build("cpu", progress=lambda done, total, what: self._built(done, total, what))
+        if not self.model:
+            with self.phases.phase("demo model (random Llama, 8 layers, GQA 8/4, head dim 64)"):
+                self.model = str(make_demo_model(self.options.state / "demo-model"))
+
+    def _built(self, done: int, total: int, what: str) -> None:
+        self.phases.note(f"build [{done}/{total}] {what}")
+
+    def _start(self) -> None:
+        """Both children at once: each spends a minute or more importing on a small machine."""
+        options = self.options
+        tuner_port = free_port(options.tuner_port)
+        server_port = free_port(options.server_port)
+        self.tuner_url = f"http://127.0.0.1:{tuner_port}"
+        self.server_url = f"http://127.0.0.1:{server_port}"
+        logs = options.state / "logs"
+        tuner = [sys.executable, "-m", "pod_integrate.cli", "tuner", "up"]
+        tuner += ["--port", str(tuner_port), "--state-dir", str(options.state / "tuner")]
+        self._children.append(Child("tuner", tuner, log=logs / "tuner.log"))
+        self._children.append(
+            Child("sglang", self._server(server_port), log=logs / "sglang.log", env=self._env())
+        )
+        self.phases.note(f"[dim]start[/]  Ray + tuner and SGLang, side by side; logs in {logs}")
+        for child, url in zip(
+            self._children,
+            (f"{self.tuner_url}/healthz", f"{self.server_url}/health"),
+            strict=True,
+        ):
+            seconds = child.wait_ready(url, timeout=_START_TIMEOUT, alive=self._check_alive)
+            self.phases.done(child.name, seconds, url)
+
+    def _check_alive(self) -> None:
+        for child in self._children:
+            if not child.running:
+                raise StartError(f"{child.name} ended; log {child.log}:\n{child.tail()}")
+
+    def _server(self, port: int) -> list[str]:
+        """The stock server's command line; only --attention-backend is ours."""
+        command = [sys.executable, "-m", "sglang.launch_server", "--model-path", self.model]
+        command += ["--host", "127.0.0.1", "--port", str(port)]
+        command += ["--attention-backend", "pod", "--enable-mixed-chunk"]
+        command += ["--chunked-prefill-size", str(self.options.chunk)]
+        command += ["--device", "cpu", "--dtype", "float32", "--skip-server-warmup"]
+        # A share of memory is racy while two processes load; the token count is what is used.
+        command += ["--mem-fraction-static", "0.5", "--max-total-tokens", str(_MAX_TOTAL_TOKENS)]
+        return command
+
+    def _env(self) -> dict[str, str]:
+        return {
+            # This release has the CPU kernel only, so the demo asks for it on GPU hosts as well.
+            "SGLANG_PLATFORM": "pod_cpu",
+            "CUDA_VISIBLE_DEVICES": "",
+            "POD_ATTN_TUNER_URL": self.tuner_url,
+            "POD_ATTN_TRACE_SAMPLE": "1.0",
+            "POD_ATTN_TABLE": str(self.options.state / "table.json"),
+        }
+
+    def _requests(self) -> list[Request]:
+        options = self.options
+        shape = Shape(rate=options.rate, scale=options.scale, max_prompt=4096, max_answer=256)
+        count = max(1, round(options.rate * options.seconds))
+        if options.trace is None:
+            requests, source = built_in(count, shape, seed=options.seed), BUILT_IN
+        else:
+            requests = from_file(options.trace, count, shape, seed=options.seed)
+            source = str(options.trace)
+        prompts = sum(r.prompt_tokens for r in requests) / len(requests)
+        answers = sum(r.answer_tokens for r in requests) / len(requests)
+        self.phases.note(
+            f"load: {len(requests)} requests at {options.rate:g}/s, lengths x {options.scale:g} "
+            f"(mean prompt {prompts:.0f}, answer {answers:.0f} tokens) from {source}"
+        )
+        return requests
+
+    async def _load(self, requests: list[Request]) -> tuple[LoadStats, dict[str, Any]]:
+        stats, overview = LoadStats(), None
+        begin = time.monotonic()
+        task = asyncio.create_task(
+            run_load(
+                self.server_url,
+                requests,
+                stats,
+                vocab=_vocab(self.model),
+                scale=self.options.scale,
+                concurrency=self.options.concurrency,
+                seed=self.options.seed,
+            )
+        )
+        try:
+            async with httpx.AsyncClient(base_url=self.tuner_url, timeout=5.0) as client:
+                with LiveView(self.console, len(requests)) as view:
+                    while not task.done():
+                        overview = await _overview(client) or overview
+                        view.update(stats, overview)
+                        self._check_alive()
+                        await asyncio.wait({task}, timeout=1.0)
+                await task
+                # The last traces are posted a moment after the last token.
+                await asyncio.sleep(3.0)
+                overview = await _overview(client) or overview
+        finally:
+            task.cancel()
+        self.phases.done("load", time.monotonic() - begin)
+        return stats, overview or {}
+
+    def _compare(self, overview: dict[str, Any]) -> Comparison | None:
+        if not overview.get("tables"):
+            self.phases.note("no config was promoted: nothing to compare with the default")
+            return None
+        with self.phases.phase("fresh replay of traced steps, tuned against default"):
+            return compare_with_default(
+                self.tuner_url,
+                overview["tables"][0],
+                seconds=_COMPARE_SECONDS,
+                seed=self.options.seed,
+            )
+
+    def _rows(self, result: DemoResult) -> list[tuple[str, str]]:
+        stats, totals = result.stats, result.overview.get("totals", {})
+        compared = result.comparison
+        tuned = "-"
+        if compared is not None:
+            tuned = (
+                f"{ratio(compared.speedup)} over {share(compared.covered)} of attention time "
+                f"({compared.steps} traced steps replayed)"
+            )
+        return [
+            ("requests", f"{stats.done} done, {stats.failed} failed"),
+            (
+                "hybrid steps",
+                f"{number(totals.get('hybrid_steps'))} of {number(totals.get('records'))} traced "
+                f"({share(totals.get('hybrid_share'))})",
+            ),
+            ("TTFT p50 / p99", _pair(stats, "ttft")),
+            ("TBT p50 / p99", _pair(stats, "tbt")),
+            ("trials measured", number(totals.get("trials"))),
+            ("configs promoted", number(totals.get("promotions"))),
+            ("attention, tuned vs default", tuned),
+            ("dashboard", f"{self.tuner_url}/"),
+            ("seconds to here", f"{result.seconds_to_summary:.0f}"),
+        ]
+
+
+def _pair(stats: LoadStats, name: str) -> str:
+    return f"{ms(stats.percentile(name, 50))} / {ms(stats.percentile(name, 99))}"
+
+
+async def _overview(client: httpx.AsyncClient) -> dict[str, Any] | None:
+    try:
+        response = await client.get("/v1/overview")
+        response.raise_for_status()
+        return dict(response.json())
+    except (httpx.HTTPError, ValueError):
+        # The view goes on with what it has: a busy tuner must not stop the load.
+        return None
+
+
+def _vocab(model: str) -> int:
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(model).get_text_config()
+    # Ids above the bytes would be specials in the demo model, which end texts early elsewhere.
+    return min(256, int(config.vocab_size))

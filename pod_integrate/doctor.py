@@ -1,0 +1,159 @@
+"""`pod-attn doctor`: what this machine is, which kernel runs and why, what is missing."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+import httpx
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from pod_integrate import native, settings
+from pod_integrate.device import device_key, num_threads
+from pod_integrate.errors import PodAttentionError
+
+Status = Literal["ok", "note", "missing"]
+_PACKAGES = {
+    "torch": None,
+    "apache-tvm-ffi": None,
+    "sglang": "pip install 'pod-attention[sglang]'",
+    "transformers": "pip install 'pod-attention[sglang]'",
+    "ray": "pip install 'pod-attention[tuner]'",
+    "optuna": "pip install 'pod-attention[tuner]'",
+}
+
+
+class Finding(NamedTuple):
+    """One line: what was looked at, what was found, and the remedy when it is not well."""
+
+    name: str
+    value: str
+    status: Status = "ok"
+    remedy: str = ""
+
+
+def examine() -> list[Finding]:
+    """Look at everything; a check that itself fails becomes a finding, never an exception."""
+    findings = [_machine(), _accelerator()]
+    for name, check in (
+        ("settings", _settings),
+        ("kernel", _kernel),
+        ("build", _build),
+        ("SGLang plug-in", _plugin),
+        ("tuner", _tuner),
+    ):
+        findings.append(_guarded(name, check))
+    findings.extend(_versions())
+    return findings
+
+
+def _guarded(name: str, check: Callable[[], Finding]) -> Finding:
+    try:
+        return check()
+    except PodAttentionError as error:
+        return Finding(name, f"{type(error).__name__}: {error}", "missing", "see the message")
+
+
+def _machine() -> Finding:
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return Finding(
+        "machine",
+        f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, {memory:.0f} GiB, "
+        f"Python {platform.python_version()}",
+    )
+
+
+def _accelerator() -> Finding:
+    if torch.cuda.is_available():
+        names = {torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())}
+        return Finding(
+            "accelerator",
+            ", ".join(sorted(names)),
+            "note",
+            "this release has no CUDA kernel yet; serve on the CPU with SGLANG_PLATFORM=pod_cpu",
+        )
+    return Finding("accelerator", "none: SGLang serves through the pod_cpu platform")
+
+
+def _settings() -> Finding:
+    chosen = settings.load()
+    sample = f"{chosen.trace_sample:g} of steps traced"
+    return Finding("settings", f"{sample}, table {chosen.table or 'not saved'}")
+
+
+def _kernel() -> Finding:
+    key = device_key(torch.device("cpu"))
+    return Finding(
+        "kernel", f"cpu, {key.capability} of this machine, {num_threads()} threads ({key})"
+    )
+
+
+def _build() -> Finding:
+    compiler = shutil.which(os.environ.get("CXX", "g++")) or shutil.which("clang++")
+    path = native.library_path("cpu")
+    if path.exists():
+        return Finding("build", f"{native.build_id('cpu')} at {path}")
+    if compiler is None:
+        return Finding(
+            "build", "not built, no C++ compiler", "missing", "apt install g++, or set CXX"
+        )
+    return Finding(
+        "build", f"not built yet; {compiler} will build it", "note", "pod-attn build does it now"
+    )
+
+
+def _plugin() -> Finding:
+    groups = {"sglang.srt.plugins": "pod", "sglang.srt.platforms": "pod_cpu"}
+    for group, name in groups.items():
+        if name not in importlib.metadata.entry_points(group=group).names:
+            return Finding(
+                "SGLang plug-in", f"{name} is not registered", "missing", "reinstall pod-attention"
+            )
+    return Finding("SGLang plug-in", "attention backend pod, platform pod_cpu")
+
+
+def _tuner() -> Finding:
+    url = settings.load().tuner_url
+    if not url:
+        return Finding(
+            "tuner", "POD_ATTN_TUNER_URL is not set: defaults or the saved table apply", "note"
+        )
+    try:
+        answer = httpx.get(f"{url.rstrip('/')}/healthz", timeout=3.0)
+    except httpx.HTTPError as error:
+        return Finding("tuner", f"{url} does not answer: {error}", "note", "pod-attn tuner up")
+    return Finding("tuner", f"{url} answers {answer.status_code}")
+
+
+def _versions() -> list[Finding]:
+    findings = []
+    for package, remedy in _PACKAGES.items():
+        try:
+            findings.append(Finding(package, importlib.metadata.version(package)))
+        except importlib.metadata.PackageNotFoundError:
+            findings.append(
+                Finding(package, "not installed", "note" if remedy else "missing", remedy or "")
+            )
+    return findings
+
+
+def print_findings(console: Console, findings: list[Finding], *, as_json: bool) -> None:
+    """A table for people or a JSON list of {name, value, status, remedy}."""
+    if as_json:
+        console.print_json(json.dumps([finding._asdict() for finding in findings]))
+        return
+    colors = {"ok": "green", "note": "yellow", "missing": "red"}
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    for finding in findings:
+        remedy = f"\n[dim]-> {finding.remedy}[/]" if finding.remedy else ""
+        table.add_row(
+            f"[{colors[finding.status]}]{finding.status}[/]", finding.name, finding.value + remedy
+        )
+    console.print(table)

@@ -1,0 +1,85 @@
+"""What the demo shows: unknown numbers stay unknown, plain output works without a terminal."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from pod_integrate.demo import view
+from pod_integrate.demo.load import LoadStats
+
+OVERVIEW = {
+    "totals": {
+        "steps_seen": 1234,
+        "hybrid_share": 0.25,
+        "trials": 7,
+        "pruned": 1,
+        "promotions": 2,
+        "rollbacks": 0,
+    },
+    "buckets": [
+        {
+            "bucket": "p128@512+d8@1k",
+            "time_share": 0.5,
+            "default_us": 900.0,
+            "best_us": None,
+            "speedup": None,
+            "trials": 3,
+            "status": "tuning",
+        }
+    ],
+}
+
+
+def _stats() -> LoadStats:
+    return LoadStats(sent=3, done=2, failed=1, ttft=[0.1, 0.3], tbt=[0.02] * 5)
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_live_view_shows_load_and_tuner(terminal: bool) -> None:
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=terminal, width=160, color_system=None)
+    with view.LiveView(console, total=5) as live:
+        live.update(_stats(), OVERVIEW)
+    text = out.getvalue()
+    assert "2/5" in text and "1 failed" in text
+    assert "200 ms" in text and "1,234" in text and "25.0 %" in text
+    assert ("p128@512+d8@1k" in text) == terminal
+
+
+def test_silent_tuner_shows_dashes_and_never_fails() -> None:
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=False, width=160)
+    with view.LiveView(console, total=5) as live:
+        live.update(LoadStats(), None)
+    assert "hybrid -" in out.getvalue() and "TTFT p50 -" in out.getvalue()
+
+
+def test_summary_holds_every_row() -> None:
+    out = io.StringIO()
+    view.print_summary(Console(file=out, width=120), [("requests", "2 done"), ("trials", "-")])
+    assert "requests" in out.getvalue() and "2 done" in out.getvalue()
+
+
+def test_phases_remember_their_seconds() -> None:
+    out = io.StringIO()
+    phases = view.Phases(Console(file=out, width=120))
+    with phases.phase("native build"):
+        phases.note("compiling")
+    assert list(phases.seconds) == ["native build"] and phases.seconds["native build"] >= 0
+    assert "compiling" in out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (view.number(None), "-"),
+        (view.number(12345), "12,345"),
+        (view.share(0.1234), "12.3 %"),
+        (view.ms(0.0123), "12 ms"),
+        (view.us(None), "-"),
+        (view.ratio(1.2345), "1.234x"),
+    ],
+)
+def test_unknown_is_a_dash_and_units_are_said(text: str, expected: str) -> None:
+    assert text == expected

@@ -1,0 +1,101 @@
+"""Claims about the repository itself: names, documents and numbers that must agree."""
+
+import importlib.util
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def test_readme_numbers_are_drawn_from_the_results() -> None:
+    done = subprocess.run(
+        [sys.executable, ROOT / "benchmarks" / "readme_table.py", "--check"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_headline_says_how_and_where_it_was_measured() -> None:
+    headline = json.loads((ROOT / "benchmarks" / "results" / "headline.json").read_text())
+    for name, entry in headline.items():
+        assert set(entry) == {"value", "unit", "command", "machine", "date"}, name
+        assert re.fullmatch(r"\d{4}-\d{2}-\d{2}.*", entry["date"]), name
+
+
+def test_readme_shows_both_commands_and_existing_files_only() -> None:
+    assert "make demo" in README and "make test" in README
+    for link in re.findall(r"\]\(([^)#]+)\)", README):
+        if "://" not in link:
+            assert (ROOT / link).exists(), link
+
+
+def test_every_setting_is_documented() -> None:
+    from pod_integrate.settings import Settings
+    from tuner.settings import TunerSettings
+
+    reference = (ROOT / "docs" / "settings.md").read_text()
+    for prefix, model in (("POD_ATTN_", Settings), ("POD_TUNER_", TunerSettings)):
+        for field in model.model_fields:
+            assert f"`{prefix}{field.upper()}`" in reference, field
+    known = {
+        f"{prefix}{field.upper()}"
+        for prefix, model in (("POD_ATTN_", Settings), ("POD_TUNER_", TunerSettings))
+        for field in model.model_fields
+    }
+    mentioned = set(re.findall(r"`(POD_(?:ATTN|TUNER)_[A-Z_]+)`", reference))
+    assert mentioned <= known
+
+
+def test_every_public_name_has_a_docstring_and_is_in_the_reference() -> None:
+    import pod_integrate
+
+    reference = (ROOT / "docs" / "api.md").read_text()
+    for name in pod_integrate.__all__:
+        assert getattr(pod_integrate, name).__doc__, name
+        assert f"`{name}" in reference, name
+
+
+def test_constraints_hold_names_and_versions_only() -> None:
+    for line in (ROOT / "constraints.txt").read_text().splitlines():
+        assert re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.+!]+( ; [^/@]+)?", line), line
+
+
+def test_kernels_folder_is_never_a_python_package() -> None:
+    assert not list((ROOT / "kernels").rglob("*.py"))
+    code = (
+        "import importlib.util, sys; sys.path.insert(0, sys.argv[1]);"
+        "spec = importlib.util.find_spec('kernels');"
+        "assert spec is None or spec.origin is None or 'site-packages' in spec.origin, spec;"
+        "import pod_integrate.op, tuner"
+    )
+    subprocess.run([sys.executable, "-c", code, str(ROOT)], check=True, cwd=ROOT)
+
+
+@pytest.mark.parametrize("command", ["demo", "doctor", "build", "tuner up", "bench", "demo-model"])
+def test_every_command_has_help_that_says_more_than_its_name(command: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pod_integrate.cli", *command.split(), "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+    )
+    assert len(done.stdout) > 400
+
+
+def test_make_targets_of_the_readme_exist() -> None:
+    targets = set(re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert {name for name in re.findall(r"\bmake ([a-z-]+)", README)} <= targets
+
+
+def test_import_packages_are_the_two_that_are_promised() -> None:
+    for name in ("pod_integrate", "tuner"):
+        assert importlib.util.find_spec(name) is not None
