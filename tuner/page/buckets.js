@@ -6,6 +6,7 @@ import { DASH, bucketWords, confidence, count, geometryWords, micros, percent, p
 const HEADINGS = [
   ["Bucket", ""], ["Status", ""], ["Share of time", "n"], ["Default µs", "n"], ["Best µs", "n"],
   ["Speed-up", "n"], ["At least", "n"], ["", "interval"], ["Confidence", "n"], ["Pairs", "n"], ["Trials", "n"],
+  ["Pruned", "n"],
 ];
 const COLUMNS = HEADINGS.length;
 const FIRST = 25;
@@ -101,8 +102,8 @@ function bucketRow({ bucket: b, open, scale }, onToggle) {
   return h("tr", { class: open ? "bucket open" : "bucket", role: "row", onclick: (event) => event.target.closest("button") || onToggle(b) },
     h("th", { scope: "row", role: "rowheader" },
       h("button", { id, type: "button", class: "bucket-name", "aria-expanded": open ? "true" : "false", "aria-controls": open ? `${id}-detail` : null,
-        "data-tip": bucketWords(b.bucket), "aria-description": bucketWords(b.bucket), onclick: () => onToggle(b) }, bucketName(b.bucket))),
-    cell("Status", h("span", { class: `status ${statusClass(b.status)}` }, b.status ?? DASH), "state"),
+        "data-tip": open ? null : bucketWords(b.bucket), "aria-description": bucketWords(b.bucket), onclick: () => onToggle(b) }, bucketName(b.bucket))),
+    cell("Status", h("span", { class: `status ${statusClass(b.status)}` }, b.status ?? DASH), "status-cell"),
     h("td", { role: "cell", class: "n share", "data-label": "Share of time", vars: { "--share": b.time_share ?? 0 } }, h("span", {}, percent(b.time_share))),
     cell("Default µs", micros(b.default_us)),
     cell("Best µs", micros(b.best_us)),
@@ -111,7 +112,8 @@ function bucketRow({ bucket: b, open, scale }, onToggle) {
     h("td", { role: "cell", class: "interval", "data-label": "Interval" }, interval(b, scale)),
     cell("Confidence", confidence(b.confidence)),
     cell("Pairs", count(b.pairs)),
-    cell("Trials", [count(b.trials), b.pruned ? h("small", {}, ` ${b.pruned} pruned`) : null]));
+    cell("Trials", count(b.trials)),
+    cell("Pruned", count(b.pruned)));
 }
 
 /** The two sides of a bucket in the colours of prefill and decode. */

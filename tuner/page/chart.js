@@ -3,11 +3,15 @@
 // plotly.js writes inline styles and warns on every one of them under a content security policy
 // without 'unsafe-inline'; two charts do not justify 5 MB and a weaker policy.
 
-import { h, svg } from "./dom.js";
+import { svg } from "./dom.js";
 import { clock, count, date, micros, speed } from "./format.js";
 import { hideTip, showTip } from "./tip.js";
 
-const PAD = { left: 56, right: 18, top: 16, bottom: 30 };
+// Room for labels in the root's font size, so that a 4K wall gets larger ones.
+function padding() {
+  const rem = parseFloat(getComputedStyle(document.documentElement).fontSize);
+  return { left: 4 * rem, right: 1.2 * rem, top: 1.1 * rem, bottom: 2.1 * rem, rem };
+}
 
 /** About `wanted` round numbers that cover low..high. */
 export function ticks(low, high, wanted = 5) {
@@ -26,24 +30,25 @@ function linear(low, high, from, to) {
   return (value) => from + ((value - low) / size) * (to - from);
 }
 
-/** Redraw `draw(width)` into `host` whenever its width changes; returns the redraw function. */
+/** Redraw `draw(width, height)` into `host` whenever its size changes; returns the redraw function. */
 export function responsive(host, draw) {
-  let drawn = 0;
+  let drawn = "";
   const redraw = (force) => {
-    const width = Math.floor(host.clientWidth);
-    if (width > 0 && (force || width !== drawn)) {
-      drawn = width;
-      host.replaceChildren(...draw(width));
+    const { clientWidth: width, clientHeight: height } = host;
+    const size = `${width}x${height}`;
+    if (width > 0 && (force || size !== drawn)) {
+      drawn = size;
+      host.replaceChildren(...draw(width, height));
     }
   };
   new ResizeObserver(() => redraw(false)).observe(host);
   return () => redraw(true);
 }
 
-function axes(width, height, y, yTicks, label) {
+function axes(pad, width, y, yTicks, label) {
   const lines = yTicks.map((tick) => [
-    svg("line", { class: "grid", x1: PAD.left, x2: width - PAD.right, y1: y(tick), y2: y(tick) }),
-    svg("text", { class: "tick", x: PAD.left - 8, y: y(tick) + 4, "text-anchor": "end" }, label(tick)),
+    svg("line", { class: "grid", x1: pad.left, x2: width - pad.right, y1: y(tick), y2: y(tick) }),
+    svg("text", { class: "tick", x: pad.left - 8, y: y(tick) + 4, "text-anchor": "end" }, label(tick)),
   ]);
   return svg("g", {}, lines);
 }
@@ -66,16 +71,17 @@ export function trialText(trial) {
  * onPick(trial) is called on click and on Enter; arrow keys walk through the trials.
  */
 export function trialChart(host, { trials, promoted, picked, onPick }) {
-  const height = 270;
-  const lane = height - PAD.bottom - 12;
   const values = trials.flatMap((t) => [t.speedup, t.lower_bound]).filter((v) => typeof v === "number");
   const low = Math.min(1, ...values);
   const high = Math.max(1, ...values);
-  const pad = Math.max(0.02, (high - low) * 0.08);
+  const slack = Math.max(0.02, (high - low) * 0.08);
   const last = Math.max(1, ...trials.map((t) => t.number));
   return responsive(host, (width) => {
-    const x = linear(0, last, PAD.left + 14, width - PAD.right - 8);
-    const y = linear(low - pad, high + pad, lane - 22, PAD.top);
+    const pad = padding();
+    const height = 23 * pad.rem;
+    const lane = height - pad.bottom - pad.rem;
+    const x = linear(0, last, pad.left + pad.rem, width - pad.right);
+    const y = linear(low - slack, high + slack, lane - 1.6 * pad.rem, pad.top);
     const marks = trials.map((trial) => trialMark(trial, { x, y, lane, promoted, picked, onPick }));
     const root = svg(
       "svg",
@@ -87,13 +93,13 @@ export function trialChart(host, { trials, promoted, picked, onPick }) {
         tabindex: 0,
         "aria-label": `Speed-up of ${trials.length} trials over the default config. Arrow keys walk through them, Enter compares one; the table below has the same numbers.`,
       },
-      axes(width, height, y, ticks(low - pad, high + pad, 4), (tick) => speed(tick)),
-      svg("line", { class: "base", x1: PAD.left, x2: width - PAD.right, y1: y(1), y2: y(1) }),
-      svg("text", { class: "tick strong", x: width - PAD.right, y: y(1) - 5, "text-anchor": "end" }, "default"),
-      svg("text", { class: "tick", x: PAD.left - 8, y: lane + 4, "text-anchor": "end" }, "no time"),
+      axes(pad, width, y, ticks(low - slack, high + slack, 5), (tick) => speed(tick, 2)),
+      svg("line", { class: "base", x1: pad.left, x2: width - pad.right, y1: y(1), y2: y(1) }),
+      svg("text", { class: "tick strong", x: width - pad.right, y: y(1) - 5, "text-anchor": "end" }, "default"),
+      svg("text", { class: "tick", x: pad.left - 8, y: lane + 4, "text-anchor": "end" }, "no time"),
       ticks(0, last, Math.min(last, width / 90))
         .filter(Number.isInteger)
-        .map((n) => svg("text", { class: "tick", x: x(n), y: height - 8, "text-anchor": "middle" }, n)),
+        .map((n) => svg("text", { class: "tick", x: x(n), y: height - 0.5 * pad.rem, "text-anchor": "middle" }, n)),
       marks,
     );
     walk(root, trials, marks, onPick);
@@ -140,27 +146,26 @@ function walk(root, trials, marks, onPick) {
 
 /** Median attention time of a step over time, with default and with tuned configs. */
 export function historyChart(host, points) {
-  const height = 230;
   const series = ["attention_us_default", "attention_us_tuned"];
   const rows = points.map((p) => ({ ...p, at: date(p.time)?.getTime() ?? null })).filter((p) => p.at !== null);
   const values = rows.flatMap((p) => series.map((name) => p[name])).filter((v) => typeof v === "number");
-  if (values.length < 2) return () => host.replaceChildren(h("p", { class: "empty" }, "Shown after the first measurements."));
   const top = Math.max(...values);
   const [first, last] = [rows[0].at, rows[rows.length - 1].at];
-  return responsive(host, (width) => {
-    const x = linear(first, last, PAD.left, width - PAD.right);
-    const y = linear(0, top * 1.08, height - PAD.bottom, PAD.top);
+  responsive(host, (width, height) => {
+    const pad = padding();
+    const x = linear(first, last, pad.left, width - pad.right);
+    const y = linear(0, top * 1.08, height - pad.bottom, pad.top);
     const jumps = rows.filter((p, i) => i > 0 && p.promotions > rows[i - 1].promotions);
     return [
       svg(
         "svg",
         { viewBox: `0 0 ${width} ${height}`, width, height, role: "img", "aria-label": historyWords(rows) },
-        axes(width, height, y, ticks(0, top * 1.08, 4), (tick) => micros(tick).replace(/\.0+$/, "")),
-        jumps.map((p) => svg("path", { class: "jump", d: `M${x(p.at)} ${height - PAD.bottom}v-7` })),
+        axes(pad, width, y, ticks(0, top * 1.08, 4), (tick) => micros(tick).replace(/\.0+$/, "")),
+        jumps.map((p) => svg("path", { class: "jump", d: `M${x(p.at)} ${height - pad.bottom}v-7` })),
         area(rows, x, y),
         series.map((name) => svg("path", { class: `line ${name}`, d: path(rows, name, x, y) })),
         timeTicks(first, last, width).map((at) =>
-          svg("text", { class: "tick", x: x(at), y: height - 8, "text-anchor": "middle" }, clock(at / 1000).slice(0, 5)),
+          svg("text", { class: "tick", x: x(at), y: height - 0.5 * pad.rem, "text-anchor": "middle" }, clock(at / 1000).slice(0, 5)),
         ),
       ),
     ];

@@ -31,8 +31,8 @@ export function confidence(value) {
   return `${Number((Math.floor(value * 1e4) / 100).toFixed(2))}${THIN}%`;
 }
 
-export function speed(value) {
-  return known(value) ? `${value.toFixed(value < 1.1 ? 3 : 2)}×` : DASH;
+export function speed(value, digits = 3) {
+  return known(value) ? `${value.toFixed(digits)}×` : DASH;
 }
 
 export function bytes(value) {

@@ -52,7 +52,7 @@ function health(server, versions) {
 
 function serverRow(row) {
   const used = row.table_version ? `v${row.table_version}` : "defaults";
-  const table = row.lags ? [used, h("span", { class: "warn" }, ` → v${row.published} published`)] : [used];
+  const table = row.lags ? [used, h("span", { class: "warn" }, ` → v${row.published}`)] : [used];
   const seen = row.last_seen_s === null ? DASH : `${span(row.last_seen_s)} ago${row.silent ? ", silent" : ""}`;
   const cell = (label, content, kind = null) => h("td", { role: "cell", "data-label": label, class: kind }, content);
   return h(
@@ -60,14 +60,13 @@ function serverRow(row) {
     { role: "row" },
     h("th", { scope: "row", role: "rowheader", class: "name" }, row.server),
     cell("Last seen", seen, row.silent ? "bad" : null),
-    cell("Table in use", table),
+    h("td", { role: "cell", "data-label": "Table in use" }, h("span", { "data-tip": row.lags ? `v${row.published} is published, this server still uses ${used}` : null }, table)),
     cell("Steps", count(row.seen), "n"),
     cell("Dropped", count(row.dropped), row.dropped ? "n warn" : "n"),
     cell("Hybrid", percent(row.hybrid_share), "n"),
     cell("Runs", [
       h("span", { "data-tip": geometryWords(row.geometry), tabindex: 0 }, row.geometry),
-      h("span", {}, row.device),
-      h("span", {}, row.build),
+      h("span", {}, `${row.device} · ${row.build}`),
     ], "keys"),
   );
 }
@@ -144,18 +143,18 @@ function savedBar({ least, expected }) {
 }
 
 function showTotals(totals) {
-  const dropped = totals.steps_dropped ? ` (${count(totals.steps_dropped)} dropped)` : "";
   const items = [
-    ["Steps seen", `${count(totals.steps_seen)}${dropped}`, false],
-    ["Hybrid steps", `${count(totals.hybrid_steps)} (${percent(totals.hybrid_share)})`, false],
-    ["Sampled records", count(totals.records), false],
-    ["Trials", `${count(totals.trials)} (${count(totals.pruned)} pruned)`, false],
-    ["Promotions", `${count(totals.promotions)} (${count(totals.rollbacks)} rolled back)`, false],
-    ["Alerts", count(totals.alerts), totals.alerts > 0],
+    ["Steps seen", totals.steps_seen, `${count(totals.steps_dropped)} dropped`],
+    ["Steps sampled", totals.records, `in ${plural(totals.messages, "message")}`],
+    ["Hybrid, of sampled", totals.hybrid_steps, percent(totals.hybrid_share)],
+    ["Trials", totals.trials, `${count(totals.pruned)} pruned`],
+    ["Promotions", totals.promotions, `${count(totals.rollbacks)} rolled back`],
+    ["Alerts", totals.alerts, totals.alerts ? "see the decisions" : "none"],
   ];
   mirror(byId("totals"), items, {
     keyOf: (item) => item[0],
-    build: ([name, value, bad]) => h("div", {}, h("dt", {}, name), h("dd", { class: bad ? "bad" : null }, value)),
+    build: ([name, value, note]) => h("div", { class: name === "Alerts" && value > 0 ? "bad" : null },
+      h("dt", {}, name), h("dd", {}, count(value)), h("dd", {}, note)),
   });
 }
 
@@ -166,16 +165,20 @@ export function showHistory({ history }) {
   if (sign === historySeen) return;
   historySeen = sign;
   const host = byId("history");
+  if (!history.some((point) => typeof point.attention_us_default === "number")) {
+    host.replaceChildren(h("p", { class: "empty" }, "Shown once a bucket is measured."));
+    return;
+  }
   const fresh = h("div", { class: "chart" });
   host.replaceChildren(
     h("p", { class: "legend" },
       h("span", { class: "key-default" }, "default configs"),
       h("span", { class: "key-tuned" }, "published configs"),
       h("span", { class: "key-jump" }, "promotion"),
-      h("span", { class: "unit" }, "µs")),
+      h("span", { class: "unit" }, "mean µs over the current traffic")),
     fresh,
   );
-  historyChart(fresh, history)();
+  historyChart(fresh, history);
 }
 
 let wholeFeed = false;
@@ -202,10 +205,10 @@ function decisionItem(item) {
   const when = date(item.time);
   return h("li", { class: `decision ${item.kind}` },
     h("p", { class: "what" },
+      h("time", { datetime: when?.toISOString(), title: when?.toLocaleString() }, clock(item.time)),
       h("strong", {}, item.kind),
-      item.bucket ? h("code", { "data-tip": bucketWords(item.bucket), tabindex: 0 }, item.bucket) : null,
-      h("time", { datetime: when?.toISOString(), title: when?.toLocaleString() }, clock(item.time))),
-    measured ? h("p", { class: "numbers" }, measured) : null,
-    item.reason ? h("p", { class: "reason" }, item.reason) : null,
-    item.config_short ? h("p", {}, h("code", {}, item.config_short)) : null);
+      item.bucket ? h("code", { "data-tip": bucketWords(item.bucket), tabindex: 0 }, item.bucket) : null),
+    h("div", { class: "why" },
+      h("p", {}, measured ? h("span", { class: "numbers" }, measured) : null, item.reason ?? null),
+      item.config_short ? h("p", { class: "config" }, h("code", {}, item.config_short)) : null));
 }
