@@ -1,0 +1,215 @@
+// decode_item.h: the packed rows of one query token over one range of keys; bound by bandwidth.
+//
+// K and V rows are read once from where they lie, by dot product and by scaled addition; with
+// several packed rows the second use of a row finds it in L1. Every key of the range is visible.
+#pragma once
+
+#include "pod/cpu/fma_block.h"
+#include "pod/cpu/output.h"
+
+namespace pod::cpu::POD_ISA {
+
+template <typename T>
+class DecodeItem {
+ public:
+  DecodeItem(const Problem& p, const PodConfig& config, const Item& item, SplitGroup* groups,
+             Scratch& scratch)
+      : p_(p), tile_(config.decode), item_(item), groups_(groups), x_(scratch) {
+    stride_ = tile_.kv_rows + kLanes;
+    ahead_ = (tile_.stages - 1) * tile_.kv_rows;
+  }
+
+  void run() {
+    pack_q();
+    for (int kv = item_.kv0; kv < item_.kv1; kv += tile_.kv_rows) {
+      const int n = kv + tile_.kv_rows < item_.kv1 ? tile_.kv_rows : item_.kv1 - kv;
+      find_rows(kv, n);
+      for (int r = 0; r < item_.rows;) r += dispatch_rows(r, [&](auto rows) { scores<rows()>(r, n); });
+      for (int r = 0; r < item_.rows; ++r) softmax(r, n);
+      for (int r = 0; r < item_.rows;) r += dispatch_rows(r, [&](auto rows) { values<rows()>(r, n); });
+    }
+    finish();
+  }
+
+ private:
+  template <int kRows>
+  using Rows = std::integral_constant<int, kRows>;
+
+  // Rows are taken four at a time, then two, then one.
+  template <typename Body>
+  int dispatch_rows(int r, Body body) {
+    const int left = item_.rows - r;
+    if (left >= 4) {
+      body(Rows<4>{});
+      return 4;
+    }
+    if (left >= 2) {
+      body(Rows<2>{});
+      return 2;
+    }
+    body(Rows<1>{});
+    return 1;
+  }
+
+  void pack_q() {
+    const int dim = p_.head_dim;
+    for (int r = 0; r < item_.rows; ++r) {
+      const PackedRow at = packed_row(p_, item_.request, item_.kv_head, item_.row0 + r);
+      const T* from = reinterpret_cast<const T*>(p_.q + at.token * p_.q_token + at.head * p_.q_head);
+      for (int d = 0; d < dim; d += kLanes) {
+        store(x_.dq + r * dim + d, load(from + d) * broadcast(p_.q_scale));
+        store(x_.dop + r * dim + d, VecF{});
+      }
+      m_[r] = kNegInf;
+      l_[r] = 0;
+    }
+  }
+
+  // Row pointers of this tile; rows past its end repeat the last one, their scores are masked.
+  void find_rows(int kv, int n) {
+    const char** k_rows = x_.rows;
+    const char** v_rows = x_.rows + stride_;
+    for_each_row(p_, item_.request, item_.kv_head, kv, kv + n,
+                 [&](int i, const char* k, const char* v) {
+                   k_rows[i] = k;
+                   v_rows[i] = v;
+                 });
+    for (int i = n; i < n + kLanes; ++i) k_rows[i] = k_rows[n - 1];
+    if (ahead_ == 0) return;
+    const int from = kv == item_.kv0 ? kv + tile_.kv_rows : kv + ahead_;
+    const int to = kv + ahead_ + tile_.kv_rows < item_.kv1 ? kv + ahead_ + tile_.kv_rows : item_.kv1;
+    for_each_row(p_, item_.request, item_.kv_head, from < to ? from : to, to,
+                 [&](int, const char* k, const char* v) {
+                   for (int b = 0; b < p_.row_bytes; b += 64) {
+                     __builtin_prefetch(k + b, 0, 2);
+                     __builtin_prefetch(v + b, 0, 2);
+                   }
+                 });
+  }
+
+  // Scores of kLanes / kRows keys at a time: one accumulator per (row, key) pair fills a vector.
+  template <int kRows>
+  void scores(int r, int n) {
+    constexpr int kKeys = kLanes / kRows;
+    const int dim = p_.head_dim;
+    const float* q = x_.dq + r * dim;
+    for (int j = 0; j < n; j += kKeys) {
+      const T* k[kKeys];
+      for (int i = 0; i < kKeys; ++i) k[i] = reinterpret_cast<const T*>(x_.rows[j + i]);
+      VecF acc[kLanes];
+#pragma GCC unroll 16
+      for (int i = 0; i < kLanes; ++i) acc[i] = VecF{};
+      for (int d = 0; d < dim; d += kLanes) {
+        VecF row[kRows];
+#pragma GCC unroll 4
+        for (int m = 0; m < kRows; ++m) row[m] = load(q + m * dim + d);
+#pragma GCC unroll 16
+        for (int i = 0; i < kKeys; ++i) {
+          const VecF key = load(k[i] + d);
+#pragma GCC unroll 4
+          for (int m = 0; m < kRows; ++m) acc[m * kKeys + i] += row[m] * key;
+        }
+      }
+      const VecF all = sum_each(acc);
+      float* s = x_.ds + r * stride_ + j;
+#pragma GCC unroll 4
+      for (int m = 0; m < kRows; ++m) {
+        __builtin_memcpy(s + m * stride_, reinterpret_cast<const float*>(&all) + m * kKeys,
+                         kKeys * sizeof(float));
+      }
+    }
+  }
+
+  void softmax(int r, int n) {
+    float* s = x_.ds + r * stride_;
+    for (int j = n; j % kLanes; ++j) s[j] = kNegInf;
+    VecF best = broadcast(kNegInf);
+    for (int j = 0; j < n; j += kLanes) {
+      VecF x = load(s + j);
+      if (p_.score_scale != 0) {
+        x = logits(x, p_.score_scale);
+        // tanh(-inf) is finite: lanes past the end have to be hidden again.
+        for (int i = n - j; i < kLanes; ++i) x[i] = kNegInf;
+        store(s + j, x);
+      }
+      best = max(best, x);
+    }
+    const float top = max(best) > m_[r] ? max(best) : m_[r];
+    VecF total{};
+    for (int j = 0; j < n; j += kLanes) {
+      const VecF x = exp2(load(s + j) - broadcast(top));
+      store(s + j, x);
+      total += x;
+    }
+    alpha_[r] = m_[r] == kNegInf ? 0.0f : __builtin_exp2f(m_[r] - top);
+    l_[r] = l_[r] * alpha_[r] + sum(total);
+    m_[r] = top;
+  }
+
+  template <int kRows>
+  void values(int r, int n) {
+    constexpr int kVecs = kLanes == 16 ? 4 : 2;  // 16 vector registers without AVX-512
+    int d = 0;
+    for (; d + kVecs * kLanes <= p_.head_dim; d += kVecs * kLanes) {
+      value_columns<kRows, kVecs>(r, n, d);
+    }
+    for (; d < p_.head_dim; d += kLanes) value_columns<kRows, 1>(r, n, d);
+  }
+
+  template <int kRows, int kVecs>
+  void value_columns(int r, int n, int d) {
+    const char** v_rows = x_.rows + stride_;
+    const float* s = x_.ds + r * stride_;
+    float* o = x_.dop + r * p_.head_dim + d;
+    VecF acc[kRows][kVecs];
+#pragma GCC unroll 4
+    for (int m = 0; m < kRows; ++m) {
+#pragma GCC unroll 4
+      for (int v = 0; v < kVecs; ++v) {
+        acc[m][v] = load(o + m * p_.head_dim + v * kLanes) * broadcast(alpha_[r + m]);
+      }
+    }
+    for (int j = 0; j < n; ++j) {
+      const T* row = reinterpret_cast<const T*>(v_rows[j]) + d;
+      VecF value[kVecs];
+#pragma GCC unroll 4
+      for (int v = 0; v < kVecs; ++v) value[v] = load(row + v * kLanes);
+#pragma GCC unroll 4
+      for (int m = 0; m < kRows; ++m) {
+        const VecF weight = broadcast(s[m * stride_ + j]);
+#pragma GCC unroll 4
+        for (int v = 0; v < kVecs; ++v) acc[m][v] += value[v] * weight;
+      }
+    }
+#pragma GCC unroll 4
+    for (int m = 0; m < kRows; ++m) {
+#pragma GCC unroll 4
+      for (int v = 0; v < kVecs; ++v) store(o + m * p_.head_dim + v * kLanes, acc[m][v]);
+    }
+  }
+
+  void finish() {
+    SplitGroup* group = item_.split_group < 0 ? nullptr : groups_ + item_.split_group;
+    for (int r = 0; r < item_.rows; ++r) {
+      float* o = x_.dop + r * p_.head_dim;
+      if (group) {
+        store_partial(p_, *group, item_.split, r, o, m_[r], l_[r]);
+      } else {
+        store_answer<T>(p_, packed_row(p_, item_.request, item_.kv_head, item_.row0 + r), o, m_[r],
+                        l_[r]);
+      }
+    }
+    if (group) finish_split<T>(p_, *group);
+  }
+
+  const Problem& p_;
+  const TileConfig& tile_;
+  const Item& item_;
+  SplitGroup* groups_;
+  Scratch& x_;
+  int stride_;  // of a row of scores and of the row pointers
+  int ahead_;   // keys between the tile in use and the one being prefetched
+  float m_[kMaxDecodeRows], l_[kMaxDecodeRows], alpha_[kMaxDecodeRows];
+};
+
+}  // namespace pod::cpu::POD_ISA

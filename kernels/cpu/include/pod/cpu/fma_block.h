@@ -1,0 +1,69 @@
+// fma_block.h: the register-blocked product that both Q.K^T and P.V of a prefill item run on.
+//
+// Query rows are the vector dimension: S^T = K Q^T and O^T = V^T P^T read K and V as they lie, by
+// broadcast, so neither is transposed, and the softmax needs no sum across lanes.
+#pragma once
+
+#include "pod/cpu/launch.h"
+#include "pod/cpu/vec.h"
+
+namespace pod::cpu::POD_ISA {
+
+#if POD_ISA_AVX512
+inline constexpr int kBlockRows = 8;  // 8 x 2 accumulators cover FMA latency x ports
+#else
+inline constexpr int kBlockRows = 4;  // 4 x 2 accumulators, 2 operands, 1 broadcast of 16
+#endif
+inline constexpr int kPanelVecs = 2;
+inline constexpr int kPanelRows = kPanelVecs * kLanes;
+inline constexpr int kStepDepth = 16;  // multiply-add depth between two prefetch steps
+
+inline void step(Stream& stream) {
+  stream.credit += stream.pace;
+  while (stream.credit >= 65536 && stream.next < stream.end) {
+    const char* row = *stream.next++;
+    for (int i = 0; i < stream.row_bytes; i += 64) __builtin_prefetch(row + i, 0, 2);
+    stream.credit -= 65536;
+  }
+}
+
+// c[m][:] = alpha * c[m][:] + sum over k of a(m, k) * b[k][:], for kBlockRows values of m.
+//
+// a      kDepthMajor: a[k * a_stride + m], else a[m * a_stride + k]
+// b      [depth][kVecs * kLanes]
+// c      [kBlockRows][kVecs * kLanes]
+// alpha  kVecs vectors, or null to start from 0
+template <int kVecs, bool kDepthMajor>
+inline void fma_block(const float* a, int a_stride, const float* b, int depth, const VecF* alpha,
+                      float* c, Stream& stream) {
+  VecF acc[kBlockRows][kVecs];
+#pragma GCC unroll 8
+  for (int m = 0; m < kBlockRows; ++m) {
+#pragma GCC unroll 4
+    for (int v = 0; v < kVecs; ++v) {
+      acc[m][v] = alpha ? load(c + (m * kVecs + v) * kLanes) * alpha[v] : VecF{};
+    }
+  }
+  for (int k0 = 0; k0 < depth; k0 += kStepDepth) {
+    const int k1 = k0 + kStepDepth < depth ? k0 + kStepDepth : depth;
+    for (int k = k0; k < k1; ++k) {
+      VecF row[kVecs];
+#pragma GCC unroll 4
+      for (int v = 0; v < kVecs; ++v) row[v] = load(b + (k * kVecs + v) * kLanes);
+#pragma GCC unroll 8
+      for (int m = 0; m < kBlockRows; ++m) {
+        const VecF x = broadcast(kDepthMajor ? a[k * a_stride + m] : a[m * a_stride + k]);
+#pragma GCC unroll 4
+        for (int v = 0; v < kVecs; ++v) acc[m][v] += row[v] * x;
+      }
+    }
+    step(stream);
+  }
+#pragma GCC unroll 8
+  for (int m = 0; m < kBlockRows; ++m) {
+#pragma GCC unroll 4
+    for (int v = 0; v < kVecs; ++v) store(c + (m * kVecs + v) * kLanes, acc[m][v]);
+  }
+}
+
+}  // namespace pod::cpu::POD_ISA

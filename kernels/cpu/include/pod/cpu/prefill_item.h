@@ -1,0 +1,197 @@
+// prefill_item.h: flash attention of a block of packed query rows over one range of keys.
+//
+// In       q rows of one request and KV head, K/V rows through the page list
+// Scratch  Q^T [panels][D][panel rows], O^T likewise, K and V tiles [kv_rows, D], S^T of one panel;
+//          all fp32, inputs are converted once when packed
+// Out      the answer, or a partial of a split group
+#pragma once
+
+#include "pod/cpu/fma_block.h"
+#include "pod/cpu/output.h"
+
+namespace pod::cpu::POD_ISA {
+
+template <typename T>
+class PrefillItem {
+ public:
+  PrefillItem(const Problem& p, const PodConfig& config, const Item& item, SplitGroup* groups,
+              Scratch& scratch, Hooks& hooks)
+      : p_(p), tile_(config.prefill), item_(item), groups_(groups), x_(scratch), hooks_(hooks) {
+    rows_ = (item.rows + kLanes - 1) / kLanes * kLanes;
+  }
+
+  void run() {
+    pack_q();
+    int64_t cost = 0;
+    for (int kv = item_.kv0; kv < item_.kv1; kv += tile_.kv_rows) {
+      const int end = kv + tile_.kv_rows < item_.kv1 ? kv + tile_.kv_rows : item_.kv1;
+      Stream stream = plan_stream(kv, cost);
+      pack_kv(kv, end);
+      for (int row = 0; row < rows_; row += kPanelRows) {
+        if (rows_ - row >= kPanelRows) {
+          panel<kPanelVecs>(row, kv, end, stream);
+        } else {
+          panel<1>(row, kv, end, stream);
+        }
+      }
+      cost = item_.cost * (end - kv) / (item_.kv1 - item_.kv0);
+    }
+    finish();
+  }
+
+ private:
+  // Rows past the item's end repeat its last position: finite numbers, never stored.
+  void pack_q() {
+    const int dim = p_.head_dim;
+    const int offset = p_.kv_lens[item_.request] -
+                       (p_.q_indptr[item_.request + 1] - p_.q_indptr[item_.request]);
+    for (int r = 0; r < rows_; ++r) {
+      const int packed = item_.row0 + (r < item_.rows ? r : item_.rows - 1);
+      const PackedRow at = packed_row(p_, item_.request, item_.kv_head, packed);
+      const T* from = reinterpret_cast<const T*>(p_.q + at.token * p_.q_token + at.head * p_.q_head);
+      const int panel = r / kPanelRows * kPanelRows;
+      const int width = rows_ - panel < kPanelRows ? kLanes : kPanelRows;
+      float* to = x_.q + panel * dim + r % kPanelRows;
+      for (int d = 0; d < dim; d += kLanes) {
+        const VecF x = load(from + d) * broadcast(p_.q_scale);
+        for (int i = 0; i < kLanes; ++i) to[(d + i) * width] = x[i];
+      }
+      x_.position[r] = offset + packed / p_.group;
+      x_.m[r] = kNegInf;
+      x_.l[r] = 0;
+    }
+    for (int i = 0; i < rows_ * dim; i += kLanes) store(x_.o + i, VecF{});
+  }
+
+  // This item's own tiles ahead, then what the scheduler adds; paced so that all is issued within
+  // the tile.
+  Stream plan_stream(int kv, int64_t cost) {
+    Stream stream{x_.stream, x_.stream, 0, 0, p_.row_bytes};
+    if (tile_.stages > 1) {
+      const int ahead = kv == item_.kv0 ? 1 : tile_.stages - 1;
+      int from = kv + ahead * tile_.kv_rows;
+      int to = kv + tile_.stages * tile_.kv_rows;
+      from = from < item_.kv1 ? from : item_.kv1;
+      to = to < item_.kv1 ? to : item_.kv1;
+      for_each_row(p_, item_.request, item_.kv_head, from, to,
+                   [&](int, const char* k, const char* v) {
+                     *stream.end++ = k;
+                     *stream.end++ = v;
+                   });
+    }
+    hooks_.tile(hooks_.context, cost, stream);
+    const int64_t pending = stream.end - stream.next;
+    const int64_t steps = 1 + int64_t{rows_} * tile_.kv_rows * p_.head_dim * 2 /
+                                  (kPanelRows * kBlockRows * kStepDepth);
+    stream.pace = static_cast<uint32_t>((pending * 65536 + steps - 1) / steps);
+    return stream;
+  }
+
+  // K is padded with zero rows to whole blocks; V needs none, its depth loop ends at the tail.
+  void pack_kv(int begin, int end) {
+    const int dim = p_.head_dim;
+    for_each_row(p_, item_.request, item_.kv_head, begin, end,
+                 [&](int i, const char* k, const char* v) {
+                   const T* k_row = reinterpret_cast<const T*>(k);
+                   const T* v_row = reinterpret_cast<const T*>(v);
+                   for (int d = 0; d < dim; d += kLanes) {
+                     store(x_.k + i * dim + d, load(k_row + d));
+                     store(x_.v + i * dim + d, load(v_row + d));
+                   }
+                 });
+    for (int i = end - begin; i % kBlockRows; ++i) {
+      for (int d = 0; d < dim; d += kLanes) store(x_.k + i * dim + d, VecF{});
+    }
+  }
+
+  // Keys of [begin, end) that any row of the panel sees, as offsets into the tile.
+  template <int kVecs>
+  void panel(int row, int begin, int end, Stream& stream) {
+    constexpr int kWidth = kVecs * kLanes;
+    const int dim = p_.head_dim;
+    const int first = x_.position[row], last = x_.position[row + kWidth - 1];
+    int lo = p_.window_left >= 0 ? first - p_.window_left - begin : 0;
+    int hi = last + 1 < end ? last + 1 - begin : end - begin;
+    lo = lo < 0 ? 0 : lo / kBlockRows * kBlockRows;
+    if (lo >= hi) return;
+    const float* q = x_.q + row * dim;
+    for (int j = lo; j < hi; j += kBlockRows) {
+      fma_block<kVecs, false>(x_.k + j * dim, dim, q, dim, nullptr, x_.s + j * kWidth, stream);
+    }
+    const bool windowed = p_.window_left >= 0 && last - p_.window_left > begin + lo;
+    VecF alpha[kVecs];
+    softmax<kVecs>(row, begin, lo, hi, first < begin + hi - 1 || windowed, alpha);
+    float* o = x_.o + row * dim;
+    for (int d = 0; d < dim; d += kBlockRows) {
+      fma_block<kVecs, true>(x_.v + lo * dim + d, dim, x_.s + lo * kWidth, hi - lo, alpha,
+                             o + d * kWidth, stream);
+    }
+  }
+
+  // Turns scores of keys [lo, hi) into probabilities, updates m and l, yields O's rescaling.
+  template <int kVecs>
+  void softmax(int row, int begin, int lo, int hi, bool masked, VecF* alpha) {
+    constexpr int kWidth = kVecs * kLanes;
+    for (int v = 0; v < kVecs; ++v) {
+      float* s = x_.s + v * kLanes;
+      const VecI position = load_bits<VecI>(x_.position + row + v * kLanes);
+      const VecF old = load(x_.m + row + v * kLanes);
+      VecF top = old;
+      if (masked || p_.score_scale != 0) {
+        for (int j = lo; j < hi; ++j) {
+          const VecF x = mask(logits(load(s + j * kWidth), p_.score_scale), position, begin + j);
+          store(s + j * kWidth, x);
+          top = max(top, x);
+        }
+      } else {
+        for (int j = lo; j < hi; ++j) top = max(top, load(s + j * kWidth));
+      }
+      const VecF base = finite_or_zero(top);
+      VecF total{};
+      for (int j = lo; j < hi; ++j) {
+        const VecF x = exp2(load(s + j * kWidth) - base);
+        store(s + j * kWidth, x);
+        total += x;
+      }
+      alpha[v] = exp2(old - base);
+      float* l = x_.l + row + v * kLanes;
+      store(l, load(l) * alpha[v] + total);
+      store(x_.m + row + v * kLanes, top);
+    }
+  }
+
+  VecF mask(VecF x, VecI position, int key) const {
+    VecI visible = broadcast(key) <= position;
+    if (p_.window_left >= 0) visible &= broadcast(key + p_.window_left) >= position;
+    return visible ? x : broadcast(kNegInf);
+  }
+
+  void finish() {
+    const int dim = p_.head_dim;
+    alignas(64) float o[kMaxHeadDim];
+    SplitGroup* group = item_.split_group < 0 ? nullptr : groups_ + item_.split_group;
+    for (int r = 0; r < item_.rows; ++r) {
+      const int panel = r / kPanelRows * kPanelRows;
+      const int width = rows_ - panel < kPanelRows ? kLanes : kPanelRows;
+      const float* from = x_.o + panel * dim + r % kPanelRows;
+      for (int d = 0; d < dim; ++d) o[d] = from[d * width];
+      if (group) {
+        store_partial(p_, *group, item_.split, r, o, x_.m[r], x_.l[r]);
+      } else {
+        store_answer<T>(p_, packed_row(p_, item_.request, item_.kv_head, item_.row0 + r), o,
+                        x_.m[r], x_.l[r]);
+      }
+    }
+    if (group) finish_split<T>(p_, *group);
+  }
+
+  const Problem& p_;
+  const TileConfig& tile_;
+  const Item& item_;
+  SplitGroup* groups_;
+  Scratch& x_;
+  Hooks& hooks_;
+  int rows_;  // item rows rounded up to whole vectors
+};
+
+}  // namespace pod::cpu::POD_ISA

@@ -1,0 +1,80 @@
+"""Default PodConfig of a device and geometry, and what a device cannot do.
+
+The constants were measured with benchmarks/op_sdpa.py; the tuner improves on them per bucket.
+"""
+
+from __future__ import annotations
+
+from pod_integrate.config import PodConfig, TileConfig
+from pod_integrate.device import ISAS
+from pod_integrate.errors import ConfigInfeasibleError, KernelUnavailableError
+from pod_integrate.keys import DeviceKey, Geometry
+
+# L2 per core that an item's scratch may fill. A key names no cache size, so these are floors:
+# server parts with AVX-512 have 1 MiB or more, older ones and clients 512 KiB or more.
+L2_BYTES = {"avx512": 1 << 20, "avx2": 512 << 10, "portable": 512 << 10}
+_SCORE_COLUMNS = 32
+_CTAS_PER_SM = (1, 2)
+
+
+def default_config(device: DeviceKey, geometry: Geometry) -> PodConfig:
+    """A good config before anything was tuned; always feasible on `device`.
+
+    Raises KernelUnavailableError for a device that is not a CPU.
+    """
+    _require_cpu(device)
+    wide = geometry.head_dim > 128
+    return PodConfig(
+        prefill=TileConfig(q_rows=64 if wide else 128, kv_rows=32 if wide else 64, stages=2),
+        decode=TileConfig(q_rows=16, kv_rows=32, stages=2),
+        ctas_per_sm=2,
+        max_prefill_waves=2,
+        decode_split_tokens=512,
+    )
+
+
+def require_feasible(config: PodConfig, device: DeviceKey, geometry: Geometry) -> None:
+    """Raise ConfigInfeasibleError with the arithmetic when `config` does not fit `device`.
+
+    On a CPU: one warp per tile, one or two CTAs per core, and the scratch of the prefill tile
+    plus the decode tile within L2_BYTES.
+    """
+    _require_cpu(device)
+    for name, tile in (("prefill", config.prefill), ("decode", config.decode)):
+        if tile.warps != 1:
+            raise ConfigInfeasibleError(
+                f"{name}.warps is {tile.warps}; a CPU item runs on one core. Set {name}.warps to 1"
+            )
+    if config.ctas_per_sm not in _CTAS_PER_SM:
+        raise ConfigInfeasibleError(
+            f"ctas_per_sm is {config.ctas_per_sm}; a core runs one prefill item and at most one "
+            "decode item beside it. Set ctas_per_sm to 1 or 2"
+        )
+    prefill, decode = scratch_bytes(config, geometry)
+    limit = L2_BYTES[device.capability]
+    if prefill + decode > limit:
+        name, tile = ("prefill", config.prefill) if prefill >= decode else ("decode", config.decode)
+        raise ConfigInfeasibleError(
+            f"scratch is {prefill >> 10} KiB (prefill tile) + {decode >> 10} KiB (decode tile) at "
+            f"head dim {geometry.head_dim}; {device.capability} leaves {limit >> 10} KiB of L2 per "
+            f"core. Lower {name}.q_rows ({tile.q_rows}) or {name}.kv_rows ({tile.kv_rows})"
+        )
+
+
+def scratch_bytes(config: PodConfig, geometry: Geometry) -> tuple[int, int]:
+    """Bytes of scratch per worker of the (prefill, decode) tile; fp32 whatever the inputs are.
+
+    A prefill item keeps Q and O, one K and one V tile, and scores of 32 rows; a decode item Q and
+    O and one tile of scores.
+    """
+    dim, p, d = geometry.head_dim, config.prefill, config.decode
+    prefill = 2 * p.q_rows * dim + 2 * p.kv_rows * dim + p.kv_rows * _SCORE_COLUMNS
+    decode = 2 * d.q_rows * dim + d.q_rows * d.kv_rows
+    return 4 * prefill, 4 * decode
+
+
+def _require_cpu(device: DeviceKey) -> None:
+    if device.capability not in ISAS:
+        raise KernelUnavailableError(
+            f"no kernel for {device}: this release runs on CPUs ({', '.join(ISAS)}) only"
+        )

@@ -1,0 +1,61 @@
+"""Environment of a serving process: POD_ATTN_* variables, checked once and typed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from pod_integrate.errors import SettingsError
+
+PREFIX = "POD_ATTN_"
+Isa = Literal["avx512", "avx2", "portable"]
+
+
+class Settings(BaseSettings):
+    """What POD_ATTN_<NAME> says; every field may be left out.
+
+    tuner_url     base URL of the tuner; none: nothing is sent, the saved table or defaults apply
+    tuner_token   bearer token for the tuner's write endpoints
+    trace_sample  share of steps traced, 0..1
+    table         file that keeps the last good config table over restarts
+    threads       threads of the CPU kernel; default torch.get_num_threads()
+    isa           force a lower instruction set of the CPU kernel than the machine offers
+    cache_dir     where compiled kernels are kept; default the user's cache folder
+    poll_seconds  pause between two questions for a newer table
+    """
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True)
+
+    tuner_url: str | None = None
+    tuner_token: SecretStr | None = None
+    trace_sample: float = Field(default=0.25, ge=0.0, le=1.0, allow_inf_nan=False)
+    table: Path | None = None
+    threads: int | None = Field(default=None, ge=1, le=1024)
+    isa: Isa | None = None
+    cache_dir: Path | None = None
+    poll_seconds: float = Field(default=5.0, ge=0.1, le=3600.0, allow_inf_nan=False)
+
+    @field_validator("tuner_url")
+    @classmethod
+    def _http(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith(("http://", "https://")):
+            raise ValueError("must start with http:// or https://")
+        return value.rstrip("/") if value is not None else None
+
+
+def load() -> Settings:
+    """Read the environment; raises SettingsError that names each malformed variable."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        # The value itself is left out for the token only: it must not reach a log.
+        places = "; ".join(
+            f"{PREFIX}{str(item['loc'][0]).upper()}"
+            + ("" if item["loc"][0] == "tuner_token" else f"={item['input']!r}")
+            + f": {item['msg']}"
+            for item in error.errors()
+        )
+        raise SettingsError(f"{places}; correct or unset it") from error

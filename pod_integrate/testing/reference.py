@@ -1,0 +1,82 @@
+"""Float64 attention in plain torch, one request and one head group at a time: easy to believe."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+
+from pod_integrate.batch import HybridBatch
+
+
+class Attended(NamedTuple):
+    """out [T, Hq, D] and lse [T, Hq] (natural log, sinks included)."""
+
+    out: torch.Tensor
+    lse: torch.Tensor
+
+
+def attention_reference(
+    q: torch.Tensor,
+    k_cache: torch.Tensor,
+    v_cache: torch.Tensor,
+    batch: HybridBatch,
+    *,
+    scale: float | None = None,
+    window_left: int = -1,
+    logit_cap: float = 0.0,
+    sinks: torch.Tensor | None = None,
+    dtype: torch.dtype = torch.float64,
+) -> Attended:
+    """Same arguments as hybrid_attention; computes and answers in `dtype` (float64).
+
+    Loops over requests and gathers their keys, so it costs memory and time: for tests.
+    """
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    group = q.shape[1] // k_cache.shape[2]
+    out = torch.zeros(q.shape, dtype=dtype)
+    lse = torch.full(q.shape[:2], -math.inf, dtype=dtype)
+    indptr = batch.q_indptr.tolist()
+    for b, kv_len in enumerate(batch.kv_lens.tolist()):
+        rows = slice(indptr[b], indptr[b + 1])
+        n = indptr[b + 1] - indptr[b]
+        if n == 0:
+            continue
+        visible = _visible(n, kv_len, window_left)
+        # Only slots that some row sees are read: a windowed cache may have freed the others.
+        used = visible.any(0)
+        keys = gather(k_cache, batch, b)[used].to(dtype)
+        values = gather(v_cache, batch, b)[used].to(dtype)
+        for head in range(q.shape[1]):
+            scores = scale * (q[rows, head].to(dtype) @ keys[:, head // group].T)
+            if logit_cap:
+                scores = logit_cap * torch.tanh(scores / logit_cap)
+            scores = scores.masked_fill(~visible[:, used], -math.inf)
+            sink = None if sinks is None else sinks[head].to(dtype)
+            out[rows, head], lse[rows, head] = _softmax(scores, values[:, head // group], sink)
+    return Attended(out, lse)
+
+
+def gather(cache: torch.Tensor, batch: HybridBatch, request: int) -> torch.Tensor:
+    """Keys or values of one request in order, [kv_len, Hkv, D], copied out of the paged cache."""
+    kv_len, size = int(batch.kv_lens[request]), batch.page_size
+    start = int(batch.page_starts[request])
+    pages = batch.page_indices[start : start + -(-kv_len // size)].long()
+    return cache[pages].reshape(-1, *cache.shape[2:])[:kv_len]
+
+
+def _visible(n: int, kv_len: int, window_left: int) -> torch.Tensor:
+    """Bool [n, kv_len]: the last row stands at position kv_len - 1."""
+    position = torch.arange(kv_len - n, kv_len)[:, None]
+    key = torch.arange(kv_len)[None, :]
+    visible = key <= position
+    return visible & (key >= position - window_left) if window_left >= 0 else visible
+
+
+def _softmax(scores: torch.Tensor, values: torch.Tensor, sink: torch.Tensor | None) -> Attended:
+    lse = torch.logsumexp(scores, dim=1)
+    if sink is not None:
+        lse = torch.logaddexp(lse, sink)
+    weights = torch.exp(scores - lse[:, None])
+    return Attended(weights @ values, lse)
