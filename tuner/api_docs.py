@@ -1,0 +1,149 @@
+"""Texts and examples of the OpenAPI document, one dict per route."""
+
+from __future__ import annotations
+
+from typing import Any
+
+ABOUT = """
+Learns from the hybrid batches that servers really run which attention config is fastest for each
+kind of batch, and hands the answers back as versioned tables.
+
+A server needs two calls: `POST /v1/traces` every few seconds and `GET /v1/table` with
+`If-None-Match`. Both may fail at any time; a server then keeps what it has. Everything is filed
+under three printable keys:
+
+- `geometry`: heads, head dim, dtypes, page size, window, cap: `q8kv4d64-fp32-kvfp32-s1-w-1-c0`
+- `device`: what runs the op: `intel-xeon-processor:avx512:2` (name, capability, threads or SMs)
+- `build`: hash of the kernel's sources and flags; times of another build say nothing
+
+and a `bucket`, the coarse class of a batch: `p1k@8k+d64@4k` is 1K prompt tokens at mean context
+8K beside 64 decoding requests at mean context 4K. Errors are `{"error": "..."}`.
+"""
+
+TAGS = [
+    {"name": "servers", "description": "What a serving process calls."},
+    {"name": "people", "description": "Read-only state for pages, scripts and Prometheus."},
+]
+
+_ERROR = {
+    "application/json": {"schema": {"type": "object", "properties": {"error": {"type": "string"}}}}
+}
+
+
+def _answers(**texts: str) -> dict[int | str, dict[str, Any]]:
+    return {
+        int(name.lstrip("_")): {"description": text, "content": _ERROR}
+        for name, text in texts.items()
+    }
+
+
+_EXAMPLE = {
+    "version": 1,
+    "server": "web-1-4711",
+    "sequence": 0,
+    "geometry": "q8kv4d64-fp32-kvfp32-s1-w-1-c0",
+    "device": "intel-xeon-processor:avx512:2",
+    "build": "cpu-1a2b3c4d5e",
+    "seen": 1,
+    "dropped": 0,
+    "table_version": 0,
+    "configs": {
+        "default": {
+            "prefill": {"q_rows": 128, "kv_rows": 64, "stages": 2, "warps": 1},
+            "decode": {"q_rows": 16, "kv_rows": 32, "stages": 2, "warps": 1},
+            "ctas_per_sm": 2,
+            "prefill_ctas": 0,
+            "decode_ctas": 0,
+            "max_prefill_waves": 2,
+            "decode_split_tokens": 512,
+            "virtual_decode": 1,
+            "strategy": "fused",
+        }
+    },
+    "records": [
+        [1767225600.0, 17, [128, 1, 1], [512, 700, 90], 9100.0, 3200.0, 8, "default", "default"]
+    ],
+}
+
+TRACES: dict[str, Any] = {
+    "tags": ["servers"],
+    "summary": "Hand in sampled steps",
+    "description": (
+        "One TraceMessage, as msgpack (`application/x-msgpack`) or JSON. Lengths and times only, "
+        "never tokens. 202 means committed: the tuner may be killed right after and has it. A "
+        "re-post of the same message answers `duplicate: true` and counts nothing twice. A record "
+        "is `[time, step, q_lens, kv_lens, step_us, attention_us, layers, config, source]`."
+    ),
+    "responses": _answers(
+        _400="malformed; the text names the first bad place",
+        _401="the tuner wants its token",
+        _413="over 1 MiB; post more often",
+        _415="neither msgpack nor JSON",
+        _503="the core or its database is away; post the same message again later",
+    ),
+    "openapi_extra": {
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {"schema": {"type": "object"}, "example": _EXAMPLE},
+                "application/x-msgpack": {"schema": {"type": "string", "format": "binary"}},
+            },
+        },
+    },
+}
+
+TABLE: dict[str, Any] = {
+    "tags": ["servers"],
+    "summary": "Fetch the config table",
+    "description": (
+        "The promoted configs of one (geometry, device, build) with their evidence. Send the last "
+        "`ETag` as `If-None-Match`: 304 means nothing changed. Versions only grow."
+    ),
+    "responses": {
+        304: {"description": "the table of If-None-Match is still in force"},
+        **_answers(_404="nothing was promoted yet: defaults apply", _503="the core is away"),
+    },
+}
+
+OVERVIEW: dict[str, Any] = {
+    "tags": ["people"],
+    "summary": "Everything the page shows",
+    "description": (
+        "Servers, totals, tables, buckets by share of attention time, the latest decisions and a "
+        "time series. null means not known. At most one second old."
+    ),
+    "responses": _answers(_503="the core is away"),
+}
+
+EVENTS: dict[str, Any] = {
+    "tags": ["people"],
+    "summary": "The overview as server-sent events",
+    "description": (
+        "Event `overview` with the document of /v1/overview, at most once a second and only when "
+        "it changed; a comment line now and then keeps the connection alive."
+    ),
+    "responses": _answers(_503="too many streams are open"),
+}
+
+TRIALS: dict[str, Any] = {
+    "tags": ["people"],
+    "summary": "Every trial of one bucket",
+    "description": (
+        "Configs tried, what they measured and why they were pruned or rejected. Times of a trial "
+        "are those of its confirmation where it got that far, else of its screening."
+    ),
+    "responses": _answers(_503="the core is away"),
+}
+
+HEALTH: dict[str, Any] = {
+    "tags": ["people"],
+    "summary": "Whether the core and its database answer",
+    "responses": _answers(_503="they do not"),
+}
+
+METRICS: dict[str, Any] = {
+    "tags": ["people"],
+    "summary": "Prometheus metrics",
+    "description": "Text exposition format; names start with `pod_tuner_`.",
+    "responses": _answers(_503="the core is away"),
+}

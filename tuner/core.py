@@ -1,0 +1,299 @@
+"""The tuner itself, free of Ray and HTTP: traces in, tasks out, reports in, tables out.
+
+One instance owns one database; its methods are quick, never wait for a measurement and must be
+called by one thread at a time. It may die between any two instructions: whatever a method
+returned is committed, and a new instance goes on from the database.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import sqlalchemy as sa
+
+from pod_integrate.errors import PodAttentionError
+from pod_integrate.keys import Bucket
+from pod_integrate.table import Evidence, TableEntry
+from pod_integrate.trace import TraceMessage
+from tuner import ingest as traffic
+from tuner import overview
+from tuner.archive import TraceArchive
+from tuner.campaign import Campaign, Change, Work
+from tuner.ingest import BucketLoad, Ingested
+from tuner.model import Report, Scope, StudyKey, Task, WorkerInfo, iso
+from tuner.publish import Publisher
+from tuner.records import load_trials
+from tuner.settings import TunerSettings
+from tuner.storage import Store
+from tuner.study import Study
+
+logger = logging.getLogger(__name__)
+
+# A bucket below this share of attention time is not worth measuring.
+MIN_TIME_SHARE = 0.002
+# A task that this many workers took to their grave is the candidate's fault.
+MAX_LOST = 3
+_BATCHES_PER_TASK = 4
+_NEIGHBOURS = 2
+_WORKER_SILENCE_SECONDS = 600.0
+
+
+class Lease(NamedTuple):
+    """A task in somebody's hands."""
+
+    task: Task
+    work: Work
+    worker: str
+    since: float
+    expires: float
+
+
+@dataclasses.dataclass
+class WorkerState:
+    """What is known of a worker: when it was last heard of and what it holds."""
+
+    info: WorkerInfo
+    seen: float
+    task: str | None = None
+    since: float = 0.0
+
+
+class Tuner:
+    """See the module. `clock` returns Unix seconds."""
+
+    def __init__(
+        self, settings: TunerSettings, store: Store, *, clock: Callable[[], float] = time.time
+    ) -> None:
+        self.settings, self.store, self.clock = settings, store, clock
+        self.archive = TraceArchive(store, settings.archive_dir, limit_bytes=settings.archive_bytes)
+        self.publisher = Publisher()
+        with store.begin() as tx:
+            self.publisher.load(tx)
+        self.started = clock()
+        self.campaigns: dict[StudyKey, Campaign] = {}
+        self.workers: dict[str, WorkerState] = {}
+        self.host_mode = "plain"
+        self._leases: dict[str, Lease] = {}
+        self._lost: dict[tuple[StudyKey, int, str], int] = {}
+        self._history_due = 0.0
+
+    def ingest(self, message: TraceMessage) -> Ingested:
+        """Take a checked trace message; committed when this returns."""
+        with self.store.begin() as tx:
+            return traffic.ingest(
+                tx, message, now=self.clock(), half_life=self.settings.half_life_seconds
+            )
+
+    def next_task(self, worker: WorkerInfo) -> Task | None:
+        """The most useful slice of work that `worker` can do, or None; it is leased to it.
+
+        Buckets are served in order of attention time; one that has nothing left to measure
+        lets the next one through.
+        """
+        now = self.clock()
+        state = self.workers.setdefault(worker.id, WorkerState(worker, now))
+        state.info, state.seen, state.task = worker, now, None
+        self._expire(now)
+        with self.store.begin() as tx:
+            candidates = self._worth_tuning(tx, worker, now)
+        for load in candidates:
+            task = self._task_for(load.key, worker.id, now)
+            if task is not None:
+                state.task, state.since = f"{load.key.bucket} #{task.number} {task.phase}", now
+                return task
+        return None
+
+    def report(self, report: Report) -> bool:
+        """File the result of a task; False when its lease is not (any more) held.
+
+        The same report twice is filed once.
+        """
+        now = self.clock()
+        lease = self._leases.pop(report.task, None)
+        state = self.workers.get(report.worker)
+        if state is not None:
+            state.seen, state.task, state.since = now, None, now
+        if lease is None:
+            logger.info("report of %s for an unknown or expired task ignored", report.worker)
+            return False
+        if report.outcome == "measured" and not report.pairs:
+            self._count_lost(lease, now)
+        else:
+            self._file(lease, report, now)
+        return True
+
+    def release(self, worker: str) -> None:
+        """Tell that a worker died: what it held goes to another one at once."""
+        for task_id, lease in list(self._leases.items()):
+            if lease.worker == worker:
+                del self._leases[task_id]
+                self._count_lost(lease, self.clock())
+        self.workers.pop(worker, None)
+
+    def table(self, scope: Scope) -> bytes | None:
+        """The scope's table in force as JSON, None before its first promotion."""
+        table = self.publisher.latest(scope)
+        return None if table is None else table.to_json()
+
+    def overview(self) -> dict[str, Any]:
+        """Everything the page shows; see overview.py."""
+        return overview.build(self)
+
+    def trials(self, key: StudyKey) -> dict[str, Any]:
+        """Every trial of one study; see overview.py."""
+        return overview.trials(self, key)
+
+    def housekeeping(self) -> None:
+        """Archive what waits, take back overdue leases, forget silent workers, add history."""
+        now = self.clock()
+        self.archive.rotate(now=now)
+        self._expire(now)
+        for name, state in list(self.workers.items()):
+            if now - state.seen > _WORKER_SILENCE_SECONDS:
+                del self.workers[name]
+        if now >= self._history_due:
+            overview.add_history_point(self)
+            self._history_due = now + overview.HISTORY_SECONDS
+
+    def close(self) -> None:
+        """Give the database back."""
+        self.store.close()
+
+    def _worth_tuning(self, tx: sa.Connection, worker: WorkerInfo, now: float) -> list[BucketLoad]:
+        loads = traffic.loads(tx, now=now, half_life=self.settings.half_life_seconds)
+        total = sum(load.weight for load in loads)
+        return [
+            load
+            for load in loads
+            if load.weight > 0
+            and load.weight >= MIN_TIME_SHARE * total
+            and load.steps >= self.settings.min_steps
+            and worker.can_measure(load.key.scope)
+        ]
+
+    def _task_for(self, key: StudyKey, worker: str, now: float) -> Task | None:
+        busy = {lease.task.number for lease in self._leases.values() if lease.task.key == key}
+        with self._careful(key), self.store.begin() as tx:
+            campaign = self._campaign(tx, key, now)
+            if campaign is None:
+                return None
+            work = campaign.next_work(tx, busy, now)
+            samples = traffic.samples(tx, key) if work is not None else []
+        if work is None or not samples:
+            return None
+        # The seed moves with the pairs taken, so that each slice replays other steps.
+        taken = sum(len(pairs) for pairs in work.trial.pairs.values())
+        start = taken % len(samples)
+        chosen = (samples[start:] + samples[:start])[:_BATCHES_PER_TASK]
+        task = Task(
+            id=uuid.uuid4().hex,
+            **key._asdict(),
+            number=work.trial.number,
+            phase=work.phase,
+            baseline=work.baseline.to_dict(),
+            candidate=work.trial.config.to_dict(),
+            batches=[sample.lengths for sample in chosen],
+            max_pairs=work.max_pairs,
+            seconds=self.settings.slice_seconds,
+            verify=work.verify,
+            layers=max(sample.layers for sample in chosen),
+            seed=self.settings.seed + 1_000_003 * work.trial.number + taken,
+            lost=self._lost.get((key, work.trial.number, work.phase), 0),
+        )
+        expires = now + self.settings.lease_seconds
+        self._leases[task.id] = Lease(task, work, worker, now, expires)
+        return task
+
+    def _campaign(self, tx: sa.Connection, key: StudyKey, now: float) -> Campaign | None:
+        """The bucket's campaign, read from the database when this process has not seen it yet."""
+        if key in self.campaigns:
+            return self.campaigns[key]
+        try:
+            geometry, device, bucket = key.parsed()
+            trials = load_trials(tx, key)
+            study = Study(
+                geometry,
+                device,
+                trials=trials,
+                neighbours=self._neighbours(key.scope, bucket),
+                seed=self.settings.seed,
+            )
+        except PodAttentionError as error:
+            logger.error("bucket %s cannot be tuned: %s", key, error)
+            return None
+        entry = self.publisher.entry(key.scope, bucket)
+        campaign = Campaign(key, study, trials, entry, self.settings, now)
+        self.campaigns[key] = campaign
+        return campaign
+
+    def _neighbours(self, scope: Scope, bucket: Bucket) -> list[Any]:
+        table = self.publisher.latest(scope)
+        entries = table.entries if table is not None else {}
+        near = sorted((bucket.distance(b), str(b), b) for b in entries if b != bucket)
+        return [entries[b].config for _, _, b in near[:_NEIGHBOURS]]
+
+    def _file(self, lease: Lease, report: Report, now: float) -> None:
+        task = lease.task
+        campaign = self.campaigns[task.key]
+        table = None
+        with self._careful(task.key), self.store.begin() as tx:
+            change = campaign.report(
+                tx, lease.work.trial, task.phase, report.outcome, report.reason, report.pairs, now
+            )
+            if change is not None:
+                _, _, bucket = task.key.parsed()
+                entry = self._entry(change, task.key, now)
+                table = self.publisher.change(tx, task.key.scope, bucket, entry, now)
+        if table is not None:
+            self.publisher.commit(task.key.scope, table)
+
+    def _entry(self, change: Change, key: StudyKey, now: float) -> TableEntry | None:
+        if change.trial is None:
+            return None
+        verdict = change.verdict
+        assert verdict.speedup is not None and verdict.lower_bound is not None
+        evidence = Evidence(
+            pairs=verdict.pairs,
+            steps=len({pair.batch for pair in change.pairs}),
+            median_speedup=verdict.speedup,
+            lower_bound=verdict.lower_bound,
+            confidence=self.settings.confidence,
+            method="replay",
+            measured_at=iso(now),
+            build=key.build,
+            trial=change.trial.number,
+        )
+        return TableEntry(change.trial.config, evidence)
+
+    @contextlib.contextmanager
+    def _careful(self, key: StudyKey) -> Iterator[None]:
+        """When a transaction fails, memory must not know more than the database."""
+        try:
+            yield
+        except Exception:
+            self.campaigns.pop(key, None)
+            self._leases = {i: held for i, held in self._leases.items() if held.task.key != key}
+            raise
+
+    def _expire(self, now: float) -> None:
+        for task_id, lease in list(self._leases.items()):
+            if lease.expires <= now:
+                del self._leases[task_id]
+                self._count_lost(lease, now)
+
+    def _count_lost(self, lease: Lease, now: float) -> None:
+        task = lease.task
+        place = (task.key, task.number, task.phase)
+        self._lost[place] = self._lost.get(place, 0) + 1
+        logger.warning("worker %s lost task %s of %s", lease.worker, task.phase, task.key)
+        if self._lost[place] >= MAX_LOST:
+            del self._lost[place]
+            reason = f"{MAX_LOST} workers took it and never reported; the config may crash them"
+            report = Report(task=task.id, worker=lease.worker, outcome="failed", reason=reason)
+            self._file(lease, report, now)

@@ -1,0 +1,143 @@
+"""Running the tuner in the foreground: under Ray Serve, or plain under uvicorn."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+import uvicorn
+
+from pod_integrate.errors import SettingsError
+from tuner.api import create_app
+from tuner.core import Tuner
+from tuner.host import TunerThread
+from tuner.processes import WorkerProcess
+from tuner.settings import TunerSettings
+from tuner.storage import Store
+
+logger = logging.getLogger(__name__)
+
+OnPhase = Callable[[str, str], None]
+
+
+def run_tuner(
+    settings: TunerSettings,
+    *,
+    on_phase: OnPhase | None = None,
+    ray: bool = True,
+    stop: threading.Event | None = None,
+) -> None:
+    """Serve until SIGINT, SIGTERM or `stop`; returns after a clean shutdown.
+
+    on_phase  called with (phase, detail) as start-up and shutdown proceed; phases are `storage`,
+              `ray` (only then), `workers`, `ready` (detail: the URL), `stopping`, `stopped`
+    ray       host the core, HTTP and workers as Ray actors; else in this process and child
+              processes, which starts in seconds and serves one machine
+    stop      set by another thread to end the run
+
+    Signal handlers are installed only when called from the main thread. Raises SettingsError when
+    the port or the database is taken.
+    """
+    told = on_phase or (lambda _phase, _detail: None)
+    ended = stop or threading.Event()
+    if ray:
+        from tuner.ray_service import run_on_ray
+
+        run_on_ray(settings, on_phase=told, stop=ended)
+    else:
+        _run_plain(settings, told, ended)
+    told("stopped", "")
+
+
+def open_tuner(settings: TunerSettings, host_mode: str = "plain") -> Tuner:
+    """A Tuner over the database of `settings`."""
+    tuner = Tuner(settings, Store(settings.url))
+    tuner.host_mode = host_mode
+    return tuner
+
+
+def listen(settings: TunerSettings) -> socket.socket:
+    """A bound socket, so that a taken port is an error before anything else starts."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.socket(family)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((settings.host, settings.port))
+    except OSError as error:
+        listener.close()
+        raise SettingsError(
+            f"POD_TUNER_PORT: cannot listen on {settings.host}:{settings.port}: {error.strerror}; "
+            "choose another port, 0 for any free one"
+        ) from error
+    return listener
+
+
+def url_of(listener: socket.socket) -> str:
+    """http://host:port of a bound socket."""
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+@contextmanager
+def ended_by_signals(ended: threading.Event) -> Iterator[None]:
+    """Set `ended` on SIGINT and SIGTERM, put the old handlers back afterwards."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def on_signal(_number: int, _frame: FrameType | None) -> None:
+        ended.set()
+
+    old = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without signal handlers of its own: it runs in a thread here."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def _run_plain(settings: TunerSettings, told: OnPhase, ended: threading.Event) -> None:
+    listener = listen(settings)
+    try:
+        told("storage", settings.url)
+        core = TunerThread(lambda: open_tuner(settings))
+    except BaseException:
+        listener.close()
+        raise
+    app = create_app(core, token=settings.token.get_secret_value())
+    server = _Server(
+        uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=2)
+    )
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="tuner-http")
+    told("workers", str(settings.workers))
+    names = [f"{socket.gethostname()}-{os.getpid()}-{i}" for i in range(settings.workers)]
+    workers = [WorkerProcess(core, name, nice=settings.nice) for name in names]
+    try:
+        with ended_by_signals(ended):
+            thread.start()
+            told("ready", url_of(listener))
+            while not ended.wait(0.5) and thread.is_alive():
+                pass
+            told("stopping", "")
+    finally:
+        app.state.feed.stop()
+        server.should_exit = True
+        thread.join()
+        for worker in workers:
+            worker.stop()
+        core.close()
+        listener.close()

@@ -1,0 +1,122 @@
+"""Every knob of the tuner, read from POD_TUNER_* variables or set in code."""
+
+from __future__ import annotations
+
+import ipaddress
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+import platformdirs
+import pydantic
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from pod_integrate.errors import SettingsError
+
+_Seconds = Annotated[float, pydantic.Field(gt=0, le=30 * 86400)]
+_Count = Annotated[int, pydantic.Field(ge=1, le=1_000_000)]
+
+
+def _data_dir() -> Path:
+    return platformdirs.user_data_path("pod-attention") / "tuner"
+
+
+class TunerSettings(BaseSettings):
+    """Settings of one tuner; each field reads POD_TUNER_<NAME>. Use `load` in start-up code.
+
+    data_dir          where the default database and trace archive live
+    database_url      SQLAlchemy URL; empty: sqlite file `tuner.db` in data_dir
+    trace_dir         Parquet archive of traces; empty: `traces` in data_dir
+    archive_bytes     the archive's oldest files go once it is larger than this
+    host, port        where HTTP listens; beyond loopback a token is required
+    token             bearer token that POST /v1/traces must carry; empty: none
+    workers           measuring processes on this machine; 0: only ingest and serve tables
+    nice              added to the niceness of measuring processes, so that servers go first
+    seed              of samplers and random inputs
+    trials            trials of one bucket's study before it rests
+    revisit_trials    trials added each time a resting bucket is opened again
+    revisit_seconds   how long a bucket rests
+    recheck_seconds   how long until a promoted config is measured against the default again
+    screen_pairs      pairs that every candidate gets
+    confirm_pairs     pairs at most to decide on one promotion
+    slice_seconds     measuring time of one task
+    lease_seconds     a task not reported by then is given to another worker
+    min_speedup       a promotion needs at least this median speed-up
+    confidence        of promotions and of the lower bound they state, over all candidates of
+                      one bucket together
+    half_life_seconds traffic older than this counts half
+    min_steps         traced steps that a bucket needs before it is tuned
+    """
+
+    model_config = SettingsConfigDict(env_prefix="POD_TUNER_", extra="ignore", frozen=True)
+
+    data_dir: Path = pydantic.Field(default_factory=_data_dir)
+    database_url: str = ""
+    trace_dir: Path | None = None
+    archive_bytes: Annotated[int, pydantic.Field(ge=1 << 20)] = 1 << 30
+    host: str = "127.0.0.1"
+    port: Annotated[int, pydantic.Field(ge=0, le=65535)] = 8421
+    token: pydantic.SecretStr = pydantic.SecretStr("")
+    workers: Annotated[int, pydantic.Field(ge=0, le=64)] = 1
+    nice: Annotated[int, pydantic.Field(ge=0, le=19)] = 5
+    seed: Annotated[int, pydantic.Field(ge=0, lt=1 << 31)] = 0
+    trials: _Count = 24
+    revisit_trials: _Count = 8
+    revisit_seconds: _Seconds = 1800.0
+    recheck_seconds: _Seconds = 600.0
+    screen_pairs: Annotated[int, pydantic.Field(ge=4, le=1000)] = 6
+    confirm_pairs: Annotated[int, pydantic.Field(ge=16, le=10_000)] = 150
+    slice_seconds: Annotated[float, pydantic.Field(gt=0, le=30)] = 0.8
+    lease_seconds: _Seconds = 120.0
+    min_speedup: Annotated[float, pydantic.Field(ge=1.0, le=10.0)] = 1.02
+    confidence: Annotated[float, pydantic.Field(gt=0.5, lt=1.0)] = 0.95
+    half_life_seconds: _Seconds = 900.0
+    min_steps: _Count = 3
+
+    @pydantic.model_validator(mode="after")
+    def _token_beyond_loopback(self) -> Self:
+        if not is_loopback(self.host) and not self.token.get_secret_value():
+            raise ValueError(
+                f"host {self.host!r} is reachable from other machines: set POD_TUNER_TOKEN "
+                "(servers send it as POD_ATTN_TUNER_TOKEN) or bind 127.0.0.1"
+            )
+        return self
+
+    @property
+    def url(self) -> str:
+        """The database in use as a SQLAlchemy URL."""
+        return self.database_url or f"sqlite:///{self.data_dir / 'tuner.db'}"
+
+    @property
+    def archive_dir(self) -> Path:
+        """The trace archive in use."""
+        return self.trace_dir or self.data_dir / "traces"
+
+    @property
+    def alpha(self) -> float:
+        """1 - confidence."""
+        return 1.0 - self.confidence
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach a listener on `host`."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def load(**overrides: Any) -> TunerSettings:
+    """Settings from the environment, `overrides` first.
+
+    Raises SettingsError that names the variable.
+    """
+    try:
+        return TunerSettings(**overrides)
+    except pydantic.ValidationError as error:
+        lines = []
+        for item in error.errors(include_url=False, include_input=False):
+            name = "_".join(str(part) for part in item["loc"]).upper()
+            lines.append((f"POD_TUNER_{name}: " if name else "") + item["msg"])
+        raise SettingsError("; ".join(lines)) from error

@@ -1,0 +1,118 @@
+"""The search space: an Optuna trial becomes a PodConfig and back.
+
+Parameter names equal PodConfig fields. A name that ends in `_log2` holds the binary logarithm of
+the field; every parameter is an int or a fixed category, because int ranges may be widened in a
+later release while stored trials stay readable.
+
+  ratio                0: proportional (0:0); +-n: log2 of prefill_ctas / decode_ctas, shifted by
+                       one, so that 1 is 1:1, 2 is 2:1, -2 is 1:2
+  decode_split_tokens_log2   one more than the largest means 0: never split
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
+
+from pod_integrate.config import PodConfig, TileConfig
+from pod_integrate.errors import ConfigError
+from pod_integrate.keys import DeviceKey
+
+_SPLIT_LOW, _SPLIT_NEVER = 5, 14
+_RATIO = 4
+
+
+def distributions(device: DeviceKey) -> dict[str, BaseDistribution]:
+    """Parameters worth trying on a device, by name."""
+    is_gpu = device.capability.startswith("sm")
+    shared: dict[str, BaseDistribution] = {
+        "prefill.q_rows_log2": IntDistribution(4, 7),
+        "prefill.kv_rows_log2": IntDistribution(4, 8),
+        "decode.kv_rows_log2": IntDistribution(4, 9),
+        "ctas_per_sm": IntDistribution(1, 8 if is_gpu else 2),
+        "ratio": IntDistribution(-_RATIO, _RATIO),
+        "max_prefill_waves": IntDistribution(0, 4),
+        "decode_split_tokens_log2": IntDistribution(_SPLIT_LOW, _SPLIT_NEVER),
+        "virtual_decode_log2": IntDistribution(0, 3),
+        "strategy": CategoricalDistribution(("fused", "serial", "streams")),
+        "prefill.stages": IntDistribution(1, 4 if is_gpu else 2),
+        "decode.stages": IntDistribution(1, 4 if is_gpu else 2),
+    }
+    if is_gpu:
+        shared["prefill.warps_log2"] = IntDistribution(0, 3)
+        shared["decode.warps_log2"] = IntDistribution(0, 3)
+    return shared
+
+
+def decode(params: Mapping[str, Any], base: PodConfig) -> PodConfig:
+    """PodConfig of Optuna parameters; what they leave open comes from `base`."""
+    ratio = int(params["ratio"])
+    split = int(params["decode_split_tokens_log2"])
+    return PodConfig(
+        prefill=_tile(params, "prefill", base.prefill),
+        decode=_tile(params, "decode", base.decode),
+        ctas_per_sm=int(params["ctas_per_sm"]),
+        prefill_ctas=0 if ratio == 0 else 1 << max(0, ratio - 1),
+        decode_ctas=0 if ratio == 0 else 1 << max(0, -ratio - 1),
+        max_prefill_waves=int(params["max_prefill_waves"]),
+        decode_split_tokens=0 if split == _SPLIT_NEVER else 1 << split,
+        virtual_decode=1 << int(params["virtual_decode_log2"]),
+        strategy=params["strategy"],
+    )
+
+
+def encode(config: PodConfig, device: DeviceKey) -> dict[str, Any]:
+    """Optuna parameters of a config; raises ConfigError when it lies outside of the space."""
+    values: dict[str, Any] = {
+        "ctas_per_sm": config.ctas_per_sm,
+        "ratio": _encode_ratio(config),
+        "max_prefill_waves": config.max_prefill_waves,
+        "decode_split_tokens_log2": (
+            _log2(config.decode_split_tokens) if config.decode_split_tokens else _SPLIT_NEVER
+        ),
+        "virtual_decode_log2": _log2(config.virtual_decode),
+        "strategy": config.strategy,
+    }
+    for side, tile in (("prefill", config.prefill), ("decode", config.decode)):
+        values[f"{side}.q_rows_log2"] = _log2(tile.q_rows)
+        values[f"{side}.kv_rows_log2"] = _log2(tile.kv_rows)
+        values[f"{side}.stages"] = tile.stages
+        values[f"{side}.warps_log2"] = _log2(tile.warps)
+    known = distributions(device)
+    for name, distribution in known.items():
+        if not distribution._contains(distribution.to_internal_repr(values[name])):
+            raise ConfigError(
+                f"{name} = {values[name]} of {config.short()} is outside of {distribution}"
+            )
+    return {name: values[name] for name in known}
+
+
+def _tile(params: Mapping[str, Any], side: str, base: TileConfig) -> TileConfig:
+    def value(name: str) -> int:
+        log2 = params.get(f"{side}.{name}_log2")
+        plain = params.get(f"{side}.{name}", getattr(base, name))
+        return int(plain) if log2 is None else 1 << int(log2)
+
+    return TileConfig(
+        q_rows=value("q_rows"),
+        kv_rows=value("kv_rows"),
+        stages=value("stages"),
+        warps=value("warps"),
+    )
+
+
+def _encode_ratio(config: PodConfig) -> int:
+    if config.prefill_ctas == 0:
+        return 0
+    if min(config.prefill_ctas, config.decode_ctas) > 1:
+        raise ConfigError(f"CTA ratio of {config.short()} is not 1:n or n:1")
+    towards = _log2(config.prefill_ctas) - _log2(config.decode_ctas)
+    return towards + 1 if towards >= 0 else towards - 1
+
+
+def _log2(value: int) -> int:
+    if value < 1 or value & (value - 1):
+        raise ConfigError(f"{value} is not a power of two")
+    return value.bit_length() - 1

@@ -1,0 +1,125 @@
+"""Measuring: turn one task into one report, and the loop that a measuring process runs."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+from pod_integrate.config import PodConfig
+from pod_integrate.errors import ConfigInfeasibleError, PodAttentionError
+from pod_integrate.keys import DeviceKey
+from tuner.bench import Bench, MismatchError
+from tuner.model import Outcome, Pair, Report, Task, WorkerInfo
+
+logger = logging.getLogger(__name__)
+
+IDLE_SECONDS = 1.0
+
+
+class TaskSource(Protocol):
+    """Where a worker gets tasks and leaves reports; calls may raise while the tuner is away."""
+
+    def next_task(self, worker: WorkerInfo) -> Task | None: ...
+
+    def report(self, report: Report) -> bool: ...
+
+
+def describe(worker_id: str, units: int | None = None) -> WorkerInfo:
+    """This machine as a worker: its device with `units` threads (all its cores) and its build."""
+    import torch
+
+    from pod_integrate import native
+    from pod_integrate.device import device_key
+
+    units = len(os.sched_getaffinity(0)) if units is None else units
+    device = device_key(torch.device("cpu"), threads=units)
+    return WorkerInfo(id=worker_id, device=str(device), build=native.build_id("cpu"))
+
+
+def measure(task: Task, worker: str, bench: Bench) -> Report:
+    """Verify when asked to, then time pairs until enough are taken or the time is over.
+
+    Errors of the candidate become the report's outcome; bugs of ours become `failed`, with the
+    traceback in the log, so that one bad task never ends a worker.
+    """
+    pairs: list[Pair] = []
+    outcome: Outcome = "measured"
+    reason = ""
+    try:
+        pairs = _measure(task, bench)
+    except MismatchError as error:
+        outcome, reason = "mismatch", str(error)
+    except ConfigInfeasibleError as error:
+        outcome, reason = "infeasible", str(error)
+    except PodAttentionError as error:
+        outcome, reason = "failed", f"{type(error).__name__}: {error}"
+    except Exception as error:
+        logger.exception("task %s of %s failed unexpectedly", task.phase, task.key)
+        outcome, reason = "failed", f"{type(error).__name__}: {error}"
+    return Report(task=task.id, worker=worker, outcome=outcome, reason=reason, pairs=pairs)
+
+
+def _measure(task: Task, bench: Bench) -> list[Pair]:
+    geometry, device, _ = task.key.parsed()
+    baseline, candidate = PodConfig.from_dict(task.baseline), PodConfig.from_dict(task.candidate)
+    pairs: list[Pair] = []
+    with threads_of(device):
+        if task.verify:
+            bench.verify(candidate, geometry, task.batches[0], task.seed)
+        deadline = time.monotonic() + task.seconds
+        for i, lengths in enumerate(task.batches):
+            left = len(task.batches) - i
+            count = -(-(task.max_pairs - len(pairs)) // left)
+            seconds = max(0.0, deadline - time.monotonic()) / left
+            if count <= 0 or (pairs and seconds == 0):
+                break
+            pairs += bench.pairs(
+                baseline, candidate, geometry, lengths,
+                count=count, seconds=seconds, layers=task.layers, seed=task.seed,
+            )  # fmt: skip
+    return pairs
+
+
+@contextlib.contextmanager
+def threads_of(device: DeviceKey) -> Iterator[None]:
+    """Run the op with the thread count that `device` was traced with."""
+    if device.capability.startswith("sm"):
+        yield
+        return
+    before = os.environ.get("POD_ATTN_THREADS")
+    os.environ["POD_ATTN_THREADS"] = str(device.units)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["POD_ATTN_THREADS"]
+        else:
+            os.environ["POD_ATTN_THREADS"] = before
+
+
+def run_loop(
+    source: TaskSource, info: WorkerInfo, bench: Bench, *, stop: Callable[[], bool]
+) -> None:
+    """Ask, measure, report until `stop()`; a tuner that is away is asked again later."""
+    pause = IDLE_SECONDS
+    while not stop():
+        try:
+            task = source.next_task(info)
+            if task is not None:
+                source.report(measure(task, info.id, bench))
+                pause = IDLE_SECONDS
+                continue
+        except (ConnectionError, EOFError, TimeoutError) as error:
+            logger.warning("tuner is away (%s); next try in %.0f s", error, pause)
+            pause = min(30.0, 2 * pause)
+        _sleep(pause, stop)
+
+
+def _sleep(seconds: float, stop: Callable[[], bool]) -> None:
+    until = time.monotonic() + seconds
+    while not stop() and (left := until - time.monotonic()) > 0:
+        time.sleep(min(0.1, left))
