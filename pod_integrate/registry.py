@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
+import tempfile
 from pathlib import Path
 
-from pod_integrate.errors import TableError
+from pod_integrate.defaults import require_feasible
+from pod_integrate.errors import PodAttentionError, TableError
 from pod_integrate.keys import Bucket, DeviceKey, Geometry
 from pod_integrate.table import ConfigTable, Lookup
 
@@ -46,13 +49,18 @@ class ActiveTable:
         """Take a serialized table into use; raises TableError and keeps the old one if it is bad.
 
         A table that was measured on another geometry, device or kernel build is bad: its times
-        say nothing here.
+        say nothing here. So is one with a config that cannot run here: it would fail a step.
         """
         table = ConfigTable.from_json(data)
         for name in ("geometry", "device", "build"):
             mine, theirs = str(getattr(self, name)), str(getattr(table, name))
             if mine != theirs:
                 raise TableError(f"table is for {name} {theirs}, this process runs {mine}")
+        for bucket, entry in table.entries.items():
+            try:
+                require_feasible(entry.config, self.device, self.geometry)
+            except PodAttentionError as error:
+                raise TableError(f"entry {str(bucket)!r}: {error}") from error
         self._state = (table, {})
         logger.info("config table version %d in use, %d buckets", table.version, len(table.entries))
         return table
@@ -66,3 +74,21 @@ class ActiveTable:
         except (OSError, TableError) as error:
             logger.error("config table %s rejected, the last good one stays: %s", path, error)
         return None
+
+
+def save_file(path: Path, data: bytes) -> None:
+    """Replace the file at `path` whole, for `ActiveTable.load_file` of a later process.
+
+    Raises OSError and leaves the old file as it was.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f"{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(name, path)
+    except BaseException:
+        os.unlink(name)
+        raise

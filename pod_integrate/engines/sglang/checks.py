@@ -180,6 +180,12 @@ _LAYER: tuple[_Rule[LayerFacts], ...] = (
         "use --attention-backend triton or torch_native",
     ),
     _Rule(
+        "this head dim",
+        lambda f: f.qk_head_dim % 16 != 0 or not 32 <= f.qk_head_dim <= 256,
+        lambda f: f"{f.qk_head_dim}, not a multiple of 16 in 32..256",
+        "use --attention-backend triton or torch_native",
+    ),
+    _Rule(
         "a value head dim of its own",
         lambda f: f.qk_head_dim != f.v_head_dim,
         lambda f: f"{f.qk_head_dim} for keys, {f.v_head_dim} for values",

@@ -1,0 +1,135 @@
+"""LayerGroup: the layers that share one geometry, with their config table and step log."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from pod_integrate import native, settings
+from pod_integrate.batch import HybridBatch
+from pod_integrate.config import PodConfig
+from pod_integrate.defaults import default_config
+from pod_integrate.device import device_key
+from pod_integrate.engines.sglang.facts import is_reporting_rank, server_name
+from pod_integrate.engines.sglang.metrics import Metrics
+from pod_integrate.exchange import Channel, Exchange
+from pod_integrate.keys import Dtype, Geometry
+from pod_integrate.recorder import OpenStep, Recorder
+from pod_integrate.registry import ActiveTable
+
+logger = logging.getLogger(__name__)
+
+DTYPES: dict[torch.dtype, Dtype] = {
+    torch.float32: "fp32",
+    torch.bfloat16: "bf16",
+    torch.float16: "fp16",
+}
+
+
+class Plan(NamedTuple):
+    """How one group attends one step; `traced` is None unless the step was sampled."""
+
+    config: PodConfig
+    traced: OpenStep | None
+
+
+class LayerGroup:
+    """Layers of one geometry; window and logit cap are part of it."""
+
+    def __init__(self, geometry: Geometry, active: ActiveTable, recorder: Recorder | None) -> None:
+        self.geometry, self.active, self.recorder = geometry, active, recorder
+        self.default = default_config(active.device, geometry)
+        self._open: OpenStep | None = None
+
+    def plan(self, batch: HybridBatch, *, live: bool) -> Plan:
+        """Choose a step's config; `live` is False for warm-up batches, which leave no trace."""
+        found = self.active.lookup(batch.bucket)
+        config = found.config or self.default
+        if self.recorder is None or not live:
+            return Plan(config, None)
+        self.end_step(0.0)
+        self._open = self.recorder.begin(batch, config, found.source)
+        return Plan(config, self._open)
+
+    def end_step(self, seconds: float) -> None:
+        """File the open step, if there is one; seconds 0.0 says that its wall time is unknown."""
+        if self._open is not None and self.recorder is not None:
+            self.recorder.end(self._open, step_seconds=seconds)
+        self._open = None
+
+
+class LayerGroups:
+    """All groups of a process, and the exchange that they share when POD_ATTN_TUNER_URL is set."""
+
+    def __init__(self, runner: Any, metrics: Metrics) -> None:
+        self._settings = settings.load()
+        self._build = native.build_id("cpu")
+        self._device = device_key(torch.device(str(runner.device)))
+        self._reports = self._settings.tuner_url is not None and is_reporting_rank(runner)
+        self._groups: dict[Geometry, LayerGroup] = {}
+        self._exchange = self._start_exchange(runner, metrics)
+
+    @property
+    def records(self) -> bool:
+        """Whether this process records steps."""
+        return self._reports and self._settings.trace_sample > 0
+
+    def get(self, geometry: Geometry) -> LayerGroup:
+        """The group of a geometry, made and announced when it is new."""
+        group = self._groups.get(geometry)
+        if group is None:
+            group = self._groups[geometry] = self._make(geometry)
+        return group
+
+    def end_step(self, seconds: float) -> None:
+        """File the open steps of all groups."""
+        for group in self._groups.values():
+            group.end_step(seconds)
+
+    def _make(self, geometry: Geometry) -> LayerGroup:
+        active = ActiveTable(geometry, self._device, self._build)
+        file = self._table_file(geometry)
+        if file is not None:
+            active.load_file(file)
+        recorder = Recorder(sample=self._settings.trace_sample) if self.records else None
+        group = LayerGroup(geometry, active, recorder)
+        if self._exchange is not None:
+            self._exchange.add(Channel(active, recorder, file if self._reports else None))
+        logger.info(
+            "pod attention: kernel %s on %s, geometry %s, default config [%s], table %s, tuner %s",
+            self._build,
+            self._device,
+            geometry,
+            group.default.short(),
+            f"version {active.version} from {file}" if active.version else f"none ({file or '-'})",
+            self._settings.tuner_url or "none",
+        )
+        return group
+
+    def _table_file(self, geometry: Geometry) -> Path | None:
+        file = self._settings.table
+        # The first group has the file named by the operator, further ones a name beside it.
+        if file is None or not self._groups:
+            return file
+        return file.with_name(f"{file.stem}.{geometry}{file.suffix}")
+
+    def _start_exchange(self, runner: Any, metrics: Metrics) -> Exchange | None:
+        url, token = self._settings.tuner_url, self._settings.tuner_token
+        if url is None:
+            return None
+        if self._settings.table is None:
+            logger.info("POD_ATTN_TABLE is unset: a restart without the tuner starts from defaults")
+        exchange = Exchange(
+            url,
+            server=server_name(runner),
+            token=token.get_secret_value() if token else None,
+            poll_seconds=self._settings.poll_seconds,
+            on_event=metrics.count_event,
+        )
+        exchange.start()
+        atexit.register(exchange.stop)
+        return exchange

@@ -1,0 +1,236 @@
+"""Exchange: the one thread that talks to the tuner, so that no step ever waits for it.
+
+It posts recorded steps and polls for config tables. Whatever the tuner does - die, hang, answer
+nonsense - becomes a count and one log line per kind; the last good table stays in use and is
+kept in a file, so that a restart without the tuner starts tuned.
+
+Every tensor-parallel rank runs its own and may switch tables some steps before another: a
+config moves work around inside one rank's heads and changes answers by rounding at most, so
+ranks need no agreement. Only one rank records and saves.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import httpx
+
+from pod_integrate.errors import TableError
+from pod_integrate.recorder import Drained, Recorder
+from pod_integrate.registry import ActiveTable, save_file
+from pod_integrate.trace import WIRE_VERSION, TraceMessage, encode
+from pod_integrate.tuner_client import TunerClient
+
+logger = logging.getLogger(__name__)
+
+# Events that are no failures.
+POSTED, UPDATED = "records_posted", "table_updated"
+_LONGEST_PAUSE_SECONDS = 60.0
+# Messages per round and channel: a backlog is sent in steps, so that tables are polled between.
+_MESSAGES_PER_ROUND = 8
+# Answers that a repeat of the same message cannot change.
+_HOPELESS = frozenset({400, 404, 405, 411, 413, 415, 422})
+
+
+class _Unsent(NamedTuple):
+    """A message that waits for the tuner's acknowledgement, and what would be lost with it."""
+
+    body: bytes
+    seen: int
+    dropped: int
+    records: int
+
+
+@dataclasses.dataclass
+class Channel:
+    """One geometry's side of the exchange.
+
+    active    table in use, which the exchange replaces
+    recorder  steps to post; None on ranks that only follow the table
+    file      where a good table is kept; None on ranks that only follow
+    """
+
+    active: ActiveTable
+    recorder: Recorder | None = None
+    file: Path | None = None
+    _etag: str | None = dataclasses.field(default=None, repr=False)
+    _body: bytes | None = dataclasses.field(default=None, repr=False)
+    _unsent: _Unsent | None = dataclasses.field(default=None, repr=False)
+    _lost_seen: int = dataclasses.field(default=0, repr=False)
+    _lost_records: int = dataclasses.field(default=0, repr=False)
+
+
+class Exchange:
+    """Posts traces to and follows the tables of one tuner; see the module's docstring.
+
+    url           base URL of the tuner
+    server        stable printable id of this process, new after each start
+    token         bearer token or None
+    poll_seconds  pause between two rounds; failures double it up to a minute
+    on_event      called with (event, count) from the exchange thread, e.g. for metrics; events
+                  are POSTED, UPDATED and failure kinds such as post_unreachable
+    transport     httpx transport, for tests
+
+    `counts` holds the sum of every event since the start.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        server: str,
+        token: str | None = None,
+        poll_seconds: float = 5.0,
+        on_event: Callable[[str, int], None] | None = None,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        self.url, self.server = url, server
+        self.counts: Counter[str] = Counter()
+        self._poll_seconds = poll_seconds
+        self._on_event = on_event
+        self._channels: list[Channel] = []
+        self._sequence = 0
+        self._failures_in_row = 0
+        self._logged: set[str] = set()
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._client = TunerClient(url, token=token, transport=transport)
+
+    def add(self, channel: Channel) -> None:
+        """Serve one more geometry, from the next round on."""
+        self._channels.append(channel)
+
+    def start(self) -> None:
+        """Start the thread; it is a daemon and never keeps the process alive."""
+        self._thread = threading.Thread(target=self._run, name="pod-exchange", daemon=True)
+        self._thread.start()
+
+    def stop(self, timeout: float = 2.0) -> None:
+        """End the thread after one last post, waiting at most `timeout` seconds."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join(timeout)
+
+    def run_round(self) -> None:
+        """Post and poll once for every channel; raises nothing, counts everything."""
+        failures = self._num_failures()
+        try:
+            for channel in list(self._channels):
+                self._post(channel)
+                self._poll(channel)
+        except Exception:
+            # The thread has to outlive our own bugs as well: they are counted and shown whole.
+            self._count("internal_error")
+            logger.exception("exchange with the tuner failed unexpectedly; it goes on")
+        failed = self._num_failures() > failures
+        self._failures_in_row = self._failures_in_row + 1 if failed else 0
+
+    @property
+    def pause_seconds(self) -> float:
+        """Time until the next round."""
+        longest = max(_LONGEST_PAUSE_SECONDS, self._poll_seconds)
+        return min(self._poll_seconds * 2.0 ** min(self._failures_in_row, 16), longest)
+
+    def _run(self) -> None:
+        self.run_round()
+        while not self._stop.wait(self.pause_seconds):
+            self.run_round()
+        if not self._failures_in_row:
+            self.run_round()
+        self._client.close()
+
+    def _post(self, channel: Channel) -> None:
+        if channel.recorder is None:
+            return
+        for _ in range(_MESSAGES_PER_ROUND):
+            if channel._unsent is None:
+                channel._unsent = self._message(channel, channel.recorder.drain())
+            if channel._unsent is None or not self._send(channel, channel._unsent):
+                return
+
+    def _send(self, channel: Channel, unsent: _Unsent) -> bool:
+        with self._failures("post"):
+            try:
+                self._client.post_traces(unsent.body)
+            except httpx.HTTPStatusError as error:
+                if error.response.status_code in _HOPELESS:
+                    channel._unsent = None
+                    channel._lost_seen += unsent.seen
+                    channel._lost_records += unsent.dropped + unsent.records
+                raise
+            channel._unsent = None
+            self._count(POSTED, unsent.records)
+        # Still there: the same message, with the same sequence number, goes out next round.
+        return channel._unsent is None
+
+    def _message(self, channel: Channel, drained: Drained) -> _Unsent | None:
+        if not drained.seen and not drained.records:
+            return None
+        seen, dropped = drained.seen + channel._lost_seen, drained.dropped + channel._lost_records
+        channel._lost_seen = channel._lost_records = 0
+        message = TraceMessage(
+            version=WIRE_VERSION,
+            server=self.server,
+            sequence=self._sequence,
+            geometry=str(channel.active.geometry),
+            device=str(channel.active.device),
+            build=channel.active.build,
+            seen=seen,
+            dropped=dropped,
+            table_version=channel.active.version,
+            configs={key: config.to_dict() for key, config in drained.configs.items()},
+            records=drained.records,
+        )
+        self._sequence += 1
+        return _Unsent(encode(message), seen, dropped, len(drained.records))
+
+    def _poll(self, channel: Channel) -> None:
+        with self._failures("table"):
+            answer = self._client.get_table(channel.active, channel._etag)
+            if answer is None:
+                return
+            # Remembered before the check: a bad table is fetched once, not every round.
+            channel._etag = answer.etag
+            if answer.body == channel._body:
+                return
+            channel._body = answer.body
+            channel.active.offer(answer.body)
+            self._count(UPDATED)
+            if channel.file is not None:
+                save_file(channel.file, answer.body)
+
+    @contextlib.contextmanager
+    def _failures(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except httpx.HTTPStatusError as error:
+            self._fail(f"{what}_http_{error.response.status_code}", "unexpected HTTP status")
+        except httpx.TimeoutException as error:
+            self._fail(f"{what}_timeout", type(error).__name__)
+        except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
+            self._fail(f"{what}_unreachable", f"{type(error).__name__}: {error}")
+        except TableError as error:
+            self._fail(f"{what}_rejected", f"{error}; the last good table stays in use")
+        except OSError as error:
+            self._fail(f"{what}_not_saved", f"{error}; a restart will not find this table")
+
+    def _fail(self, kind: str, text: str) -> None:
+        self._count(kind)
+        level = logging.DEBUG if kind in self._logged else logging.WARNING
+        self._logged.add(kind)
+        logger.log(level, "tuner %s, %s: %s (serving goes on; logged once)", self.url, kind, text)
+
+    def _count(self, event: str, count: int = 1) -> None:
+        self.counts[event] += count
+        if self._on_event is not None:
+            self._on_event(event, count)
+
+    def _num_failures(self) -> int:
+        return sum(n for event, n in self.counts.items() if event not in (POSTED, UPDATED))
