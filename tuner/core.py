@@ -13,7 +13,7 @@ import logging
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -24,8 +24,9 @@ from pod_integrate.trace import TraceMessage
 from tuner import ingest as traffic
 from tuner import overview
 from tuner.archive import TraceArchive
-from tuner.campaign import Campaign, Change, Work
-from tuner.ingest import BucketLoad, Ingested
+from tuner.campaign import Campaign, Change
+from tuner.ingest import BucketLoad, Ingested, Sample
+from tuner.leases import MAX_LOST, Lease, Leases
 from tuner.model import Report, Scope, StudyKey, Task, WorkerInfo, iso
 from tuner.publish import Publisher
 from tuner.records import load_trials
@@ -37,21 +38,11 @@ logger = logging.getLogger(__name__)
 
 # A bucket below this share of attention time is not worth measuring.
 MIN_TIME_SHARE = 0.002
-# A task that this many workers took to their grave is the candidate's fault.
-MAX_LOST = 3
-_BATCHES_PER_TASK = 4
+_BATCHES_PER_TASK = 2
+# Replayed steps change this often: a worker keeps the inputs of some batches in memory.
+_REPLAY_SECONDS, _REPLAY_SAMPLES = 30.0, 6
 _NEIGHBOURS = 2
 _WORKER_SILENCE_SECONDS = 600.0
-
-
-class Lease(NamedTuple):
-    """A task in somebody's hands."""
-
-    task: Task
-    work: Work
-    worker: str
-    since: float
-    expires: float
 
 
 @dataclasses.dataclass
@@ -79,8 +70,8 @@ class Tuner:
         self.campaigns: dict[StudyKey, Campaign] = {}
         self.workers: dict[str, WorkerState] = {}
         self.host_mode = "plain"
-        self._leases: dict[str, Lease] = {}
-        self._lost: dict[tuple[StudyKey, int, str], int] = {}
+        self._leases = Leases()
+        self._replays: dict[StudyKey, tuple[float, list[Sample]]] = {}
         self._history_due = 0.0
 
     def ingest(self, message: TraceMessage) -> Ingested:
@@ -115,7 +106,7 @@ class Tuner:
         The same report twice is filed once.
         """
         now = self.clock()
-        lease = self._leases.pop(report.task, None)
+        lease = self._leases.take_back(report.task)
         state = self.workers.get(report.worker)
         if state is not None:
             state.seen, state.task, state.since = now, None, now
@@ -130,10 +121,8 @@ class Tuner:
 
     def release(self, worker: str) -> None:
         """Tell that a worker died: what it held goes to another one at once."""
-        for task_id, lease in list(self._leases.items()):
-            if lease.worker == worker:
-                del self._leases[task_id]
-                self._count_lost(lease, self.clock())
+        for lease in self._leases.of(worker):
+            self._count_lost(lease, self.clock())
         self.workers.pop(worker, None)
 
     def table(self, scope: Scope) -> bytes | None:
@@ -178,16 +167,13 @@ class Tuner:
         ]
 
     def _task_for(self, key: StudyKey, worker: str, now: float) -> Task | None:
-        busy = {lease.task.number for lease in self._leases.values() if lease.task.key == key}
         with self._careful(key), self.store.begin() as tx:
             campaign = self._campaign(tx, key, now)
-            if campaign is None:
-                return None
-            work = campaign.next_work(tx, busy, now)
-            samples = traffic.samples(tx, key) if work is not None else []
-        if work is None or not samples:
+            work = campaign and campaign.next_work(tx, self._leases.busy(key), now)
+            samples = self._replay(tx, key, now) if work else []
+        if not work or not samples:
             return None
-        # The seed moves with the pairs taken, so that each slice replays other steps.
+        # It moves with the pairs taken, so that slices of one duel replay different steps.
         taken = sum(len(pairs) for pairs in work.trial.pairs.values())
         start = taken % len(samples)
         chosen = (samples[start:] + samples[:start])[:_BATCHES_PER_TASK]
@@ -204,11 +190,18 @@ class Tuner:
             verify=work.verify,
             layers=max(sample.layers for sample in chosen),
             seed=self.settings.seed + 1_000_003 * work.trial.number + taken,
-            lost=self._lost.get((key, work.trial.number, work.phase), 0),
+            lost=self._leases.lost(key, work.trial.number, work.phase),
         )
         expires = now + self.settings.lease_seconds
-        self._leases[task.id] = Lease(task, work, worker, now, expires)
+        self._leases.grant(Lease(task, work, worker, expires))
         return task
+
+    def _replay(self, tx: sa.Connection, key: StudyKey, now: float) -> list[Sample]:
+        since, samples = self._replays.get(key, (-_REPLAY_SECONDS, []))
+        if now - since >= _REPLAY_SECONDS:
+            samples = traffic.samples(tx, key)[:_REPLAY_SAMPLES]
+            self._replays[key] = (now, samples)
+        return samples
 
     def _campaign(self, tx: sa.Connection, key: StudyKey, now: float) -> Campaign | None:
         """The bucket's campaign, read from the database when this process has not seen it yet."""
@@ -278,22 +271,17 @@ class Tuner:
             yield
         except Exception:
             self.campaigns.pop(key, None)
-            self._leases = {i: held for i, held in self._leases.items() if held.task.key != key}
+            self._leases.forget(key)
             raise
 
     def _expire(self, now: float) -> None:
-        for task_id, lease in list(self._leases.items()):
-            if lease.expires <= now:
-                del self._leases[task_id]
-                self._count_lost(lease, now)
+        for lease in self._leases.overdue(now):
+            self._count_lost(lease, now)
 
     def _count_lost(self, lease: Lease, now: float) -> None:
-        task = lease.task
-        place = (task.key, task.number, task.phase)
-        self._lost[place] = self._lost.get(place, 0) + 1
-        logger.warning("worker %s lost task %s of %s", lease.worker, task.phase, task.key)
-        if self._lost[place] >= MAX_LOST:
-            del self._lost[place]
+        if self._leases.count_lost(lease):
             reason = f"{MAX_LOST} workers took it and never reported; the config may crash them"
-            report = Report(task=task.id, worker=lease.worker, outcome="failed", reason=reason)
+            report = Report(
+                task=lease.task.id, worker=lease.worker, outcome="failed", reason=reason
+            )
             self._file(lease, report, now)

@@ -114,11 +114,15 @@ class _PipeSource:
 
 
 def _child(pipe: Connection, name: str, nice: int) -> None:
+    import torch
+
     from tuner.bench import OpBench
     from tuner.worker import describe, run_loop
 
     # Ctrl-C reaches the whole foreground group; the parent decides when a worker ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.nice(nice)
+    # The op brings its own threads; the reference's small products only get slower with two.
+    torch.set_num_threads(1)
     source = _PipeSource(pipe)
     run_loop(source, describe(name), OpBench(), stop=lambda: source.closed)
