@@ -52,7 +52,7 @@ Scratch Engine::carve(int worker, const Problem& p, const PodConfig& config) {
                        place(kv * dim * f), place(kv * 2 * kMaxLanes * f), place(rows * f),
                        place(rows * f), place(rows * f), place(decode_rows * dim * f),
                        place(decode_rows * dim * f), place(decode_rows * stride * f),
-                       place(2 * stride * ptr), place(stream * ptr)};
+                       place(2 * config.decode.stages * stride * ptr), place(stream * ptr)};
   char* base = scratch_[worker].reserve(used);
   const auto floats = [&](int i) { return reinterpret_cast<float*>(base + at[i]); };
   const auto pointers = [&](int i) { return reinterpret_cast<const char**>(base + at[i]); };

@@ -16,14 +16,13 @@ class DecodeItem {
              Scratch& scratch)
       : p_(p), tile_(config.decode), item_(item), groups_(groups), x_(scratch) {
     stride_ = tile_.kv_rows + kLanes;
-    ahead_ = (tile_.stages - 1) * tile_.kv_rows;
   }
 
   void run() {
     pack_q();
     for (int kv = item_.kv0; kv < item_.kv1; kv += tile_.kv_rows) {
-      const int n = kv + tile_.kv_rows < item_.kv1 ? tile_.kv_rows : item_.kv1 - kv;
-      find_rows(kv, n);
+      const int n = rows_in_tile(kv);
+      begin_tile(kv);
       for (int r = 0; r < item_.rows;) r += dispatch_rows(r, [&](auto rows) { scores<rows()>(r, n); });
       for (int r = 0; r < item_.rows; ++r) softmax(r, n);
       for (int r = 0; r < item_.rows;) r += dispatch_rows(r, [&](auto rows) { values<rows()>(r, n); });
@@ -65,26 +64,45 @@ class DecodeItem {
     }
   }
 
-  // Row pointers of this tile; rows past its end repeat the last one, their scores are masked.
-  void find_rows(int kv, int n) {
-    const char** k_rows = x_.rows;
-    const char** v_rows = x_.rows + stride_;
+  // Row pointers of the tile at `kv`, in its slot of the ring; K rows past the tile's end repeat
+  // the last one, their scores are masked.
+  void find_rows(int kv) {
+    const char** k_rows = slot(kv);
+    const int n = rows_in_tile(kv);
     for_each_row(p_, item_.request, item_.kv_head, kv, kv + n,
                  [&](int i, const char* k, const char* v) {
                    k_rows[i] = k;
-                   v_rows[i] = v;
+                   k_rows[stride_ + i] = v;
                  });
     for (int i = n; i < n + kLanes; ++i) k_rows[i] = k_rows[n - 1];
-    if (ahead_ == 0) return;
-    const int from = kv == item_.kv0 ? kv + tile_.kv_rows : kv + ahead_;
-    const int to = kv + ahead_ + tile_.kv_rows < item_.kv1 ? kv + ahead_ + tile_.kv_rows : item_.kv1;
-    for_each_row(p_, item_.request, item_.kv_head, from < to ? from : to, to,
-                 [&](int, const char* k, const char* v) {
-                   for (int b = 0; b < p_.row_bytes; b += 64) {
-                     __builtin_prefetch(k + b, 0, 2);
-                     __builtin_prefetch(v + b, 0, 2);
-                   }
-                 });
+  }
+
+  int rows_in_tile(int kv) const {
+    return kv + tile_.kv_rows < item_.kv1 ? tile_.kv_rows : item_.kv1 - kv;
+  }
+  const char** slot(int kv) const {
+    return x_.rows + (kv - item_.kv0) / tile_.kv_rows % tile_.stages * 2 * stride_;
+  }
+
+  // Chooses the tile to compute and, `stages` - 1 tiles further, the one to prefetch meanwhile.
+  void begin_tile(int kv) {
+    const int ahead = kv + (tile_.stages - 1) * tile_.kv_rows;
+    for (int next = kv == item_.kv0 ? kv : ahead; next <= ahead; next += tile_.kv_rows) {
+      if (next < item_.kv1) find_rows(next);
+    }
+    k_rows_ = slot(kv);
+    coming_ = slot(ahead);
+    coming_rows_ = ahead > kv && ahead < item_.kv1 ? rows_in_tile(ahead) : 0;
+  }
+
+  // Issued in small portions between the products: a burst would fill the core's miss buffers and
+  // stall it.
+  void prefetch_rows(int offset, int from, int to, int begin, int bytes) const {
+    to = to < coming_rows_ ? to : coming_rows_;
+    for (int i = from; i < to; ++i) {
+      const char* row = coming_[offset + i] + begin;
+      for (int b = 0; b < bytes; b += 64) __builtin_prefetch(row + b, 0, 2);
+    }
   }
 
   // Scores of kLanes / kRows keys at a time: one accumulator per (row, key) pair fills a vector.
@@ -95,7 +113,8 @@ class DecodeItem {
     const float* q = x_.dq + r * dim;
     for (int j = 0; j < n; j += kKeys) {
       const T* k[kKeys];
-      for (int i = 0; i < kKeys; ++i) k[i] = reinterpret_cast<const T*>(x_.rows[j + i]);
+      for (int i = 0; i < kKeys; ++i) k[i] = reinterpret_cast<const T*>(k_rows_[j + i]);
+      if (r == 0) prefetch_rows(0, j, j + kKeys, 0, p_.row_bytes);
       VecF acc[kLanes];
 #pragma GCC unroll 16
       for (int i = 0; i < kLanes; ++i) acc[i] = VecF{};
@@ -158,7 +177,7 @@ class DecodeItem {
 
   template <int kRows, int kVecs>
   void value_columns(int r, int n, int d) {
-    const char** v_rows = x_.rows + stride_;
+    const char** v_rows = k_rows_ + stride_;
     const float* s = x_.ds + r * stride_;
     float* o = x_.dop + r * p_.head_dim + d;
     VecF acc[kRows][kVecs];
@@ -171,6 +190,7 @@ class DecodeItem {
     }
     for (int j = 0; j < n; ++j) {
       const T* row = reinterpret_cast<const T*>(v_rows[j]) + d;
+      if (r == 0) prefetch_rows(stride_, j, j + 1, d * sizeof(T), kVecs * kLanes * sizeof(T));
       VecF value[kVecs];
 #pragma GCC unroll 4
       for (int v = 0; v < kVecs; ++v) value[v] = load(row + v * kLanes);
@@ -208,7 +228,9 @@ class DecodeItem {
   SplitGroup* groups_;
   Scratch& x_;
   int stride_;  // of a row of scores and of the row pointers
-  int ahead_;   // keys between the tile in use and the one being prefetched
+  const char** k_rows_ = nullptr;  // of the tile in use; V rows follow at stride_
+  const char** coming_ = nullptr;  // of the tile being prefetched
+  int coming_rows_ = 0;
   float m_[kMaxDecodeRows], l_[kMaxDecodeRows], alpha_[kMaxDecodeRows];
 };
 

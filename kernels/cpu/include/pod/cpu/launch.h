@@ -102,7 +102,7 @@ struct Scratch {
   int* position;    // prefill [q_rows]
   float *dq, *dop;  // decode [q_rows, D]
   float* ds;        // decode [q_rows, kv_rows + lanes]
-  const char** rows;    // decode [2][kv_rows + lanes]: K, then V row pointers of a tile
+  const char** rows;    // decode [stages][2][kv_rows + lanes]: K, then V row pointers of a tile
   const char** stream;  // prefetch list of one prefill tile
   int stream_capacity;
 };
