@@ -11,7 +11,6 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import plotly
 import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import FileResponse, JSONResponse, Response, StreamingResponse
@@ -20,9 +19,12 @@ import tuner
 
 Json = dict[str, Any]
 PAGE = Path(tuner.__file__).parent / "page"
-PLOTLY = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
 RECORDED = Path(__file__).parent / "data" / "page_overview.json"
 TRIALS = Path(__file__).parent / "data" / "page_trials.json"
+CHROMIUM_ARGS = [
+    "--no-sandbox", "--disable-gpu", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync", "--no-first-run", "--disable-quic",
+]  # fmt: skip
 CSP = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'"
 
 
@@ -98,7 +100,7 @@ class FakeTuner:
 
         @app.get("/static/{name}")
         async def static(name: str) -> FileResponse:
-            return FileResponse(PLOTLY if name == "plotly.min.js" else PAGE / name)
+            return FileResponse(PAGE / name)
 
         @app.get("/v1/overview")
         async def overview() -> JSONResponse:

@@ -7,15 +7,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from page_fixtures import FakeTuner, empty_overview, recorded_overview
+from page_fixtures import CHROMIUM_ARGS, FakeTuner, empty_overview, recorded_overview
 from playwright.sync_api import Browser, ConsoleMessage, Page, Request, expect, sync_playwright
 
 pytestmark = pytest.mark.browser
 CHROMIUM = shutil.which("chromium")
-ARGS = [
-    "--no-sandbox", "--disable-gpu", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync", "--no-first-run", "--disable-quic",
-]  # fmt: skip
 HOT = "p1k@8k+d64@4k"
 LIVE = "#state[data-state=live]"
 NASTY = '<img src=x onerror="window.stolen=1"><script>window.stolen=1</script>'
@@ -45,7 +41,7 @@ def browser() -> Iterator[Browser]:
     if CHROMIUM is None:
         pytest.skip("no `chromium` on PATH: the page cannot be opened")
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGS)
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_ARGS)
         yield chromium
         chromium.close()
 

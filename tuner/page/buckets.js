@@ -31,7 +31,8 @@ export function showBuckets({ buckets, tables }, view, { onToggle, onAll, detail
   if (!host.querySelector("table")) host.replaceChildren(skeleton());
   mirror(host.querySelector("tbody"), rows, {
     keyOf: (row) => row.key,
-    signature: ({ bucket, open, kind, group, scale: s }) => [bucket, open, kind, group, s],
+    // What is displayed, not the raw numbers: those move with every step.
+    signature: ({ bucket, open, kind, group, scale: s }) => [bucket ? texts(bucket) : null, open, kind, group, s],
     build: (row) => buildRow(row, { onToggle, onAll, detail }),
   });
 }
@@ -96,24 +97,45 @@ function groupRow(group) {
       h("span", {}, group.version ? `table v${group.version}` : "no table yet")));
 }
 
+/** Cells of a row by heading, as text. */
+function texts(b) {
+  return {
+    status: b.status ?? DASH,
+    "Share of time": percent(b.time_share),
+    "Default µs": micros(b.default_us),
+    "Best µs": micros(b.best_us),
+    "Speed-up": speed(b.speedup),
+    "At least": speed(b.lower_bound),
+    Confidence: confidence(b.confidence),
+    Pairs: count(b.pairs),
+    Trials: count(b.trials),
+    Pruned: count(b.pruned),
+  };
+}
+
+const SCREENED = "From the few pairs of screening; it decides nothing. A promotion needs a lower bound above 1.";
+
 function bucketRow({ bucket: b, open, scale }, onToggle) {
   const id = idOf(keyOf(b));
-  const cell = (label, text, kind = "n") => h("td", { role: "cell", class: kind, "data-label": label }, text);
+  const text = texts(b);
+  const cell = (label, kind = "n", tip = null) =>
+    h("td", { role: "cell", class: kind, "data-label": label }, tip ? h("span", { "data-tip": tip }, text[label]) : text[label]);
+  const screened = typeof b.speedup === "number" && typeof b.lower_bound !== "number";
   return h("tr", { class: open ? "bucket open" : "bucket", role: "row", onclick: (event) => event.target.closest("button") || onToggle(b) },
     h("th", { scope: "row", role: "rowheader" },
       h("button", { id, type: "button", class: "bucket-name", "aria-expanded": open ? "true" : "false", "aria-controls": open ? `${id}-detail` : null,
         "data-tip": open ? null : bucketWords(b.bucket), "aria-description": bucketWords(b.bucket), onclick: () => onToggle(b) }, bucketName(b.bucket))),
-    cell("Status", h("span", { class: `status ${statusClass(b.status)}` }, b.status ?? DASH), "status-cell"),
-    h("td", { role: "cell", class: "n share", "data-label": "Share of time", vars: { "--share": b.time_share ?? 0 } }, h("span", {}, percent(b.time_share))),
-    cell("Default µs", micros(b.default_us)),
-    cell("Best µs", micros(b.best_us)),
-    cell("Speed-up", speed(b.speedup), "n strong"),
-    cell("At least", speed(b.lower_bound)),
+    h("td", { role: "cell", "data-label": "Status" }, h("span", { class: `status ${statusClass(b.status)}` }, text.status)),
+    h("td", { role: "cell", class: "n share", "data-label": "Share of time", vars: { "--share": b.time_share ?? 0 } }, h("span", {}, text["Share of time"])),
+    cell("Default µs"),
+    cell("Best µs"),
+    screened ? cell("Speed-up", "n screened", SCREENED) : cell("Speed-up", "n strong"),
+    cell("At least"),
     h("td", { role: "cell", class: "interval", "data-label": "Interval" }, interval(b, scale)),
-    cell("Confidence", confidence(b.confidence)),
-    cell("Pairs", count(b.pairs)),
-    cell("Trials", count(b.trials)),
-    cell("Pruned", count(b.pruned)));
+    cell("Confidence"),
+    cell("Pairs"),
+    cell("Trials"),
+    cell("Pruned"));
 }
 
 /** The two sides of a bucket in the colours of prefill and decode. */
@@ -130,7 +152,8 @@ const statusClass = (status) => STATUS[status] ?? "idle";
 
 function speedScale(buckets) {
   const values = buckets.flatMap((b) => [b.speedup, b.lower_bound]).filter((v) => typeof v === "number");
-  return [Math.min(0.95, ...values) - 0.01, Math.max(1.1, ...values) + 0.02];
+  // Rounded outwards, so that small changes of one row do not redraw all.
+  return [Math.floor(Math.min(0.95, ...values) * 20) / 20, Math.ceil(Math.max(1.1, ...values) * 20 + 0.4) / 20];
 }
 
 function interval(b, [low, high]) {

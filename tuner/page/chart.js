@@ -57,7 +57,7 @@ export function trialText(trial) {
   const lines = [`Trial ${trial.number}, ${trial.state}`];
   if (trial.config_short) lines.push(trial.config_short);
   if (trial.speedup !== null && trial.speedup !== undefined) {
-    const bound = trial.lower_bound === null ? "" : `, at least ${speed(trial.lower_bound)}`;
+    const bound = typeof trial.lower_bound === "number" ? `, at least ${speed(trial.lower_bound)}` : "";
     lines.push(`${speed(trial.speedup)}${bound} over ${count(trial.pairs)} pairs`);
   }
   if (trial.reason) lines.push(trial.reason);

@@ -102,7 +102,7 @@ export class Detail {
     });
     return [
       h("p", { class: "legend" },
-        h("span", { class: "key-tuned" }, "measured, down to its lower bound"),
+        h("span", { class: "key-tuned" }, "measured (the bar ends at the lower bound)"),
         h("span", { class: "key-promoted" }, "promoted"),
         h("span", { class: "key-pruned" }, "pruned")),
       host,

@@ -119,7 +119,7 @@ export function showSaved({ buckets, totals }) {
     ? [buckets.length ? "Nothing is promoted yet: servers run the defaults." : "No traces yet."]
     : [
         `At least ${percent(sum.least)}, were every bucket only at its lower bound (each holds with ${confidence(sum.confidence)} confidence).`,
-        `${plural(sum.buckets, "promoted bucket")} with ${percent(sum.share, 0)} of traced attention time; ${plural(sum.pairs, "pair")} measured default against tuned.`,
+        `${plural(sum.buckets, "promoted bucket")} with ${percent(sum.share, 0)} of traced attention time; ${plural(sum.pairs, "interleaved pair")} measured there.`,
       ];
   mirror(byId("saved"), [{ sum, lines, none }], {
     keyOf: () => "saved",
