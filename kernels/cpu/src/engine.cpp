@@ -13,6 +13,9 @@ namespace {
 constexpr int kAlign = 64;
 constexpr int kMaxLanes = 16;
 
+// Waking a thread costs some microseconds: less work than this is not worth it.
+constexpr double kMicrosPerThread = 10;
+
 // Threads of the prefill side of the `streams` strategy; each side gets one at least.
 int prefill_workers(const Plan& plan, int threads) {
   if (plan.decode.empty()) return threads;
@@ -64,6 +67,7 @@ Scratch Engine::carve(int worker, const Problem& p, const PodConfig& config) {
 void Engine::run(const Core& core, const Problem& problem, const PodConfig& config, int threads,
                  std::vector<WorkerLog>* logs) {
   make_plan(problem, config, threads, plan_);
+  threads = std::clamp(static_cast<int>(plan_.micros() / kMicrosPerThread), 1, threads);
   place_partials(plan_, problem.head_dim,
                  reinterpret_cast<float*>(partial_.reserve(plan_.partial_floats * sizeof(float))));
   if (static_cast<int>(scratch_.size()) < threads) scratch_.resize(threads);
@@ -75,13 +79,13 @@ void Engine::run(const Core& core, const Problem& problem, const PodConfig& conf
   }
   const bool both = !plan_.prefill.empty() && !plan_.decode.empty();
   if (config.strategy == Strategy::kFused || !both) {
-    pool_.run(threads, [&](int i) { workers[i].fused(); });
+    pool_.run(threads, Pool::Wait::kJoined, [&](int i) { workers[i].fused(); });
   } else if (config.strategy == Strategy::kSerial || threads == 1) {
-    pool_.run(threads, [&](int i) { workers[i].prefill_only(); });
-    pool_.run(threads, [&](int i) { workers[i].decode_only(); });
+    pool_.run(threads, Pool::Wait::kJoined, [&](int i) { workers[i].prefill_only(); });
+    pool_.run(threads, Pool::Wait::kJoined, [&](int i) { workers[i].decode_only(); });
   } else {
     const int split = prefill_workers(plan_, threads);
-    pool_.run(threads, [&](int i) {
+    pool_.run(threads, Pool::Wait::kAll, [&](int i) {
       i < split ? workers[i].prefill_only() : workers[i].decode_only();
     });
   }

@@ -7,7 +7,7 @@
 namespace pod::cpu {
 namespace {
 
-// What one core of a current server part does in a microsecond; only their quotient matters.
+// What one core of a current server part does in a microsecond, roughly.
 constexpr double kMultiplyAddsPerMicro = 40e3;
 constexpr double kBytesPerMicro = 10e3;
 
@@ -90,10 +90,14 @@ void plan_decode(const Problem& p, const PodConfig& config, Plan& plan) {
 
 }  // namespace
 
+double Plan::micros() const {
+  return static_cast<double>(prefill_cost) / kMultiplyAddsPerMicro +
+         static_cast<double>(decode_cost) / kBytesPerMicro;
+}
+
 double Plan::prefill_share() const {
-  const double prefill = static_cast<double>(prefill_cost) / kMultiplyAddsPerMicro;
-  const double decode = static_cast<double>(decode_cost) / kBytesPerMicro;
-  return prefill + decode > 0 ? prefill / (prefill + decode) : 0.0;
+  const double total = micros();
+  return total > 0 ? static_cast<double>(prefill_cost) / kMultiplyAddsPerMicro / total : 0.0;
 }
 
 int first_visible(const Problem& p, int request) {

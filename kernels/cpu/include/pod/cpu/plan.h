@@ -16,6 +16,8 @@ struct Plan {
   int64_t prefill_cost = 0, decode_cost = 0;
   int64_t partial_floats = 0;
 
+  // Expected time on one core.
+  double micros() const;
   // Expected share of the whole work that is prefill, 0..1.
   double prefill_share() const;
 };
