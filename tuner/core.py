@@ -17,6 +17,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from pod_integrate.config import PodConfig
 from pod_integrate.errors import PodAttentionError
 from pod_integrate.keys import Bucket
 from pod_integrate.table import Evidence, TableEntry
@@ -221,11 +222,14 @@ class Tuner:
             logger.error("bucket %s cannot be tuned: %s", key, error)
             return None
         entry = self.publisher.entry(key.scope, bucket)
-        campaign = Campaign(key, study, trials, entry, self.settings, now)
+        campaign = Campaign(
+            key, study, trials, entry, self.settings, now,
+            neighbours=lambda: self._neighbours(key.scope, bucket),
+        )  # fmt: skip
         self.campaigns[key] = campaign
         return campaign
 
-    def _neighbours(self, scope: Scope, bucket: Bucket) -> list[Any]:
+    def _neighbours(self, scope: Scope, bucket: Bucket) -> list[PodConfig]:
         table = self.publisher.latest(scope)
         entries = table.entries if table is not None else {}
         near = sorted((bucket.distance(b), str(b), b) for b in entries if b != bucket)

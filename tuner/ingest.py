@@ -176,6 +176,13 @@ def samples(tx: sa.Connection, key: StudyKey) -> list[Sample]:
     return [sample for row in rows if (sample := _sample(row)) is not None]
 
 
+def attention_times(tx: sa.Connection, key: StudyKey) -> list[tuple[float, str]]:
+    """(attention us, config source) of the kept samples that know their time."""
+    c = schema.bucket_samples.c
+    mine = sa.and_(where(schema.bucket_samples, key), c.attention_us > 0)
+    return [(row[0], row[1]) for row in tx.execute(sa.select(c.attention_us, c.source).where(mine))]
+
+
 def _sample(row: sa.Row[tuple[object, ...]]) -> Sample | None:
     try:
         q_lens = msgspec.json.decode(row.q_lens, type=list[int])

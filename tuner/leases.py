@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from typing import NamedTuple
 
-from tuner.campaign import Work
 from tuner.model import StudyKey, Task
+from tuner.plan import Work
 
 logger = logging.getLogger(__name__)
 

@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
+from pod_integrate.errors import ShapeError
 from pod_integrate.keys import Bucket, DeviceKey, Geometry
 
 TrialState = Literal["running", "complete", "pruned"]
@@ -130,7 +131,10 @@ class WorkerInfo(msgspec.Struct, frozen=True, kw_only=True):
         """Whether times taken by this worker are valid under `scope`."""
         if scope.build != self.build:
             return False
-        mine, traced = DeviceKey.parse(self.device), DeviceKey.parse(scope.device)
+        try:
+            mine, traced = DeviceKey.parse(self.device), DeviceKey.parse(scope.device)
+        except ShapeError:
+            return False
         if mine.capability.startswith("sm"):
             return mine == traced
         same_cpu = (mine.name, mine.capability) == (traced.name, traced.capability)

@@ -22,7 +22,6 @@ import sqlalchemy as sa
 from pod_integrate import __version__
 from tuner import ingest as traffic
 from tuner import schema
-from tuner.ingest import Sample
 from tuner.model import StudyKey, iso
 from tuner.overview_buckets import bucket_row, promoted_entry, trial_row
 from tuner.records import add_history, latest, load_trials
@@ -71,7 +70,7 @@ def add_history_point(tuner: Tuner) -> None:
         for load in traffic.loads(tx, now=now, half_life=tuner.settings.half_life_seconds):
             entry = promoted_entry(tuner, load.key)
             speedup = entry.evidence.median_speedup if entry is not None else 1.0
-            us = _default_attention_us(traffic.samples(tx, load.key), speedup)
+            us = _default_attention_us(traffic.attention_times(tx, load.key), speedup)
             if us is not None:
                 weights += load.step_weight
                 default += load.step_weight * us
@@ -85,14 +84,11 @@ def add_history_point(tuner: Tuner) -> None:
         add_history(tx, row)
 
 
-def _default_attention_us(samples: list[Sample], speedup: float) -> float | None:
-    timed = [sample for sample in samples if sample.attention_us > 0]
-    default = [sample.attention_us for sample in timed if sample.source == "default"]
+def _default_attention_us(times: list[tuple[float, str]], speedup: float) -> float | None:
+    default = [us for us, source in times if source == "default"]
     if default:
         return statistics.median(default)
-    if timed:
-        return statistics.median(sample.attention_us for sample in timed) * speedup
-    return None
+    return statistics.median(us for us, _ in times) * speedup if times else None
 
 
 def _tuner(tuner: Tuner, now: float) -> dict[str, Any]:

@@ -10,9 +10,10 @@ import sqlalchemy as sa
 from pod_integrate.errors import PodAttentionError
 from pod_integrate.table import TableEntry
 from tuner import ingest as traffic
-from tuner.campaign import SCREEN, Campaign
+from tuner.campaign import Campaign
 from tuner.ingest import BucketLoad
 from tuner.model import Pair, StudyKey, iso
+from tuner.plan import SCREEN
 from tuner.records import Trial, load_trials
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def bucket_row(
     campaign = tuner.campaigns.get(load.key)
     entry = promoted_entry(tuner, load.key)
     known = list(campaign.trials.values()) if campaign is not None else load_trials(tx, load.key)
-    timed = [s.attention_us for s in traffic.samples(tx, load.key) if s.attention_us > 0]
+    timed = [us for us, _ in traffic.attention_times(tx, load.key)]
     share = load.weight / total if total > 0 else None
     default = known[0] if known else None
     best, pairs = _best(known, entry)

@@ -13,6 +13,8 @@ import threading
 from multiprocessing.connection import Connection
 from typing import Any
 
+import sqlalchemy as sa
+
 from tuner.host import TunerThread
 from tuner.model import Report, Task, WorkerInfo
 
@@ -78,14 +80,21 @@ class WorkerProcess:
                 if not pipe.poll(0.1):
                     continue
                 request = pipe.recv()
-                if isinstance(request, WorkerInfo):
-                    pipe.send(self._core.next_task(request))
-                else:
-                    pipe.send(self._core.report(request))
-                    served += 1
+                pipe.send(self._answer(request))
+                served += isinstance(request, Report)
         except (EOFError, OSError):
             logger.debug("pipe of %s closed", self.name)
         return served
+
+    def _answer(self, request: WorkerInfo | Report) -> Task | bool | None:
+        try:
+            if isinstance(request, WorkerInfo):
+                return self._core.next_task(request)
+            return self._core.report(request)
+        except sa.exc.SQLAlchemyError as error:
+            # Storage away: the child idles and asks again; a report is measured again.
+            logger.error("worker %s turned away, the database failed: %s", self.name, error)
+            return None
 
 
 class _PipeSource:

@@ -64,7 +64,7 @@ class TunerSettings(BaseSettings):
     revisit_seconds: _Seconds = 1800.0
     recheck_seconds: _Seconds = 600.0
     screen_pairs: Annotated[int, pydantic.Field(ge=4, le=1000)] = 6
-    confirm_pairs: Annotated[int, pydantic.Field(ge=16, le=10_000)] = 150
+    confirm_pairs: Annotated[int, pydantic.Field(ge=16, le=10_000)] = 100
     slice_seconds: Annotated[float, pydantic.Field(gt=0, le=30)] = 0.8
     lease_seconds: _Seconds = 120.0
     min_speedup: Annotated[float, pydantic.Field(ge=1.0, le=10.0)] = 1.02

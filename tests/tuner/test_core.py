@@ -1,0 +1,358 @@
+"""The core: from traces to tables with recorded times, over restarts and lost workers."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from tuner_support import (
+    BUCKET,
+    BUILD,
+    DEFAULT,
+    DEVICE,
+    GEOMETRY,
+    STEP,
+    WORKER,
+    Clock,
+    RecordedBench,
+    drive,
+    make_tuner,
+    message,
+    nothing_matters,
+    record,
+    split_matters,
+)
+
+from pod_integrate.config import PodConfig
+from pod_integrate.keys import Bucket
+from pod_integrate.registry import ActiveTable
+from pod_integrate.table import ConfigTable
+from tuner import schema
+from tuner.core import Tuner
+from tuner.model import Report, Scope, StudyKey, WorkerInfo
+
+SCOPE = Scope(str(GEOMETRY), str(DEVICE), BUILD)
+KEY = StudyKey(*SCOPE, BUCKET)
+
+
+def bucket(tuner: Tuner) -> dict[str, Any]:
+    row: dict[str, Any] = tuner.overview()["buckets"][0]
+    return row
+
+
+def kinds(tuner: Tuner) -> list[str]:
+    return [decision["kind"] for decision in reversed(tuner.overview()["decisions"])]
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def tuner(tmp_path: Path, clock: Clock) -> Any:
+    made = make_tuner(tmp_path, clock)
+    yield made
+    made.close()
+
+
+def test_a_better_config_is_found_and_published_with_evidence(tuner: Tuner) -> None:
+    tuner.ingest(message())
+    drive(tuner, RecordedBench(split_matters))
+    body = tuner.table(SCOPE)
+    assert body is not None
+    table = ActiveTable(GEOMETRY, DEVICE, BUILD).offer(body)
+    entry = table.entries[Bucket.parse(BUCKET)]
+    assert split_matters(entry.config) == 500.0
+    assert entry.evidence.lower_bound > 1.02
+    assert entry.evidence.median_speedup == pytest.approx(2.0, rel=0.1)
+    assert entry.evidence.pairs >= 8 and entry.evidence.build == BUILD
+    assert bucket(tuner)["status"] == "promoted"
+    assert bucket(tuner)["expected_saving_share"] == pytest.approx(0.5, abs=0.05)
+
+
+def test_the_default_is_measured_first_against_itself(tuner: Tuner) -> None:
+    tuner.ingest(message())
+    task = tuner.next_task(WORKER)
+    assert task is not None and task.number == 0
+    assert task.baseline == task.candidate == DEFAULT.to_dict()
+
+
+def test_when_nothing_is_better_the_default_is_best_and_nothing_is_published(
+    tuner: Tuner,
+) -> None:
+    tuner.ingest(message())
+    drive(tuner, RecordedBench(nothing_matters))
+    assert tuner.table(SCOPE) is None
+    assert bucket(tuner)["status"] == "default is best"
+    assert kinds(tuner)[-1] == "keep" and "promote" not in kinds(tuner)
+    assert tuner.next_task(WORKER) is None
+
+
+def test_a_resting_bucket_is_opened_again_later(tuner: Tuner, clock: Clock) -> None:
+    tuner.ingest(message())
+    drive(tuner, RecordedBench(nothing_matters))
+    before = bucket(tuner)["trials"]
+    clock.now += tuner.settings.revisit_seconds + 1
+    drive(tuner, RecordedBench(nothing_matters))
+    assert bucket(tuner)["trials"] > before
+
+
+def test_every_candidate_is_verified_and_a_wrong_one_is_pruned_with_an_alert(
+    tuner: Tuner,
+) -> None:
+    tuner.ingest(message())
+    bench = RecordedBench(split_matters, wrong=lambda config: split_matters(config) < 1000)
+    drive(tuner, bench)
+    found = tuner.trials(KEY)["trials"]
+    wrong = [t for t in found if t["reason"].startswith("mismatch")]
+    assert wrong and all(t["state"] == "pruned" and t["speedup"] is None for t in wrong)
+    assert tuner.table(SCOPE) is None
+    assert tuner.overview()["totals"]["alerts"] == len(wrong)
+    measured = {t["config_short"] for t in found if t["pairs"]}
+    assert measured <= {config.short() for config in bench.verified}
+
+
+def test_infeasible_configs_are_filed_as_pruned_and_never_measured(tuner: Tuner) -> None:
+    wide = GEOMETRY.__class__(
+        num_q_heads=8, num_kv_heads=4, head_dim=512, dtype="fp32", kv_dtype="fp32", page_size=1
+    )
+    tuner.ingest(message(geometry=str(wide)))
+    drive(tuner, RecordedBench(nothing_matters))
+    found = tuner.trials(KEY._replace(geometry=str(wide)))["trials"]
+    refused = [t for t in found if t["reason"].startswith("infeasible")]
+    assert refused and all(t["state"] == "pruned" and t["pairs"] == 0 for t in refused)
+
+
+def test_no_config_is_tried_twice(tuner: Tuner) -> None:
+    tuner.ingest(message())
+    drive(tuner, RecordedBench(nothing_matters))
+    configs = [str(t["config"]) for t in tuner.trials(KEY)["trials"]]
+    assert len(configs) == len(set(configs)) >= 12
+
+
+def test_a_later_candidate_must_beat_the_promoted_one(tuner: Tuner, clock: Clock) -> None:
+    tuner.ingest(message())
+    drive(tuner, RecordedBench(split_matters))
+    first = bucket(tuner)["best_config_short"]
+    clock.now += tuner.settings.revisit_seconds + 1
+    drive(tuner, RecordedBench(split_matters))
+    assert bucket(tuner)["best_config_short"] == first
+    assert kinds(tuner).count("promote") == 1
+
+
+def test_a_promotion_that_turns_bad_is_rolled_back(tuner: Tuner, clock: Clock) -> None:
+    tuner.ingest(message())
+    drive(tuner, RecordedBench(split_matters))
+    version = ConfigTable.from_json(tuner.table(SCOPE) or b"").version
+    clock.now += tuner.settings.recheck_seconds + 1
+    drive(tuner, RecordedBench(lambda config: 1500.0 - split_matters(config)), tasks=40)
+    table = ConfigTable.from_json(tuner.table(SCOPE) or b"")
+    assert table.version == version + 1 and not table.entries
+    assert "rollback" in kinds(tuner)
+    assert tuner.overview()["totals"]["rollbacks"] == 1
+
+
+def test_a_promotion_that_stays_good_survives_its_recheck(tuner: Tuner, clock: Clock) -> None:
+    tuner.ingest(message())
+    bench = RecordedBench(split_matters)
+    drive(tuner, bench)
+    clock.now += tuner.settings.recheck_seconds + 1
+    assert drive(tuner, bench) > 0
+    assert tuner.next_task(WORKER) is None
+    assert bucket(tuner)["status"] == "promoted"
+
+
+def test_the_bucket_that_costs_most_time_is_tuned_first(tuner: Tuner) -> None:
+    light = record(lengths=([1, 1], [64, 64]), attention_us=10.0)
+    heavy = record(attention_us=4000.0)
+    tuner.ingest(message(records=[light] * 20 + [heavy] * 4))
+    task = tuner.next_task(WORKER)
+    assert task is not None and task.bucket == BUCKET
+    shares = [row["time_share"] for row in tuner.overview()["buckets"]]
+    assert shares[0] == pytest.approx(16000 / 16200) and sum(shares) == pytest.approx(1.0)
+
+
+def test_old_traffic_fades(tuner: Tuner, clock: Clock) -> None:
+    tuner.ingest(message(0))
+    clock.now += 20 * tuner.settings.half_life_seconds
+    tuner.ingest(message(1, records=[record(lengths=([1], [64]), attention_us=10.0)] * 4))
+    assert tuner.overview()["buckets"][0]["bucket"] == "d1@64"
+
+
+@pytest.mark.parametrize(
+    ("device", "build", "works"),
+    [
+        (str(DEVICE), BUILD, True),
+        ("test-cpu:avx512:8", BUILD, True),
+        ("test-cpu:avx512:1", BUILD, False),
+        ("test-cpu:avx2:2", BUILD, False),
+        ("other-cpu:avx512:2", BUILD, False),
+        (str(DEVICE), "cpu-other", False),
+    ],
+)
+def test_only_a_worker_of_the_same_device_and_build_measures(
+    tuner: Tuner, device: str, build: str, works: bool
+) -> None:
+    tuner.ingest(message())
+    task = tuner.next_task(WorkerInfo(id="w", device=device, build=build))
+    assert (task is not None) == works
+    assert bucket(tuner)["status"] == ("tuning" if works else "no worker")
+
+
+def test_a_task_that_is_not_reported_goes_to_another_worker(tuner: Tuner, clock: Clock) -> None:
+    tuner.ingest(message())
+    first = tuner.next_task(WORKER)
+    other = WorkerInfo(id="w1", device=WORKER.device, build=BUILD)
+    second = tuner.next_task(other)
+    assert first is not None and second is not None and second.number != first.number
+    clock.now += tuner.settings.lease_seconds + 1
+    again = tuner.next_task(other)
+    assert again is not None and again.number == first.number and again.lost == 1
+    late = Report(task=first.id, worker=WORKER.id, outcome="failed", reason="late")
+    assert not tuner.report(late)
+
+
+def test_a_config_that_kills_every_worker_is_pruned_with_an_alert(tuner: Tuner) -> None:
+    tuner.ingest(message())
+    drive(tuner, RecordedBench(nothing_matters), tasks=1)
+    for _ in range(3):
+        assert tuner.next_task(WORKER) is not None
+        tuner.release(WORKER.id)
+    trial = tuner.trials(KEY)["trials"][1]
+    assert trial["state"] == "pruned" and "3 workers" in trial["reason"]
+    assert tuner.overview()["totals"]["alerts"] == 1
+
+
+def test_a_report_twice_counts_once(tuner: Tuner) -> None:
+    tuner.ingest(message())
+    task = tuner.next_task(WORKER)
+    assert task is not None
+    report = Report(task=task.id, worker=WORKER.id, outcome="failed", reason="x")
+    assert tuner.report(report)
+    assert not tuner.report(report)
+
+
+def test_a_repost_is_counted_once_and_a_restarted_server_is_not_a_repost(tuner: Tuner) -> None:
+    assert tuner.ingest(message()) == (8, False)
+    assert tuner.ingest(message()) == (0, True)
+    assert tuner.ingest(message(records=[record(99)] * 4)) == (4, False)
+    assert tuner.overview()["totals"]["records"] == 12
+
+
+def test_unknown_values_are_null_never_a_number(tuner: Tuner) -> None:
+    tuner.ingest(message(records=[record(attention_us=0.0, step_us=0.0)] * 3))
+    row = bucket(tuner)
+    unknown = ("time_share", "attention_us_median", "default_us", "best_us", "speedup")
+    assert {row[name] for name in unknown} == {None}
+    tuner.housekeeping()
+    point = tuner.overview()["history"][-1]
+    assert point["attention_us_default"] is None and point["records"] == 3
+
+
+def test_history_estimates_what_tuning_saves(tuner: Tuner) -> None:
+    tuner.ingest(message())
+    drive(tuner, RecordedBench(split_matters))
+    tuner.housekeeping()
+    point = tuner.overview()["history"][-1]
+    assert point["attention_us_default"] == pytest.approx(4000.0)
+    assert point["attention_us_tuned"] == pytest.approx(2000.0, rel=0.1)
+
+
+def test_another_bucket_starts_from_what_its_neighbour_promoted(tuner: Tuner) -> None:
+    tuner.ingest(message(0))
+    drive(tuner, RecordedBench(split_matters))
+    near = record(lengths=(STEP[0], [512] * 5), attention_us=9000.0)
+    tuner.ingest(message(1, records=[near] * 50))
+    drive(tuner, RecordedBench(split_matters), tasks=4)
+    table = ConfigTable.from_json(tuner.table(SCOPE) or b"")
+    promoted = next(iter(table.entries.values())).config
+    tried = tuner.trials(KEY._replace(bucket="p128@512+d4@512"))["trials"]
+    assert PodConfig.from_dict(tried[1]["config"]) == promoted
+
+
+def test_a_restart_goes_on_where_it_was(tmp_path: Path, clock: Clock) -> None:
+    tuner = make_tuner(tmp_path, clock)
+    tuner.ingest(message())
+    drive(tuner, RecordedBench(split_matters), tasks=7)
+    held = tuner.next_task(WORKER)
+    before = tuner.trials(KEY)
+    tuner.close()
+    again = make_tuner(tmp_path, clock)
+    assert again.trials(KEY) == before
+    resumed = again.next_task(WORKER)
+    assert held is not None and resumed is not None
+    assert (resumed.number, resumed.phase) == (held.number, held.phase)
+    again.report(Report(task=resumed.id, worker=WORKER.id, outcome="failed", reason="x"))
+    drive(again, RecordedBench(split_matters))
+    assert bucket(again)["status"] == "promoted"
+    again.close()
+
+
+def test_table_versions_grow_over_a_restart_and_over_a_corrupt_row(
+    tmp_path: Path, clock: Clock
+) -> None:
+    tuner = make_tuner(tmp_path, clock)
+    tuner.ingest(message())
+    drive(tuner, RecordedBench(split_matters))
+    good = tuner.table(SCOPE)
+    with tuner.store.begin() as tx:
+        row = {**SCOPE._asdict(), "version": 7, "updated": 0.0, "body": b"{nonsense"}
+        tx.execute(sa.insert(schema.tables).values(row))
+    tuner.close()
+    again = make_tuner(tmp_path, clock)
+    assert again.table(SCOPE) == good
+    drive(again, RecordedBench(split_matters))
+    clock.now += again.settings.recheck_seconds + 1
+    drive(again, RecordedBench(lambda config: 1500.0 - split_matters(config)), tasks=60)
+    assert ConfigTable.from_json(again.table(SCOPE) or b"").version == 8
+    again.close()
+
+
+def test_unreadable_rows_are_skipped_and_the_rest_is_used(
+    tmp_path: Path, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    tuner = make_tuner(tmp_path, clock)
+    tuner.ingest(message())
+    drive(tuner, RecordedBench(nothing_matters), tasks=5)
+    with tuner.store.begin() as tx:
+        tx.execute(sa.update(schema.trials).where(schema.trials.c.number == 2).values(config="{"))
+        newest = sa.select(sa.func.max(schema.bucket_samples.c.id)).scalar_subquery()
+        tx.execute(
+            sa.update(schema.bucket_samples)
+            .where(schema.bucket_samples.c.id == newest)
+            .values(q_lens="[1, oops")
+        )
+        tx.execute(sa.insert(schema.bucket_stats).values(
+            geometry="nonsense", device="nonsense", build=BUILD, bucket="?", hybrid=False,
+            records=1, steps=99.0, weight=1e9, step_weight=99.0, updated=clock.now,
+        ))  # fmt: skip
+    tuner.close()
+    again = make_tuner(tmp_path, clock)
+    drive(again, RecordedBench(nothing_matters))
+    numbers = [t["number"] for t in again.trials(KEY)["trials"]]
+    assert 2 not in numbers and len(numbers) == len(set(numbers)) > 5
+    assert "unreadable" in caplog.text
+    again.close()
+
+
+def test_a_failing_database_leaves_memory_no_wiser_than_the_disk(
+    tuner: Tuner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tuner.ingest(message())
+    task = tuner.next_task(WORKER)
+    assert task is not None
+
+    def broken(*_args: object) -> None:
+        raise sa.exc.OperationalError("disk", {}, Exception("full"))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("tuner.campaign.save_trial", broken)
+        with pytest.raises(sa.exc.OperationalError):
+            tuner.report(Report(task=task.id, worker=WORKER.id, outcome="failed", reason="x"))
+    again = tuner.next_task(WORKER)
+    assert again is not None and again.number == task.number
+    assert math.isclose(tuner.overview()["totals"]["pruned"], 0)

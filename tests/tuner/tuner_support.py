@@ -1,0 +1,131 @@
+"""Helpers of the tuner's tests: messages, recorded times, a clock, a tuner without a kernel."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pod_integrate.config import PodConfig
+from pod_integrate.defaults import default_config
+from pod_integrate.keys import DeviceKey, Geometry
+from pod_integrate.trace import WIRE_VERSION, StepRecord, TraceMessage
+from tuner.bench import Bench, MismatchError
+from tuner.core import Tuner
+from tuner.model import Lengths, Pair, WorkerInfo
+from tuner.settings import TunerSettings
+from tuner.storage import Store
+from tuner.worker import measure
+
+GEOMETRY = Geometry(
+    num_q_heads=8, num_kv_heads=4, head_dim=64, dtype="fp32", kv_dtype="fp32", page_size=1
+)
+DEVICE = DeviceKey("test-cpu", "avx512", 2)
+BUILD = "cpu-test"
+DEFAULT = default_config(DEVICE, GEOMETRY)
+WORKER = WorkerInfo(id="w0", device=str(DEVICE), build=BUILD)
+BUCKET = "p128@256+d4@256"
+STEP = ([128, 1, 1, 1, 1], [256, 256, 256, 256, 256])
+
+
+class Clock:
+    """Unix seconds that move only when told to."""
+
+    def __init__(self) -> None:
+        self.now = 1_800_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def record(
+    step: int = 0, *, lengths: tuple[list[int], list[int]] = STEP, **changes: Any
+) -> StepRecord:
+    fields: dict[str, Any] = {
+        "time": 1_800_000_000.0 + step,
+        "step": step,
+        "q_lens": lengths[0],
+        "kv_lens": lengths[1],
+        "step_us": 9000.0,
+        "attention_us": 4000.0,
+        "layers": 8,
+        "config": "default",
+        "source": "default",
+    }
+    return StepRecord(**(fields | changes))
+
+
+def message(
+    sequence: int = 0, records: list[StepRecord] | None = None, **changes: Any
+) -> TraceMessage:
+    taken = [record(i) for i in range(8)] if records is None else records
+    fields: dict[str, Any] = {
+        "version": WIRE_VERSION,
+        "server": "server-1",
+        "sequence": sequence,
+        "geometry": str(GEOMETRY),
+        "device": str(DEVICE),
+        "build": BUILD,
+        "seen": len(taken),
+        "dropped": 0,
+        "table_version": 0,
+        "configs": {"default": DEFAULT.to_dict()},
+        "records": taken,
+    }
+    return TraceMessage(**(fields | changes))
+
+
+class RecordedBench(Bench):
+    """Times from a function of the config, with seeded noise; some configs are wrong."""
+
+    def __init__(
+        self,
+        us: Callable[[PodConfig], float],
+        *,
+        noise: float = 0.02,
+        wrong: Callable[[PodConfig], bool] = lambda _config: False,
+    ) -> None:
+        self.us, self.noise, self.wrong = us, noise, wrong
+        self.verified: list[PodConfig] = []
+        self._random = random.Random(7)
+
+    def verify(self, config: PodConfig, geometry: Geometry, lengths: Lengths, seed: int) -> None:
+        self.verified.append(config)
+        if self.wrong(config):
+            raise MismatchError(f"{config.short()} is wrong in this recording")
+
+    def pairs(
+        self, baseline: PodConfig, candidate: PodConfig, geometry: Geometry, lengths: Lengths,
+        *, count: int, seconds: float, layers: int, seed: int,
+    ) -> list[Pair]:  # fmt: skip
+        def timed(config: PodConfig) -> float:
+            return self.us(config) * self._random.lognormvariate(0.0, self.noise)
+
+        return [Pair(timed(baseline), timed(candidate), lengths.digest) for _ in range(count)]
+
+
+def make_tuner(folder: Path, clock: Clock | None = None, **settings: Any) -> Tuner:
+    settings = {"data_dir": folder, "seed": 1, "trials": 12} | settings
+    chosen = TunerSettings(**settings)
+    return Tuner(chosen, Store(chosen.url), clock=clock or Clock())
+
+
+def drive(tuner: Tuner, bench: Bench, *, tasks: int = 500) -> int:
+    """Work like a worker until nothing is left; returns the tasks done."""
+    for done in range(tasks):
+        task = tuner.next_task(WORKER)
+        if task is None:
+            return done
+        assert tuner.report(measure(task, WORKER.id, bench))
+    return tasks
+
+
+def split_matters(config: PodConfig) -> float:
+    """Half the time when decode is split finer than the default, else the same."""
+    return 500.0 if 0 < config.decode_split_tokens < DEFAULT.decode_split_tokens else 1000.0
+
+
+def nothing_matters(_config: PodConfig) -> float:
+    """Every config takes the same time."""
+    return 1000.0
