@@ -14,16 +14,40 @@ from typing import Any, NamedTuple
 import httpx
 
 from pod_integrate.demo.processes import Child, free_port
-from pod_integrate.demo.workload import Request, prompt_ids
+from pod_integrate.demo.workload import Request, Shape, built_in, prompt_ids
 
-START_SECONDS = 420.0
-_REQUEST_SECONDS = 240.0
+START_SECONDS = 900.0
+_REQUEST_SECONDS = 400.0
 # What every server of a comparison runs with; only the backend and the variant's flags differ.
 COMMON_FLAGS = (
     "--device cpu --dtype float32 --skip-server-warmup --mem-fraction-static 0.5 "
     "--max-total-tokens 20000 --random-seed 0 --log-level info"
 ).split()
-MIXED_FLAGS = "--enable-mixed-chunk --chunked-prefill-size 64".split()
+# Threads that spin while they wait take the cores from the other server of the comparison.
+COMMON_ENV = {"OMP_WAIT_POLICY": "PASSIVE"}
+POD = ("--attention-backend", "pod")
+STOCK = ("--attention-backend", "torch_native")
+MIXED = ("--enable-mixed-chunk", "--chunked-prefill-size", "64")
+
+
+class Variant(NamedTuple):
+    """Flags and environment of one server."""
+
+    flags: tuple[str, ...]
+    env: Mapping[str, str] = {}
+
+
+REFERENCE = Variant((*STOCK, *MIXED))
+VARIANTS: dict[str, Variant] = {
+    "mixed": Variant((*POD, *MIXED)),
+    "page16_no_radix": Variant((*POD, *MIXED, "--page-size", "16", "--disable-radix-cache")),
+    "tp2": Variant((*POD, *MIXED, "--tp-size", "2"), {"SGLANG_CPU_OMP_THREADS_BIND": "0|1"}),
+    "pod_prefill_stock_decode": Variant(
+        ("--prefill-attention-backend", "pod", "--decode-attention-backend", "torch_native", *MIXED)
+    ),
+    "no_chunks": Variant((*POD, "--chunked-prefill-size", "-1")),
+    "no_overlap": Variant((*POD, *MIXED, "--disable-overlap-schedule")),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,21 +73,31 @@ class Server:
         answer: dict[str, Any] = response.json()
         return answer
 
-    def tokens(self, requests: Sequence[Request], *, vocab: int, seed: int) -> list[list[int]]:
-        """Greedy tokens of all requests, sent at once, in the order of `requests`."""
-        prompts = prompts_of(requests, vocab=vocab, seed=seed)
+    def answers(self, requests: Sequence[Request], *, seed: int) -> list[Answer]:
+        """Greedy answers to all requests, sent at once, in the order of `requests`."""
+        prompts = prompts_of(requests, seed=seed)
         with concurrent.futures.ThreadPoolExecutor(max_workers=len(prompts)) as pool:
-            answers = pool.map(
-                lambda pair: self.answer(pair[0], pair[1].answer_tokens)["output_ids"],
+            raw = pool.map(
+                lambda pair: self.answer(pair[0], pair[1].answer_tokens),
                 zip(prompts, requests, strict=True),
             )
-            return [[int(token) for token in ids] for ids in answers]
+            return [
+                Answer([int(i) for i in one["output_ids"]], int(one["meta_info"]["cached_tokens"]))
+                for one in raw
+            ]
 
     def margin(self, ids: list[int]) -> float:
         """Log-probability of the best next token minus that of the second best."""
         answer = self.answer(ids, 1, return_logprob=True, top_logprobs_num=2)
         best, second = answer["meta_info"]["output_top_logprobs"][0][:2]
         return float(best[0]) - float(second[0])
+
+
+class Answer(NamedTuple):
+    """Tokens of one answer, and how many prompt tokens came from the server's prefix cache."""
+
+    tokens: list[int]
+    cached: int
 
 
 class Mismatch(NamedTuple):
@@ -76,29 +110,29 @@ class Mismatch(NamedTuple):
     margin: float
 
 
-def prompts_of(requests: Sequence[Request], *, vocab: int, seed: int) -> list[list[int]]:
-    """Token ids of the prompts; the same arguments give the same prompts."""
-    return [prompt_ids(r, i, vocab=vocab, scale=1.0, seed=seed) for i, r in enumerate(requests)]
+def trace_shaped(count: int, *, seed: int) -> list[Request]:
+    """Requests with a tenth of the built-in trace's lengths: what two cores answer in seconds."""
+    return built_in(count, Shape(rate=1.0, scale=0.1, max_prompt=300, max_answer=24), seed=seed)
+
+
+def prompts_of(requests: Sequence[Request], *, seed: int) -> list[list[int]]:
+    """Token ids of the prompts (bytes, for the demo model); a function of the arguments alone."""
+    return [prompt_ids(r, i, vocab=256, scale=1.0, seed=seed) for i, r in enumerate(requests)]
 
 
 @contextlib.contextmanager
 def sglang_server(
-    model: Path,
-    *,
-    backend: Sequence[str],
-    log: Path,
-    flags: Sequence[str] = (),
-    env: Mapping[str, str] | None = None,
+    model: Path, variant: Variant, *, log: Path, env: Mapping[str, str] | None = None
 ) -> Iterator[Server]:
     """Start one server on a free loopback port and stop it at the end.
 
-    backend  flags that choose the attention backend, e.g. ["--attention-backend", "pod"]
     Not ready yet when entered: call `wait_ready`, so that servers can start side by side.
     """
     port = free_port(0)
     command = [sys.executable, "-m", "sglang.launch_server", "--model-path", str(model)]
-    command += ["--host", "127.0.0.1", "--port", str(port), *COMMON_FLAGS, *backend, *flags]
-    child = Child(f"sglang {' '.join(backend)}", command, log=log, env=env)
+    command += ["--host", "127.0.0.1", "--port", str(port), *COMMON_FLAGS, *variant.flags]
+    together = {**COMMON_ENV, **variant.env, **(env or {})}
+    child = Child(f"sglang {' '.join(variant.flags)}", command, log=log, env=together)
     try:
         yield Server(f"http://127.0.0.1:{port}", child)
     finally:
@@ -114,20 +148,19 @@ def wait_ready(*servers: Server) -> None:
 def mismatches(
     reference: Server,
     requests: Sequence[Request],
-    expected: Sequence[Sequence[int]],
-    actual: Sequence[Sequence[int]],
+    expected: Sequence[Answer],
+    actual: Sequence[Answer],
     *,
-    vocab: int,
     seed: int,
 ) -> list[Mismatch]:
     """First difference of every answer that differs, with the reference's margin there."""
     found = []
-    prompts = prompts_of(requests, vocab=vocab, seed=seed)
+    prompts = prompts_of(requests, seed=seed)
     for index, (want, got) in enumerate(zip(expected, actual, strict=True)):
-        if list(want) == list(got):
+        if want.tokens == got.tokens:
             continue
-        pairs = enumerate(itertools.zip_longest(want, got, fillvalue=-1))
+        pairs = enumerate(itertools.zip_longest(want.tokens, got.tokens, fillvalue=-1))
         position, (a, b) = next((i, pair) for i, pair in pairs if pair[0] != pair[1])
-        margin = reference.margin([*prompts[index], *want[:position]])
+        margin = reference.margin([*prompts[index], *want.tokens[:position]])
         found.append(Mismatch(index, position, a, b, margin))
     return found

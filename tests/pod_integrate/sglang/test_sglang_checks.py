@@ -40,6 +40,8 @@ UNSUPPORTED_LAYER: list[tuple[dict[str, Any], str]] = [
     ({"is_cross_attention": True}, "cross attention"),
     ({"attn_type": "encoder_only"}, "not causal"),
     ({"attn_type": "decoder_bidirectional"}, "not causal"),
+    ({"qk_head_dim": 16, "v_head_dim": 16}, "multiple of 16 in 32..256"),
+    ({"qk_head_dim": 72, "v_head_dim": 72}, "multiple of 16 in 32..256"),
     ({"v_head_dim": 128}, "64 for keys, 128 for values"),
     ({"use_irope": True}, "fa3"),
     ({"xai_temperature_len": 1024}, "triton"),

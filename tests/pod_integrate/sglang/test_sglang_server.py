@@ -1,0 +1,257 @@
+"""Real servers: stock SGLang on POD answers as stock SGLang does, whatever the tuner does."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from pod_integrate.config import PodConfig
+from pod_integrate.demo.model import make_demo_model
+from pod_integrate.demo.workload import Request
+from pod_integrate.keys import Bucket, DeviceKey, Geometry
+from pod_integrate.table import ConfigTable, Evidence, TableEntry
+from pod_integrate.testing.sglang_server import (
+    REFERENCE,
+    VARIANTS,
+    Answer,
+    Mismatch,
+    Server,
+    mismatches,
+    sglang_server,
+    trace_shaped,
+    wait_ready,
+)
+from pod_integrate.testing.sink import Mood, TraceSink
+from pod_integrate.trace import StepRecord, TraceMessage
+
+pytestmark = [pytest.mark.server, pytest.mark.timeout(1800)]
+SEED = 0
+REQUESTS = trace_shaped(40, seed=3)
+
+
+@dataclasses.dataclass
+class Stage:
+    """Servers side by side and what the reference answered."""
+
+    reference: Server
+    pod: Server
+    sink: TraceSink
+    table: Path
+    expected: list[Answer]
+
+    def check(self, server: Server) -> list[Answer]:
+        """Answers of `server`, after the claim that they equal the reference's."""
+        answers = server.answers(REQUESTS, seed=SEED)
+        found = mismatches(self.reference, REQUESTS, self.expected, answers, seed=SEED)
+        assert found == [], explain(found)
+        return answers
+
+
+def explain(found: list[Mismatch]) -> str:
+    lines = [
+        f"request {m.request} token {m.position}: {m.candidate} for {m.reference}, reference "
+        f"margin {m.margin:.2e}"
+        for m in found
+    ]
+    return f"{len(found)} of {len(REQUESTS)} answers differ\n" + "\n".join(lines)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_demo_model(tmp_path_factory.mktemp("model") / "llama", layers=4)
+
+
+@pytest.fixture(scope="module")
+def stage(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    folder = tmp_path_factory.mktemp("servers")
+    with TraceSink() as sink, contextlib.ExitStack() as stack:
+        table = folder / "table.json"
+        env = {
+            "POD_ATTN_TUNER_URL": sink.url,
+            "POD_ATTN_TRACE_SAMPLE": "1",
+            "POD_ATTN_POLL_SECONDS": "0.3",
+            "POD_ATTN_TABLE": str(table),
+        }
+        variant = VARIANTS["mixed"]
+        pod = stack.enter_context(
+            sglang_server(
+                model,
+                variant._replace(flags=(*variant.flags, "--enable-metrics")),
+                log=folder / "pod.log",
+                env=env,
+            )
+        )
+        reference = stack.enter_context(
+            sglang_server(model, REFERENCE, log=folder / "reference.log")
+        )
+        wait_ready(reference, pod)
+        expected = reference.answers(REQUESTS, seed=SEED)
+        yield Stage(reference, pod, sink, table, expected)
+
+
+def wait_until(condition: Callable[[], bool], what: str, seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {what}"
+        time.sleep(0.1)
+
+
+def is_hybrid(record: StepRecord) -> bool:
+    return Bucket.of(record.q_lens, record.kv_lens).is_hybrid
+
+
+def test_answers_equal_stock_and_hybrid_batches_served_them(stage: Stage) -> None:
+    begin = time.time()
+    answers = stage.check(stage.pod)
+    counted = prompt_and_decode_tokens(REQUESTS, answers)
+
+    def records() -> list[StepRecord]:
+        return [record for record in stage.sink.records() if record.time >= begin]
+
+    def tokens() -> int:
+        return sum(sum(record.q_lens) for record in records())
+
+    wait_until(lambda: tokens() >= counted, f"traces of {counted} tokens")
+    # The overlap schedule may run one step more of a request before it learns that it is done.
+    assert counted <= tokens() <= counted + len(REQUESTS)
+    hybrid = [record for record in records() if is_hybrid(record)]
+    assert len(hybrid) > len(REQUESTS) / 4
+    assert stage.sink.bad == []
+    for record in records():
+        assert record.layers == 4
+        assert 0 < record.attention_us < record.step_us
+
+
+def prompt_and_decode_tokens(requests: list[Request], answers: list[Answer]) -> int:
+    """Tokens that went through the layers; an answer's last token never does."""
+    pairs = zip(requests, answers, strict=True)
+    return sum(r.prompt_tokens - a.cached + r.answer_tokens - 1 for r, a in pairs)
+
+
+def test_start_is_announced_once(stage: Stage) -> None:
+    lines = [line for line in stage.pod.child.log.read_text().splitlines() if "kernel cpu-" in line]
+    (line,) = [line for line in lines if "default config" in line]
+    assert stage.sink.url in line
+
+
+def test_metrics_show_the_batches(stage: Stage) -> None:
+    text = httpx.get(f"{stage.pod.url}/metrics", timeout=60).text
+    hybrid = [line for line in text.splitlines() if line.startswith("pod:batches_total")]
+    assert any('kind="hybrid"' in line and float(line.split()[-1]) > 0 for line in hybrid)
+    assert "pod:tuner_events_total" in text
+
+
+def other_config(message: TraceMessage) -> PodConfig:
+    """A config that differs from the server's default in every way it can on a CPU."""
+    (default,) = (PodConfig.from_dict(c) for c in message.configs.values())
+    return dataclasses.replace(
+        default,
+        decode=dataclasses.replace(default.decode, kv_rows=16),
+        prefill=dataclasses.replace(default.prefill, q_rows=32, kv_rows=32, stages=1),
+        ctas_per_sm=1,
+        prefill_ctas=1,
+        decode_ctas=2,
+        decode_split_tokens=64,
+        virtual_decode=2,
+    )
+
+
+def make_table(stage: Stage, version: int, config: PodConfig) -> bytes:
+    """A table with `config` for every bucket that the server has met."""
+    message = stage.sink.last()
+    assert message is not None
+    evidence = Evidence(
+        pairs=30,
+        steps=30,
+        median_speedup=1.1,
+        lower_bound=1.05,
+        confidence=0.95,
+        method="replay",
+        measured_at="2026-01-01T00:00:00Z",
+        build=message.build,
+        trial=1,
+    )
+    buckets = {Bucket.of(r.q_lens, r.kv_lens) for r in stage.sink.records()}
+    return ConfigTable(
+        version=version,
+        geometry=Geometry.parse(message.geometry),
+        device=DeviceKey.parse(message.device),
+        build=message.build,
+        updated="2026-01-01T00:00:00Z",
+        entries={bucket: TableEntry(config, evidence) for bucket in buckets},
+    ).to_json()
+
+
+@pytest.fixture(scope="module")
+def tuned(stage: Stage) -> PodConfig:
+    """The server runs table version 7, whose config this is."""
+    if not stage.sink.records():
+        stage.check(stage.pod)
+        wait_until(lambda: bool(stage.sink.records()), "first traces")
+    message = stage.sink.last()
+    assert message is not None
+    config = other_config(message)
+    stage.sink.table = make_table(stage, 7, config)
+    log = stage.pod.child.log
+    wait_until(lambda: "config table version 7 in use" in log.read_text(), "table in use")
+    return config
+
+
+def test_new_table_is_used_without_restart(stage: Stage, tuned: PodConfig) -> None:
+    begin = time.time()
+    stage.check(stage.pod)
+
+    def used() -> set[tuple[str, str]]:
+        records = [r for r in stage.sink.records() if r.time >= begin]
+        return {(r.config, r.source) for r in records}
+
+    wait_until(lambda: (tuned.short(), "exact") in used(), "steps with the new config")
+    message = stage.sink.last()
+    assert message is not None and message.table_version == 7
+
+
+def test_table_is_saved_for_a_restart_without_the_tuner(stage: Stage, tuned: PodConfig) -> None:
+    assert ConfigTable.from_json(stage.table.read_bytes()).version == 7
+    assert stage.table.read_bytes() == stage.sink.table
+
+
+@pytest.mark.parametrize("table", [b"{nonsense", b"", b"[]"])
+@pytest.mark.usefixtures("tuned")
+def test_corrupt_table_changes_no_answer(stage: Stage, table: bytes) -> None:
+    good = stage.sink.table
+    stage.sink.table = table
+    asked = len(stage.sink.requests)
+    wait_until(lambda: len(stage.sink.requests) > asked + 1, "the server asked again", 90)
+    stage.check(stage.pod)
+    assert ConfigTable.from_json(stage.table.read_bytes()).version == 7
+    stage.sink.table = good
+
+
+@pytest.mark.parametrize("mood", ["error", "hang"])
+@pytest.mark.usefixtures("tuned")
+def test_failing_tuner_changes_no_answer(stage: Stage, mood: Mood) -> None:
+    stage.sink.mood = mood
+    time.sleep(1.0)
+    stage.check(stage.pod)
+    assert stage.pod.child.running
+
+
+@pytest.mark.parametrize("names", [("page16_no_radix", "tp2")])
+def test_variants_answer_as_stock(
+    stage: Stage, model: Path, tmp_path: Path, names: tuple[str, str]
+) -> None:
+    stage.pod.child.stop()
+    with contextlib.ExitStack() as stack:
+        servers = [
+            stack.enter_context(sglang_server(model, VARIANTS[name], log=tmp_path / f"{name}.log"))
+            for name in names
+        ]
+        wait_ready(*servers)
+        for server in servers:
+            stage.check(server)

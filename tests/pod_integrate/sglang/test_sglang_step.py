@@ -1,0 +1,197 @@
+"""Steps and layer groups on fakes: lengths, table rows read in place, configs, traces."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from pod_integrate import native
+from pod_integrate.config import PodConfig
+from pod_integrate.defaults import default_config
+from pod_integrate.device import device_key
+from pod_integrate.engines.sglang import step_time
+from pod_integrate.engines.sglang.groups import LayerGroup, LayerGroups
+from pod_integrate.engines.sglang.metrics import Metrics
+from pod_integrate.engines.sglang.step import hybrid_batch, step_lengths
+from pod_integrate.errors import SettingsError, UnsupportedFeatureError
+from pod_integrate.keys import Bucket, Geometry
+from pod_integrate.recorder import Recorder
+from pod_integrate.registry import ActiveTable, save_file
+from pod_integrate.table import ConfigTable, Evidence, TableEntry
+
+GEOMETRY = Geometry(
+    num_q_heads=8, num_kv_heads=4, head_dim=64, dtype="fp32", kv_dtype="fp32", page_size=1
+)
+MAX_CONTEXT = 32
+
+
+def forward_batch(kv_lens: list[int], q_lens: Any, *, rows: list[int] | None = None) -> Any:
+    decode = q_lens == "decode"
+    return SimpleNamespace(
+        forward_mode=SimpleNamespace(is_decode=lambda: decode),
+        seq_lens_cpu=torch.tensor(kv_lens),
+        extend_seq_lens_cpu=None if decode else q_lens,
+        req_pool_indices=torch.tensor(rows or list(range(1, len(kv_lens) + 1))),
+    )
+
+
+def test_mixed_batch_is_read_as_an_extend() -> None:
+    assert step_lengths(forward_batch([20, 9, 5], [12, 1, 1])) == ([12, 1, 1], [20, 9, 5])
+
+
+def test_decode_batch_has_one_token_per_request() -> None:
+    assert step_lengths(forward_batch([20, 9], "decode")) == ([1, 1], [20, 9])
+
+
+def test_lengths_may_be_tensors_and_padded_rows_have_none() -> None:
+    padded = forward_batch([20, 9, 1], [torch.tensor(12), torch.tensor(1)])
+    assert step_lengths(padded) == ([12, 1, 0], [20, 9, 1])
+
+
+def test_lengths_on_the_device_only_are_refused() -> None:
+    with pytest.raises(UnsupportedFeatureError, match="lengths on the host"):
+        step_lengths(forward_batch([3], None))
+
+
+def test_slot_table_is_read_in_place() -> None:
+    table = torch.arange(5 * MAX_CONTEXT, dtype=torch.int32).view(5, MAX_CONTEXT)
+    batch = hybrid_batch(forward_batch([6, 4], [2, 1], rows=[3, 1]), table)
+    assert batch.page_indices.data_ptr() == table.data_ptr()
+    assert batch.page_starts.tolist() == [3 * MAX_CONTEXT, MAX_CONTEXT]
+    assert batch.page_size == 1
+
+
+def make_group(recorder: Recorder | None = None) -> LayerGroup:
+    device = device_key(torch.device("cpu"), 2)
+    return LayerGroup(GEOMETRY, ActiveTable(GEOMETRY, device, native.build_id("cpu")), recorder)
+
+
+def make_table(group: LayerGroup, config: PodConfig, bucket: Bucket) -> bytes:
+    evidence = Evidence(
+        pairs=30,
+        steps=30,
+        median_speedup=1.1,
+        lower_bound=1.05,
+        confidence=0.95,
+        method="replay",
+        measured_at="2026-01-01T00:00:00Z",
+        build=group.active.build,
+        trial=1,
+    )
+    return ConfigTable(
+        version=3,
+        geometry=GEOMETRY,
+        device=group.active.device,
+        build=group.active.build,
+        updated="2026-01-01T00:00:00Z",
+        entries={bucket: TableEntry(config, evidence)},
+    ).to_json()
+
+
+def make_batch() -> Any:
+    table = torch.zeros((4, MAX_CONTEXT), dtype=torch.int32)
+    return hybrid_batch(forward_batch([20, 9], [12, 1]), table)
+
+
+def other_config(group: LayerGroup) -> PodConfig:
+    return PodConfig.from_dict(group.default.to_dict() | {"ctas_per_sm": 1})
+
+
+def test_step_uses_the_default_until_a_table_knows_its_bucket() -> None:
+    group, batch = make_group(), make_batch()
+    assert group.plan(batch, live=True).config == default_config(group.active.device, GEOMETRY)
+    group.active.offer(make_table(group, other_config(group), batch.bucket))
+    assert group.plan(batch, live=True).config == other_config(group)
+
+
+def test_live_step_is_recorded_with_its_wall_time_and_warm_up_is_not() -> None:
+    recorder = Recorder(sample=1.0)
+    group, batch = make_group(recorder), make_batch()
+    assert group.plan(batch, live=False).traced is None
+    plan = group.plan(batch, live=True)
+    assert plan.traced is not None
+    plan.traced.add_attention(1e-3)
+    group.end_step(4e-3)
+    group.end_step(9e-3)
+    (record,) = recorder.drain().records
+    assert (record.step_us, record.attention_us) == (pytest.approx(4000), pytest.approx(1000))
+
+
+def test_step_that_nobody_ended_is_kept_without_wall_time() -> None:
+    recorder = Recorder(sample=1.0)
+    group, batch = make_group(recorder), make_batch()
+    group.plan(batch, live=True)
+    group.plan(batch, live=True)
+    group.end_step(1e-3)
+    assert [r.step_us for r in recorder.drain().records] == [0.0, pytest.approx(1000)]
+
+
+@pytest.fixture
+def runner(monkeypatch: pytest.MonkeyPatch) -> Any:
+    for name in ("TUNER_URL", "TABLE", "TRACE_SAMPLE"):
+        monkeypatch.delenv(f"POD_ATTN_{name}", raising=False)
+    return SimpleNamespace(device="cpu", server_args=SimpleNamespace(port=1), tp_rank=0)
+
+
+def test_restart_without_the_tuner_starts_from_the_saved_table(
+    runner: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "table.json"
+    monkeypatch.setenv("POD_ATTN_TABLE", str(file))
+    group = LayerGroups(runner, Metrics(enabled=False)).get(GEOMETRY)
+    assert group.active.version == 0
+    save_file(file, make_table(group, other_config(group), make_batch().bucket))
+    with caplog.at_level(logging.INFO):
+        again = LayerGroups(runner, Metrics(enabled=False)).get(GEOMETRY)
+    assert again.active.version == 3
+    assert again.plan(make_batch(), live=True).config == other_config(group)
+    assert f"version 3 from {file}" in caplog.text
+
+
+def test_corrupt_saved_table_leaves_defaults(
+    runner: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "table.json"
+    file.write_bytes(b"\x00garbage")
+    monkeypatch.setenv("POD_ATTN_TABLE", str(file))
+    group = LayerGroups(runner, Metrics(enabled=False)).get(GEOMETRY)
+    assert group.plan(make_batch(), live=True).config == group.default
+    assert str(file) in caplog.text
+
+
+def test_layers_of_another_window_have_a_group_and_a_table_file_of_their_own(
+    runner: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("POD_ATTN_TABLE", str(tmp_path / "table.json"))
+    groups = LayerGroups(runner, Metrics(enabled=False))
+    window = dataclasses.replace(GEOMETRY, window_left=7)
+    assert groups.get(GEOMETRY) is groups.get(GEOMETRY)
+    assert groups.get(window).geometry.window_left == 7
+    assert groups._table_file(window) == tmp_path / f"table.{window}.json"
+
+
+def test_without_a_tuner_nothing_is_recorded(runner: Any) -> None:
+    groups = LayerGroups(runner, Metrics(enabled=False))
+    assert not groups.records
+    assert groups.get(GEOMETRY).recorder is None
+
+
+def test_malformed_setting_stops_the_start(runner: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POD_ATTN_TRACE_SAMPLE", "often")
+    with pytest.raises(SettingsError, match="POD_ATTN_TRACE_SAMPLE"):
+        LayerGroups(runner, Metrics(enabled=False))
+
+
+def test_step_time_covers_run_batch_and_reaches_every_listener(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    heard: list[float] = []
+    monkeypatch.setattr(step_time, "_listeners", [heard.append, heard.append])
+    assert step_time._around(lambda batch: batch + 1, 4) == 5
+    assert len(heard) == 2 and min(heard) > 0
