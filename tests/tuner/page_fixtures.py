@@ -14,6 +14,8 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import FileResponse, JSONResponse, Response, StreamingResponse
+from playwright.sync_api import ConsoleMessage, Page
+from playwright.sync_api import Request as PageRequest
 
 import tuner
 
@@ -21,6 +23,7 @@ Json = dict[str, Any]
 PAGE = Path(tuner.__file__).parent / "page"
 RECORDED = Path(__file__).parent / "data" / "page_overview.json"
 TRIALS = Path(__file__).parent / "data" / "page_trials.json"
+LIVE = "#state[data-state=live]"
 CHROMIUM_ARGS = [
     "--no-sandbox", "--disable-gpu", "--disable-background-networking",
     "--disable-component-update", "--disable-sync", "--no-first-run", "--disable-quic",
@@ -123,3 +126,29 @@ class FakeTuner:
                 sent = self._version
                 yield f"event: overview\ndata: {json.dumps(self._overview)}\n\n"
             await asyncio.sleep(0.03)
+
+
+class Watched:
+    """A page that remembers console errors, page errors and every request."""
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
+        self.complaints: list[str] = []
+        self.requests: list[str] = []
+        page.on("console", self._console)
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        page.on("request", self._request)
+
+    def _console(self, message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning"):
+            self.complaints.append(message.text)
+
+    def _request(self, request: PageRequest) -> None:
+        self.requests.append(request.url)
+
+
+def opened(watched: Watched, fake: FakeTuner, fragment: str = "") -> Page:
+    """The page, once it has shown its first overview."""
+    watched.page.goto(fake.url + "/" + fragment)
+    watched.page.wait_for_selector(LIVE)
+    return watched.page

@@ -157,7 +157,7 @@ function speedScale(buckets) {
 }
 
 function interval(b, [low, high]) {
-  if (typeof b.speedup !== "number") return h("span", { class: "none" }, DASH);
+  if (typeof b.speedup !== "number") return null;
   const x = (value) => ((value - low) / (high - low)) * 120;
   const bounded = typeof b.lower_bound === "number";
   const words = `Median ${speed(b.speedup)}${bounded ? `, at least ${speed(b.lower_bound)} with ${confidence(b.confidence)} confidence` : ""}; the vertical line is the default.`;

@@ -121,7 +121,7 @@ function trialMark(trial, { x, y, lane, promoted, picked, onPick }) {
     bounded && svg("line", { class: "bound", x1: cx, x2: cx, y1: cy, y2: y(trial.lower_bound) }),
     bounded && svg("line", { class: "bound", x1: cx - 4, x2: cx + 4, y1: y(trial.lower_bound), y2: y(trial.lower_bound) }),
     svg("circle", { class: "hit", cx, cy, r: 12 }),
-    measured
+    measured || trial.state !== "pruned"
       ? svg("circle", { class: "dot", cx, cy, r: trial.number === promoted ? 6 : 4.5 })
       : svg("path", { class: "dot", d: `M${cx - 4} ${cy - 4}l8 8m0 -8l-8 8` }),
   );

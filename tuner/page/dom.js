@@ -27,7 +27,8 @@ function fill(node, props, children) {
       node.setAttribute(name, value === true ? "" : String(value));
     }
   }
-  node.append(...children.flat(3).filter((child) => child !== null && child !== undefined));
+  // What a condition left out: null, undefined or false.
+  node.append(...children.flat(3).filter((child) => (child ?? false) !== false));
   return node;
 }
 

@@ -22,7 +22,7 @@ export function showAbout({ tuner }) {
     `v${tuner.version}`,
     `up ${span(tuner.uptime_s)}`,
     host,
-    `${tuner.storage} storage`,
+    `stored in ${tuner.storage}`,
     `traces ${bytes(tuner.archive_bytes)}`,
   ].filter(Boolean).join(" · "));
 }
@@ -112,15 +112,17 @@ export function savings(buckets) {
   };
 }
 
-export function showSaved({ buckets, totals }) {
+export function showSaved(overview) {
+  const { buckets, totals } = overview;
   const sum = savings(buckets);
   const none = sum.buckets === 0;
   const lines = none
     ? [buckets.length ? "Nothing is promoted yet: servers run the defaults." : "No traces yet."]
     : [
-        `At least ${percent(sum.least)}, were every bucket only at its lower bound (each holds with ${confidence(sum.confidence)} confidence).`,
+        `Median estimate; at least ${percent(sum.least)}, were every bucket only at its lower bound (each holds with ${confidence(sum.confidence)} confidence).`,
         `${plural(sum.buckets, "promoted bucket")} with ${percent(sum.share, 0)} of traced attention time; ${plural(sum.pairs, "interleaved pair")} measured there.`,
-      ];
+        behind(overview),
+      ].filter(Boolean);
   mirror(byId("saved"), [{ sum, lines, none }], {
     keyOf: () => "saved",
     build: () => h("div", {},
@@ -129,6 +131,14 @@ export function showSaved({ buckets, totals }) {
       lines.map((line) => h("p", {}, line))),
   });
   showTotals(totals);
+}
+
+// A published config saves nothing on a server that does not run it yet.
+function behind({ servers, tables }) {
+  const versions = tableVersions({ tables });
+  const live = servers.map((server) => health(server, versions)).filter((state) => !state.silent);
+  const lagging = live.filter((state) => state.lags).length;
+  return lagging ? `Not saved yet where ${lagging} of ${plural(live.length, "live server")} run an older table.` : null;
 }
 
 function savedBar({ least, expected }) {
@@ -166,7 +176,7 @@ export function showHistory({ history }) {
   historySeen = sign;
   const host = byId("history");
   if (!history.some((point) => typeof point.attention_us_default === "number")) {
-    host.replaceChildren(h("p", { class: "empty" }, "Shown once a bucket is measured."));
+    host.replaceChildren(h("p", { class: "empty" }, "Shown after the first traced steps."));
     return;
   }
   const fresh = h("div", { class: "chart" });

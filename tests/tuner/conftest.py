@@ -1,0 +1,43 @@
+"""Fixtures of the page's tests: one browser and one stand-in service per test module."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+
+import pytest
+from page_fixtures import CHROMIUM_ARGS, FakeTuner, Watched, recorded_overview
+from playwright.sync_api import Browser, sync_playwright
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    path = shutil.which("chromium")
+    if path is None:
+        pytest.skip("no `chromium` on PATH: the page cannot be opened")
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=path, args=CHROMIUM_ARGS)
+        yield launched
+        launched.close()
+
+
+@pytest.fixture(scope="module")
+def page_server() -> Iterator[FakeTuner]:
+    fake = FakeTuner(recorded_overview())
+    fake.start()
+    yield fake
+    fake.stop()
+
+
+@pytest.fixture
+def fake_tuner(page_server: FakeTuner) -> FakeTuner:
+    page_server.publish(recorded_overview())
+    return page_server
+
+
+@pytest.fixture
+def watched(chromium: Browser) -> Iterator[Watched]:
+    context = chromium.new_context(viewport={"width": 1440, "height": 900})
+    context.set_default_timeout(10_000)
+    yield Watched(context.new_page())
+    context.close()
