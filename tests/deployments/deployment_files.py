@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
+import typer
 import yaml
+
+from pod_integrate.cli.app import app
 
 ROOT = Path(__file__).parents[2]
 DEPLOYMENTS = ROOT / "deployments"
@@ -76,3 +81,21 @@ def command_lines() -> list[list[str]]:
         re.sub(r'[\[\],"]', " ", re.findall(r"^CMD (.*)$", DOCKERFILE.read_text(), re.M)[-1])
     )
     return [line.split() for line in lines]
+
+
+def pod_attn_options(words: list[str]) -> set[str]:
+    """Options that a `pod-attn` (sub)command takes."""
+    command: Any = typer.main.get_command(app)
+    for word in words:
+        if word in getattr(command, "commands", {}):
+            command = command.commands[word]
+    return {option for parameter in command.params for option in parameter.opts}
+
+
+def sglang_options() -> set[str]:
+    """Names of SGLang's own argument list, read without importing it (that takes a minute)."""
+    found = importlib.util.find_spec("sglang")
+    if found is None or found.submodule_search_locations is None:
+        pytest.skip("sglang is not installed: its options are not checked")
+    names = Path(found.submodule_search_locations[0]) / "srt" / "arg_groups" / "field_order.py"
+    return {f"--{name.replace('_', '-')}" for name in re.findall(r'"(\w+)"', names.read_text())}

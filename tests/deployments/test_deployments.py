@@ -28,8 +28,10 @@ from deployment_files import (
     containers,
     manifest,
     manifests,
+    pod_attn_options,
     pod_templates,
     project,
+    sglang_options,
     text_files,
 )
 
@@ -109,29 +111,6 @@ def test_every_variable_of_ours_exists_in_the_settings() -> None:
     text = "\n".join(path.read_text() for path in text_files())
     used = set(re.findall(r"\bPOD_(?:ATTN|TUNER)_[A-Z_]+", text))
     assert used and used - known == set()
-
-
-def pod_attn_options(words: list[str]) -> set[str]:
-    import typer
-
-    from pod_integrate.cli.app import app
-
-    command: Any = typer.main.get_command(app)
-    for word in words:
-        if word in getattr(command, "commands", {}):
-            command = command.commands[word]
-    return {option for parameter in command.params for option in parameter.opts}
-
-
-def sglang_options() -> set[str]:
-    """Names of SGLang's own argument list, read without importing it (that takes a minute)."""
-    import importlib.util
-
-    found = importlib.util.find_spec("sglang")
-    if found is None or found.submodule_search_locations is None:
-        pytest.skip("sglang is not installed: its options are not checked")
-    names = Path(found.submodule_search_locations[0]) / "srt" / "arg_groups" / "field_order.py"
-    return {f"--{name.replace('_', '-')}" for name in re.findall(r'"(\w+)"', names.read_text())}
 
 
 @pytest.mark.parametrize("words", command_lines(), ids=lambda words: " ".join(words[:3]))

@@ -194,11 +194,19 @@ function path(rows, name, x, y) {
 }
 
 function area(rows, x, y) {
-  const both = rows.filter((r) => typeof r.attention_us_default === "number" && typeof r.attention_us_tuned === "number");
-  if (both.length < 2 || both.length !== rows.length) return null;
-  const there = both.map((r) => `${x(r.at).toFixed(1)},${y(r.attention_us_default).toFixed(1)}`);
-  const back = both.map((r) => `${x(r.at).toFixed(1)},${y(r.attention_us_tuned).toFixed(1)}`).reverse();
-  return svg("polygon", { class: "gain", points: [...there, ...back].join(" ") });
+  const known = (row) => typeof row.attention_us_default === "number" && typeof row.attention_us_tuned === "number";
+  const runs = [];
+  rows.forEach((row, i) => {
+    if (!known(row)) return;
+    if (i === 0 || !known(rows[i - 1])) runs.push([]);
+    runs[runs.length - 1].push(row);
+  });
+  const point = (row, name) => `${x(row.at).toFixed(1)},${y(row[name]).toFixed(1)}`;
+  return runs.map((run) => {
+    const there = run.map((row) => point(row, "attention_us_default"));
+    const back = run.map((row) => point(row, "attention_us_tuned")).reverse();
+    return svg("polygon", { class: "gain", points: [...there, ...back].join(" ") });
+  });
 }
 
 function timeTicks(first, last, width) {

@@ -219,6 +219,6 @@ function decisionItem(item) {
       h("strong", {}, item.kind),
       item.bucket ? h("code", { "data-tip": bucketWords(item.bucket), tabindex: 0 }, item.bucket) : null),
     h("div", { class: "why" },
-      h("p", {}, measured ? h("span", { class: "numbers" }, measured) : null, item.reason ?? null),
+      h("p", {}, measured ? [h("span", { class: "numbers" }, measured), " "] : null, item.reason ?? null),
       item.config_short ? h("p", { class: "config" }, h("code", {}, item.config_short)) : null));
 }
