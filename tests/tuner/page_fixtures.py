@@ -58,6 +58,7 @@ class FakeTuner:
         self._version = 0
         self.trials: Json = json.loads(TRIALS.read_text())
         self.port = 0
+        self.streams = True
         self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None
 
@@ -114,7 +115,9 @@ class FakeTuner:
             return JSONResponse(self.trials.get(bucket, {"trials": [], "promoted": None}))
 
         @app.get("/v1/events")
-        async def events() -> StreamingResponse:
+        async def events() -> Response:
+            if not self.streams:
+                return JSONResponse({"error": "64 event streams are open"}, 503)
             return StreamingResponse(self._events(), media_type="text/event-stream")
 
         return app

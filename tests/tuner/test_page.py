@@ -80,6 +80,20 @@ def test_lost_tuner_is_called_stale_and_its_return_live(watched: Watched) -> Non
         own.stop()
 
 
+def test_page_polls_where_the_event_stream_is_refused(watched: Watched) -> None:
+    own = FakeTuner(recorded_overview())
+    own.streams = False
+    own.start()
+    try:
+        page = opened(watched, own)
+        changed = recorded_overview()
+        changed["servers"][0]["server"] = "sglang-polled"
+        own.publish(changed)
+        expect(page.get_by_role("rowheader", name="sglang-polled")).to_be_visible()
+    finally:
+        own.stop()
+
+
 def test_untrusted_strings_are_text_and_never_run(watched: Watched, fake_tuner: FakeTuner) -> None:
     hostile = recorded_overview()
     hostile["servers"][0]["server"] = NASTY

@@ -1,6 +1,6 @@
 // live.js: one overview after another, over SSE, with a state that never claims more than is known.
 
-const RETRY_MS = [1000, 2000, 4000, 8000, 15000];
+const RETRY_MS = [1000, 2000, 4000, 8000];
 const QUIET_MS = 15000; // A tuner with nothing new may be silent: ask before calling it lost.
 const FETCH_MS = 6000;
 
@@ -22,7 +22,7 @@ export async function getJson(path) {
 }
 
 /**
- * Keep calling onOverview(overview) and onState({kind, reason, retryAt}).
+ * Keep calling onOverview(overview) and onState({kind, reason}).
  * kind: "connecting" before the first overview, "live", or "lost".
  */
 export class Live {
@@ -44,18 +44,18 @@ export class Live {
     this.source = source;
     source.addEventListener("overview", (event) => {
       try {
+        this.failures = 0;
         this.#heard(JSON.parse(event.data));
       } catch (error) {
         this.#lost(`an update could not be shown (${error.message})`);
         console.error(error);
       }
     });
-    // EventSource gives no reason and stops for good on an HTTP error; the GET tells why.
+    // EventSource gives no reason and stops for good on an HTTP error; a GET tells more.
     source.addEventListener("error", () => this.#probe(source));
   }
 
   #heard(overview) {
-    this.failures = 0;
     this.lastHeard = Date.now();
     this.onOverview(overview);
     this.onState({ kind: "live" });
@@ -64,22 +64,27 @@ export class Live {
   async #probe(source) {
     if (source !== this.source) return;
     source.close();
-    let reason = "the event stream broke off";
     try {
-      await getJson("/v1/overview");
+      const overview = await getJson("/v1/overview");
+      if (source !== this.source) return;
+      // The stream is refused or broke off, the tuner answers: each retry polls.
+      this.#heard(overview);
+      this.#retry();
     } catch (error) {
-      reason = error.message;
+      if (source === this.source) this.#lost(error.message);
     }
-    if (source === this.source) this.#lost(reason);
   }
 
   #lost(reason) {
     this.source?.close();
-    const delay = RETRY_MS[Math.min(this.failures, RETRY_MS.length - 1)];
-    this.failures += 1;
+    this.#retry();
+    this.onState({ kind: "lost", reason });
+  }
+
+  #retry() {
     clearTimeout(this.timer);
-    this.timer = setTimeout(() => this.start(), delay);
-    this.onState({ kind: "lost", reason, retryAt: Date.now() + delay });
+    this.timer = setTimeout(() => this.start(), RETRY_MS[Math.min(this.failures, RETRY_MS.length - 1)]);
+    this.failures += 1;
   }
 
   async #watch() {
