@@ -189,7 +189,9 @@ async def _read(request: Request, limit: int) -> bytes:
     async for chunk in request.stream():
         body += chunk
         if len(body) > limit:
-            raise ApiError(413, f"trace message is over {limit} bytes; post more often")
+            text = f"trace message is over {limit} bytes; post more often"
+            # Closing saves reading the rest.
+            raise ApiError(413, text, {"Connection": "close"})
     return bytes(body)
 
 

@@ -58,7 +58,7 @@ class TraceArchive:
 
     def __init__(self, store: Store, folder: Path, *, limit_bytes: int) -> None:
         self._store, self._folder, self._limit = store, folder, limit_bytes
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         for partial in folder.glob("*.partial"):
             partial.unlink()
         self.bytes = sum(path.stat().st_size for path in self.files())

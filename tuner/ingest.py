@@ -6,6 +6,7 @@ tuning goes where time is lost now. A message that samples its steps counts for 
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import logging
 from typing import NamedTuple
@@ -13,6 +14,7 @@ from typing import NamedTuple
 import msgspec
 import sqlalchemy as sa
 
+from pod_integrate.errors import ShapeError
 from pod_integrate.keys import Bucket
 from pod_integrate.trace import StepRecord, TraceMessage, encode
 from tuner import schema
@@ -154,6 +156,8 @@ def loads(tx: sa.Connection, *, now: float, half_life: float) -> list[BucketLoad
     """Traffic of every bucket, decayed to `now`, heaviest first."""
     found = []
     for row in tx.execute(sa.select(schema.bucket_stats)):
+        if not _readable(StudyKey(row.geometry, row.device, row.build, row.bucket)):
+            continue
         fade = 0.5 ** (max(0.0, now - row.updated) / half_life)
         found.append(
             BucketLoad(
@@ -167,6 +171,17 @@ def loads(tx: sa.Connection, *, now: float, half_life: float) -> list[BucketLoad
         )
     # The key breaks ties, so that two readers agree on the order.
     return sorted(found, key=lambda load: (-load.weight, load.key))
+
+
+@functools.lru_cache(maxsize=65536)
+def _readable(key: StudyKey) -> bool:
+    """Whether a key parses; cached, so that a bad one is logged once."""
+    try:
+        key.parsed()
+    except ShapeError as error:
+        logger.error("bucket row skipped, its key is unreadable: %s", error)
+        return False
+    return True
 
 
 def samples(tx: sa.Connection, key: StudyKey) -> list[Sample]:

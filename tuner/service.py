@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -129,6 +130,8 @@ def _run_plain(settings: TunerSettings, told: OnPhase, ended: threading.Event) -
     try:
         with ended_by_signals(ended):
             thread.start()
+            while not server.started and thread.is_alive():
+                time.sleep(0.02)
             told("ready", url_of(listener))
             while not ended.wait(0.5) and thread.is_alive():
                 pass

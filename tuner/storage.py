@@ -101,7 +101,9 @@ def _engine(url: str) -> sa.Engine:
             f"POD_TUNER_DATABASE_URL must be sqlite or postgresql, got {_public(url)}"
         )
     if parsed.database and parsed.database != ":memory:":
-        Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+        # Traces tell what a company's users do: readable by the tuner's own user only.
+        Path(parsed.database).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        Path(parsed.database).touch(mode=0o600)
         engine = sa.create_engine(parsed, connect_args={"timeout": 10})
     else:
         # One connection, or every thread would see a database of its own.

@@ -1,0 +1,300 @@
+"""HTTP over a real core on a real socket, without Ray and without measuring."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from tuner_support import (
+    BUCKET,
+    BUILD,
+    DEVICE,
+    GEOMETRY,
+    RecordedBench,
+    drive,
+    message,
+    record,
+    split_matters,
+)
+
+from pod_integrate.registry import ActiveTable
+from pod_integrate.trace import MAX_MESSAGE_BYTES, encode
+from tuner.api import create_app
+from tuner.core import Tuner
+from tuner.guard import HEADERS
+from tuner.host import TunerThread
+from tuner.service import _Server, listen, open_tuner, url_of
+from tuner.settings import TunerSettings
+
+KEYS = {"geometry": str(GEOMETRY), "device": str(DEVICE), "build": BUILD}
+TOKEN = "correct-horse"
+MSGPACK = {"Content-Type": "application/x-msgpack"}
+
+
+class Served:
+    """The app over a core with a clock of its own, on a free port of loopback."""
+
+    def __init__(self, folder: Path, token: str) -> None:
+        import uvicorn
+
+        settings = TunerSettings(data_dir=folder, port=0, trials=8, seed=1)
+        self.core = TunerThread(lambda: open_tuner(settings))
+        self.tuner: Tuner = self.core.tuner
+        self.app = create_app(self.core, token=token)
+        self._listener = listen(settings)
+        self.url = url_of(self._listener)
+        config = uvicorn.Config(self.app, log_config=None, timeout_graceful_shutdown=2)
+        self._server = _Server(config)
+        self._thread = threading.Thread(
+            target=self._server.run, kwargs={"sockets": [self._listener]}
+        )
+        self._thread.start()
+
+    def stop(self) -> None:
+        self.app.state.feed.stop()
+        self._server.should_exit = True
+        self._thread.join(20)
+        self.core.close()
+        self._listener.close()
+        assert not self._thread.is_alive()
+
+
+@pytest.fixture
+def served(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Served]:
+    made = Served(tmp_path, getattr(request, "param", ""))
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def client(served: Served) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=served.url, timeout=20, trust_env=False) as made:
+        yield made
+
+
+def post(client: httpx.Client, body: bytes, **headers: str) -> httpx.Response:
+    return client.post("/v1/traces", content=body, headers=MSGPACK | headers)
+
+
+def test_a_posted_message_is_acknowledged_once_and_a_repost_is_a_duplicate(
+    client: httpx.Client,
+) -> None:
+    first, again = post(client, encode(message())), post(client, encode(message()))
+    assert (first.status_code, first.json()) == (202, {"accepted": 8, "duplicate": False})
+    assert (again.status_code, again.json()) == (202, {"accepted": 0, "duplicate": True})
+
+
+def test_json_is_taken_like_msgpack(client: httpx.Client) -> None:
+    body = msgspec.json.encode(message())
+    answer = client.post(
+        "/v1/traces", content=body, headers={"Content-Type": "application/json; charset=utf-8"}
+    )
+    assert answer.status_code == 202
+    assert post(client, encode(message())).json()["duplicate"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"\xff\xff",
+        b"{}",
+        msgspec.msgpack.encode({"version": 1}),
+        encode(message(version=99)),
+        encode(message(geometry="nonsense")),
+        encode(message(records=[record(config="unknown")])),
+        encode(message(records=[record(lengths=([5], [4]))])),
+    ],
+)
+def test_a_malformed_message_is_a_400_that_names_the_place(
+    client: httpx.Client, body: bytes
+) -> None:
+    answer = post(client, body)
+    assert answer.status_code == 400
+    assert answer.json()["error"].startswith(("trace", "step"))
+    assert client.get("/v1/overview").json()["totals"]["messages"] == 0
+
+
+def test_an_oversized_body_is_refused_while_it_arrives(client: httpx.Client) -> None:
+    sent = 0
+
+    def endless() -> Iterator[bytes]:
+        nonlocal sent
+        while sent < 64 * MAX_MESSAGE_BYTES:
+            sent += 1 << 16
+            yield b"\0" * (1 << 16)
+
+    try:
+        answer = client.post("/v1/traces", content=endless(), headers=MSGPACK)
+        assert answer.status_code == 413 and "post more often" in answer.json()["error"]
+    except httpx.WriteError:
+        # The server hung up before the client was done talking: refused as well.
+        pass
+    assert sent < 64 * MAX_MESSAGE_BYTES
+
+
+def test_an_unknown_content_type_is_a_415(client: httpx.Client) -> None:
+    answer = client.post("/v1/traces", content=b"x", headers={"Content-Type": "text/plain"})
+    assert answer.status_code == 415
+
+
+@pytest.mark.parametrize("served", [TOKEN], indirect=True)
+@pytest.mark.parametrize(
+    ("header", "status"),
+    [
+        (None, 401),
+        ("Bearer wrong", 401),
+        (TOKEN, 401),
+        ("Bearer \xe9", 401),
+        (f"Bearer {TOKEN}", 202),
+    ],
+)
+def test_writes_need_the_token(client: httpx.Client, header: str | None, status: int) -> None:
+    headers = {} if header is None else {"Authorization": header.encode("latin-1")}
+    answer = client.post("/v1/traces", content=encode(message()), headers=MSGPACK | headers)  # type: ignore[arg-type]
+    assert answer.status_code == status
+    assert client.get("/v1/overview").status_code == 200
+
+
+def test_the_table_has_a_strong_etag_and_is_sent_once(served: Served, client: httpx.Client) -> None:
+    missing = client.get("/v1/table", params=KEYS)
+    assert missing.status_code == 404 and "no table yet" in missing.json()["error"]
+    post(client, encode(message()))
+    drive(served.tuner, RecordedBench(split_matters))
+    first = client.get("/v1/table", params=KEYS)
+    ActiveTable(GEOMETRY, DEVICE, BUILD).offer(first.content)
+    etag = first.headers["ETag"]
+    assert etag.startswith('"')
+    again = client.get("/v1/table", params=KEYS, headers={"If-None-Match": etag})
+    assert again.status_code == 304 and not again.content and again.headers["ETag"] == etag
+    other = client.get("/v1/table", params=KEYS, headers={"If-None-Match": '"other"'})
+    assert other.content == first.content
+
+
+def test_the_overview_has_every_field_that_the_page_reads(
+    served: Served, client: httpx.Client
+) -> None:
+    recorded = json.loads((Path(__file__).parent / "data" / "page_overview.json").read_text())
+    post(client, encode(message()))
+    drive(served.tuner, RecordedBench(split_matters))
+    served.tuner.housekeeping()
+    real = client.get("/v1/overview").json()
+    assert set(real) == set(recorded)
+    assert set(real["tuner"]) == set(recorded["tuner"])
+    assert set(real["totals"]) == set(recorded["totals"])
+    for name in ("servers", "tables", "buckets", "decisions", "history"):
+        assert set(real[name][0]) >= set(recorded[name][0]), name
+
+
+def test_trials_tell_what_was_tried_and_which_is_promoted(
+    served: Served, client: httpx.Client
+) -> None:
+    post(client, encode(message()))
+    drive(served.tuner, RecordedBench(split_matters))
+    found = client.get("/v1/trials", params=KEYS | {"bucket": BUCKET}).json()
+    promoted = found["trials"][found["promoted"]]
+    assert promoted["speedup"] == pytest.approx(2.0, rel=0.1)
+    assert promoted["lower_bound"] > 1 and promoted["state"] == "complete"
+    unknown = client.get("/v1/trials", params=KEYS | {"bucket": "p1k@1k"}).json()
+    assert unknown == {"trials": [], "promoted": None}
+    assert client.get("/v1/trials", params=KEYS).json() == {"error": "bucket: Field required"}
+
+
+def test_events_stream_the_overview_and_end_with_the_server(
+    served: Served, client: httpx.Client
+) -> None:
+    def read(lines: Iterator[str]) -> Any:
+        for line in lines:
+            if line == "event: overview":
+                return json.loads(next(lines).removeprefix("data: "))
+        raise AssertionError("the stream ended")
+
+    with client.stream("GET", "/v1/events") as response:
+        assert response.headers["content-type"].startswith("text/event-stream")
+        lines = response.iter_lines()
+        assert read(lines)["totals"]["records"] == 0
+        with httpx.Client(base_url=served.url, trust_env=False) as other:
+            post(other, encode(message()))
+        while read(lines)["totals"]["records"] != 8:
+            pass
+        served.app.state.feed.stop()
+        assert list(lines) is not None
+
+
+def test_metrics_parse_and_agree_with_the_overview(served: Served, client: httpx.Client) -> None:
+    post(client, encode(message()))
+    drive(served.tuner, RecordedBench(split_matters))
+    totals = client.get("/v1/overview").json()["totals"]
+    families = list(text_string_to_metric_families(client.get("/metrics").text))
+    values = {
+        (sample.name, *sorted(sample.labels.items())): sample.value
+        for family in families
+        for sample in family.samples
+    }
+    assert values[("pod_tuner_records_total",)] == totals["records"] == 8
+    assert values[("pod_tuner_pairs_total",)] == totals["pairs"] > 0
+    labels = sorted({**KEYS, "bucket": BUCKET}.items())
+    assert values[("pod_tuner_bucket_lower_bound", *labels)] > 1
+    posted = {"route": "/v1/traces", "method": "POST", "code": "202"}
+    assert values[("pod_tuner_http_requests_total", *sorted(posted.items()))] == 1
+
+
+def test_every_answer_carries_the_security_headers(client: httpx.Client) -> None:
+    for path in ("/", "/docs", "/static/app.js", "/v1/overview", "/nowhere", "/v1/table"):
+        answer = client.get(path)
+        for name, value in HEADERS.items():
+            assert answer.headers[name] == value, path
+    assert client.get("/nowhere").json() == {"error": "Not Found"}
+
+
+def test_the_page_and_its_files_are_served(client: httpx.Client) -> None:
+    assert "<title>" in client.get("/").text
+    assert client.get("/static/app.js").status_code == 200
+    assert client.get("/static/../api.py").status_code == 404
+    assert client.get("/static/%2e%2e/api.py").status_code == 404
+
+
+def test_openapi_lists_every_endpoint_and_docs_show_it_offline(client: httpx.Client) -> None:
+    document = client.get("/openapi.json").json()
+    expected = {
+        "/v1/traces", "/v1/table", "/v1/overview", "/v1/events", "/v1/trials", "/healthz",
+        "/metrics",
+    }  # fmt: skip
+    assert set(document["paths"]) == expected
+    page = client.get("/docs").text
+    assert all(path in page for path in expected)
+    assert "http://" not in page and "https://" not in page
+
+
+def test_the_documented_example_is_accepted(client: httpx.Client) -> None:
+    document = client.get("/openapi.json").json()
+    content = document["paths"]["/v1/traces"]["post"]["requestBody"]["content"]
+    answer = client.post("/v1/traces", json=content["application/json"]["example"])
+    assert answer.status_code == 202
+
+
+def test_a_core_without_database_is_a_503_with_the_reason(
+    served: Served, client: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import sqlalchemy as sa
+
+    def broken(*_args: object, **_kwargs: object) -> None:
+        raise sa.exc.OperationalError("insert", {}, Exception("database or disk is full"))
+
+    monkeypatch.setattr("tuner.ingest._count_server", broken)
+    answer = post(client, encode(message()))
+    assert answer.status_code == 503 and "disk is full" in answer.json()["error"]
+    assert answer.headers["Retry-After"] == "2"
+    monkeypatch.undo()
+    assert post(client, encode(message())).json() == {"accepted": 8, "duplicate": False}
+
+
+def test_health_answers(client: httpx.Client) -> None:
+    assert client.get("/healthz").json()["status"] == "ok"

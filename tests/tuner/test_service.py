@@ -1,0 +1,232 @@
+"""The tuner as a process: killed, restarted, measuring with the real op, stopped cleanly."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+import torch
+from tuner_support import message, record
+
+from pod_integrate import native
+from pod_integrate.device import device_key
+from pod_integrate.keys import Geometry
+from pod_integrate.registry import ActiveTable
+from pod_integrate.trace import encode
+
+SCRIPT = Path(__file__).with_name("run_tuner_process.py")
+SMALL = Geometry(
+    num_q_heads=4, num_kv_heads=2, head_dim=64, dtype="fp32", kv_dtype="fp32", page_size=1
+)
+MSGPACK = {"Content-Type": "application/x-msgpack"}
+
+
+class Process:
+    """A tuner in a process of its own; `url` is known once it is ready."""
+
+    def __init__(self, folder: Path, *flags: str, ready_seconds: float = 90) -> None:
+        self.phases: dict[str, str] = {}
+        self._ready = threading.Event()
+        self.popen = subprocess.Popen(
+            [sys.executable, str(SCRIPT), str(folder), *flags],
+            stdout=subprocess.PIPE, text=True, start_new_session=True,
+        )  # fmt: skip
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+        if not self._ready.wait(ready_seconds) or "ready" not in self.phases:
+            self.end(signal.SIGKILL)
+            raise AssertionError(f"not ready, only {self.phases}")
+        self.client = httpx.Client(base_url=self.phases["ready"], timeout=30, trust_env=False)
+
+    def _read(self) -> None:
+        assert self.popen.stdout is not None
+        for line in self.popen.stdout:
+            phase, _, detail = line.strip().partition(" ")
+            self.phases[phase] = detail
+            if phase == "ready":
+                self._ready.set()
+        self._ready.set()
+
+    def children(self) -> list[psutil.Process]:
+        """Every process below this one."""
+        return psutil.Process(self.popen.pid).children(recursive=True)
+
+    def end(self, number: int, seconds: float = 60) -> int:
+        """Send a signal and wait; returns the exit code."""
+        if self.popen.poll() is None:
+            self.popen.send_signal(number)
+        try:
+            code = self.popen.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self.popen.kill()
+            self.popen.wait()
+            raise
+        finally:
+            self._reader.join(10)
+            if self.popen.stdout is not None:
+                self.popen.stdout.close()
+            if hasattr(self, "client"):
+                self.client.close()
+        return code
+
+    def overview(self) -> dict[str, Any]:
+        """GET /v1/overview."""
+        document: dict[str, Any] = self.client.get("/v1/overview").json()
+        return document
+
+    def post(self, body: bytes) -> httpx.Response:
+        """POST /v1/traces."""
+        return self.client.post("/v1/traces", content=body, headers=MSGPACK)
+
+
+def until(condition: Callable[[], bool], seconds: float) -> None:
+    """Wait for a condition; fails when it does not come."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.2)
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Process]]:
+    started: list[Process] = []
+
+    def begin(*flags: str, **options: float) -> Process:
+        started.append(Process(tmp_path, *flags, **options))
+        return started[-1]
+
+    yield begin
+    for process in started:
+        if process.popen.poll() is None:
+            process.end(signal.SIGKILL)
+
+
+def real_message(sequence: int) -> bytes:
+    lengths = ([32, 1, 1, 1], [96, 700, 650, 600])
+    keys = {
+        "geometry": str(SMALL),
+        "device": str(device_key(torch.device("cpu"), threads=1)),
+        "build": native.build_id("cpu"),
+    }
+    records = [record(sequence * 4 + i, lengths=lengths, layers=4) for i in range(4)]
+    return encode(message(sequence, records=records, **keys))
+
+
+def test_kill_9_loses_nothing_that_was_acknowledged(start: Callable[..., Process]) -> None:
+    first = start()
+    acknowledged: list[int] = []
+
+    def post_until_killed() -> None:
+        for sequence in range(100_000):
+            try:
+                if first.post(encode(message(sequence))).status_code == 202:
+                    acknowledged.append(sequence)
+            except httpx.HTTPError:
+                return
+
+    poster = threading.Thread(target=post_until_killed)
+    poster.start()
+    until(lambda: len(acknowledged) >= 30, 60)
+    os.kill(first.popen.pid, signal.SIGKILL)
+    poster.join(30)
+    first.end(signal.SIGKILL)
+    second = start()
+    totals = second.overview()["totals"]
+    # One more may have been committed whose answer never arrived.
+    assert totals["messages"] - len(acknowledged) in (0, 1)
+    assert totals["records"] == 8 * totals["messages"]
+    for sequence in acknowledged:
+        answer = second.post(encode(message(sequence))).json()
+        assert answer == {"accepted": 0, "duplicate": True}
+    assert second.end(signal.SIGTERM) == 0
+
+
+def test_traces_become_a_table_with_the_real_op_and_a_killed_worker_is_replaced(
+    start: Callable[..., Process],
+) -> None:
+    process = start("--workers=1", "--poor")
+    for sequence in range(3):
+        assert process.post(real_message(sequence)).status_code == 202
+    until(lambda: process.overview()["totals"]["pairs"] > 0, 90)
+    for child in process.children():
+        if "spawn_main" in " ".join(child.cmdline()):
+            child.kill()
+    active = ActiveTable(SMALL, device_key(torch.device("cpu"), threads=1), native.build_id("cpu"))
+    keys = {
+        "geometry": str(active.geometry), "device": str(active.device), "build": active.build,
+    }  # fmt: skip
+    until(lambda: process.client.get("/v1/table", params=keys).status_code == 200, 150)
+    table = active.offer(process.client.get("/v1/table", params=keys).content)
+    (entry,) = table.entries.values()
+    assert entry.evidence.lower_bound > 1.0 and entry.evidence.pairs >= 8
+    row = process.overview()["buckets"][0]
+    assert row["status"] == "promoted" and row["best_us"] < row["default_us"]
+    assert process.end(signal.SIGINT) == 0
+
+
+def test_ctrl_c_ends_everything_at_once_and_leaves_no_process(
+    start: Callable[..., Process],
+) -> None:
+    process = start("--workers=2")
+    until(lambda: len(process.children()) >= 2, 60)
+    children = process.children()
+    with process.client.stream("GET", "/v1/events") as response:
+        next(response.iter_lines())
+        process.popen.send_signal(signal.SIGINT)
+        process.popen.wait(30)
+    assert process.end(signal.SIGINT) == 0
+    assert "stopped" in process.phases
+    assert not psutil.wait_procs(children, timeout=10)[1]
+
+
+def test_it_listens_on_loopback_only(start: Callable[..., Process]) -> None:
+    process = start("--workers=1")
+    for each in [psutil.Process(process.popen.pid), *process.children()]:
+        addresses = {c.laddr.ip for c in each.net_connections("inet") if c.status == "LISTEN"}
+        assert addresses <= {"127.0.0.1"}
+    assert process.end(signal.SIGTERM) == 0
+
+
+@pytest.mark.ray
+def test_on_ray_a_killed_core_and_worker_come_back_and_nothing_acknowledged_is_lost(
+    start: Callable[..., Process],
+) -> None:
+    process = start("--ray", "--workers=1", "--poor", ready_seconds=240)
+    assert process.overview()["tuner"]["host_mode"] == "ray"
+    for sequence in range(3):
+        assert process.post(real_message(sequence)).status_code == 202
+    until(lambda: process.overview()["totals"]["pairs"] > 0, 120)
+    for child in process.children():
+        if any(name in " ".join(child.cmdline()) for name in ("ray::Core", "ray::Measurer")):
+            child.kill()
+
+    def answers() -> bool:
+        answer = process.post(real_message(0))
+        return answer.status_code == 202 and answer.json()["duplicate"]
+
+    until(answers, 60)
+    assert process.overview()["totals"]["records"] == 12
+    keys = {"geometry": str(SMALL), "build": native.build_id("cpu")}
+    keys["device"] = str(device_key(torch.device("cpu"), threads=1))
+    until(lambda: process.client.get("/v1/table", params=keys).status_code == 200, 150)
+    open_to_others = {
+        (each.name(), c.laddr.ip)
+        for each in process.children()
+        for c in each.net_connections("inet")
+        if c.status == "LISTEN" and not c.laddr.ip.startswith("127.")
+    }
+    # Serve's replicas bind one internal gRPC port to [::]; nothing else may leave loopback.
+    assert {ip for _, ip in open_to_others} <= {"::"} and len(open_to_others) <= 2
+    children = process.children()
+    assert process.end(signal.SIGINT) == 0
+    assert not psutil.wait_procs(children, timeout=20)[1]
