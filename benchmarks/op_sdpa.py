@@ -181,8 +181,8 @@ def _p5(pairs: Pairs) -> float:
 def _line(row: dict[str, Any]) -> str:
     return (
         f"{row['case']:40s} ours {row['ours_ms']:9.3f} ms, "
-        f"sdpa {row['sdpa_contiguous_ms']:9.3f} ms ({row['ratio_contiguous']:.2f}x), with gather {row['sdpa_gather_ms']:9.3f} ms "
-        f"({row['ratio_gather']:.2f}x)"
+        f"sdpa {row['sdpa_contiguous_ms']:9.3f} ms ({row['ratio_contiguous']:.2f}x), "
+        f"with gather {row['sdpa_gather_ms']:9.3f} ms ({row['ratio_gather']:.2f}x)"
     )
 
 

@@ -15,6 +15,7 @@ from pod_integrate.keys import DeviceKey, Geometry
 L2_BYTES = {"avx512": 1 << 20, "avx2": 512 << 10, "portable": 512 << 10}
 _SCORE_COLUMNS = 32
 _CTAS_PER_SM = (1, 2)
+_MAX_DECODE_ROWS = 64
 
 
 def default_config(device: DeviceKey, geometry: Geometry) -> PodConfig:
@@ -36,8 +37,8 @@ def default_config(device: DeviceKey, geometry: Geometry) -> PodConfig:
 def require_feasible(config: PodConfig, device: DeviceKey, geometry: Geometry) -> None:
     """Raise ConfigInfeasibleError with the arithmetic when `config` does not fit `device`.
 
-    On a CPU: one warp per tile, one or two CTAs per core, and the scratch of the prefill tile
-    plus the decode tile within L2_BYTES.
+    On a CPU: one warp per tile, one or two CTAs per core, at most 64 packed rows per decode item,
+    and the scratch of the prefill tile plus the decode tile within L2_BYTES.
     """
     _require_cpu(device)
     for name, tile in (("prefill", config.prefill), ("decode", config.decode)):
@@ -49,6 +50,11 @@ def require_feasible(config: PodConfig, device: DeviceKey, geometry: Geometry) -
         raise ConfigInfeasibleError(
             f"ctas_per_sm is {config.ctas_per_sm}; a core runs one prefill item and at most one "
             "decode item beside it. Set ctas_per_sm to 1 or 2"
+        )
+    if config.decode.q_rows > _MAX_DECODE_ROWS:
+        raise ConfigInfeasibleError(
+            f"decode.q_rows is {config.decode.q_rows}; a decode item keeps the state of at most "
+            f"{_MAX_DECODE_ROWS} packed rows. Lower it: a larger group becomes several items"
         )
     prefill, decode = scratch_bytes(config, geometry)
     limit = L2_BYTES[device.capability]

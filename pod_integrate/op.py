@@ -74,8 +74,10 @@ def hybrid_attention(
     UnsupportedFeatureError; nothing launches then.
     Source: POD-Attention, arXiv:2410.18038.
     """
-    if q.device.type != "cpu":
-        raise kernel_unavailable(q.device)
+    # A meta or fake tensor among real ones would reach the fake kernel and leave `out` unwritten.
+    for tensor in (q, k_cache, v_cache, batch.page_indices, batch.page_starts, sinks, out):
+        if tensor is not None and tensor.device.type != "cpu":
+            raise kernel_unavailable(tensor.device)
     if q.dim() != 3:
         raise ShapeError(f"q must be [T, Hq, D], got shape {list(q.shape)}")
     if torch.is_grad_enabled() and (q.requires_grad or k_cache.requires_grad):
@@ -98,7 +100,7 @@ def hybrid_attention(
         window_left,
         logit_cap,
         sinks,
-        [] if config is None else _flatten(config),
+        [] if config is None else flatten_config(config),
         result,
         lse,
     )
@@ -125,7 +127,8 @@ def geometry_of(
     )
 
 
-def _flatten(config: PodConfig) -> list[int]:
+def flatten_config(config: PodConfig) -> list[int]:
+    """Fields of a config as the integers that the torch op takes."""
     p, d = config.prefill, config.decode
     return [
         *(p.q_rows, p.kv_rows, p.stages, p.warps),
@@ -187,7 +190,7 @@ def native_config(values: tuple[int, ...], geometry: Geometry, threads: int, lev
     device = device_key(torch.device("cpu"), threads)
     config = _unflatten(values) if values else default_config(device, geometry)
     require_feasible(config, device, geometry)
-    flat = _flatten(config)
+    flat = flatten_config(config)
     return tvm_ffi.Shape([value for i, value in enumerate(flat) if i not in (3, 7)])
 
 

@@ -43,27 +43,27 @@ def attention_reference(
         n = indptr[b + 1] - indptr[b]
         if n == 0:
             continue
-        visible = _visible(n, kv_len, window_left)
         # Only slots that some row sees are read: a windowed cache may have freed the others.
-        used = visible.any(0)
-        keys = gather(k_cache, batch, b)[used].to(dtype)
-        values = gather(v_cache, batch, b)[used].to(dtype)
+        first = max(0, kv_len - n - window_left) if window_left >= 0 else 0
+        visible = _visible(n, kv_len, window_left)[:, first:]
+        keys = gather(k_cache, batch, b, first).to(dtype)
+        values = gather(v_cache, batch, b, first).to(dtype)
         for head in range(q.shape[1]):
             scores = scale * (q[rows, head].to(dtype) @ keys[:, head // group].T)
             if logit_cap:
                 scores = logit_cap * torch.tanh(scores / logit_cap)
-            scores = scores.masked_fill(~visible[:, used], -math.inf)
+            scores = scores.masked_fill(~visible, -math.inf)
             sink = None if sinks is None else sinks[head].to(dtype)
             out[rows, head], lse[rows, head] = _softmax(scores, values[:, head // group], sink)
     return Attended(out, lse)
 
 
-def gather(cache: torch.Tensor, batch: HybridBatch, request: int) -> torch.Tensor:
-    """Keys or values of one request in order, [kv_len, Hkv, D], copied out of the paged cache."""
-    kv_len, size = int(batch.kv_lens[request]), batch.page_size
-    start = int(batch.page_starts[request])
-    pages = batch.page_indices[start : start + -(-kv_len // size)].long()
-    return cache[pages].reshape(-1, *cache.shape[2:])[:kv_len]
+def gather(cache: torch.Tensor, batch: HybridBatch, request: int, first: int = 0) -> torch.Tensor:
+    """Keys or values `first`.. of one request, [kv_len - first, Hkv, D], copied from the pages."""
+    size, start = batch.page_size, int(batch.page_starts[request])
+    token = torch.arange(first, int(batch.kv_lens[request]))
+    pages = batch.page_indices[start + token // size].long()
+    return cache[pages, token % size]
 
 
 def _visible(n: int, kv_len: int, window_left: int) -> torch.Tensor:

@@ -241,10 +241,10 @@ Problem check_call(const Call& call) {
   check_heads(p, call.page_size, call.k_cache);
   p.group = p.num_q_heads / p.num_kv_heads;
   p.row_bytes = static_cast<int>(p.head_dim * bytes);
+  check_lengths(p, q.size(0));
   check_outputs(call);
   p.sinks = check_sinks(call);
   set_scores(call, p);
-  check_lengths(p, q.size(0));
   check_pages(p, call.page_indices.size(0), call.k_cache.size(0));
   p.q = static_cast<const char*>(q.data_ptr());
   p.q_token = q.stride(0) * bytes;

@@ -1,0 +1,134 @@
+"""ActiveTable swaps tables whole and keeps the last good one."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import threading
+from pathlib import Path
+
+import pytest
+
+from pod_integrate.config import PodConfig, TileConfig
+from pod_integrate.errors import TableError
+from pod_integrate.keys import Bucket, DeviceKey, Geometry
+from pod_integrate.registry import ActiveTable, save_file
+from pod_integrate.table import ConfigTable, Evidence, TableEntry
+
+GEOMETRY = Geometry.parse("q8kv4d64-fp32-kvfp32-s1-w-1-c0")
+DEVICE = DeviceKey("some-cpu", "avx2", 4)
+BUCKET = Bucket.parse("p256@1k+d8@2k")
+TILE = TileConfig(q_rows=64, kv_rows=32)
+
+
+def table(version: int, config: PodConfig | None = None) -> ConfigTable:
+    evidence = Evidence(
+        pairs=30,
+        steps=4,
+        median_speedup=1.2,
+        lower_bound=1.1,
+        confidence=0.95,
+        method="replay",
+        measured_at="2026-01-02T03:04:05Z",
+        build="cpu-0123456789",
+        trial=version,
+    )
+    # The split carries the version, so that a reader can tell which table an entry came from.
+    config = config or PodConfig(prefill=TILE, decode=TILE, decode_split_tokens=16 * version)
+    return ConfigTable(
+        version=version,
+        geometry=GEOMETRY,
+        device=DEVICE,
+        build="cpu-0123456789",
+        updated="2026-01-02T03:04:05Z",
+        entries={BUCKET: TableEntry(config, evidence)},
+    )
+
+
+@pytest.fixture
+def active() -> ActiveTable:
+    return ActiveTable(GEOMETRY, DEVICE, "cpu-0123456789")
+
+
+def test_default_applies_before_any_table(active: ActiveTable) -> None:
+    assert active.version == 0
+    assert active.lookup(BUCKET) == (None, "default", None)
+
+
+def test_offered_table_is_in_use_at_once(active: ActiveTable) -> None:
+    active.offer(table(1).to_json())
+    assert active.lookup(BUCKET).source == "exact"
+    active.offer(table(2).to_json())
+    found = active.lookup(BUCKET).config
+    assert active.version == 2 and found is not None and found.decode_split_tokens == 32
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"geometry": dataclasses.replace(GEOMETRY, page_size=16)}, "is for geometry"),
+        ({"device": DeviceKey("other", "avx2", 4)}, "is for device"),
+        ({"build": "cpu-ffffffffff"}, "is for build"),
+    ],
+)
+def test_table_of_another_place_is_rejected_and_the_old_one_stays(
+    active: ActiveTable, changes: dict[str, object], words: str
+) -> None:
+    active.offer(table(1).to_json())
+    with pytest.raises(TableError, match=words):
+        active.offer(dataclasses.replace(table(2), **changes).to_json())  # type: ignore[arg-type]
+    assert active.version == 1
+
+
+def test_table_with_an_infeasible_config_is_rejected_whole(active: ActiveTable) -> None:
+    wide = PodConfig(prefill=TileConfig(q_rows=4096, kv_rows=64), decode=TILE)
+    with pytest.raises(TableError, match=f"entry '{BUCKET}'".replace("+", r"\+")):
+        active.offer(table(1, wide).to_json())
+    assert active.version == 0
+
+
+def test_bad_bytes_leave_the_last_good_table(active: ActiveTable) -> None:
+    active.offer(table(1).to_json())
+    with pytest.raises(TableError):
+        active.offer(b"{")
+    assert active.version == 1
+
+
+def test_saved_file_is_loaded_by_a_later_process(active: ActiveTable, tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "table.json"
+    save_file(path, table(4).to_json())
+    assert active.load_file(path) == table(4)
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_missing_or_bad_file_is_logged_and_changes_nothing(
+    active: ActiveTable, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    path = tmp_path / "table.json"
+    assert active.load_file(path) is None
+    path.write_bytes(b"{")
+    assert active.load_file(path) is None
+    assert active.version == 0
+    assert "no config table at" in caplog.text and "rejected" in caplog.text
+
+
+def test_readers_see_one_table_or_the_other_never_a_mix(active: ActiveTable) -> None:
+    documents = [table(version).to_json() for version in (1, 2)]
+    active.offer(documents[0])
+    wrong: list[object] = []
+    stop = threading.Event()
+
+    def read() -> None:
+        while not stop.is_set():
+            found = active.lookup(BUCKET).config
+            if found is None or found.decode_split_tokens not in (16, 32):
+                wrong.append(found)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for i in range(100):
+        active.offer(documents[i % 2])
+    stop.set()
+    reader.join()
+    assert not wrong

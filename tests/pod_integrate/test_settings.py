@@ -1,0 +1,60 @@
+"""POD_ATTN_* variables are typed, and a malformed one stops start-up by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pod_integrate import settings
+from pod_integrate.device import num_threads
+from pod_integrate.errors import SettingsError
+
+
+@pytest.fixture(autouse=True)
+def empty_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in settings.Settings.model_fields:
+        monkeypatch.delenv(f"POD_ATTN_{name.upper()}", raising=False)
+
+
+def test_nothing_is_required() -> None:
+    chosen = settings.load()
+    assert chosen.tuner_url is None and chosen.table is None and chosen.threads is None
+
+
+def test_values_are_typed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POD_ATTN_TUNER_URL", "http://127.0.0.1:8600/")
+    monkeypatch.setenv("POD_ATTN_TABLE", "/tmp/table.json")
+    monkeypatch.setenv("POD_ATTN_THREADS", "3")
+    monkeypatch.setenv("POD_ATTN_TRACE_SAMPLE", "0.5")
+    chosen = settings.load()
+    assert chosen.tuner_url == "http://127.0.0.1:8600"
+    assert chosen.table == Path("/tmp/table.json")
+    assert (chosen.threads, chosen.trace_sample) == (3, 0.5)
+    assert num_threads() == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("TUNER_URL", "ftp://x"),
+        ("TRACE_SAMPLE", "1.5"),
+        ("TRACE_SAMPLE", "nan"),
+        ("THREADS", "0"),
+        ("THREADS", "two"),
+        ("ISA", "sse9"),
+        ("POLL_SECONDS", "0"),
+        ("POLL_SECONDS", "inf"),
+    ],
+)
+def test_malformed_value_names_its_variable(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(f"POD_ATTN_{name}", value)
+    with pytest.raises(SettingsError, match=f"POD_ATTN_{name}='{value}'"):
+        settings.load()
+
+
+def test_token_never_appears_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POD_ATTN_TUNER_TOKEN", "very-secret")
+    assert "very-secret" not in repr(settings.load())
