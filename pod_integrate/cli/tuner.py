@@ -64,4 +64,8 @@ def up(
         chosen["token"] = token_file.read_text().strip()
     settings = load(**{name: value for name, value in chosen.items() if value is not None})
     console = Console()
-    run_tuner(settings, ray=ray, on_phase=lambda text: console.print(text, soft_wrap=True))
+    run_tuner(
+        settings,
+        ray=ray,
+        on_phase=lambda phase, detail: console.print(f"{phase}  {detail}", soft_wrap=True),
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import signal
 import sys
 import time
 from typing import Any
@@ -48,6 +49,8 @@ class Demo:
         self.model = options.model or ""
 
     def __enter__(self) -> Demo:
+        # A terminated demo must stop its children as well, not only one that is interrupted.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
         return self
 
     def __exit__(self, *_: object) -> None:
