@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import unittest
-import warnings
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -43,19 +42,6 @@ MIXED_CASES: dict[str, tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]]] 
     "decode_rows_only": ((5, 16, 33), (1, 1, 1), {}),
     "window": ((4, 21, 3), (12, 1, 1), {"sliding_window_size": 4}),
 }
-
-
-@pytest.fixture(scope="module")
-def kit() -> SimpleNamespace:
-    with warnings.catch_warnings():
-        # SGLang warns about kernels that it misses on a CPU while it is imported.
-        warnings.simplefilter("ignore")
-        from sglang.srt.model_executor.forward_batch_info import ForwardMode
-        from sglang.srt.plugins import load_plugins
-        from sglang.test.kits.attention_unittest.attention_methods import dense_attention
-        from sglang.test.kits.attention_unittest.runner_modes import split_op_runner
-    load_plugins()
-    return SimpleNamespace(dense=dense_attention, split=split_op_runner, mode=ForwardMode)
 
 
 @pytest.fixture(autouse=True)
