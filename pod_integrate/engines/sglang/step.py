@@ -17,6 +17,8 @@ def step_lengths(forward_batch: Any) -> tuple[list[int], list[int]]:
     extend of one token. Rows that data parallelism pads have q_len 0.
     """
     kv_lens = [int(n) for n in forward_batch.seq_lens_cpu.tolist()]
+    if forward_batch.forward_mode.is_idle():
+        return [0] * len(kv_lens), kv_lens
     if forward_batch.forward_mode.is_decode():
         return [1] * len(kv_lens), kv_lens
     if forward_batch.extend_seq_lens_cpu is None:
@@ -31,8 +33,8 @@ def step_lengths(forward_batch: Any) -> tuple[list[int], list[int]]:
 def hybrid_batch(forward_batch: Any, req_to_token: torch.Tensor) -> HybridBatch:
     """HybridBatch that reads SGLang's req_to_token table in place, whatever the page size.
 
-    The table lists token slots, so every slot is a page of one token: no per-step page table to
-    build, and slots of one page may lie in any order.
+    The table lists token slots, so every slot is a page of one token. A table of page ids would
+    have to be built each step and attends no faster (benchmarks/sglang_slots.py).
     """
     q_lens, kv_lens = step_lengths(forward_batch)
     rows = forward_batch.req_pool_indices[: len(kv_lens)].to(torch.int64)

@@ -32,12 +32,14 @@ MAX_CONTEXT = 32
 
 
 def forward_batch(kv_lens: list[int], q_lens: Any, *, rows: list[int] | None = None) -> Any:
-    decode = q_lens == "decode"
+    mode = q_lens if isinstance(q_lens, str) else "extend"
     return SimpleNamespace(
-        forward_mode=SimpleNamespace(is_decode=lambda: decode),
-        seq_lens_cpu=torch.tensor(kv_lens),
-        extend_seq_lens_cpu=None if decode else q_lens,
-        req_pool_indices=torch.tensor(rows or list(range(1, len(kv_lens) + 1))),
+        forward_mode=SimpleNamespace(
+            is_decode=lambda: mode == "decode", is_idle=lambda: mode == "idle"
+        ),
+        seq_lens_cpu=torch.tensor(kv_lens, dtype=torch.int64),
+        extend_seq_lens_cpu=q_lens if mode == "extend" else None,
+        req_pool_indices=torch.tensor(rows or list(range(1, len(kv_lens) + 1)), dtype=torch.int64),
     )
 
 
@@ -47,6 +49,11 @@ def test_mixed_batch_is_read_as_an_extend() -> None:
 
 def test_decode_batch_has_one_token_per_request() -> None:
     assert step_lengths(forward_batch([20, 9], "decode")) == ([1, 1], [20, 9])
+
+
+def test_idle_rank_of_data_parallelism_has_an_empty_batch() -> None:
+    table = torch.zeros((4, MAX_CONTEXT), dtype=torch.int32)
+    assert hybrid_batch(forward_batch([], "idle"), table).num_tokens == 0
 
 
 def test_lengths_may_be_tensors_and_padded_rows_have_none() -> None:
