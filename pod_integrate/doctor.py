@@ -6,7 +6,6 @@ import importlib.metadata
 import json
 import os
 import platform
-import shutil
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
@@ -90,22 +89,21 @@ def _settings() -> Finding:
 
 def _kernel() -> Finding:
     key = device_key(torch.device("cpu"))
+    forced = os.environ.get("POD_ATTN_ISA")
+    why = f"POD_ATTN_ISA={forced}" if forced else "the best instruction set of this CPU"
     return Finding(
-        "kernel", f"cpu, {key.capability} of this machine, {num_threads()} threads ({key})"
+        "kernel",
+        f"CPU kernel, {key.capability} ({why}), {num_threads()} threads; "
+        f"tables are filed under {key}",
     )
 
 
 def _build() -> Finding:
-    compiler = shutil.which(os.environ.get("CXX", "g++")) or shutil.which("clang++")
     path = native.library_path("cpu")
     if path.exists():
         return Finding("build", f"{native.build_id('cpu')} at {path}")
-    if compiler is None:
-        return Finding(
-            "build", "not built, no C++ compiler", "missing", "apt install g++, or set CXX"
-        )
     return Finding(
-        "build", f"not built yet; {compiler} will build it", "note", "pod-attn build does it now"
+        "build", "not built yet: the first start compiles it", "note", "pod-attn build does it now"
     )
 
 
@@ -151,6 +149,9 @@ def print_findings(console: Console, findings: list[Finding], *, as_json: bool) 
         return
     colors = {"ok": "green", "note": "yellow", "missing": "red"}
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
     for finding in findings:
         remedy = f"\n[dim]-> {finding.remedy}[/]" if finding.remedy else ""
         table.add_row(
