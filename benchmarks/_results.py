@@ -12,7 +12,9 @@ from typing import Any
 import filelock
 import torch
 
-RESULTS = Path(__file__).parent / "results"
+_HERE = Path(__file__).resolve().parent
+# Inside a wheel the folder is `_benchmarks` and not the user's to write to.
+RESULTS = _HERE / "results" if _HERE.name == "benchmarks" else Path.cwd() / "pod-attn-results"
 
 
 def machine() -> str:

@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from _results import record_headline, write_results
+import _results
 from rich.console import Console
 
 from pod_integrate.demo.options import DemoOptions
@@ -41,10 +41,10 @@ def record(result: DemoResult, options: dict[str, Any]) -> None:
     stats, compared = result.stats, result.comparison
     totals = result.overview.get("totals", {})
     del options["state"]
-    write_results(
+    _results.write(
         "demo",
-        COMMAND,
         {
+            "command": COMMAND,
             "options": {name: str(value) for name, value in options.items()},
             "phases_s": result.phases,
             "requests": {"done": stats.done, "failed": stats.failed},
@@ -62,14 +62,15 @@ def record(result: DemoResult, options: dict[str, Any]) -> None:
             else None,
         },
     )
-    record_headline("demo.seconds_to_summary", result.seconds_to_summary, "s", COMMAND)
-    record_headline("demo.hybrid_step_share", totals.get("hybrid_share"), "share", COMMAND)
-    record_headline(
-        "demo.attention_speedup_tuned_vs_default",
-        compared.speedup if compared is not None else None,
-        "x",
-        COMMAND,
-    )
+    numbers = {
+        "demo.seconds_to_summary": (result.seconds_to_summary, "s"),
+        "demo.hybrid_step_share": (totals.get("hybrid_share"), "share"),
+        "demo.attention_speedup_tuned_vs_default": (compared.speedup if compared else None, "x"),
+    }
+    for name, (value, unit) in numbers.items():
+        # Unmeasured stays as it was: an old number with its date beats a hole.
+        if value is not None:
+            _results.record_headline(name, value, unit, COMMAND)
 
 
 if __name__ == "__main__":
