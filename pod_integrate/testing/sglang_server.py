@@ -19,9 +19,10 @@ from pod_integrate.demo.workload import Request, Shape, built_in, prompt_ids
 START_SECONDS = 900.0
 _REQUEST_SECONDS = 400.0
 # What every server of a comparison runs with; only the backend and the variant's flags differ.
+# An idle scheduler polls on a whole core unless it is told to sleep.
 COMMON_FLAGS = (
     "--device cpu --dtype float32 --skip-server-warmup --mem-fraction-static 0.5 "
-    "--max-total-tokens 20000 --random-seed 0 --log-level info"
+    "--max-total-tokens 20000 --random-seed 0 --sleep-on-idle --log-level info"
 ).split()
 # Threads that spin while they wait take the cores from the other server of the comparison.
 COMMON_ENV = {"OMP_WAIT_POLICY": "PASSIVE"}
@@ -41,7 +42,11 @@ REFERENCE = Variant((*STOCK, *MIXED))
 VARIANTS: dict[str, Variant] = {
     "mixed": Variant((*POD, *MIXED)),
     "page16_no_radix": Variant((*POD, *MIXED, "--page-size", "16", "--disable-radix-cache")),
-    "tp2": Variant((*POD, *MIXED, "--tp-size", "2"), {"SGLANG_CPU_OMP_THREADS_BIND": "0|1"}),
+    # One core a rank: SGLang's CUDA wheel binds no threads, and two ranks of two would fight.
+    "tp2": Variant(
+        (*POD, *MIXED, "--tp-size", "2"),
+        {"SGLANG_CPU_OMP_THREADS_BIND": "0|1", "OMP_NUM_THREADS": "1"},
+    ),
     "pod_prefill_stock_decode": Variant(
         ("--prefill-attention-backend", "pod", "--decode-attention-backend", "torch_native", *MIXED)
     ),
