@@ -127,6 +127,11 @@ def _add_reads(app: FastAPI, core: AsyncCore, feed: Feed) -> None:
         found = await core.trials(StudyKey(geometry, device, build, bucket))
         return Response(msgspec.json.encode(found), media_type=JSON)
 
+    @app.get("/v1/samples", **docs.SAMPLES)
+    async def get_samples(geometry: _Key, device: _Key, build: _Key) -> Response:
+        found = await core.samples(Scope(geometry, device, build))
+        return Response(msgspec.json.encode(found), media_type=JSON)
+
     @app.get("/healthz", **docs.HEALTH)
     async def get_health() -> dict[str, str]:
         await feed.latest()

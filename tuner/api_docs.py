@@ -135,6 +135,16 @@ TRIALS: dict[str, Any] = {
     "responses": _answers(_503="the core is away"),
 }
 
+SAMPLES: dict[str, Any] = {
+    "tags": ["people"],
+    "summary": "Traced lengths of the heaviest buckets",
+    "description": (
+        "For replaying real traffic elsewhere: per bucket its share of attention time and the "
+        "query and KV lengths of its latest steps. Lengths only, as everywhere."
+    ),
+    "responses": _answers(_503="the core is away"),
+}
+
 HEALTH: dict[str, Any] = {
     "tags": ["people"],
     "summary": "Whether the core and its database answer",

@@ -11,7 +11,6 @@ import contextlib
 import dataclasses
 import logging
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -20,15 +19,15 @@ import sqlalchemy as sa
 from pod_integrate.config import PodConfig
 from pod_integrate.errors import PodAttentionError
 from pod_integrate.keys import Bucket
-from pod_integrate.table import Evidence, TableEntry
 from pod_integrate.trace import TraceMessage
 from tuner import ingest as traffic
 from tuner import overview
 from tuner.archive import TraceArchive
-from tuner.campaign import Campaign, Change
+from tuner.assemble import make_entry, make_task
+from tuner.campaign import Campaign
 from tuner.ingest import BucketLoad, Ingested, Sample
 from tuner.leases import MAX_LOST, Lease, Leases
-from tuner.model import Report, Scope, StudyKey, Task, WorkerInfo, iso
+from tuner.model import Report, Scope, StudyKey, Task, WorkerInfo
 from tuner.publish import Publisher
 from tuner.records import load_trials
 from tuner.settings import TunerSettings
@@ -39,7 +38,6 @@ logger = logging.getLogger(__name__)
 
 # A bucket below this share of attention time is not worth measuring.
 MIN_TIME_SHARE = 0.002
-_BATCHES_PER_TASK = 2
 # Replayed steps change this often: a worker keeps the inputs of some batches in memory.
 _REPLAY_SECONDS, _REPLAY_SAMPLES = 30.0, 6
 _NEIGHBOURS = 2
@@ -139,6 +137,10 @@ class Tuner:
         """Every trial of one study; see overview.py."""
         return overview.trials(self, key)
 
+    def samples(self, scope: Scope) -> dict[str, Any]:
+        """Traced lengths of a scope's heaviest buckets; see overview.py."""
+        return overview.samples(self, scope)
+
     def housekeeping(self) -> None:
         """Archive what waits, take back overdue leases, forget silent workers, add history."""
         now = self.clock()
@@ -174,25 +176,8 @@ class Tuner:
             samples = self._replay(tx, key, now) if work else []
         if not work or not samples:
             return None
-        # It moves with the pairs taken, so that slices of one duel replay different steps.
-        taken = sum(len(pairs) for pairs in work.trial.pairs.values())
-        start = taken % len(samples)
-        chosen = (samples[start:] + samples[:start])[:_BATCHES_PER_TASK]
-        task = Task(
-            id=uuid.uuid4().hex,
-            **key._asdict(),
-            number=work.trial.number,
-            phase=work.phase,
-            baseline=work.baseline.to_dict(),
-            candidate=work.trial.config.to_dict(),
-            batches=[sample.lengths for sample in chosen],
-            max_pairs=work.max_pairs,
-            seconds=self.settings.slice_seconds,
-            verify=work.verify,
-            layers=max(sample.layers for sample in chosen),
-            seed=self.settings.seed + 1_000_003 * work.trial.number + taken,
-            lost=self._leases.lost(key, work.trial.number, work.phase),
-        )
+        lost = self._leases.lost(key, work.trial.number, work.phase)
+        task = make_task(self.settings, key, work, samples, lost)
         expires = now + self.settings.lease_seconds
         self._leases.grant(Lease(task, work, worker, expires))
         return task
@@ -245,28 +230,10 @@ class Tuner:
             )
             if change is not None:
                 _, _, bucket = task.key.parsed()
-                entry = self._entry(change, task.key, now)
+                entry = make_entry(change, task.key.build, self.settings.confidence, now)
                 table = self.publisher.change(tx, task.key.scope, bucket, entry, now)
         if table is not None:
             self.publisher.commit(task.key.scope, table)
-
-    def _entry(self, change: Change, key: StudyKey, now: float) -> TableEntry | None:
-        if change.trial is None:
-            return None
-        verdict = change.verdict
-        assert verdict.speedup is not None and verdict.lower_bound is not None
-        evidence = Evidence(
-            pairs=verdict.pairs,
-            steps=len({pair.batch for pair in change.pairs}),
-            median_speedup=verdict.speedup,
-            lower_bound=verdict.lower_bound,
-            confidence=self.settings.confidence,
-            method="replay",
-            measured_at=iso(now),
-            build=key.build,
-            trial=change.trial.number,
-        )
-        return TableEntry(change.trial.config, evidence)
 
     @contextlib.contextmanager
     def _careful(self, key: StudyKey) -> Iterator[None]:

@@ -33,6 +33,8 @@ class AsyncCore(Protocol):
 
     async def trials(self, key: StudyKey) -> dict[str, Any]: ...
 
+    async def samples(self, scope: Scope) -> dict[str, Any]: ...
+
     async def housekeeping(self) -> None: ...
 
 
@@ -65,6 +67,10 @@ class TunerThread:
     async def trials(self, key: StudyKey) -> dict[str, Any]:
         """Tuner.trials."""
         return await self._await(lambda: self.tuner.trials(key))
+
+    async def samples(self, scope: Scope) -> dict[str, Any]:
+        """Tuner.samples."""
+        return await self._await(lambda: self.tuner.samples(scope))
 
     async def housekeeping(self) -> None:
         """Tuner.housekeeping."""

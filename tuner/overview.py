@@ -17,12 +17,13 @@ from __future__ import annotations
 import statistics
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import sqlalchemy as sa
 
 from pod_integrate import __version__
 from tuner import ingest as traffic
 from tuner import schema
-from tuner.model import StudyKey, iso
+from tuner.model import Scope, StudyKey, iso
 from tuner.overview_buckets import bucket_row, promoted_entry, trial_row
 from tuner.records import add_history, latest, load_trials
 
@@ -33,6 +34,8 @@ HISTORY_SECONDS = 10.0
 MAX_BUCKETS = 200
 MAX_DECISIONS = 50
 MAX_POINTS = 360
+MAX_SAMPLED_BUCKETS = 16
+SAMPLES_SHOWN = 8
 
 
 def build(tuner: Tuner) -> dict[str, Any]:
@@ -60,6 +63,29 @@ def trials(tuner: Tuner, key: StudyKey) -> dict[str, Any]:
     entry = promoted_entry(tuner, key)
     promoted = entry.evidence.trial if entry is not None else None
     return {"trials": [trial_row(trial, entry) for trial in found], "promoted": promoted}
+
+
+def samples(tuner: Tuner, scope: Scope) -> dict[str, Any]:
+    """The document of GET /v1/samples: traced lengths of a scope's heaviest buckets."""
+    now = tuner.clock()
+    with tuner.store.begin() as tx:
+        loads = traffic.loads(tx, now=now, half_life=tuner.settings.half_life_seconds)
+        mine = [load for load in loads if load.key[: len(scope)] == scope]
+        total = sum(load.weight for load in mine)
+        return {
+            "buckets": [
+                {
+                    "bucket": load.key.bucket,
+                    "time_share": load.weight / total,
+                    "samples": [
+                        msgspec.structs.asdict(sample.lengths)
+                        for sample in traffic.samples(tx, load.key)[:SAMPLES_SHOWN]
+                    ],
+                }
+                for load in mine[:MAX_SAMPLED_BUCKETS]
+                if load.weight > 0
+            ]
+        }
 
 
 def add_history_point(tuner: Tuner) -> None:

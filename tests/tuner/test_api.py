@@ -207,6 +207,20 @@ def test_trials_tell_what_was_tried_and_which_is_promoted(
     assert client.get("/v1/trials", params=KEYS).json() == {"error": "bucket: Field required"}
 
 
+def test_samples_are_the_lengths_of_the_heaviest_buckets_of_one_scope(
+    client: httpx.Client,
+) -> None:
+    light = [record(9, lengths=([1], [64]), attention_us=1.0)]
+    post(client, encode(message(0, [record(1), record(2), *light])))
+    found = client.get("/v1/samples", params=KEYS).json()["buckets"]
+    assert [row["bucket"] for row in found] == [str(BUCKET), "d1@64"]
+    assert sum(row["time_share"] for row in found) == pytest.approx(1.0)
+    assert found[0]["time_share"] > 0.99 and len(found[0]["samples"]) == 2
+    assert found[1]["samples"] == [{"q_lens": [1], "kv_lens": [64]}]
+    other = KEYS | {"build": "cpu-0000000000"}
+    assert client.get("/v1/samples", params=other).json() == {"buckets": []}
+
+
 def test_events_stream_the_overview_and_end_with_the_server(
     served: Served, client: httpx.Client
 ) -> None:
