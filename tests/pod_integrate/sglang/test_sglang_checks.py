@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -87,3 +88,9 @@ def test_unknown_attention_arguments_are_refused_and_unset_ones_are_not() -> Non
     checks.check_arguments(0, {"q_rope": None, "return_lse": False})
     with pytest.raises(UnsupportedFeatureError, match="rel_bias"):
         checks.check_arguments(3, {"rel_bias": torch.zeros(1)})
+
+
+def test_every_check_is_in_the_guide() -> None:
+    guide = (Path(__file__).parents[3] / "docs" / "sglang.md").read_text()
+    rules = (*checks._ENGINE, *checks._LAYER)
+    assert [rule.feature for rule in rules if rule.feature not in guide] == []
