@@ -1,0 +1,39 @@
+"""Runs the Serve application of the KubeRay manifest on a local Ray; prints what it answered."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+
+import httpx
+
+
+def main(data_dir: str, port: int) -> None:
+    import ray
+    from ray import serve
+
+    from tuner import ray_service
+    from tuner.ray_app import app_builder
+    from tuner.settings import load
+
+    # Loopback only, and several attempts on a busy machine.
+    ray_service._start_ray(load(workers=1))
+    try:
+        serve.start(http_options={"host": "127.0.0.1", "port": port})
+        serve.run(app_builder({"data_dir": data_dir, "workers": 1}), name="pod-tuner")
+        url = f"http://127.0.0.1:{port}"
+        overview = httpx.get(f"{url}/v1/overview", timeout=60).json()
+        refused = httpx.post(f"{url}/v1/traces", content=b"", timeout=60).status_code
+        core = ray.get_actor("core", namespace="pod-attention-tuner")
+        # The core outlives the replica that started it.
+        serve.delete("pod-tuner")
+        time.sleep(1)
+        alive = ray.get(core.overview.remote())["tuner"]["host_mode"]
+        print(json.dumps({"tuner": overview["tuner"], "refused": refused, "alive": alive}))
+    finally:
+        serve.shutdown()
+        ray.shutdown()
+
+
+main(sys.argv[1], int(sys.argv[2]))
