@@ -278,8 +278,8 @@ def test_the_page_and_its_files_are_served(client: httpx.Client) -> None:
 def test_openapi_lists_every_endpoint_and_docs_show_it_offline(client: httpx.Client) -> None:
     document = client.get("/openapi.json").json()
     expected = {
-        "/v1/traces", "/v1/table", "/v1/overview", "/v1/events", "/v1/trials", "/healthz",
-        "/metrics",
+        "/v1/traces", "/v1/table", "/v1/overview", "/v1/events", "/v1/trials", "/v1/samples",
+        "/healthz", "/metrics",
     }  # fmt: skip
     assert set(document["paths"]) == expected
     page = client.get("/docs").text
