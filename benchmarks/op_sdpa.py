@@ -1,6 +1,6 @@
 """The op against a loop of torch SDPA calls, on hybrid batches of the demo's kind.
 
-    python benchmarks/op_sdpa.py [--pairs 15] [--only SUBSTRING]
+    python benchmarks/op_sdpa.py [--pairs 15] [--threads N] [--only SUBSTRING]
 
 Both sides attend the same batch in fp32 with the same threads, in interleaved pairs. The loop
 calls scaled_dot_product_attention(enable_gqa=True) once per request, as a backend without a ragged
@@ -12,6 +12,7 @@ paged server has. Masks are made beforehand in both.
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 from typing import Any, NamedTuple
 
@@ -57,7 +58,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pairs", type=int, default=15)
     parser.add_argument("--only", default="", help="run the cases whose name contains this")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    os.environ["POD_ATTN_THREADS"] = str(options.threads)
     rows = []
     for heads in HEADS:
         for page_size in PAGE_SIZES:
@@ -69,7 +73,7 @@ def main() -> None:
     if options.only:
         print("results not saved: --only ran a part")
         return
-    _save(rows)
+    _save(rows, options.threads)
 
 
 def _name(heads: tuple[int, int, int], page_size: int, shape: Shape) -> str:
@@ -102,8 +106,8 @@ def _measure(
             return hybrid_attention(*case, out=out)
 
         error = float((ours()[0] - loop.gathered()).abs().max())  # type: ignore[index]
-        gathered = interleaved_pairs(loop.gathered, ours, pairs=pairs, warmup=2, budget_s=4.0)
-        contiguous = interleaved_pairs(loop.contiguous, ours, pairs=pairs, warmup=2, budget_s=4.0)
+        gathered = interleaved_pairs(loop.gathered, ours, pairs=pairs, warmup=1, budget_s=2.0)
+        contiguous = interleaved_pairs(loop.contiguous, ours, pairs=pairs, warmup=1, budget_s=2.0)
     return {
         "case": name,
         "ours_ms": _ms(contiguous.second),
@@ -186,7 +190,7 @@ def _line(row: dict[str, Any]) -> str:
     )
 
 
-def _save(rows: list[dict[str, Any]]) -> None:
+def _save(rows: list[dict[str, Any]], threads: int) -> None:
     ratios = {
         variant: [row[f"ratio_{variant}"] for row in rows] for variant in ("contiguous", "gather")
     }
@@ -197,9 +201,17 @@ def _save(rows: list[dict[str, Any]]) -> None:
         for name, values in ratios.items()
         for which, function in (("min", min), ("median", statistics.median), ("max", max))
     }
-    document = {"command": COMMAND, "headline_variant": variant, **summary, "rows": rows}
+    document = {
+        "command": COMMAND,
+        "threads": threads,
+        "headline_variant": variant,
+        **summary,
+        "rows": rows,
+    }
     path = _results.write("op_sdpa", document)
-    unit = f"x, SDPA loop ({variant}) time / ours, {len(rows)} hybrid batches, fp32"
+    unit = (
+        f"x, SDPA loop ({variant}) time / ours, {len(rows)} hybrid batches, fp32, {threads} threads"
+    )
     _results.record_headline("op.sdpa_loop_ratio_min", min(ratios[variant]), unit, COMMAND)
     median = round(statistics.median(ratios[variant]), 3)
     _results.record_headline("op.sdpa_loop_ratio_median", median, unit, COMMAND)

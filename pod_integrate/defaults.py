@@ -15,6 +15,9 @@ from pod_integrate.keys import DeviceKey, Geometry
 L2_BYTES = {"avx512": 1 << 20, "avx2": 512 << 10, "portable": 512 << 10}
 _SCORE_COLUMNS = 32
 _CTAS_PER_SM = (1, 2)
+# K and V of one decode item: it waits in L2, beside the prefill tile, until the core turns to it.
+_TICKET_BYTES = 256 << 10
+_ELEMENT_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 _MAX_DECODE_ROWS = 64
 
 
@@ -25,12 +28,13 @@ def default_config(device: DeviceKey, geometry: Geometry) -> PodConfig:
     """
     _require_cpu(device)
     wide = geometry.head_dim > 128
+    pair_bytes = 2 * geometry.head_dim * _ELEMENT_BYTES[geometry.kv_dtype]
     return PodConfig(
         prefill=TileConfig(q_rows=64 if wide else 128, kv_rows=32 if wide else 64, stages=2),
         decode=TileConfig(q_rows=16, kv_rows=32, stages=2),
         ctas_per_sm=2,
         max_prefill_waves=2,
-        decode_split_tokens=512,
+        decode_split_tokens=_TICKET_BYTES // pair_bytes // 16 * 16,
     )
 
 

@@ -82,7 +82,7 @@ options = st.fixed_dictionaries(
 
 
 @pytest.mark.parametrize("level", LEVELS)
-@hypothesis.settings(max_examples=60)
+@hypothesis.settings(max_examples=40)
 @hypothesis.given(
     lens=lengths(),
     geometry=geometries(),

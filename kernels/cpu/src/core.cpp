@@ -32,13 +32,10 @@ void decode(const Problem& p, const PodConfig& config, const Item& item, SplitGr
   });
 }
 
-#define POD_STRING_(x) #x
-#define POD_STRING(x) POD_STRING_(x)
-
 }  // namespace
 
 const Core& core() {
-  static constexpr Core table{POD_STRING(POD_ISA), kLanes, prefill, decode};
+  static constexpr Core table{prefill, decode};
   return table;
 }
 

@@ -18,8 +18,6 @@ constexpr double kMicrosPerThread = 10;
 
 // Threads of the prefill side of the `streams` strategy; each side gets one at least.
 int prefill_workers(const Plan& plan, int threads) {
-  if (plan.decode.empty()) return threads;
-  if (plan.prefill.empty()) return 0;
   const int wanted = static_cast<int>(plan.prefill_share() * threads + 0.5);
   return std::clamp(wanted, 1, threads - 1);
 }

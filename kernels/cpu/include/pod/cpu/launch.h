@@ -116,8 +116,6 @@ struct Hooks {
 };
 
 struct Core {
-  const char* name;
-  int lanes;
   void (*prefill)(const Problem&, const PodConfig&, const Item&, SplitGroup*, Scratch&, Hooks&);
   void (*decode)(const Problem&, const PodConfig&, const Item&, SplitGroup*, Scratch&);
 };
