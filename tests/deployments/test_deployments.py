@@ -177,6 +177,8 @@ def test_services_are_bounded_probed_and_unprivileged() -> None:
             assert set(container["resources"]["limits"]) == {"cpu", "memory"}
 
 
+# Importing Ray Serve under a newer pydantic.
+@pytest.mark.filterwarnings("ignore:Using extra keyword arguments on `Field`")
 def test_serve_application_takes_exactly_one_dict() -> None:
     import importlib
     import inspect

@@ -13,6 +13,8 @@ import pytest
 
 from pod_integrate.errors import SettingsError
 
+# Importing Ray Serve under a newer pydantic.
+pytestmark = pytest.mark.filterwarnings("ignore:Using extra keyword arguments on `Field`")
 SCRIPT = Path(__file__).parent / "serve_app.py"
 
 
