@@ -52,7 +52,7 @@ class Bench(abc.ABC):
     @abc.abstractmethod
     def pairs(
         self, baseline: PodConfig, candidate: PodConfig, geometry: Geometry, lengths: Lengths,
-        *, count: int, seconds: float, layers: int, seed: int,
+        *, count: int, seconds: float, layers: int,
     ) -> list[Pair]:  # fmt: skip
         """Up to `count` interleaved pairs in about `seconds`, at least one."""
 
@@ -81,7 +81,7 @@ class OpBench(Bench):
 
     def pairs(
         self, baseline: PodConfig, candidate: PodConfig, geometry: Geometry, lengths: Lengths,
-        *, count: int, seconds: float, layers: int, seed: int,
+        *, count: int, seconds: float, layers: int,
     ) -> list[Pair]:  # fmt: skip
         cases = itertools.cycle(_layers(geometry, lengths, layers))
         once = min(_seconds(lambda: _run(next(cases), baseline, geometry)) for _ in range(3))

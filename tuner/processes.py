@@ -125,6 +125,7 @@ class _PipeSource:
 def _child(pipe: Connection, name: str, nice: int) -> None:
     import torch
 
+    from pod_integrate import native
     from tuner.bench import OpBench
     from tuner.worker import describe, run_loop
 
@@ -133,5 +134,7 @@ def _child(pipe: Connection, name: str, nice: int) -> None:
     os.nice(nice)
     # The op brings its own threads; the reference's small products only get slower with two.
     torch.set_num_threads(1)
+    # Built or loaded before the first lease: a build may take longer than a lease lasts.
+    native.load("cpu")
     source = _PipeSource(pipe)
     run_loop(source, describe(name), OpBench(), stop=lambda: source.closed)

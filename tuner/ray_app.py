@@ -14,7 +14,8 @@ import ray
 from ray import serve
 
 from pod_integrate.errors import SettingsError
-from tuner.ray_service import CORE, NAMESPACE, Core, Measurer, build_http
+from tuner.ray_actors import CORE, NAMESPACE, Core, Measurer
+from tuner.ray_service import build_http
 from tuner.settings import TunerSettings, load
 
 logger = logging.getLogger(__name__)

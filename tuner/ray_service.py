@@ -3,13 +3,14 @@
 The core actor owns the database; Ray restarts it after a crash and it goes on from there. The
 HTTP replica and the workers hold nothing.
 
-Ray listens on all interfaces unless RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0 is set before it starts
-(its name is odd; what it does is bind everything to loopback, tested in tests/tuner). Serve's
+Ray listens on all interfaces unless RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0 is set before it is
+imported (see service.prepare_ray); what it does is bind everything to loopback. Serve's
 internal gRPC port of a replica is the one listener that stays on [::].
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import socket
@@ -17,141 +18,20 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+import psutil
 import ray
 from fastapi import FastAPI
 from ray import serve
-from ray.exceptions import RayError
 
 from pod_integrate.errors import SettingsError
-from pod_integrate.trace import TraceMessage
 from tuner.host import CoreUnavailableError
-from tuner.ingest import Ingested
-from tuner.model import Report, Scope, StudyKey, Task, WorkerInfo
-from tuner.settings import TunerSettings, is_loopback
+from tuner.ray_actors import CORE, NAMESPACE, Core, Measurer, RayCore
+from tuner.settings import TunerSettings
 
 logger = logging.getLogger(__name__)
 
-NAMESPACE = "pod-attention-tuner"
-CORE = "core"
 APP = "pod-attention-tuner"
-
-
-class Core:
-    """The Tuner as an actor; see core.Tuner for the methods."""
-
-    def __init__(self, settings: TunerSettings) -> None:
-        from tuner.service import open_tuner
-
-        self._tuner = open_tuner(settings, "ray")
-
-    def ingest(self, message: TraceMessage) -> Ingested:
-        """Tuner.ingest; a retry after a restart is recognised as a duplicate."""
-        return self._tuner.ingest(message)
-
-    def next_task(self, worker: WorkerInfo) -> Task | None:
-        """Tuner.next_task."""
-        return self._tuner.next_task(worker)
-
-    def report(self, report: Report) -> bool:
-        """Tuner.report."""
-        return self._tuner.report(report)
-
-    def table(self, scope: Scope) -> bytes | None:
-        """Tuner.table."""
-        return self._tuner.table(scope)
-
-    def overview(self) -> dict[str, Any]:
-        """Tuner.overview."""
-        return self._tuner.overview()
-
-    def trials(self, key: StudyKey) -> dict[str, Any]:
-        """Tuner.trials."""
-        return self._tuner.trials(key)
-
-    def housekeeping(self) -> None:
-        """Tuner.housekeeping."""
-        self._tuner.housekeeping()
-
-    def close(self) -> None:
-        """Tuner.close."""
-        self._tuner.close()
-
-
-class RayCore:
-    """AsyncCore over the core actor."""
-
-    def __init__(self) -> None:
-        self._actor: Any = None
-
-    async def ingest(self, message: TraceMessage) -> Ingested:
-        """Core.ingest."""
-        return Ingested(*await self._call("ingest", message))
-
-    async def table(self, scope: Scope) -> bytes | None:
-        """Core.table."""
-        body: bytes | None = await self._call("table", scope)
-        return body
-
-    async def overview(self) -> dict[str, Any]:
-        """Core.overview."""
-        return dict(await self._call("overview"))
-
-    async def trials(self, key: StudyKey) -> dict[str, Any]:
-        """Core.trials."""
-        return dict(await self._call("trials", key))
-
-    async def housekeeping(self) -> None:
-        """Core.housekeeping."""
-        await self._call("housekeeping")
-
-    async def _call(self, name: str, *args: Any) -> Any:
-        try:
-            if self._actor is None:
-                self._actor = ray.get_actor(CORE, namespace=NAMESPACE)
-            return await getattr(self._actor, name).remote(*args)
-        except (RayError, ValueError) as error:
-            self._actor = None
-            raise CoreUnavailableError(f"core actor: {type(error).__name__}: {error}") from error
-
-
-class ActorSource:
-    """TaskSource of a measuring actor."""
-
-    def __init__(self) -> None:
-        self._actor = ray.get_actor(CORE, namespace=NAMESPACE)
-
-    def next_task(self, worker: WorkerInfo) -> Task | None:
-        """Core.next_task."""
-        task: Task | None = self._call("next_task", worker)
-        return task
-
-    def report(self, report: Report) -> bool:
-        """Core.report."""
-        return bool(self._call("report", report))
-
-    def _call(self, name: str, argument: Any) -> Any:
-        try:
-            return ray.get(getattr(self._actor, name).remote(argument), timeout=60)
-        except RayError as error:
-            raise ConnectionError(f"{type(error).__name__}: {error}") from error
-
-
-class Measurer:
-    """A measuring actor: `run` never returns; Ray restarts actor and method when it dies."""
-
-    def __init__(self, name: str, nice: int) -> None:
-        import torch
-
-        os.nice(nice)
-        torch.set_num_threads(1)
-        self._name = name
-
-    def run(self) -> None:
-        """Measure until the actor is killed."""
-        from tuner.bench import OpBench
-        from tuner.worker import describe, run_loop
-
-        run_loop(ActorSource(), describe(self._name), OpBench(), stop=lambda: False)
+_INIT_ATTEMPTS = 3
 
 
 def build_http(token: str) -> FastAPI:
@@ -196,19 +76,45 @@ def run_on_ray(
 def _start_ray(settings: TunerSettings) -> None:
     if ray.is_initialized():
         raise SettingsError("Ray runs in this process already; start the tuner in its own process")
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    if is_loopback(settings.host):
-        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     # Ray writes its token file with the permissions that the umask leaves.
     old = os.umask(0o077)
     try:
-        ray.init(
-            address="local", namespace=NAMESPACE, include_dashboard=False,
-            num_cpus=max(4, settings.workers + 2), log_to_driver=False,
-            logging_level=logging.WARNING, object_store_memory=128 << 20,
-        )  # fmt: skip
+        _init_ray(settings)
     finally:
         os.umask(old)
+
+
+def _init_ray(settings: TunerSettings) -> None:
+    ours = psutil.Process()
+    before = {child.pid for child in ours.children(recursive=True)}
+    for attempt in range(1, _INIT_ATTEMPTS + 1):
+        try:
+            ray.init(
+                address="local", namespace=NAMESPACE, include_dashboard=False,
+                # One per worker: Ray starts as many processes ahead of time.
+                num_cpus=max(1, settings.workers), log_to_driver=False,
+                logging_level=logging.WARNING, object_store_memory=128 << 20,
+            )  # fmt: skip
+            return
+        except Exception as error:
+            # Ray raises a plain Exception when its node is not up within 30 seconds, which a busy
+            # machine does not manage; the limit cannot be set.
+            _end([child for child in ours.children(recursive=True) if child.pid not in before])
+            ray.shutdown()
+            if attempt == _INIT_ATTEMPTS:
+                raise CoreUnavailableError(
+                    f"Ray did not start in {attempt} attempts: {error}. Free some cores, or run "
+                    "the tuner without Ray"
+                ) from error
+            logger.warning("Ray did not start, attempt %d: %s", attempt, error)
+
+
+def _end(processes: list[psutil.Process]) -> None:
+    """Kill what a failed start left running: Ray forgets processes that came up late."""
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(processes, timeout=10)
 
 
 def _start_core(settings: TunerSettings) -> Any:

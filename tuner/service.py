@@ -19,7 +19,7 @@ from tuner.api import create_app
 from tuner.core import Tuner
 from tuner.host import TunerThread
 from tuner.processes import WorkerProcess
-from tuner.settings import TunerSettings
+from tuner.settings import TunerSettings, is_loopback
 from tuner.storage import Store
 
 logger = logging.getLogger(__name__)
@@ -48,12 +48,21 @@ def run_tuner(
     told = on_phase or (lambda _phase, _detail: None)
     ended = stop or threading.Event()
     if ray:
+        prepare_ray(settings)
+        # Ray reads its environment at import.
         from tuner.ray_service import run_on_ray
 
         run_on_ray(settings, on_phase=told, stop=ended)
     else:
         _run_plain(settings, told, ended)
     told("stopped", "")
+
+
+def prepare_ray(settings: TunerSettings) -> None:
+    """Set Ray's environment: no usage reports, and loopback only when HTTP is loopback only."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if is_loopback(settings.host):
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
 
 
 def open_tuner(settings: TunerSettings, host_mode: str = "plain") -> Tuner:

@@ -79,7 +79,7 @@ def _measure(task: Task, bench: Bench) -> list[Pair]:
                 break
             pairs += bench.pairs(
                 baseline, candidate, geometry, lengths,
-                count=count, seconds=seconds, layers=task.layers, seed=task.seed,
+                count=count, seconds=seconds, layers=task.layers,
             )  # fmt: skip
     return pairs
 

@@ -34,7 +34,7 @@ MSGPACK = {"Content-Type": "application/x-msgpack"}
 class Process:
     """A tuner in a process of its own; `url` is known once it is ready."""
 
-    def __init__(self, folder: Path, *flags: str, ready_seconds: float = 90) -> None:
+    def __init__(self, folder: Path, *flags: str, ready_seconds: float = 120) -> None:
         self.phases: dict[str, str] = {}
         self._ready = threading.Event()
         self.popen = subprocess.Popen(
@@ -201,7 +201,7 @@ def test_it_listens_on_loopback_only(start: Callable[..., Process]) -> None:
 def test_on_ray_a_killed_core_and_worker_come_back_and_nothing_acknowledged_is_lost(
     start: Callable[..., Process],
 ) -> None:
-    process = start("--ray", "--workers=1", "--poor", ready_seconds=240)
+    process = start("--ray", "--workers=1", "--poor", ready_seconds=400)
     assert process.overview()["tuner"]["host_mode"] == "ray"
     for sequence in range(3):
         assert process.post(real_message(sequence)).status_code == 202

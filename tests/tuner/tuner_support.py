@@ -97,7 +97,7 @@ class RecordedBench(Bench):
 
     def pairs(
         self, baseline: PodConfig, candidate: PodConfig, geometry: Geometry, lengths: Lengths,
-        *, count: int, seconds: float, layers: int, seed: int,
+        *, count: int, seconds: float, layers: int,
     ) -> list[Pair]:  # fmt: skip
         def timed(config: PodConfig) -> float:
             return self.us(config) * self._random.lognormvariate(0.0, self.noise)
