@@ -1,13 +1,61 @@
-"""Plain facts for `checks`, read off SGLang's objects; the only place that knows their names."""
+"""Plain facts for `checks`, read off SGLang's objects here and nowhere else."""
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import socket
 import uuid
 from typing import Any
 
-from pod_integrate.engines.sglang.checks import EngineFacts, LayerFacts
+import torch
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EngineFacts:
+    """What start-up decides on; fields are named after SGLang's own terms.
+
+    device                torch device type of the model
+    dtype, kv_cache_dtype of the model and of the KV pool
+    pool, pool_layout     class name and memory layout of the KV pool
+    speculative           algorithm name or None
+    dllm                  diffusion-LLM algorithm or None
+    prefill_graph         backend of prefill CUDA graphs, e.g. `disabled` or `full`
+    """
+
+    device: str
+    dtype: torch.dtype
+    kv_cache_dtype: torch.dtype
+    pool: str
+    pool_layout: str = "nhd"
+    mla: bool = False
+    encoder_decoder: bool = False
+    speculative: str | None = None
+    dllm: str | None = None
+    prefill_graph: str = "disabled"
+    unified_memory: bool = False
+    pdmux: bool = False
+    two_batch_overlap: bool = False
+    mis: bool = False
+    hisparse: bool = False
+    dcp_size: int = 1
+    cp_size: int = 1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LayerFacts:
+    """One RadixAttention layer; fields are named after its attributes."""
+
+    layer_id: int
+    attn_type: str = "decoder"
+    is_cross_attention: bool = False
+    qk_head_dim: int = 64
+    v_head_dim: int = 64
+    use_irope: bool = False
+    xai_temperature_len: int = -1
+    logit_cap: float = 0.0
+    logit_capping_method: str = "tanh"
+    pos_encoding_mode: str = "NONE"
 
 
 def device_type(runner: Any) -> str:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from pod_integrate.engines.sglang import checks
-from pod_integrate.engines.sglang.checks import EngineFacts, LayerFacts
+from pod_integrate.engines.sglang.facts import EngineFacts, LayerFacts
 from pod_integrate.errors import KernelUnavailableError, UnsupportedFeatureError
 
 ENGINE = EngineFacts(
