@@ -44,18 +44,18 @@ def main() -> None:
     if unknown:
         parser.error(f"unknown variants {unknown}; known are {sorted(VARIANTS)}")
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
-        rows = _run(names, options.requests, options.seed, Path(folder), stack)
-    _write(rows, options)
+        _run(names, options, Path(folder), stack)
 
 
 def _run(
-    names: list[str], count: int, seed: int, folder: Path, stack: contextlib.ExitStack
-) -> list[dict[str, Any]]:
+    names: list[str], options: argparse.Namespace, folder: Path, stack: contextlib.ExitStack
+) -> None:
+    seed = options.seed
     model = make_demo_model(folder / "model", layers=LAYERS)
     reference = stack.enter_context(sglang_server(model, REFERENCE, log=folder / "reference.log"))
-    requests = trace_shaped(count, seed=seed)
+    requests = trace_shaped(options.requests, seed=seed)
     expected: list[Answer] = []
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name in names:
         with TraceSink() as sink:
             env = {
@@ -71,7 +71,8 @@ def _run(
                 sink.wait(2.0)
             rows.append(_row(name, reference, requests, expected, answers, sink, seed))
             print(rows[-1], flush=True)
-    return rows
+            # After each variant: half an hour of servers should survive an interruption.
+            _write(rows, options)
 
 
 def _row(
