@@ -19,13 +19,14 @@ from pod_integrate.defaults import default_config
 from pod_integrate.device import device_key
 from pod_integrate.errors import PodAttentionError
 from pod_integrate.keys import Bucket, Geometry
-from pod_integrate.op import hybrid_attention
 from pod_integrate.table import ConfigTable
-from pod_integrate.testing.batches import make_batch
-from pod_integrate.testing.timing import interleaved_pairs
+from tuner.bench import OpBench
+from tuner.model import Lengths
 
 _STEPS_PER_BUCKET = 3
 _PAIRS_PER_STEP = 30
+# K/V caches that calls rotate through: a layer does not find its keys in the CPU's cache.
+_LAYERS = 8
 
 
 class BucketComparison(NamedTuple):
@@ -56,9 +57,7 @@ class Comparison(NamedTuple):
         return self.covered / sum(row.time_share / row.speedup for row in self.buckets)
 
 
-def compare_with_default(
-    tuner_url: str, scope: dict[str, Any], *, seconds: float, seed: int
-) -> Comparison:
+def compare_with_default(tuner_url: str, scope: dict[str, Any], *, seconds: float) -> Comparison:
     """Replay traced steps of one scope on this machine, order swapped every pair.
 
     scope    geometry, device and build as printed by `GET /v1/overview`
@@ -90,7 +89,7 @@ def compare_with_default(
         times = (1.0, 1.0)
         if hit.config is not None and hit.config != default and chosen:
             budget = seconds * item["time_share"] / len(chosen)
-            times = _measure(chosen, geometry, (default, hit.config), budget, seed + len(rows))
+            times = _measure(chosen, geometry, (default, hit.config), budget)
             steps += len(chosen)
         rows.append(BucketComparison(item["bucket"], item["time_share"], hit.source, *times))
     return Comparison(rows, steps, sum(row.time_share for row in rows))
@@ -101,33 +100,25 @@ def _measure(
     geometry: Geometry,
     configs: tuple[PodConfig, PodConfig],
     budget: float,
-    seed: int,
 ) -> tuple[float, float]:
     """Median microseconds of one attention call under each config, over all samples' pairs."""
-    first: list[float] = []
-    second: list[float] = []
-    for number, sample in enumerate(samples):
-        case = make_batch(
-            sample["q_lens"], sample["kv_lens"], geometry=geometry, seed=seed * 97 + number
+    bench = OpBench()
+    pairs = [
+        pair
+        for sample in samples
+        for pair in bench.pairs(
+            *configs,
+            geometry,
+            Lengths(**sample),
+            count=_PAIRS_PER_STEP,
+            seconds=budget,
+            layers=_LAYERS,
         )
-
-        def call(config: PodConfig, case: Any = case) -> None:
-            hybrid_attention(
-                *case,
-                config=config,
-                window_left=geometry.window_left,
-                logit_cap=geometry.logit_cap,
-            )
-
-        pairs = interleaved_pairs(
-            lambda: call(configs[0]),
-            lambda: call(configs[1]),
-            pairs=_PAIRS_PER_STEP,
-            budget_s=budget,
-        )
-        first += pairs.first
-        second += pairs.second
-    return 1e6 * statistics.median(first), 1e6 * statistics.median(second)
+    ]
+    return (
+        statistics.median(pair.baseline_us for pair in pairs),
+        statistics.median(pair.candidate_us for pair in pairs),
+    )
 
 
 def _get(url: str, path: str, query: dict[str, str]) -> httpx.Response:

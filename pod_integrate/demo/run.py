@@ -194,10 +194,7 @@ class Demo:
             return None
         with self.phases.phase("fresh replay of traced steps, tuned against default"):
             return compare_with_default(
-                self.tuner_url,
-                overview["tables"][0],
-                seconds=_COMPARE_SECONDS,
-                seed=self.options.seed,
+                self.tuner_url, overview["tables"][0], seconds=_COMPARE_SECONDS
             )
 
     def _rows(self, result: DemoResult) -> list[tuple[str, str]]:

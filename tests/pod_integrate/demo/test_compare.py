@@ -17,7 +17,8 @@ from pod_integrate.device import device_key
 from pod_integrate.errors import PodAttentionError
 from pod_integrate.keys import Bucket, Geometry
 from pod_integrate.table import ConfigTable, Evidence, TableEntry
-from pod_integrate.testing.timing import Pairs
+from tuner.bench import OpBench
+from tuner.model import Pair
 
 GEOMETRY = Geometry(
     num_q_heads=4, num_kv_heads=2, head_dim=32, dtype="fp32", kv_dtype="fp32", page_size=1
@@ -96,16 +97,13 @@ def test_speedup_weighs_buckets_by_time_and_unlisted_ones_count_as_one(
     tuner: str, scope: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ran: list[str] = []
-    monkeypatch.setattr(
-        compare, "hybrid_attention", lambda *_, config, **__: ran.append(config.strategy)
-    )
 
-    def timed(first: Any, second: Any, **_: Any) -> Pairs:
-        first(), second()
-        return Pairs([4e-3] * 5, [2e-3] * 5)
+    def pairs(_bench: Any, baseline: Any, candidate: Any, *_: Any, **__: Any) -> list[Pair]:
+        ran.extend([baseline.strategy, candidate.strategy])
+        return [Pair(4000.0, 2000.0)] * 5
 
-    monkeypatch.setattr(compare, "interleaved_pairs", timed)
-    result = compare.compare_with_default(tuner, scope, seconds=1.0, seed=0)
+    monkeypatch.setattr(OpBench, "pairs", pairs)
+    result = compare.compare_with_default(tuner, scope, seconds=1.0)
     assert ran == ["fused", "serial"]
     assert [row.speedup for row in result.buckets] == [2.0, 1.0]
     assert result.covered == pytest.approx(0.9) and result.steps == 1
@@ -113,17 +111,15 @@ def test_speedup_weighs_buckets_by_time_and_unlisted_ones_count_as_one(
 
 
 def test_real_op_runs_under_both_configs(tuner: str, scope: dict[str, str]) -> None:
-    result = compare.compare_with_default(tuner, scope, seconds=0.2, seed=0)
+    result = compare.compare_with_default(tuner, scope, seconds=0.2)
     assert result.buckets[0].default_us > 0 and result.buckets[0].tuned_us > 0
 
 
 def test_table_of_another_machine_is_refused(tuner: str, scope: dict[str, str]) -> None:
     with pytest.raises(PodAttentionError, match="compare on that machine"):
-        compare.compare_with_default(
-            tuner, scope | {"build": "cpu-0000000000"}, seconds=1.0, seed=0
-        )
+        compare.compare_with_default(tuner, scope | {"build": "cpu-0000000000"}, seconds=1.0)
 
 
 def test_silent_tuner_is_named(scope: dict[str, str]) -> None:
     with pytest.raises(PodAttentionError, match="did not answer /v1/table"):
-        compare.compare_with_default("http://127.0.0.1:9", scope, seconds=1.0, seed=0)
+        compare.compare_with_default("http://127.0.0.1:9", scope, seconds=1.0)
