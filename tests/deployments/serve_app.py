@@ -1,10 +1,14 @@
-"""Runs the Serve application of the KubeRay manifest on a local Ray; prints what it answered."""
+"""Runs the Serve application of the KubeRay manifest on a local Ray; writes what it answered.
+
+To a file: Ray prints to both streams when it likes.
+"""
 
 from __future__ import annotations
 
 import json
 import sys
 import time
+from pathlib import Path
 
 import httpx
 
@@ -30,7 +34,8 @@ def main(data_dir: str, port: int) -> None:
         serve.delete("pod-tuner")
         time.sleep(1)
         alive = ray.get(core.overview.remote())["tuner"]["host_mode"]
-        print(json.dumps({"tuner": overview["tuner"], "refused": refused, "alive": alive}))
+        said = {"tuner": overview["tuner"], "refused": refused, "alive": alive}
+        Path(data_dir, "said.json").write_text(json.dumps(said))
     finally:
         serve.shutdown()
         ray.shutdown()

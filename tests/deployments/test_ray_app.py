@@ -33,7 +33,7 @@ def test_serve_application_answers_asks_for_the_token_and_keeps_its_core(tmp_pat
         capture_output=True, text=True, timeout=420,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-4000:]
-    said = json.loads(done.stdout.splitlines()[-1])
+    said = json.loads((tmp_path / "said.json").read_text())
     assert said["tuner"]["host_mode"] == said["alive"] == "ray"
     assert said["refused"] == 401
 
