@@ -1,6 +1,6 @@
 """Default PodConfig of a device and geometry, and what a device cannot do.
 
-The constants were measured with benchmarks/op_sdpa.py; the tuner improves on them per bucket.
+The constants keep tiles and decode items inside a core's L2; the tuner improves on them per bucket.
 """
 
 from __future__ import annotations
