@@ -8,7 +8,6 @@ returned is committed, and a new instance goes on from the database.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import logging
 import time
 from collections.abc import Callable, Iterator
@@ -26,7 +25,7 @@ from tuner.archive import TraceArchive
 from tuner.assemble import make_entry, make_task
 from tuner.campaign import Campaign
 from tuner.ingest import BucketLoad, Ingested, Sample
-from tuner.leases import MAX_LOST, Lease, Leases
+from tuner.leases import MAX_LOST, Lease, Leases, WorkerState
 from tuner.model import Report, Scope, StudyKey, Task, WorkerInfo
 from tuner.publish import Publisher
 from tuner.records import load_trials
@@ -42,16 +41,6 @@ MIN_TIME_SHARE = 0.002
 _REPLAY_SECONDS, _REPLAY_SAMPLES = 30.0, 6
 _NEIGHBOURS = 2
 _WORKER_SILENCE_SECONDS = 600.0
-
-
-@dataclasses.dataclass
-class WorkerState:
-    """What is known of a worker: when it was last heard of and what it holds."""
-
-    info: WorkerInfo
-    seen: float
-    task: str | None = None
-    since: float = 0.0
 
 
 class Tuner:

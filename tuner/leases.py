@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from typing import NamedTuple
 
-from tuner.model import StudyKey, Task
+from tuner.model import StudyKey, Task, WorkerInfo
 from tuner.plan import Work
 
 logger = logging.getLogger(__name__)
 
 # A task that this many workers took to their grave is the candidate's fault.
 MAX_LOST = 3
+
+
+@dataclasses.dataclass
+class WorkerState:
+    """What is known of a worker: when it was last heard of and what it holds."""
+
+    info: WorkerInfo
+    seen: float
+    task: str | None = None
+    since: float = 0.0
 
 
 class Lease(NamedTuple):

@@ -223,7 +223,7 @@ def test_on_ray_a_killed_core_and_worker_come_back_and_nothing_acknowledged_is_l
         (each.name(), c.laddr.ip)
         for each in process.children()
         for c in each.net_connections("inet")
-        if c.status == "LISTEN" and not c.laddr.ip.startswith("127.")
+        if c.status == "LISTEN" and not c.laddr.ip.startswith(("127.", "::ffff:127."))
     }
     # Serve's replicas bind one internal gRPC port to [::]; nothing else may leave loopback.
     assert {ip for _, ip in open_to_others} <= {"::"} and len(open_to_others) <= 2
