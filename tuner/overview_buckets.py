@@ -31,15 +31,17 @@ def promoted_entry(tuner: Tuner, key: StudyKey) -> TableEntry | None:
 def bucket_row(
     tuner: Tuner, tx: sa.Connection, load: BucketLoad, total: float, now: float
 ) -> dict[str, Any]:
-    """One element of `buckets`. `best_*` are the promoted config's, else the best trial's so far;
-    a speed-up without a lower bound comes from screening and decides nothing."""
+    """One element of `buckets`. `best_*` are the promoted config's, else the best trial's so far,
+    else (the search ended with the default) null; a speed-up without a lower bound comes from
+    screening and decides nothing."""
     campaign = tuner.campaigns.get(load.key)
     entry = promoted_entry(tuner, load.key)
     known = list(campaign.trials.values()) if campaign is not None else load_trials(tx, load.key)
     timed = [us for us, _ in traffic.attention_times(tx, load.key)]
     share = load.weight / total if total > 0 else None
     default = known[0] if known else None
-    best, pairs = _best(known, entry)
+    status = _status(tuner, load.key, campaign, entry)
+    best, pairs = (None, []) if status == "default is best" else _best(known, entry)
     speedup = entry.evidence.median_speedup if entry else _median_speedup(pairs)
     return {
         **load.key._asdict(),
@@ -47,7 +49,7 @@ def bucket_row(
         "steps": round(load.steps),
         "time_share": share,
         "attention_us_median": statistics.median(timed) if timed else None,
-        "status": _status(tuner, load.key, campaign, entry),
+        "status": status,
         "default_us": _median(pair.baseline_us for pair in pairs or screening(default)),
         "best_us": _median(pair.candidate_us for pair in pairs),
         "speedup": speedup,

@@ -87,7 +87,9 @@ def test_when_nothing_is_better_the_default_is_best_and_nothing_is_published(
     tuner.ingest(message())
     drive(tuner, RecordedBench(nothing_matters))
     assert tuner.table(SCOPE) is None
-    assert bucket(tuner)["status"] == "default is best"
+    row = bucket(tuner)
+    assert row["status"] == "default is best" and row["default_us"] > 0
+    assert row["best_config"] is None and row["speedup"] is None
     assert kinds(tuner)[-1] == "keep" and "promote" not in kinds(tuner)
     assert tuner.next_task(WORKER) is None
 
