@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
-import os
 import signal
 import threading
 from multiprocessing.connection import Connection
@@ -17,6 +16,7 @@ import sqlalchemy as sa
 
 from tuner.host import TunerThread
 from tuner.model import Report, Task, WorkerInfo
+from tuner.polite import be_polite
 
 logger = logging.getLogger(__name__)
 
@@ -131,7 +131,7 @@ def _child(pipe: Connection, name: str, nice: int) -> None:
 
     # Ctrl-C reaches the whole foreground group; the parent decides when a worker ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.nice(nice)
+    be_polite(nice)
     # The op brings its own threads; the reference's small products only get slower with two.
     torch.set_num_threads(1)
     # Built or loaded before the first lease: a build may take longer than a lease lasts.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import ray
@@ -12,6 +11,7 @@ from pod_integrate.trace import TraceMessage
 from tuner.host import CoreUnavailableError
 from tuner.ingest import Ingested
 from tuner.model import Report, Scope, StudyKey, Task, WorkerInfo
+from tuner.polite import be_polite
 from tuner.settings import TunerSettings
 
 NAMESPACE = "pod-attention-tuner"
@@ -132,7 +132,7 @@ class Measurer:
     def __init__(self, name: str, nice: int) -> None:
         import torch
 
-        os.nice(nice)
+        be_polite(nice)
         torch.set_num_threads(1)
         self._name = name
 

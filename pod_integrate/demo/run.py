@@ -126,6 +126,8 @@ class Demo:
         command += ["--attention-backend", "pod", "--enable-mixed-chunk"]
         command += ["--chunked-prefill-size", str(self.options.chunk)]
         command += ["--device", "cpu", "--dtype", "float32", "--skip-server-warmup"]
+        # An idle scheduler would spin on a core that the tuner's worker can use.
+        command += ["--sleep-on-idle"]
         # A share of memory is racy while two processes load; the token count is what is used.
         command += ["--mem-fraction-static", "0.5", "--max-total-tokens", str(_MAX_TOTAL_TOKENS)]
         return command

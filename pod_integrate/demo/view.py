@@ -28,7 +28,8 @@ class Phases:
 
     def note(self, text: str) -> None:
         """One line with the time since start."""
-        self.console.print(f"[dim]{time.monotonic() - self.started:7.1f} s[/]  {text}")
+        elapsed = time.monotonic() - self.started
+        self.console.print(f"[dim]{elapsed:7.1f} s[/]  {text}", soft_wrap=True)
 
     def done(self, name: str, seconds: float, text: str = "") -> None:
         """One finished phase that took `seconds`."""
@@ -75,7 +76,8 @@ class LiveView:
                 f"steps {number(totals.get('steps_seen'))}, "
                 f"hybrid {share(totals.get('hybrid_share'))}, "
                 f"trials {number(totals.get('trials'))}, "
-                f"promotions {number(totals.get('promotions'))}"
+                f"promotions {number(totals.get('promotions'))}",
+                soft_wrap=True,
             )
 
 
