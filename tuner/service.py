@@ -59,8 +59,15 @@ def run_tuner(
 
 
 def prepare_ray(settings: TunerSettings) -> None:
-    """Set Ray's environment: no usage reports, and loopback only when HTTP is loopback only."""
+    """Set Ray's environment, what the operator set first.
+
+    No usage reports; loopback only when HTTP is loopback only. Ray would make all its workers nice
+    15, HTTP and core included, and gives Serve's proxy 5 s to come up: beside a server that is
+    starting it then never does. Only measuring is to go last (POD_TUNER_NICE).
+    """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_worker_niceness", "0")
+    os.environ.setdefault("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "60")
     if is_loopback(settings.host):
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
 

@@ -57,7 +57,7 @@ class TunerSettings(BaseSettings):
     port: Annotated[int, pydantic.Field(ge=0, le=65535)] = 8421
     token: pydantic.SecretStr = pydantic.SecretStr("")
     workers: Annotated[int, pydantic.Field(ge=0, le=64)] = 1
-    nice: Annotated[int, pydantic.Field(ge=0, le=19)] = 5
+    nice: Annotated[int, pydantic.Field(ge=0, le=19)] = 10
     seed: Annotated[int, pydantic.Field(ge=0, lt=1 << 31)] = 0
     trials: _Count = 24
     revisit_trials: _Count = 8
