@@ -15,7 +15,8 @@ import _results
 from rich.console import Console
 
 from pod_integrate.demo.options import DemoOptions
-from pod_integrate.demo.run import Demo, DemoResult
+from pod_integrate.demo.run import Demo
+from pod_integrate.demo.summary import DemoResult
 
 COMMAND = "pod-attn bench demo"
 

@@ -31,6 +31,9 @@ from scipy import special
 from tuner.model import Pair
 
 _LOG_HALF = math.log(0.5)
+# A duel whose median is below half of the wanted gain by then is not worth the other pairs. This
+# only ever ends a search early: it cannot promote, so the error guarantee stands.
+FUTILE_PAIRS = 24
 
 
 class Verdict(NamedTuple):
@@ -99,6 +102,9 @@ def judge(
         return say("better", f"{wins} of {len(speedups)} pairs faster, evidence e^{log_e:.1f}")
     if upper is not None and upper < floor:
         return say("not better", f"median speed-up below {floor:.3f} (upper bound {upper:.3f})")
+    if not harm and len(speedups) >= FUTILE_PAIRS and median < (1 + min_speedup) / 2:
+        futile = f"median speed-up {median:.3f} after {len(speedups)} pairs is not worth more"
+        return say("not better", futile)
     if len(speedups) >= max_pairs:
         undecided = f"undecided after {len(speedups)} pairs at median speed-up {median:.3f}"
         return say("better" if harm else "not better", undecided)

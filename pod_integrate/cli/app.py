@@ -51,6 +51,10 @@ def demo(
     seconds: Annotated[
         float, typer.Option(min=1, help="Length of the load, seconds.")
     ] = _DEFAULT.seconds,
+    settle: Annotated[
+        float,
+        typer.Option(min=3, help="Seconds the tuner then goes on with the traced traffic."),
+    ] = _DEFAULT.settle,
     scale: Annotated[
         float, typer.Option(min=0.001, help="Factor on prompt and answer lengths.")
     ] = _DEFAULT.scale,
@@ -84,6 +88,7 @@ def demo(
         trace=trace,
         rate=rate,
         seconds=seconds,
+        settle=settle,
         scale=scale,
         concurrency=concurrency,
         chunk=chunk,

@@ -14,6 +14,7 @@ class DemoOptions:
     trace        request trace file; None draws from the built-in distribution
     rate         requests per second on average
     seconds      length of the load
+    settle       seconds that the tuner then goes on with the traced traffic, server idle
     scale        factor on prompt and answer lengths
     concurrency  requests in flight at most
     chunk        SGLang's --chunked-prefill-size, tokens
@@ -24,11 +25,12 @@ class DemoOptions:
 
     model: str | None = None
     trace: Path | None = None
-    rate: float = 0.7
-    seconds: float = 150.0
+    rate: float = 0.6
+    seconds: float = 120.0
+    settle: float = 45.0
     scale: float = 0.5
     concurrency: int = 16
-    chunk: int = 128
+    chunk: int = 64
     server_port: int = 30000
     tuner_port: int = 8421
     state: Path = Path(".pod-attn")

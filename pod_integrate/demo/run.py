@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import signal
 import sys
 import time
@@ -18,24 +17,14 @@ from pod_integrate.demo.load import LoadStats, run_load
 from pod_integrate.demo.model import make_demo_model
 from pod_integrate.demo.options import DemoOptions
 from pod_integrate.demo.processes import Child, free_port
-from pod_integrate.demo.view import LiveView, Phases, ms, number, print_summary, ratio, share
+from pod_integrate.demo.summary import DemoResult, summary_rows
+from pod_integrate.demo.view import LiveView, Phases, print_summary
 from pod_integrate.demo.workload import BUILT_IN, Request, Shape, built_in, from_file
 from pod_integrate.errors import StartError
 
 _START_TIMEOUT = 600.0
 _MAX_TOTAL_TOKENS = 65_536
 _COMPARE_SECONDS = 20.0
-
-
-@dataclasses.dataclass
-class DemoResult:
-    """What the summary shows; None where nothing was measured."""
-
-    stats: LoadStats
-    overview: dict[str, Any]
-    comparison: Comparison | None
-    seconds_to_summary: float
-    phases: dict[str, float]
 
 
 class Demo:
@@ -67,7 +56,7 @@ class Demo:
         comparison = self._compare(overview)
         seconds = time.monotonic() - self.phases.started
         result = DemoResult(stats, overview, comparison, seconds, dict(self.phases.seconds))
-        print_summary(self.console, self._rows(result))
+        print_summary(self.console, summary_rows(result, f"{self.tuner_url}/"))
         return result
 
     def hold(self) -> None:
@@ -160,7 +149,7 @@ class Demo:
         return requests
 
     async def _load(self, requests: list[Request]) -> tuple[LoadStats, dict[str, Any]]:
-        stats, overview = LoadStats(), None
+        stats = LoadStats()
         begin = time.monotonic()
         task = asyncio.create_task(
             run_load(
@@ -174,21 +163,29 @@ class Demo:
             )
         )
         try:
-            async with httpx.AsyncClient(base_url=self.tuner_url, timeout=5.0) as client:
-                with LiveView(self.console, len(requests)) as view:
-                    while not task.done():
-                        overview = await _overview(client) or overview
-                        view.update(stats, overview)
-                        self._check_alive()
-                        await asyncio.wait({task}, timeout=1.0)
+            with LiveView(self.console, len(requests)) as view:
+                await self._watch(view, stats, task)
                 await task
-                # The last traces are posted a moment after the last token.
-                await asyncio.sleep(3.0)
-                overview = await _overview(client) or overview
+                self.phases.done("load", time.monotonic() - begin)
+                settle = asyncio.create_task(asyncio.sleep(self.options.settle))
+                self.phases.note(f"the tuner goes on for {self.options.settle:.0f} s")
+                overview = await self._watch(view, stats, settle)
         finally:
             task.cancel()
-        self.phases.done("load", time.monotonic() - begin)
-        return stats, overview or {}
+        return stats, overview
+
+    async def _watch(
+        self, view: LiveView, stats: LoadStats, until: asyncio.Task[Any]
+    ) -> dict[str, Any]:
+        """Show load and tuner until a task ends; returns the tuner's last overview."""
+        overview = None
+        async with httpx.AsyncClient(base_url=self.tuner_url, timeout=5.0) as client:
+            while not until.done():
+                overview = await _overview(client) or overview
+                view.update(stats, overview)
+                self._check_alive()
+                await asyncio.wait({until}, timeout=1.0)
+            return await _overview(client) or overview or {}
 
     def _compare(self, overview: dict[str, Any]) -> Comparison | None:
         if not overview.get("tables"):
@@ -198,35 +195,6 @@ class Demo:
             return compare_with_default(
                 self.tuner_url, overview["tables"][0], seconds=_COMPARE_SECONDS
             )
-
-    def _rows(self, result: DemoResult) -> list[tuple[str, str]]:
-        stats, totals = result.stats, result.overview.get("totals", {})
-        compared = result.comparison
-        tuned = "-"
-        if compared is not None:
-            tuned = (
-                f"{ratio(compared.speedup)} over {share(compared.covered)} of attention time "
-                f"({compared.steps} traced steps replayed)"
-            )
-        return [
-            ("requests", f"{stats.done} done, {stats.failed} failed"),
-            (
-                "hybrid steps",
-                f"{number(totals.get('hybrid_steps'))} of {number(totals.get('records'))} traced "
-                f"({share(totals.get('hybrid_share'))})",
-            ),
-            ("TTFT p50 / p99", _pair(stats, "ttft")),
-            ("TBT p50 / p99", _pair(stats, "tbt")),
-            ("trials measured", number(totals.get("trials"))),
-            ("configs promoted", number(totals.get("promotions"))),
-            ("attention, tuned vs default", tuned),
-            ("dashboard", f"{self.tuner_url}/"),
-            ("seconds to here", f"{result.seconds_to_summary:.0f}"),
-        ]
-
-
-def _pair(stats: LoadStats, name: str) -> str:
-    return f"{ms(stats.percentile(name, 50))} / {ms(stats.percentile(name, 99))}"
 
 
 async def _overview(client: httpx.AsyncClient) -> dict[str, Any] | None:

@@ -5,7 +5,8 @@ import io
 import pytest
 from rich.console import Console
 
-from pod_integrate.demo import view
+from pod_integrate.demo import summary, view
+from pod_integrate.demo.compare import BucketComparison, Comparison
 from pod_integrate.demo.load import LoadStats
 
 OVERVIEW = {
@@ -83,3 +84,17 @@ def test_phases_remember_their_seconds() -> None:
 )
 def test_unknown_is_a_dash_and_units_are_said(text: str, expected: str) -> None:
     assert text == expected
+
+
+def test_summary_rows_show_what_was_measured_and_dash_the_rest() -> None:
+    unknown = dict(summary.summary_rows(summary.DemoResult(LoadStats(), {}, None, 9.0, {}), "url"))
+    assert unknown["attention, tuned vs default"] == "-"
+    assert unknown["TTFT p50 / p99"] == "- / -" and unknown["trials measured"] == "-"
+    rows = [
+        BucketComparison("p64@512+d4@512", 0.5, "exact", 1200.0, 1000.0),
+        BucketComparison("d4@512", 0.5, "default", 1.0, 1.0),
+    ]
+    result = summary.DemoResult(_stats(), OVERVIEW, Comparison(rows, 3, 1.0), 250.4, {})
+    known = dict(summary.summary_rows(result, "url"))
+    assert known["attention, tuned vs default"].startswith("1.091x over 100.0 %")
+    assert known["requests"] == "2 done, 1 failed" and known["seconds to here"] == "250"
