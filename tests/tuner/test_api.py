@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,10 @@ class Served:
             target=self._server.run, kwargs={"sockets": [self._listener]}
         )
         self._thread.start()
+        # The socket is bound but refuses until uvicorn listens on it.
+        while not self._server.started:
+            assert self._thread.is_alive()
+            time.sleep(0.01)
 
     def stop(self) -> None:
         self.app.state.feed.stop()
