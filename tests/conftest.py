@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
-import sys
+import warnings
 
 import hypothesis
 
@@ -14,11 +13,9 @@ hypothesis.settings.load_profile("project")
 
 
 def pytest_unconfigure() -> None:
-    """Keep SWIG's modules alive past the interpreter's end.
+    """Let sentencepiece, which SGLang imports into the test process, end without a crash.
 
-    sentencepiece, which SGLang imports into the test process, dereferences its freed type when
-    its capsule goes at exit, and a crash there would turn a passed run into a failed one.
+    Its SWIG layer makes a type when the interpreter ends; where warnings are errors the
+    deprecation warning about that type makes it dereference NULL.
     """
-    for name, module in list(sys.modules.items()):
-        if name.startswith(("swig_runtime_data", "sentencepiece")):
-            ctypes.pythonapi.Py_IncRef(ctypes.py_object(module))
+    warnings.filterwarnings("ignore", message="builtin type swigvarlink")
