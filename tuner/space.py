@@ -22,6 +22,10 @@ from pod_integrate.keys import DeviceKey
 
 _SPLIT_LOW, _SPLIT_NEVER = 5, 14
 _RATIO = 4
+_GPU_STRATEGIES = ("fused", "serial", "streams")
+# Not streams: it waits for every core, so one that another process holds stalls the whole call,
+# and it gains nothing over fused on free cores.
+_CPU_STRATEGIES = ("fused", "serial")
 
 
 def distributions(device: DeviceKey) -> dict[str, BaseDistribution]:
@@ -36,7 +40,7 @@ def distributions(device: DeviceKey) -> dict[str, BaseDistribution]:
         "max_prefill_waves": IntDistribution(0, 4),
         "decode_split_tokens_log2": IntDistribution(_SPLIT_LOW, _SPLIT_NEVER),
         "virtual_decode_log2": IntDistribution(0, 3),
-        "strategy": CategoricalDistribution(("fused", "serial", "streams")),
+        "strategy": CategoricalDistribution(_GPU_STRATEGIES if is_gpu else _CPU_STRATEGIES),
         "prefill.stages": IntDistribution(1, 4 if is_gpu else 2),
         "decode.stages": IntDistribution(1, 4 if is_gpu else 2),
     }
@@ -82,7 +86,7 @@ def encode(config: PodConfig, device: DeviceKey) -> dict[str, Any]:
         values[f"{side}.warps_log2"] = _log2(tile.warps)
     known = distributions(device)
     for name, distribution in known.items():
-        if not distribution._contains(distribution.to_internal_repr(values[name])):
+        if not _inside(distribution, values[name]):
             raise ConfigError(
                 f"{name} = {values[name]} of {config.short()} is outside of {distribution}"
             )
@@ -101,6 +105,12 @@ def _tile(params: Mapping[str, Any], side: str, base: TileConfig) -> TileConfig:
         stages=value("stages"),
         warps=value("warps"),
     )
+
+
+def _inside(distribution: BaseDistribution, value: Any) -> bool:
+    if isinstance(distribution, CategoricalDistribution):
+        return value in distribution.choices
+    return distribution._contains(distribution.to_internal_repr(value))
 
 
 def _encode_ratio(config: PodConfig) -> int:

@@ -25,7 +25,7 @@ class DemoOptions:
 
     model: str | None = None
     trace: Path | None = None
-    rate: float = 0.6
+    rate: float = 0.45
     seconds: float = 120.0
     settle: float = 45.0
     scale: float = 0.5
