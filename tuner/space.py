@@ -110,7 +110,7 @@ def _tile(params: Mapping[str, Any], side: str, base: TileConfig) -> TileConfig:
 def _inside(distribution: BaseDistribution, value: Any) -> bool:
     if isinstance(distribution, CategoricalDistribution):
         return value in distribution.choices
-    return distribution._contains(distribution.to_internal_repr(value))
+    return bool(distribution._contains(distribution.to_internal_repr(value)))
 
 
 def _encode_ratio(config: PodConfig) -> int:
