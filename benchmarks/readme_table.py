@@ -19,7 +19,8 @@ BEGIN, END = "<!-- headline:begin -->", "<!-- headline:end -->"
 ROWS = {
     "sglang.requests_token_equal": "Requests whose greedy tokens equal SGLang's `torch_native`",
     "sglang.requests_compared": "... of requests compared, over all server variants",
-    "op.sdpa_loop_ratio_min": "Our op vs a loop of torch SDPA: the worst hybrid batch",
+    "op.sdpa_loop_ratio_min": "Our op against a loop of torch SDPA, worst hybrid batch",
+    "op.sdpa_loop_ratio_median": "... median hybrid batch",
     "demo.hybrid_step_share": "Hybrid steps in the demo",
     "demo.attention_speedup_tuned_vs_default": "Attention time in the demo, tuned vs default",
     "demo.seconds_to_summary": "Demo, from start to summary",
@@ -43,8 +44,9 @@ def _value(value: float | None, unit: str) -> str:
         return "-"
     if unit == "share":
         return f"{100 * value:.0f} %"
-    if unit in ("x", "ratio"):
-        return f"{value:.2f}x"
+    if unit.split(",")[0] == "x":
+        # What is divided by what stands behind the comma of the unit.
+        return f"{value:.2f}x{unit[1:]}"
     return f"{value:.0f} {unit}".strip()
 
 
