@@ -1,0 +1,109 @@
+// arguments.h: the plain data of one launch, and the layout of a plan in memory.
+//
+// Included by host code (planner, checks, launch) and by the kernels; no CUDA types.
+#pragma once
+
+#include <cstdint>
+
+namespace pod {
+
+// Plan: int32 words that the host writes and the kernels read. Counts and offsets are part of it,
+// so a captured graph replays with whatever plan lies in the buffer at that time.
+struct PlanHeader {
+  int prefill_items;
+  int decode_items;
+  int merge_blocks;
+  int ratio_prefill, ratio_decode;  // CTA ratio; sums to at most kMaxRatioSum, 0 for an empty side
+  int prefill_offset;               // of the first item or block, in words from the header
+  int decode_offset;
+  int merge_offset;
+  int partial_rows;  // rows of partial O and LSE that splits write
+  int words;         // length of the plan
+  int reserved[6];
+};
+constexpr int kHeaderWords = sizeof(PlanHeader) / 4;
+constexpr int kMaxRatioSum = 4096;
+
+// One (request, KV head, block of packed rows, KV range). Packed row r of a request is query token
+// r / group, head kv_head * group + r % group.
+struct alignas(16) Item {
+  int request;
+  int kv_head;
+  int row0, rows;  // packed rows row0 .. row0 + rows - 1
+  int q_begin;     // the request's first row in q
+  int offset;      // position of its first query token: kv_len - q_len
+  int kv0, kv1;    // keys kv0 .. kv1 - 1
+  int slot;        // first row in the partial buffers; -1: the item writes out and lse itself
+  int reserved[3];
+};
+constexpr int kItemWords = sizeof(Item) / 4;
+
+// Up to kMergeRows packed rows whose KV was split.
+struct alignas(16) MergeBlock {
+  int slot;      // of the first row in split 0
+  int splits;
+  int stride;    // rows between two splits of one row
+  int rows;
+  int q_begin;
+  int row0;
+  int kv_head;
+  int reserved;
+};
+constexpr int kMergeWords = sizeof(MergeBlock) / 4;
+constexpr int kMergeRows = 16;
+constexpr int kMergeWarps = 4;
+
+// Counters that a launch finds zeroed. Ops come first: an SM id can never alias them.
+struct Counters {
+  int next[2];  // next item of each Op, in CTAs
+  int reserved[2];
+  int ticket[1];  // [sm_slots]; an SM's tickets
+};
+
+// What a CTA did, for traces of a launch.
+struct CtaRecord {
+  int smid, op, first_item, items;
+  uint64_t begin_ns, end_ns;
+};
+
+struct LaunchArguments {
+  const void* q;  // [T, Hq, D]; strides in elements
+  int64_t q_token, q_head;
+  const void* k;  // [P, S, Hkv, D]
+  const void* v;
+  int64_t k_page, k_slot, k_head;
+  int64_t v_page, v_slot, v_head;
+  const int32_t* page_indices;
+  const int64_t* page_starts;  // [B]
+  const float* sinks;          // [Hq] or null
+  void* out;                   // [T, Hq, D]
+  int64_t out_token, out_head;
+  float* lse;  // [T, Hq] natural log
+  int64_t lse_token, lse_head;
+  const int32_t* plan;
+  int32_t* counters;  // Counters, cleared by the launch
+  float* partial_o;   // [partial rows, D]
+  float* partial_lse; // [partial rows] base 2
+  CtaRecord* records; // [ctas] or null
+  void* stream;
+  void* side_stream;  // of Strategy::kStreams
+  int group;
+  int page_size;
+  int window_left;    // -1: none
+  float score_scale;  // multiplies q.k, giving base-2 scores; with a cap: the tanh's argument
+  float cap_scale;    // cap * log2(e), or 0 without a cap
+  int sm_slots;
+  int prefill_ctas, decode_ctas, merge_ctas;  // grid sizes: at least what the plan needs
+  int strategy;
+  int device;
+};
+
+// Bytes of Counters with room for `sm_slots` SMs, a multiple of 16.
+constexpr int64_t counter_bytes(int sm_slots) { return (int64_t{4 + sm_slots} * 4 + 15) / 16 * 16; }
+
+// Registers and memory of the kernels of a variant, as the driver reports them.
+struct KernelInfo {
+  int registers, static_smem, dynamic_smem, local_bytes, ctas_per_sm;
+};
+
+}  // namespace pod

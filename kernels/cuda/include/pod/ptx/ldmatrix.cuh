@@ -1,0 +1,39 @@
+// ldmatrix.cuh: four 8x8 matrices of 16-bit elements from shared memory into MMA fragments.
+//
+// Lane 8 * i + j gives the 16-byte aligned address of row j of matrix i. Lane l receives in d[i]
+// the elements (l / 4, 2 * (l % 4)) and (l / 4, 2 * (l % 4) + 1) of matrix i, low half first;
+// `trans` swaps row and column.
+#pragma once
+
+#include "pod/ptx/platform.cuh"
+
+namespace pod::ptx {
+
+#ifdef __CUDACC__
+
+POD_DEVICE void ldmatrix_x4(uint32_t (&d)[4], uint32_t row_address) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+               : "=r"(d[0]), "=r"(d[1]), "=r"(d[2]), "=r"(d[3])
+               : "r"(row_address)
+               : "memory");
+}
+
+POD_DEVICE void ldmatrix_x4_trans(uint32_t (&d)[4], uint32_t row_address) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
+               : "=r"(d[0]), "=r"(d[1]), "=r"(d[2]), "=r"(d[3])
+               : "r"(row_address)
+               : "memory");
+}
+
+#else
+
+inline void ldmatrix_x4(uint32_t (&d)[4], uint32_t row_address) {
+  emulator::ldmatrix_x4(d, row_address, false);
+}
+inline void ldmatrix_x4_trans(uint32_t (&d)[4], uint32_t row_address) {
+  emulator::ldmatrix_x4(d, row_address, true);
+}
+
+#endif
+
+}  // namespace pod::ptx

@@ -1,0 +1,61 @@
+// math.cuh: approximate functions of the special-function unit, and rounding to 16 bits.
+#pragma once
+
+#include "pod/ptx/platform.cuh"
+
+namespace pod::ptx {
+
+#ifdef __CUDACC__
+
+// 2^x; 0 for -inf.
+POD_DEVICE float ex2(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
+// Base-2 logarithm; -inf for 0.
+POD_DEVICE float lg2(float x) {
+  float y;
+  asm("lg2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
+// 1 / x; inf for 0, 0 for inf.
+POD_DEVICE float rcp(float x) {
+  float y;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
+// Two floats rounded to nearest even, `lo` in the low half.
+template <typename T>
+POD_DEVICE uint32_t pack2(float lo, float hi);
+
+template <>
+POD_DEVICE uint32_t pack2<bf16>(float lo, float hi) {
+  uint32_t packed;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(packed) : "f"(hi), "f"(lo));
+  return packed;
+}
+
+template <>
+POD_DEVICE uint32_t pack2<fp16>(float lo, float hi) {
+  uint32_t packed;
+  asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(packed) : "f"(hi), "f"(lo));
+  return packed;
+}
+
+#else
+
+inline float ex2(float x) { return emulator::ex2(x); }
+inline float lg2(float x) { return emulator::lg2(x); }
+inline float rcp(float x) { return emulator::rcp(x); }
+template <typename T>
+inline uint32_t pack2(float lo, float hi) {
+  return emulator::pack2<T>(lo, hi);
+}
+
+#endif
+
+}  // namespace pod::ptx
