@@ -40,9 +40,9 @@ constexpr int kItemWords = sizeof(Item) / 4;
 
 // Up to kMergeRows packed rows whose KV was split.
 struct alignas(16) MergeBlock {
-  int slot;      // of the first row in split 0
+  int slot;  // of the first row in split 0
   int splits;
-  int stride;    // rows between two splits of one row
+  int stride;  // rows between two splits of one row
   int rows;
   int q_begin;
   int row0;
@@ -81,10 +81,10 @@ struct LaunchArguments {
   float* lse;  // [T, Hq] natural log
   int64_t lse_token, lse_head;
   const int32_t* plan;
-  int32_t* counters;  // Counters, cleared by the launch
-  float* partial_o;   // [partial rows, D]
-  float* partial_lse; // [partial rows] base 2
-  CtaRecord* records; // [ctas] or null
+  int32_t* counters;   // Counters, cleared by the launch
+  float* partial_o;    // [partial rows, D]
+  float* partial_lse;  // [partial rows] base 2
+  CtaRecord* records;  // [ctas] or null
   void* stream;
   void* side_stream;  // of Strategy::kStreams
   int group;
@@ -100,6 +100,12 @@ struct LaunchArguments {
 
 // Bytes of Counters with room for `sm_slots` SMs, a multiple of 16.
 constexpr int64_t counter_bytes(int sm_slots) { return (int64_t{4 + sm_slots} * 4 + 15) / 16 * 16; }
+
+// Workspace of one call: Counters | partial_lse [rows] | partial_o [rows, D].
+constexpr int64_t padded_rows(int64_t rows) { return (rows + 3) / 4 * 4; }
+constexpr int64_t workspace_bytes(int sm_slots, int64_t rows, int64_t head_dim) {
+  return counter_bytes(sm_slots) + padded_rows(rows) * 4 * (1 + head_dim);
+}
 
 // Registers and memory of the kernels of a variant, as the driver reports them.
 struct KernelInfo {

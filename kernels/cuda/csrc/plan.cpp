@@ -1,0 +1,154 @@
+// plan.cpp: items, KV splits and the CTA ratio.
+
+#include "plan.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+namespace pod {
+namespace {
+
+int ceil_div(int a, int b) { return (a + b - 1) / b; }
+
+struct Request {
+  int index, q_begin, q_len, kv_len;
+};
+
+// Packed rows row0 .. row0 + rows - 1 of every KV head of a request, and the keys they see.
+struct Block {
+  Request request;
+  int row0, rows;
+  int kv0, kv1;
+};
+
+Block block_of(const PlanProblem& p, const Request& r, int row0, int q_rows) {
+  const int rows = std::min(q_rows, r.q_len * p.group - row0);
+  const int offset = r.kv_len - r.q_len;
+  const int first = offset + row0 / p.group;
+  const int begin = p.window_left >= 0 ? std::max(0, first - p.window_left) : 0;
+  return {r, row0, rows, begin, offset + (row0 + rows - 1) / p.group + 1};
+}
+
+// Appends the block's items: `splits` ranges of KV, equal up to a multiple of `unit` keys.
+void add_items(const PlanProblem& p, const Block& b, int unit, int splits, Plan& plan,
+               std::vector<Item>& items) {
+  const int units = ceil_div(b.kv1 - b.kv0, unit);
+  splits = std::max(1, std::min(splits, units));
+  for (int head = 0; head < p.num_kv_heads; ++head) {
+    Item item{};
+    item.request = b.request.index;
+    item.kv_head = head;
+    item.row0 = b.row0;
+    item.rows = b.rows;
+    item.q_begin = b.request.q_begin;
+    item.offset = b.request.kv_len - b.request.q_len;
+    const int slot = plan.header.partial_rows;
+    for (int s = 0; s < splits; ++s) {
+      item.kv0 = b.kv0 + static_cast<int>(int64_t{units} * s / splits) * unit;
+      item.kv1 = std::min<int>(b.kv1, b.kv0 + int64_t{units} * (s + 1) / splits * unit);
+      item.slot = splits == 1 ? -1 : slot + s * b.rows;
+      items.push_back(item);
+    }
+    if (splits == 1) continue;
+    plan.header.partial_rows += splits * b.rows;
+    for (int row = 0; row < b.rows; row += kMergeRows) {
+      plan.merge.push_back({slot + row, splits, b.rows, std::min(kMergeRows, b.rows - row),
+                            item.q_begin, b.row0 + row, head, 0});
+    }
+  }
+}
+
+void sort_longest_first(std::vector<Item>& items) {
+  std::stable_sort(items.begin(), items.end(), [](const Item& a, const Item& b) {
+    return int64_t{a.kv1 - a.kv0} * a.rows > int64_t{b.kv1 - b.kv0} * b.rows;
+  });
+}
+
+template <typename Visit>
+void for_each_block(const PlanProblem& p, const PlanConfig& config, Op op, Visit visit) {
+  const int q_rows = op == Op::kPrefill ? config.tiles.prefill.q_rows : config.tiles.decode.q_rows;
+  for (int b = 0; b < p.requests; ++b) {
+    const int q_len = p.q_indptr[b + 1] - p.q_indptr[b];
+    if (q_len == 0 || is_decode(q_len, p.group, config) != (op == Op::kDecode)) continue;
+    const Request request{b, p.q_indptr[b], q_len, p.kv_lens[b]};
+    // Last rows first: they see the most keys, so the list of one request is sorted already.
+    for (int i = ceil_div(q_len * p.group, q_rows) - 1; i >= 0; --i) {
+      visit(block_of(p, request, i * q_rows, q_rows));
+    }
+  }
+}
+
+void plan_prefill(const PlanProblem& p, const PlanConfig& config, Plan& plan) {
+  int64_t items = 0;
+  for_each_block(p, config, Op::kPrefill, [&](const Block&) { items += p.num_kv_heads; });
+  if (items == 0) return;
+  const int64_t slots = int64_t{config.max_prefill_waves} * p.num_sms * config.tiles.ctas_per_sm;
+  const int splits = static_cast<int>(std::max<int64_t>(1, slots / items));
+  for_each_block(p, config, Op::kPrefill, [&](const Block& block) {
+    add_items(p, block, config.tiles.prefill.kv_rows, splits, plan, plan.prefill);
+  });
+  sort_longest_first(plan.prefill);
+}
+
+void plan_decode(const PlanProblem& p, const PlanConfig& config, Plan& plan) {
+  for_each_block(p, config, Op::kDecode, [&](const Block& block) {
+    const int keys = block.kv1 - block.kv0, limit = config.decode_split_tokens;
+    const int splits = limit > 0 ? ceil_div(keys, limit) : 1;
+    add_items(p, block, 16, splits, plan, plan.decode);
+  });
+  sort_longest_first(plan.decode);
+}
+
+// Any ratio, scaled to a sum that keeps the device's arithmetic within 32 bits.
+void set_ratio(const PlanConfig& config, Plan& plan) {
+  int64_t prefill = config.prefill_ctas, decode = config.decode_ctas;
+  if (prefill == 0 && decode == 0) prefill = plan.prefill_ctas, decode = plan.decode_ctas;
+  const int64_t sum = prefill + decode;
+  if (sum > kMaxRatioSum) {
+    const int64_t scaled = std::llround(static_cast<double>(prefill) * kMaxRatioSum / sum);
+    const int64_t least = prefill > 0, most = kMaxRatioSum - (decode > 0);
+    prefill = std::clamp<int64_t>(scaled, least, most);
+    decode = kMaxRatioSum - prefill;
+  }
+  plan.header.ratio_prefill = plan.prefill_ctas ? static_cast<int>(prefill) : 0;
+  plan.header.ratio_decode = plan.decode_ctas ? static_cast<int>(decode) : 0;
+}
+
+}  // namespace
+
+bool is_decode(int q_len, int group, const PlanConfig& config) {
+  return q_len == 1 || int64_t{q_len} * group <= config.tiles.decode.q_rows;
+}
+
+Plan make_plan(const PlanProblem& problem, const PlanConfig& config) {
+  Plan plan{};
+  plan_prefill(problem, config, plan);
+  plan_decode(problem, config, plan);
+  PlanHeader& h = plan.header;
+  h.prefill_items = static_cast<int>(plan.prefill.size());
+  h.decode_items = static_cast<int>(plan.decode.size());
+  h.merge_blocks = static_cast<int>(plan.merge.size());
+  h.prefill_offset = kHeaderWords;
+  h.decode_offset = h.prefill_offset + h.prefill_items * kItemWords;
+  h.merge_offset = h.decode_offset + h.decode_items * kItemWords;
+  h.words = h.merge_offset + h.merge_blocks * kMergeWords;
+  plan.prefill_ctas = h.prefill_items;
+  plan.decode_ctas = ceil_div(h.decode_items, config.tiles.virtual_decode);
+  set_ratio(config, plan);
+  return plan;
+}
+
+void write_plan(const Plan& plan, int32_t* buffer) {
+  const auto copy = [&](int offset, const auto& items) {
+    if (!items.empty()) {
+      std::memcpy(buffer + offset, items.data(), items.size() * sizeof(items[0]));
+    }
+  };
+  std::memcpy(buffer, &plan.header, sizeof(plan.header));
+  copy(plan.header.prefill_offset, plan.prefill);
+  copy(plan.header.decode_offset, plan.decode);
+  copy(plan.header.merge_offset, plan.merge);
+}
+
+}  // namespace pod

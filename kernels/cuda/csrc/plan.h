@@ -1,0 +1,47 @@
+// plan.h: cuts a hybrid batch into items. Host only.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "pod/arguments.h"
+#include "pod/config.h"
+
+namespace pod {
+
+// The run-time half of a PodConfig; the variant fixes the other half.
+struct PlanConfig {
+  PodConfig tiles;
+  int prefill_ctas, decode_ctas;  // CTA ratio; 0:0 is proportional to the CTAs of both ops
+  int max_prefill_waves;          // 0 never splits the KV of a prefill
+  int decode_split_tokens;        // 0 never splits the KV of a decode
+};
+
+struct PlanProblem {
+  const int32_t* q_indptr;  // [requests + 1]
+  const int32_t* kv_lens;   // [requests]
+  int requests;
+  int num_kv_heads;
+  int group;  // query heads per KV head
+  int window_left;
+  int num_sms;
+};
+
+struct Plan {
+  PlanHeader header;
+  std::vector<Item> prefill, decode;
+  std::vector<MergeBlock> merge;
+  int prefill_ctas, decode_ctas;
+};
+
+// Whether the op decode takes a request of `q_len` query tokens: all its packed rows fill at most
+// one decode tile, or it is a plain one-token step of a larger group.
+bool is_decode(int q_len, int group, const PlanConfig& config);
+
+// Items longest first, LSE slots, merge blocks and the CTA ratio of one batch.
+Plan make_plan(const PlanProblem& problem, const PlanConfig& config);
+
+// Copies the plan to `buffer`, which holds at least header.words words.
+void write_plan(const Plan& plan, int32_t* buffer);
+
+}  // namespace pod
