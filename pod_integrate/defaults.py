@@ -5,10 +5,12 @@ The constants keep tiles and decode items inside a core's L2; the tuner improves
 
 from __future__ import annotations
 
+from pod_integrate import gpu
 from pod_integrate.config import PodConfig, TileConfig
 from pod_integrate.device import ISAS
 from pod_integrate.errors import ConfigInfeasibleError, KernelUnavailableError
 from pod_integrate.keys import DeviceKey, Geometry
+from pod_integrate.variants import Variant
 
 # L2 per core that an item's scratch may fill. A key names no cache size, so these are floors:
 # server parts with AVX-512 have 1 MiB or more, older ones and clients 512 KiB or more.
@@ -24,9 +26,13 @@ _MAX_DECODE_ROWS = 64
 def default_config(device: DeviceKey, geometry: Geometry) -> PodConfig:
     """A good config before anything was tuned; always feasible on `device`.
 
-    Raises KernelUnavailableError for a device that is not a CPU.
+    Raises KernelUnavailableError for a device without a kernel; on a GPU also DtypeError and
+    ShapeError for a dtype or head dim that only the CPU kernel takes.
     """
-    _require_cpu(device)
+    if not _is_cpu(device):
+        chosen = gpu.default_config(device, geometry)
+        Variant.of(chosen, geometry)
+        return chosen
     wide = geometry.head_dim > 128
     pair_bytes = 2 * geometry.head_dim * _ELEMENT_BYTES[geometry.kv_dtype]
     return PodConfig(
@@ -42,9 +48,13 @@ def require_feasible(config: PodConfig, device: DeviceKey, geometry: Geometry) -
     """Raise ConfigInfeasibleError with the arithmetic when `config` does not fit `device`.
 
     On a CPU: one warp per tile, one or two CTAs per core, at most 64 packed rows per decode item,
-    and the scratch of the prefill tile plus the decode tile within L2_BYTES.
+    and the scratch of the prefill tile plus the decode tile within L2_BYTES. On a GPU: see
+    gpu.require_fits. Other errors as default_config.
     """
-    _require_cpu(device)
+    if not _is_cpu(device):
+        gpu.require_feasible(config, device, geometry)
+        Variant.of(config, geometry)
+        return
     for name, tile in (("prefill", config.prefill), ("decode", config.decode)):
         if tile.warps != 1:
             raise ConfigInfeasibleError(
@@ -83,8 +93,12 @@ def scratch_bytes(config: PodConfig, geometry: Geometry) -> tuple[int, int]:
     return 4 * prefill, 4 * decode
 
 
-def _require_cpu(device: DeviceKey) -> None:
-    if device.capability not in ISAS:
-        raise KernelUnavailableError(
-            f"no kernel for {device}: this release runs on CPUs ({', '.join(ISAS)}) only"
-        )
+def _is_cpu(device: DeviceKey) -> bool:
+    if device.capability in ISAS:
+        return True
+    if device.capability.startswith("sm"):
+        return False
+    raise KernelUnavailableError(
+        f"no kernel for {device}: pod-attention runs on CPUs ({', '.join(ISAS)}) and NVIDIA GPUs "
+        f"({', '.join(gpu.ARCHITECTURES)})"
+    )

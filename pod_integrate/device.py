@@ -1,4 +1,4 @@
-"""What runs the op here: instruction set, threads, and the DeviceKey made of them."""
+"""What runs the op here: GPU or instruction set and threads, and the DeviceKey made of them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from pod_integrate import settings
+from pod_integrate import gpu, settings
 from pod_integrate.errors import KernelUnavailableError, SettingsError
 from pod_integrate.keys import DeviceKey
 
@@ -26,6 +26,8 @@ def device_key(device: torch.device, threads: int | None = None) -> DeviceKey:
     Raises KernelUnavailableError for a device without a kernel, SettingsError on a malformed
     POD_ATTN_ISA or POD_ATTN_THREADS.
     """
+    if device.type == "cuda":
+        return _cuda_key(torch.cuda.current_device() if device.index is None else device.index)
     if device.type != "cpu":
         raise kernel_unavailable(device)
     return DeviceKey(_cpu_name(), isa(), num_threads() if threads is None else threads)
@@ -44,10 +46,23 @@ def isa() -> str:
 
 
 def kernel_unavailable(device: torch.device) -> KernelUnavailableError:
-    """The error for a device that this release has no kernel for."""
+    """The error for a kind of device that has no kernel."""
     return KernelUnavailableError(
-        f"no kernel runs on {device}: this release has the compiled CPU kernel only, a CUDA kernel "
-        "is not part of it yet. Move the tensors to the CPU, or serve with SGLANG_PLATFORM=pod_cpu"
+        f"no kernel runs on {device}: there is one for NVIDIA GPUs and one for CPUs. Move the "
+        "tensors to one of them, or serve with SGLANG_PLATFORM=pod_cpu"
+    )
+
+
+@functools.lru_cache(maxsize=64)
+def _cuda_key(index: int) -> DeviceKey:
+    # HIP devices call themselves "cuda" in torch.
+    if torch.version.hip is not None:
+        raise kernel_unavailable(torch.device("hip", index))
+    properties = torch.cuda.get_device_properties(index)
+    capability = f"sm{properties.major}{properties.minor}"
+    gpu.architecture(capability)
+    return DeviceKey(
+        _printable(properties.name) or "gpu", capability, properties.multi_processor_count
     )
 
 
@@ -85,8 +100,12 @@ def _best_isa() -> str:
 @functools.lru_cache(maxsize=1)
 def _cpu_name() -> str:
     name = _cpuinfo().get("model name") or platform.processor() or platform.machine() or "cpu"
+    return _printable(name) or "cpu"
+
+
+def _printable(name: str) -> str:
     name = re.sub(r"\((?:r|tm)\)", "", name.lower())
-    return re.sub(r"[^a-z0-9_.+]+", "-", name).strip("-._+")[:80].rstrip("-") or "cpu"
+    return re.sub(r"[^a-z0-9_.+]+", "-", name).strip("-._+")[:80].rstrip("-")
 
 
 @functools.lru_cache(maxsize=1)

@@ -16,6 +16,10 @@ class DtypeError(PodAttentionError, TypeError):
     """A tensor has a dtype that the op or the kernel does not take."""
 
 
+class DeviceMismatchError(PodAttentionError, ValueError):
+    """Tensors of one call lie on different devices."""
+
+
 class PageIndexError(PodAttentionError, IndexError):
     """A page index lies outside of the KV cache, or the index list is too short."""
 

@@ -1,4 +1,7 @@
-"""Builds, caches and loads the native kernels: ninja once per source hash, any process after."""
+"""Builds, caches and loads the host libraries: ninja once per source hash, any process after.
+
+The compiled CUDA variants are built by nvcc.py; these two need a C++ compiler only.
+"""
 
 from __future__ import annotations
 
@@ -8,28 +11,24 @@ import logging
 import os
 import platform
 import re
-import shutil
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import filelock
 import ninja
-import platformdirs
 import tvm_ffi
 from ninja import ninja_syntax
 
-from pod_integrate import errors, settings
+from pod_integrate import build_cache, errors
+from pod_integrate.build_cache import Progress
 from pod_integrate.errors import BuildError
 
 logger = logging.getLogger(__name__)
 
-Kind = Literal["cpu"]
-Progress = Callable[[int, int, str], None]
+# cpu: the CPU kernel. host: planner and checks of the CUDA kernel.
+Kind = Literal["cpu", "host"]
 
 _STEP = re.compile(r"\[(\d+)/(\d+)\] (.*)")
-_LOCK_SECONDS = 600
 # gcc 12 calls its own AVX-512 intrinsics maybe-uninitialized; clang does not know that warning.
 _CXXFLAGS = (
     "-std=c++17 -O3 -fPIC -fvisibility=hidden -ffp-contract=fast -fno-math-errno "
@@ -42,6 +41,12 @@ _X86_ISAS = {
     "avx2": "-mavx2 -mfma -mf16c",
     "portable": "",
 }
+
+
+_ERRORS = (
+    *("ShapeError", "DtypeError", "PageIndexError", "ConfigInfeasibleError"),
+    *("KernelUnavailableError", "DeviceMismatchError"),
+)
 
 
 class _Unit(NamedTuple):
@@ -59,7 +64,7 @@ def build_id(kind: Kind) -> str:
 
 def library_path(kind: Kind) -> Path:
     """Where the library of this build and toolchain lies once it is built."""
-    return _cache_dir() / f"{build_id(kind)}-{_toolchain_tag()}" / f"libpod_{kind}.so"
+    return build_cache.directory() / f"{build_id(kind)}-{_toolchain_tag()}" / f"libpod_{kind}.so"
 
 
 def build(kind: Kind, progress: Progress | None = None) -> Path:
@@ -69,27 +74,14 @@ def build(kind: Kind, progress: Progress | None = None) -> Path:
     Processes that build at once wait for each other on a file lock. Raises BuildError with the
     compiler's output, or when no C++ compiler is found.
     """
-    path = library_path(kind)
-    if path.exists():
-        return path
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with filelock.FileLock(path.with_suffix(".lock"), timeout=_LOCK_SECONDS):
-            if not path.exists():
-                _compile(kind, path, progress)
-    except filelock.Timeout as error:
-        raise BuildError(
-            f"another process has held {error.lock_file} for {_LOCK_SECONDS} s; end it and retry"
-        ) from error
-    return path
+    return build_cache.build_once(library_path(kind), lambda path: _compile(kind, path, progress))
 
 
-@functools.lru_cache(maxsize=1)
+@functools.lru_cache(maxsize=2)
 def load(kind: Kind) -> Any:
     """The loaded library (a tvm_ffi.Module), built first when the cache does not have it."""
-    for name in ("ShapeError", "DtypeError", "PageIndexError", "ConfigInfeasibleError"):
+    for name in _ERRORS:
         tvm_ffi.register_error(name, getattr(errors, name))
-    tvm_ffi.register_error("KernelUnavailableError", errors.KernelUnavailableError)
     path = build(kind)
     logger.info("kernel %s from %s", build_id(kind), path)
     # A module that outlives the interpreter's own objects keeps its threads' code mapped.
@@ -106,23 +98,24 @@ def sources_dir() -> Path:
     raise BuildError(f"no kernel sources beside {package}; reinstall pod-attention")
 
 
-@functools.lru_cache(maxsize=1)
+@functools.lru_cache(maxsize=2)
 def _build_id(kind: Kind) -> str:
-    digest = hashlib.sha256()
-    root = sources_dir() / kind
-    for path in sorted(p for p in root.rglob("*") if p.suffix in (".h", ".cpp")):
-        digest.update(f"{path.relative_to(root).as_posix()}\0".encode())
-        digest.update(path.read_bytes())
-    for unit in _units(kind):
-        digest.update(" ".join([unit.name, *_CXXFLAGS, *unit.flags]).encode())
-    return f"{kind}-{digest.hexdigest()[:10]}"
+    flags = (" ".join([unit.name, *_CXXFLAGS, *unit.flags]) for unit in _units(kind))
+    return f"{kind}-{build_cache.digest(_root(kind), ('.h', '.cpp'), flags)}"
+
+
+def _root(kind: Kind) -> Path:
+    return sources_dir() / ("cpu" if kind == "cpu" else "cuda")
 
 
 def _units(kind: Kind) -> list[_Unit]:
+    if kind == "host":
+        sources = sorted((_root(kind) / "csrc").glob("*.cpp"))
+        return [_Unit(source, source.stem, []) for source in sources]
     isas = _X86_ISAS if platform.machine() == "x86_64" else {"portable": ""}
     levels = [f"-DPOD_HAS_{name.upper()}=1" for name in isas]
     units = []
-    for source in sorted((sources_dir() / kind / "src").glob("*.cpp")):
+    for source in sorted((_root(kind) / "src").glob("*.cpp")):
         if source.stem != "core":
             units.append(_Unit(source, source.stem, levels))
             continue
@@ -134,34 +127,10 @@ def _units(kind: Kind) -> list[_Unit]:
     return units
 
 
-def _cache_dir() -> Path:
-    chosen = settings.load().cache_dir
-    return chosen or Path(platformdirs.user_cache_dir("pod-attention")) / "native"
-
-
-def _compiler() -> str:
-    wanted = os.environ.get("CXX")
-    candidates = [wanted] if wanted else ["g++", "clang++"]
-    for name in candidates:
-        found = shutil.which(name)
-        if found:
-            return found
-    raise BuildError(
-        f"no C++ compiler: looked for {', '.join(candidates)}. Install one (apt install g++) or "
-        "set CXX to a C++17 compiler"
-    )
-
-
-@functools.lru_cache(maxsize=4)
-def _version_of(compiler: str) -> str:
-    return subprocess.run(
-        [compiler, "--version"], capture_output=True, text=True, check=True
-    ).stdout
-
-
 def _toolchain_tag() -> str:
     # Objects of another compiler or FFI version share the build id but not the file.
-    text = f"{_version_of(_compiler())}{tvm_ffi.__version__}{platform.machine()}"
+    compiler = build_cache.version_of(build_cache.host_compiler())
+    text = f"{compiler}{tvm_ffi.__version__}{platform.machine()}"
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
@@ -191,8 +160,8 @@ def _compile(kind: Kind, path: Path, progress: Progress | None) -> None:
 
 
 def _write_ninja(writer: Any, kind: Kind, library: str) -> None:
-    includes = [str(sources_dir() / kind / "include"), *tvm_ffi.libinfo.include_paths()]
-    writer.variable("cxx", _compiler())
+    includes = [str(_root(kind) / "include"), *tvm_ffi.libinfo.include_paths()]
+    writer.variable("cxx", build_cache.host_compiler())
     writer.variable("cxxflags", [*_CXXFLAGS, *(f"-isystem {i}" for i in includes[1:])])
     writer.variable("includes", f"-I{includes[0]}")
     writer.rule(

@@ -1,0 +1,83 @@
+"""Where compiled libraries are kept, under which name, and who compiles when several need one."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import filelock
+import platformdirs
+
+from pod_integrate import settings
+from pod_integrate.errors import BuildError
+
+# Called as progress(done, total, what) before the first and after every compile step.
+Progress = Callable[[int, int, str], None]
+LOCK_SECONDS = 1800
+
+
+def directory() -> Path:
+    """Folder of all builds: POD_ATTN_CACHE_DIR, else the user's cache."""
+    chosen = settings.load().cache_dir
+    return chosen or Path(platformdirs.user_cache_dir("pod-attention")) / "native"
+
+
+def digest(root: Path, suffixes: Iterable[str], flags: Iterable[str]) -> str:
+    """Ten hex digits that follow every source below `root` with one of `suffixes`, and `flags`."""
+    value = hashlib.sha256()
+    wanted = frozenset(suffixes)
+    for path in sorted(p for p in root.rglob("*") if p.suffix in wanted):
+        value.update(f"{path.relative_to(root).as_posix()}\0".encode())
+        value.update(path.read_bytes())
+    for flag in flags:
+        value.update(flag.encode())
+    return value.hexdigest()[:10]
+
+
+def build_once(path: Path, compile_to: Callable[[Path], None]) -> Path:
+    """Call compile_to(path) unless `path` exists; processes that build at once wait on a file lock.
+
+    `compile_to` has to make the file appear complete or not at all. Raises BuildError when another
+    process holds the lock for LOCK_SECONDS.
+    """
+    if path.exists():
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with filelock.FileLock(path.with_suffix(".lock"), timeout=LOCK_SECONDS):
+            if not path.exists():
+                compile_to(path)
+    except filelock.Timeout as error:
+        raise BuildError(
+            f"another process has held {error.lock_file} for {LOCK_SECONDS} s; end it and retry"
+        ) from error
+    return path
+
+
+def host_compiler() -> str:
+    """Path of $CXX, else of g++ or clang++; raises BuildError with the remedy."""
+    wanted = os.environ.get("CXX")
+    candidates = [wanted] if wanted else ["g++", "clang++"]
+    for name in candidates:
+        found = shutil.which(name)
+        if found:
+            return found
+    raise BuildError(
+        f"no C++ compiler: looked for {', '.join(candidates)}. Install one (apt install g++) or "
+        "set CXX to a C++17 compiler"
+    )
+
+
+@functools.lru_cache(maxsize=8)
+def version_of(compiler: str) -> str:
+    """What the compiler says of itself; raises BuildError when it cannot be run."""
+    try:
+        done = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise BuildError(f"{compiler} --version failed: {error}; reinstall it") from error
+    return done.stdout

@@ -1,0 +1,90 @@
+"""What ptxas says of a compiled variant: registers, spills and shared memory of its kernels."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import msgspec
+
+from pod_integrate.errors import BuildError
+
+_ENTRY = re.compile(r"Compiling entry function '(\S+)'")
+_SPILLS = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
+_USED = re.compile(r"Used (\d+) registers(?:.*?, (\d+) bytes smem)?")
+
+
+class KernelUsage(msgspec.Struct, frozen=True, kw_only=True):
+    """What ptxas reports of one kernel; bytes per thread, but static_smem per CTA."""
+
+    name: str
+    registers: int
+    stack: int
+    spill_stores: int
+    spill_loads: int
+    static_smem: int
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """How one library was built; lies beside it as JSON."""
+
+    variant: str
+    arch: str
+    build: str
+    compiler: str
+    seconds: float
+    kernels: list[KernelUsage]
+
+    @property
+    def registers(self) -> int:
+        """Most registers that a thread of any kernel uses."""
+        return max((kernel.registers for kernel in self.kernels), default=0)
+
+    @property
+    def spills(self) -> int:
+        """Bytes spilled, stores and loads of all kernels together."""
+        return sum(kernel.spill_stores + kernel.spill_loads for kernel in self.kernels)
+
+    def write(self, library: Path) -> None:
+        """Write the report beside its library."""
+        text = msgspec.json.format(msgspec.json.encode(self))
+        library.with_suffix(".json").write_bytes(text + b"\n")
+
+    @classmethod
+    def read(cls, library: Path) -> Report:
+        """The report beside a library; raises BuildError when it is missing or malformed."""
+        path = library.with_suffix(".json")
+        try:
+            return msgspec.json.decode(path.read_bytes(), type=cls)
+        except (OSError, msgspec.DecodeError) as error:
+            raise BuildError(f"{path}: {error}; delete {library} and build it again") from error
+
+
+def parse_usage(text: str) -> list[KernelUsage]:
+    """Kernels of an `nvcc --resource-usage` run; a called function's spills count for its caller.
+
+    Raises BuildError when ptxas' words are not understood.
+    """
+    parts = _ENTRY.split(text)
+    kernels = []
+    for name, said in zip(parts[1::2], parts[2::2], strict=True):
+        used = _USED.search(said)
+        if used is None:
+            raise BuildError(f"ptxas told no registers of {name}:\n{text}")
+        stack, stores, loads = (sum(column) for column in zip(*_frames(said), strict=True))
+        kernels.append(
+            KernelUsage(
+                name=name,
+                registers=int(used[1]),
+                stack=stack,
+                spill_stores=stores,
+                spill_loads=loads,
+                static_smem=int(used[2] or 0),
+            )
+        )
+    return kernels
+
+
+def _frames(said: str) -> list[tuple[int, int, int]]:
+    found = [(int(m[1]), int(m[2]), int(m[3])) for m in _SPILLS.finditer(said)]
+    return found or [(0, 0, 0)]

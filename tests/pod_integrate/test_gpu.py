@@ -1,0 +1,147 @@
+"""What fits an NVIDIA GPU: the arithmetic, its messages, and defaults that always fit."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+from pod_integrate import gpu
+from pod_integrate.config import PodConfig, TileConfig
+from pod_integrate.defaults import default_config, require_feasible
+from pod_integrate.errors import (
+    ConfigInfeasibleError,
+    DtypeError,
+    KernelUnavailableError,
+    ShapeError,
+)
+from pod_integrate.keys import DeviceKey, Geometry
+
+GEOMETRY = Geometry(
+    num_q_heads=32, num_kv_heads=8, head_dim=128, dtype="bf16", kv_dtype="bf16", page_size=16
+)
+H100 = DeviceKey("nvidia-h100-80gb-hbm3", "sm90", 132)
+BASE = default_config(H100, GEOMETRY)
+CAPABILITIES = ("sm80", "sm86", "sm87", "sm89", "sm90", "sm100", "sm103", "sm120", "sm121")
+
+
+def changed(**fields: Any) -> PodConfig:
+    tiles = {
+        name: dataclasses.replace(getattr(BASE, name), **fields.pop(name))
+        for name in ("prefill", "decode")
+        if name in fields
+    }
+    return dataclasses.replace(BASE, **tiles, **fields)
+
+
+@pytest.mark.parametrize("capability", CAPABILITIES)
+@pytest.mark.parametrize("dim", gpu.HEAD_DIMS)
+def test_default_config_leaves_room_for_two_ctas(capability: str, dim: int) -> None:
+    device = DeviceKey("some-gpu", capability, 100)
+    geometry = dataclasses.replace(GEOMETRY, head_dim=dim)
+    config = default_config(device, geometry)
+    require_feasible(config, device, geometry)
+    assert config.ctas_per_sm == 2
+    arch = gpu.architecture(capability)
+    need = max(gpu.smem_bytes(config, dim)) + gpu.RESERVED_BYTES + gpu.STATIC_BYTES
+    assert 2 * need <= arch.smem_per_sm << 10
+
+
+@pytest.mark.parametrize(
+    ("capability", "name"),
+    [("sm80", "sm_80"), ("sm87", "sm_86"), ("sm90", "sm_90a"), ("sm103", "sm_100")],
+)
+def test_later_minor_version_runs_the_code_of_an_earlier_one(capability: str, name: str) -> None:
+    assert gpu.architecture(capability).name == name
+
+
+@pytest.mark.parametrize("capability", ["sm70", "sm75", "sm110", "avx512", "sm", "90"])
+def test_gpu_without_a_target_is_refused(capability: str) -> None:
+    with pytest.raises(KernelUnavailableError, match="sm_80, sm_86"):
+        gpu.architecture(capability)
+
+
+def test_shared_memory_is_that_of_the_kernels_layout() -> None:
+    config = changed(
+        prefill={"q_rows": 64, "kv_rows": 32, "stages": 2},
+        decode={"kv_rows": 64, "stages": 1, "warps": 4},
+        virtual_decode=2,
+    )
+    # Q, then two stages of K and V; per decode item Q, then K and V or four warps' O, m and l.
+    assert gpu.smem_bytes(config, 128) == (
+        2 * 128 * 64 + 2 * 2 * (2 * 128 * 32),
+        2 * (2 * 128 * 16 + max(2 * (2 * 128 * 64), 4 * 16 * (128 + 2) * 4)),
+    )
+
+
+def test_shared_memory_message_holds_the_arithmetic_and_the_remedy() -> None:
+    with pytest.raises(ConfigInfeasibleError) as caught:
+        require_feasible(
+            changed(prefill={"q_rows": 128, "kv_rows": 128, "stages": 2}), H100, GEOMETRY
+        )
+    assert str(caught.value) == (
+        "prefill tile needs 160 KiB of shared memory and 128 B of static variables; sm_90a leaves "
+        "113 KiB per CTA at ctas_per_sm=2. Lower prefill.stages (2) or prefill.kv_rows (128)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"decode": {"q_rows": 32}}, "decode.q_rows is 32.*Set decode.q_rows to 16"),
+        ({"prefill": {"q_rows": 256}}, "Set prefill.q_rows to 64 or 128"),
+        ({"prefill": {"q_rows": 32}}, "prefill.q_rows is 32 with 4 prefill.warps"),
+        ({"prefill": {"kv_rows": 48}}, "multiple of 32. Set prefill.kv_rows to 64"),
+        ({"decode": {"kv_rows": 32}}, "multiple of 64. Set decode.kv_rows to 64"),
+        ({"virtual_decode": 16, "decode": {"warps": 1}}, "virtual_decode is 16.*at most 8"),
+        ({"virtual_decode": 8}, r"needs 32 warps.*\(8 x 4\); the limit is 16"),
+        ({"decode": {"kv_rows": 128, "stages": 4}}, r"decode tile needs 260 KiB"),
+        (
+            {"virtual_decode": 4, "decode": {"warps": 1, "kv_rows": 64}},
+            r"4 decode tiles need 272 KiB.*or virtual_decode \(4\)",
+        ),
+        ({"ctas_per_sm": 4}, "leaves 56 KiB per CTA at ctas_per_sm=4. .*Lower decode.stages"),
+    ],
+    ids=str,
+)
+def test_infeasible_config_names_field_limit_and_remedy(fields: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigInfeasibleError, match=words):
+        require_feasible(changed(**fields), H100, GEOMETRY)
+
+
+def test_registers_that_accumulators_need_are_counted() -> None:
+    wide = PodConfig(
+        prefill=TileConfig(q_rows=128, kv_rows=32, warps=4),
+        decode=TileConfig(q_rows=16, kv_rows=32, warps=2),
+        ctas_per_sm=1,
+    )
+    with pytest.raises(ConfigInfeasibleError, match="288 accumulator registers.*leave 255"):
+        gpu.require_fits(wide, gpu.ARCHITECTURES["sm_90a"], 256)
+
+
+def test_more_warps_than_an_sm_holds_are_refused() -> None:
+    config = PodConfig(
+        prefill=TileConfig(q_rows=128, kv_rows=64, warps=8),
+        decode=TileConfig(q_rows=16, kv_rows=16, warps=1),
+        ctas_per_sm=8,
+    )
+    with pytest.raises(ConfigInfeasibleError, match="sm_86 holds 48 per SM, 8 CTAs need 64"):
+        gpu.require_fits(config, gpu.ARCHITECTURES["sm_86"], 64)
+
+
+def test_geometry_that_only_the_cpu_serves_is_refused() -> None:
+    with pytest.raises(ShapeError, match="got 80"):
+        default_config(H100, dataclasses.replace(GEOMETRY, head_dim=80))
+    single = dataclasses.replace(GEOMETRY, dtype="fp32", kv_dtype="fp32")
+    for call in (
+        lambda: default_config(H100, single),
+        lambda: require_feasible(BASE, H100, single),
+    ):
+        with pytest.raises(DtypeError, match="fp32"):
+            call()
+
+
+def test_unknown_kind_of_device_is_refused() -> None:
+    with pytest.raises(KernelUnavailableError, match="CPUs .*NVIDIA GPUs"):
+        default_config(DeviceKey("some-tpu", "v5", 4), GEOMETRY)

@@ -1,0 +1,189 @@
+"""Variants are found without a compiler, compiled once, and reported on."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pod_integrate import build_cache, kernel_library, native, nvcc
+from pod_integrate.build_report import Report, parse_usage
+from pod_integrate.errors import BuildError, ConfigInfeasibleError
+from pod_integrate.gpu import ARCHITECTURES
+from pod_integrate.variants import Variant
+
+VARIANT = Variant.parse("bf16-d64-p64x32s1w4-d16x64s1w4-c2-v1")
+HOPPER = ARCHITECTURES["sm_90a"]
+TINY = """
+#include "tiny.h"
+__global__ void reverse(float* x) {
+  __shared__ float row[POD_HEAD_DIM];
+  row[threadIdx.x] = x[threadIdx.x];
+  __syncthreads();
+  x[threadIdx.x] = row[POD_HEAD_DIM - 1 - threadIdx.x];
+}
+extern "C" __attribute__((visibility("default"))) int pod_launch(float* x) {
+  reverse<<<1, POD_HEAD_DIM>>>(x);
+  return cudaGetLastError();
+}
+extern "C" __attribute__((visibility("default"))) const char* pod_error() { return "no device"; }
+extern "C" __attribute__((visibility("default"))) int pod_info(int, int, void*) { return 1; }
+"""
+
+
+@pytest.fixture
+def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A source tree of one tiny variant and a cache of its own."""
+    root = tmp_path / "kernels" / "cuda"
+    (root / "csrc").mkdir(parents=True)
+    (root / "include").mkdir()
+    (root / "csrc" / "variant.cu").write_text(TINY)
+    (root / "csrc" / "plan.cpp").write_text("")
+    (root / "include" / "tiny.h").write_text("#pragma once\n")
+    monkeypatch.setenv("POD_ATTN_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr(native, "sources_dir", lambda: tmp_path / "kernels")
+    nvcc._digest.cache_clear()
+    yield root
+    nvcc._digest.cache_clear()
+
+
+def fake_nvcc(folder: Path, release: str, body: str = "exit 9") -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "nvcc"
+    says = f'[ "$1" = --version ] && echo "release {release}, V{release}.1" && exit'
+    path.write_text(f"#!/bin/sh\n{says}\n{body}\n")
+    path.chmod(0o755)
+    return path
+
+
+@pytest.fixture
+def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """No nvcc but what a test puts into the folder, which is PATH."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", str(folder))
+    monkeypatch.delenv("CUDACXX", raising=False)
+    monkeypatch.delenv("CUDA_HOME", raising=False)
+    monkeypatch.setattr(
+        nvcc, "_candidates", lambda: iter([Path(p)] if (p := shutil.which("nvcc")) else [])
+    )
+    build_cache.version_of.cache_clear()
+    return folder
+
+
+def test_library_place_needs_no_compiler_and_follows_kernel_sources_only(
+    tree: Path, nowhere: Path
+) -> None:
+    first, first_id = nvcc.library_path(VARIANT, HOPPER), nvcc.build_id()
+    assert first.name == f"libpod_{VARIANT.name}_sm_90a.so"
+    (tree / "csrc" / "plan.cpp").write_text("// planner\n")
+    nvcc._digest.cache_clear()
+    assert nvcc.library_path(VARIANT, HOPPER) == first and nvcc.build_id() != first_id
+    (tree / "include" / "tiny.h").write_text("#pragma once\n// more\n")
+    nvcc._digest.cache_clear()
+    assert nvcc.library_path(VARIANT, HOPPER) != first
+
+
+def test_prebuilt_library_is_used_without_a_compiler(tree: Path, nowhere: Path) -> None:
+    path = nvcc.library_path(VARIANT, HOPPER)
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"built elsewhere")
+    assert nvcc.build(VARIANT, HOPPER) == path
+
+
+def test_no_nvcc_names_the_remedy(tree: Path, nowhere: Path) -> None:
+    with pytest.raises(BuildError, match=r"no nvcc 12.4 .*pip install 'pod-attention\[cuda\]'"):
+        nvcc.build(VARIANT, HOPPER)
+
+
+def test_nvcc_that_is_too_old_is_named_with_its_version(nowhere: Path) -> None:
+    fake_nvcc(nowhere, "11.8")
+    with pytest.raises(BuildError, match=r"bin/nvcc is 11\.8.*pip install"):
+        nvcc.find_nvcc()
+
+
+def test_nvcc_that_the_environment_names_is_used_or_refused(
+    nowhere: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    fake_nvcc(nowhere, "13.0")
+    chosen = fake_nvcc(tmp_path / "other", "12.6")
+    monkeypatch.setenv("CUDACXX", str(chosen))
+    assert nvcc.find_nvcc() == chosen
+    monkeypatch.setenv("CUDACXX", str(fake_nvcc(tmp_path / "old", "12.1")))
+    with pytest.raises(BuildError, match="12.1, 12.4 or newer is needed"):
+        nvcc.find_nvcc()
+    monkeypatch.setenv("CUDACXX", "no-such-nvcc")
+    with pytest.raises(BuildError, match="CUDACXX=no-such-nvcc is no program"):
+        nvcc.find_nvcc()
+
+
+def test_blackwell_needs_a_newer_nvcc(tree: Path, nowhere: Path) -> None:
+    fake_nvcc(nowhere, "12.6")
+    with pytest.raises(BuildError, match="12.8 or newer is needed for sm_100"):
+        nvcc.build(VARIANT, ARCHITECTURES["sm_100"])
+
+
+def test_variant_that_cannot_fit_is_refused_before_compiling(tree: Path, nowhere: Path) -> None:
+    wide = Variant.parse("bf16-d256-p128x64s2w8-d16x64s2w4-c2-v1")
+    with pytest.raises(ConfigInfeasibleError, match="prefill tile needs 192 KiB"):
+        nvcc.build(wide, ARCHITECTURES["sm_86"])
+
+
+@pytest.mark.skipif(shutil.which("nvcc") is None, reason="no nvcc in PATH")
+def test_variant_is_compiled_once_opened_and_reported_on(tree: Path) -> None:
+    steps: list[tuple[int, int, str]] = []
+    path = nvcc.build(VARIANT, HOPPER, progress=lambda *step: steps.append(step))
+    assert [step[:2] for step in steps] == [(0, 1), (1, 1)]
+    assert VARIANT.name in steps[0][2] and "registers" in steps[1][2]
+    assert nvcc.build(VARIANT, HOPPER, progress=lambda *step: steps.append(step)) == path
+    assert len(steps) == 2
+    report = Report.read(path)
+    assert (report.variant, report.arch, report.spills) == (VARIANT.name, "sm_90a", 0)
+    assert report.kernels[0].static_smem == 64 * 4 and 0 < report.registers < 64
+    opened = kernel_library.load(path)
+    assert opened.launch and opened.error and opened.last_error() == "no device"
+
+
+def test_failed_compile_shows_the_compilers_words_and_leaves_no_library(
+    tree: Path, nowhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CXX", "/bin/true")
+    fake_nvcc(nowhere, "13.0", 'echo "variant.cu(3): error: no such thing"; exit 1')
+    with pytest.raises(BuildError, match=r"variant.cu\(3\): error: no such thing"):
+        nvcc.build(VARIANT, HOPPER)
+    assert nvcc.find_library(VARIANT, HOPPER) is None
+
+
+def test_library_that_does_not_load_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "libpod_broken.so"
+    path.write_bytes(b"no library")
+    with pytest.raises(BuildError, match="libpod_broken.so does not load"):
+        kernel_library.load(path)
+
+
+def test_spills_of_every_kernel_and_callee_are_counted() -> None:
+    usage = parse_usage("""
+ptxas info    : 0 bytes gmem
+ptxas info    : Compiling entry function '_Z5fusedv' for 'sm_80'
+ptxas info    : Function properties for _Z5fusedv
+    16 bytes stack frame, 8 bytes spill stores, 12 bytes spill loads
+ptxas info    : Used 255 registers, used 3 barriers, 16 bytes cumulative stack size, 32 bytes smem
+ptxas info    : Compiling entry function '_Z5mergev' for 'sm_80'
+ptxas info    : Function properties for _Z5mergev
+    0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads
+ptxas info    : Function properties for _Z6calleev
+    0 bytes stack frame, 4 bytes spill stores, 4 bytes spill loads
+ptxas info    : Used 40 registers, 400 bytes cmem[0]
+""")
+    assert [(k.name, k.registers, k.static_smem) for k in usage] == [
+        ("_Z5fusedv", 255, 32),
+        ("_Z5mergev", 40, 0),
+    ]
+    assert [(k.stack, k.spill_stores, k.spill_loads) for k in usage] == [(16, 8, 12), (0, 4, 4)]
+
+
+def test_words_of_ptxas_that_are_not_understood_are_no_empty_report() -> None:
+    with pytest.raises(BuildError, match="no registers of _Z5fusedv"):
+        parse_usage("ptxas info : Compiling entry function '_Z5fusedv' for 'sm_80'\n")

@@ -1,0 +1,113 @@
+"""A variant is the compile-time half of a config; its name says all of it and reads back."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+
+import pytest
+
+from pod_integrate import gpu
+from pod_integrate.config import PodConfig, TileConfig
+from pod_integrate.errors import ConfigError, DtypeError
+from pod_integrate.keys import Geometry
+from pod_integrate.variants import Variant, default, shipped
+
+GEOMETRY = Geometry(
+    num_q_heads=32, num_kv_heads=8, head_dim=128, dtype="bf16", kv_dtype="bf16", page_size=16
+)
+CONFIG = PodConfig(
+    prefill=TileConfig(q_rows=128, kv_rows=64, stages=1, warps=4),
+    decode=TileConfig(q_rows=16, kv_rows=64, stages=2, warps=4),
+    ctas_per_sm=2,
+)
+NAME = "bf16-d128-p128x64s1w4-d16x64s2w4-c2-v1"
+
+
+def test_name_says_every_field_and_reads_back() -> None:
+    variant = Variant.of(CONFIG, GEOMETRY)
+    assert variant.name == NAME
+    assert Variant.parse(NAME) == variant
+
+
+@pytest.mark.parametrize("arch", gpu.ARCHITECTURES.values(), ids=lambda arch: arch.name)
+def test_every_shipped_name_reads_back_and_is_a_file_name(arch: gpu.Architecture) -> None:
+    for variant in shipped(arch):
+        assert Variant.parse(variant.name) == variant
+        assert re.fullmatch(r"[a-z0-9-]{1,80}", variant.name)
+
+
+def test_fields_that_are_run_time_data_do_not_change_the_variant() -> None:
+    other = dataclasses.replace(
+        CONFIG, prefill_ctas=1, decode_ctas=3, max_prefill_waves=0, strategy="streams"
+    )
+    assert Variant.of(other, GEOMETRY) == Variant.of(CONFIG, GEOMETRY)
+
+
+@pytest.mark.parametrize("field", ["dtype", "head_dim", "prefill", "decode", "ctas_per_sm"])
+def test_fields_that_are_compiled_in_change_name_and_defines(field: str) -> None:
+    base = Variant.of(CONFIG, GEOMETRY)
+    values = {
+        "dtype": "fp16",
+        "head_dim": 64,
+        "prefill": base.decode,
+        "decode": base.prefill,
+        "ctas_per_sm": 3,
+    }
+    other = dataclasses.replace(base, **{field: values[field]})
+    assert other.name != base.name and other.defines() != base.defines()
+
+
+def test_config_of_a_variant_is_of_that_variant() -> None:
+    variant = Variant.parse(NAME)
+    assert Variant.of(variant.config(), GEOMETRY) == variant
+
+
+def test_defines_are_one_flag_per_field() -> None:
+    assert Variant.parse(NAME).defines() == [
+        *("-DPOD_DTYPE=bf16", "-DPOD_HEAD_DIM=128"),
+        *("-DPOD_PREFILL_Q_ROWS=128", "-DPOD_PREFILL_KV_ROWS=64"),
+        *("-DPOD_PREFILL_STAGES=1", "-DPOD_PREFILL_WARPS=4"),
+        *("-DPOD_DECODE_Q_ROWS=16", "-DPOD_DECODE_KV_ROWS=64"),
+        *("-DPOD_DECODE_STAGES=2", "-DPOD_DECODE_WARPS=4"),
+        *("-DPOD_CTAS_PER_SM=2", "-DPOD_VIRTUAL_DECODE=1"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("", "bf16", NAME + "-x", NAME.replace("bf16", "fp32"), "../" + NAME),
+        *(NAME.replace("c2", "c02"), NAME.replace("128x64", "120x64"), NAME.replace("c2", "c")),
+    ],
+)
+def test_malformed_name_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError):
+        Variant.parse(name)
+
+
+@pytest.mark.parametrize("dtypes", [("fp32", "fp32"), ("bf16", "fp16"), ("bf16", "fp32")])
+def test_dtype_without_a_gpu_kernel_is_refused(dtypes: tuple[str, str]) -> None:
+    geometry = dataclasses.replace(GEOMETRY, dtype=dtypes[0], kv_dtype=dtypes[1])  # type: ignore[arg-type]
+    with pytest.raises(DtypeError, match="takes bf16 or fp16"):
+        Variant.of(CONFIG, geometry)
+
+
+@pytest.mark.parametrize("arch", gpu.ARCHITECTURES.values(), ids=lambda arch: arch.name)
+def test_shipped_variants_fit_and_hold_every_default_once(arch: gpu.Architecture) -> None:
+    variants = shipped(arch)
+    assert len(set(variants)) == len(variants) <= 14
+    for dim in gpu.HEAD_DIMS:
+        assert {default(arch, "bf16", dim), default(arch, "fp16", dim)} <= set(variants)
+    for variant in variants:
+        gpu.require_fits(variant.config(), arch, variant.head_dim)
+
+
+def test_papers_settings_are_shipped_where_they_fit() -> None:
+    for name in ("sm_80", "sm_90a", "sm_100"):
+        settings = {
+            (v.ctas_per_sm, v.virtual_decode)
+            for v in shipped(gpu.ARCHITECTURES[name])
+            if v.head_dim == 128
+        }
+        assert settings == {(2, 1), (2, 4), (3, 1), (4, 1)}
