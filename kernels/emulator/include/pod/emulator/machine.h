@@ -1,0 +1,144 @@
+// machine.h: the instructions of the emulated GPU, as pod/ptx/*.cuh call them without nvcc.
+//
+// A collective stores the lane's operands beside those of its warp, waits until all 32 lanes have
+// arrived, and takes its result. Everything else takes effect at once in the calling lane.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <type_traits>
+
+#include "pod/emulator/fiber.h"
+#include "pod/emulator/launch.h"
+#include "pod/emulator/state.h"
+
+namespace pod {
+
+struct bf16;
+struct fp16;
+
+namespace emulator {
+
+// Marks the running lane as waiting at `op`, runs `op` if it was the last, and picks who runs now.
+Lane& arrive(Lane& self, Collective op);
+// May let another warp run first: what a GPU may do anywhere shows best before an atomic.
+void preemption_point();
+// Memory of `bytes` bytes at a shared address; fails the launch if misaligned or outside.
+uint8_t* shared_memory(uint32_t address, uint32_t bytes, uint32_t alignment, const char* what);
+// Ends the launch with this text and the thread's place.
+[[noreturn]] void fail(const char* format, ...) __attribute__((format(printf, 1, 2)));
+
+inline void collective(Lane& self, Collective op) {
+  Lane& next = arrive(self, op);
+  switch_context(self.context, next.context);
+}
+
+inline int thread_index() { return machine.current->thread; }
+inline int cta_index() { return machine.current->warp->cta->index; }
+inline uint32_t smid() { return static_cast<uint32_t>(machine.current->warp->cta->smid); }
+inline uint32_t nsmid() { return static_cast<uint32_t>(machine.configuration.num_sms); }
+uint64_t globaltimer();
+
+inline uint8_t* dynamic_smem() { return machine.current->warp->cta->dynamic; }
+// The CTA's variable of this key; poisoned when the CTA starts.
+void* static_smem(const void* key, size_t bytes, size_t alignment);
+// Static variables and dynamic memory have different ranges of addresses, as on a GPU.
+uint32_t smem_address(const void* object);
+
+void cp_async_16(uint32_t smem, const void* gmem, bool valid);
+inline void cp_async_commit() { ++machine.current->group; }
+void cp_async_wait(int pending);
+
+inline void ldmatrix_x4(uint32_t (&d)[4], uint32_t row_address, bool trans) {
+  Lane& self = *machine.current;
+  LdmatrixSlots& slots = self.warp->ldmatrix;
+  slots.address[self.index] = row_address;
+  slots.row[self.index] = shared_memory(row_address, 16, 16, "ldmatrix");
+  collective(self, trans ? Collective::kLdmatrixTrans : Collective::kLdmatrix);
+  for (int i = 0; i < 4; ++i) d[i] = slots.d[i][self.index];
+}
+
+template <class T>
+inline void mma_m16n8k16(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+  constexpr bool is_bf16 = std::is_same_v<T, bf16>;
+  static_assert(is_bf16 || std::is_same_v<T, fp16>, "mma takes bf16 and fp16");
+  Lane& self = *machine.current;
+  MmaSlots& slots = self.warp->mma;
+  const int lane = self.index;
+  for (int i = 0; i < 4; ++i) slots.a[i][lane] = a[i];
+  slots.b[0][lane] = b0;
+  slots.b[1][lane] = b1;
+  for (int i = 0; i < 4; ++i) slots.c[i / 2][lane][i % 2] = c[i];
+  collective(self, is_bf16 ? Collective::kMmaBf16 : Collective::kMmaFp16);
+  for (int i = 0; i < 4; ++i) c[i] = slots.c[i / 2][lane][i % 2];
+}
+
+inline uint32_t shuffle(Collective op, uint32_t value, int operand) {
+  Lane& self = *machine.current;
+  ShuffleSlots& slots = self.warp->shuffle;
+  slots.value[self.index] = value;
+  slots.operand[self.index] = operand;
+  collective(self, op);
+  return slots.value[self.index];
+}
+
+inline float shfl_xor(float value, int mask) {
+  uint32_t bits;
+  std::memcpy(&bits, &value, 4);
+  bits = shuffle(Collective::kShflXor, bits, mask);
+  std::memcpy(&value, &bits, 4);
+  return value;
+}
+
+inline int shfl(int value, int lane) {
+  return static_cast<int>(shuffle(Collective::kShfl, static_cast<uint32_t>(value), lane));
+}
+
+// The value, which must be the same in all lanes of the warp.
+inline int warp_uniform(int value) {
+  return static_cast<int>(shuffle(Collective::kWarpUniform, static_cast<uint32_t>(value), 0));
+}
+
+void sync_warp();
+void sync_cta();
+void bar_sync(int id, int threads);
+
+inline int atomic_add(int* gmem, int value) {
+  preemption_point();
+  ++machine.statistics.atomics;
+  return __atomic_fetch_add(gmem, value, __ATOMIC_RELAXED);
+}
+
+// The approximate functions flush subnormal inputs and outputs; otherwise they are exact here.
+float ex2(float x);
+float lg2(float x);
+float rcp(float x);
+
+// Rounds to nearest even, as cvt.rn does; NaN becomes the canonical 0x7fff.
+inline uint32_t to_bf16(float value) {
+  uint32_t bits;
+  std::memcpy(&bits, &value, 4);
+  return value != value ? 0x7fffu : (bits + 0x7fffu + (bits >> 16 & 1)) >> 16;
+}
+
+inline uint32_t to_fp16(float value) {
+  if (value != value) return 0x7fffu;
+  const _Float16 rounded = static_cast<_Float16>(value);
+  uint16_t bits;
+  std::memcpy(&bits, &rounded, 2);
+  return bits;
+}
+
+template <class T>
+inline uint32_t pack2(float lo, float hi) {
+  if constexpr (std::is_same_v<T, bf16>) {
+    return to_bf16(lo) | to_bf16(hi) << 16;
+  } else {
+    static_assert(std::is_same_v<T, fp16>, "pack2 takes bf16 and fp16");
+    return to_fp16(lo) | to_fp16(hi) << 16;
+  }
+}
+
+}  // namespace emulator
+}  // namespace pod

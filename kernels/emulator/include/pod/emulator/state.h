@@ -1,0 +1,158 @@
+// state.h: the emulated GPU: lanes (fibers) in warps, warps in CTAs, CTAs resident on SMs.
+//
+// One launch runs at a time, on the thread that launched it; nothing here is locked.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "pod/emulator/fiber.h"
+
+namespace pod::emulator {
+
+constexpr int kLanes = 32;
+constexpr uint32_t kFullWarp = ~0u;
+constexpr int kBarriers = 16;  // bar.sync ids of a CTA
+constexpr int kMaxThreads = 1024;
+
+// What a whole warp does together. All lanes must arrive before any goes on.
+enum class Collective : uint8_t {
+  kLdmatrix,
+  kLdmatrixTrans,
+  kMmaBf16,
+  kMmaFp16,
+  kShflXor,
+  kShfl,
+  kWarpUniform,
+  kSyncWarp,
+  kBarrier,
+};
+
+enum class Order : int { kAscending = 0, kDescending = 1, kRandom = 2 };
+enum class Copies : int { kLandAtWait = 0, kLandAtIssue = 1 };
+
+struct Configuration {
+  int num_sms = 2;
+  int ctas_per_sm = 2;
+  Order order = Order::kAscending;
+  Copies copies = Copies::kLandAtWait;
+  int preempt_percent = 10;  // of the collectives of a warp, in any order; 0: never
+  int seed = 1;
+};
+
+// Since the last reset; the fields are the words of pod_emulator_stats().
+struct Statistics {
+  int64_t switches, mma, ldmatrix, ldmatrix_extra_wavefronts, cp_async, barriers, shuffles, ctas;
+  int64_t max_resident;  // CTAs on all SMs
+  int64_t atomics;
+};
+
+// 16 bytes that cp.async has yet to bring.
+struct Copy {
+  uint8_t* target;
+  const void* source;  // null: zeros
+  int group;
+};
+
+struct Warp;
+struct Cta;
+
+struct Lane {
+  Context context;
+  Warp* warp = nullptr;  // null: the host, which waits for the launch to end
+  int index = 0;         // in its warp
+  uint32_t bit = 0;
+  int thread = 0;            // in its CTA
+  uint8_t* stack = nullptr;  // lowest address; the page below is unreadable
+  std::vector<Copy> copies;  // in flight, oldest group first, from `landed` on
+  size_t landed = 0;
+  int group = 0;  // of the copies issued now
+};
+
+// Operands by lane; a lane goes on to its next collective while others still read the results of
+// the last, so no two kinds share memory and results lie at their lane's place, too.
+struct MmaSlots {
+  uint32_t a[4][kLanes];
+  uint32_t b[2][kLanes];
+  float c[2][kLanes][2];
+};
+struct LdmatrixSlots {
+  uint32_t address[kLanes];
+  const uint8_t* row[kLanes];
+  uint32_t d[4][kLanes];
+};
+struct ShuffleSlots {
+  uint32_t value[kLanes];
+  int operand[kLanes];
+};
+struct BarrierSlots {
+  int id[kLanes];
+  int threads[kLanes];
+};
+
+struct Warp {
+  uint32_t ready = 0;    // lanes that can run
+  uint32_t arrived = 0;  // lanes that wait at `op`
+  uint32_t live = 0;     // lanes that have not returned
+  Collective op{};
+  int blocked_at = -1;  // barrier that the whole warp waits at
+  int index = 0;        // in its CTA
+  unsigned phase = 0;   // of sync_warp, for ThreadSanitizer
+  Cta* cta = nullptr;
+  alignas(64) MmaSlots mma;
+  alignas(64) LdmatrixSlots ldmatrix;
+  alignas(64) ShuffleSlots shuffle;
+  alignas(64) BarrierSlots barrier;
+  Lane lanes[kLanes];
+};
+
+struct Barrier {
+  int arrived = 0;       // threads
+  int expected = 0;      // threads
+  uint32_t waiting = 0;  // warps
+  unsigned phase = 0;
+};
+
+struct StaticVariable {
+  const void* key;
+  uint32_t offset;
+};
+
+// A residency slot of an SM and the CTA that holds it.
+struct Cta {
+  int index = 0;
+  int smid = 0;
+  int threads = 0;
+  int live = 0;  // threads; 0: the slot is free
+  uint8_t* dynamic = nullptr;
+  size_t dynamic_bytes = 0;
+  uint8_t* dynamic_end = nullptr;  // the page from here on is unreadable
+  size_t dynamic_capacity = 0;
+  uint8_t* statics = nullptr;
+  uint32_t static_bytes = 0;  // in use
+  std::vector<StaticVariable> variables;
+  std::vector<std::unique_ptr<Warp>> warps;
+  Barrier barriers[kBarriers];
+};
+
+struct Machine {
+  Lane* current = nullptr;
+  Lane host;
+  Configuration configuration;
+  Statistics statistics{};
+  uint64_t random = 1;
+  int64_t until_preemption = 0;  // arrivals
+  bool cta_finished = false;
+  std::string error;
+  std::vector<Warp*> warps;  // of all slots of this launch
+  size_t last_warp = 0;
+  void (*body)(void*) = nullptr;
+  void* arguments = nullptr;
+};
+
+extern Machine machine;
+
+}  // namespace pod::emulator

@@ -1,0 +1,48 @@
+// engine.h: what the emulator's own files share; kernels never see it.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "pod/emulator/machine.h"
+
+namespace pod::emulator {
+
+// Static variables have the addresses from 0 on, dynamic memory those from here on. Aligned like
+// dynamic memory on a GPU: to 16 bytes, no more.
+constexpr uint32_t kStaticCapacity = 4096;
+constexpr uint32_t kDynamicBase = kStaticCapacity + 16;
+
+// Settings and counts (launch.cpp); both wait for a launch that is under way.
+void configure(const Configuration& configuration);
+Statistics take_statistics(bool reset);
+
+// Lanes, warps, barriers (scheduler.cpp).
+uint32_t random_bits();
+void draw_preemption();
+Lane* pick_lane();  // of any warp; null when none is ready
+void run_until_idle();
+[[noreturn]] void finish_lane(Lane& self);
+void report_deadlock();
+
+// Fibers (fibers.cpp). A prepared lane starts in enter() when it is first switched to.
+void prepare_fiber(Lane& lane);
+void prepare_host(Lane& host);
+
+// Collectives (instructions.cpp).
+void run_ldmatrix(Warp& warp, bool trans);
+void run_mma(Warp& warp, bool is_bf16);
+void run_shuffle(Warp& warp, Collective op);
+const char* name_of(Collective op);
+
+// Memory (memory.cpp). Pages around a guarded block are unreadable; it ends, rounded up to 16
+// bytes, where the last of them starts.
+uint8_t* allocate_guarded(size_t bytes);
+void release_guarded(uint8_t* block, size_t bytes);
+void prepare_memory(Cta& cta, size_t dynamic_bytes);  // and poisons it
+void require_no_copies(const Lane& self);
+
+// Runs body(); false, with the error set, when it touched memory that it must not (faults.cpp).
+bool run_catching_faults(void (*body)());
+
+}  // namespace pod::emulator

@@ -1,0 +1,86 @@
+// fibers.cpp: stacks and first steps of fibers.
+
+#include <cstdlib>
+
+#include "engine.h"
+
+#ifdef POD_EMULATOR_TSAN
+#include <sanitizer/tsan_interface.h>
+#endif
+
+namespace pod::emulator {
+namespace {
+
+constexpr size_t kStackBytes = 192 << 10;
+// Stacks are page-aligned: without an offset of their own, the same variable of all lanes would
+// compete for one set of the L1 cache. An odd number of cache lines visits every set.
+constexpr size_t kStagger = 17 * 64;
+
+// The first thing that a fiber runs; finish_lane() never comes back.
+void enter() {
+  machine.body(machine.arguments);
+  finish_lane(*machine.current);
+}
+
+uint8_t* stack_top(const Lane& lane) {
+  return lane.stack + kStackBytes - static_cast<size_t>(lane.thread % 64) * kStagger;
+}
+
+}  // namespace
+
+#ifdef POD_EMULATOR_UCONTEXT
+
+void switch_context(Context& from, Context& to) {
+  if (&from != &to) swapcontext(from.portable, to.portable);
+}
+
+static void prepare_context(Lane& lane) {
+  if (!lane.context.portable) lane.context.portable = new ucontext_t;
+  ucontext_t& context = *lane.context.portable;
+  getcontext(&context);
+  context.uc_stack.ss_sp = lane.stack;
+  context.uc_stack.ss_size = static_cast<size_t>(stack_top(lane) - lane.stack);
+  context.uc_link = nullptr;
+  makecontext(&context, enter, 0);
+}
+
+#else
+
+static void prepare_context(Lane& lane) {
+  // As after a call: a return address, here none, above a 16-byte boundary.
+  void** top = reinterpret_cast<void**>(stack_top(lane)) - 1;
+  *top = nullptr;
+  lane.context.stack = top;
+  lane.context.resume = reinterpret_cast<void*>(&enter);
+}
+
+#ifdef POD_EMULATOR_TSAN
+void switch_context(Context& from, Context& to) {
+  if (&from == &to) return;
+  __tsan_switch_to_fiber(to.race_fiber, __tsan_switch_to_fiber_no_sync);
+  jump_context(from, to);
+}
+#endif
+
+#endif
+
+void prepare_fiber(Lane& lane) {
+  if (!lane.stack) lane.stack = allocate_guarded(kStackBytes);
+#ifdef POD_EMULATOR_TSAN
+  if (lane.context.race_fiber) __tsan_destroy_fiber(lane.context.race_fiber);
+  lane.context.race_fiber = __tsan_create_fiber(0);
+#endif
+  prepare_context(lane);
+}
+
+void prepare_host(Lane& host) {
+#ifdef POD_EMULATOR_UCONTEXT
+  if (!host.context.portable) host.context.portable = new ucontext_t;
+#endif
+#ifdef POD_EMULATOR_TSAN
+  host.context.race_fiber = __tsan_get_current_fiber();
+#endif
+  host.warp = nullptr;
+}
+
+}  // namespace pod::emulator

@@ -1,0 +1,182 @@
+// instructions.cpp: what a warp's collectives compute, once all operands are there.
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+#include "engine.h"
+
+namespace pod::emulator {
+namespace {
+
+using Half8 = uint16_t __attribute__((vector_size(16)));
+using Word8 = uint32_t __attribute__((vector_size(32)));
+using Float8 = float __attribute__((vector_size(32)));
+
+// An 8x8 matrix of 16-bit elements, by rows; unaligned because rows lie anywhere in shared memory.
+struct Matrix {
+  Half8 rows[8];
+};
+
+// Interleaving rows i and i + 4 rotates the six index bits (row, column) by one; three times swaps
+// row and column.
+void interleave(const Matrix& from, Matrix& to) {
+  for (int i = 0; i < 4; ++i) {
+    const Half8 low = from.rows[i], high = from.rows[i + 4];
+    to.rows[2 * i] = __builtin_shufflevector(low, high, 0, 8, 1, 9, 2, 10, 3, 11);
+    to.rows[2 * i + 1] = __builtin_shufflevector(low, high, 4, 12, 5, 13, 6, 14, 7, 15);
+  }
+}
+
+void transpose(Matrix& matrix) {
+  Matrix once, twice;
+  interleave(matrix, once);
+  interleave(once, twice);
+  interleave(twice, matrix);
+}
+
+void widen_bf16(const Half8& row, Float8& out) {
+  const Word8 words = __builtin_convertvector(row, Word8) << 16;
+  std::memcpy(&out, &words, sizeof out);
+}
+
+void widen_fp16(const Half8& row, Float8& out) {
+  _Float16 elements[8];
+  std::memcpy(elements, &row, sizeof elements);
+  for (int i = 0; i < 8; ++i) out[i] = static_cast<float>(elements[i]);
+}
+
+void widen(const Half8& row, bool is_bf16, Float8& out) {
+  if (is_bf16) return widen_bf16(row, out);
+  widen_fp16(row, out);
+}
+
+// Rows share a wavefront unless two different ones start in the same 16 of the 128 bytes that the
+// banks deliver.
+int wavefronts(const uint32_t* address) {
+  unsigned groups = 0;
+  for (int row = 0; row < 8; ++row) groups |= 1u << (address[row] / 16 % 8);
+  if (groups == 0xff) return 1;
+  int worst = 1;
+  for (int row = 0; row < 8; ++row) {
+    int same_banks = 1;
+    for (int other = 0; other < row; ++other) {
+      if (address[other] == address[row]) {
+        same_banks = 0;  // one read serves both
+        break;
+      }
+      same_banks += address[other] / 16 % 8 == address[row] / 16 % 8;
+    }
+    worst = std::max(worst, same_banks);
+  }
+  return worst;
+}
+
+// Eight rows of D += A B; a_low and a_high are their halves of A, 8 columns each.
+void multiply_half(const Matrix& a_low, const Matrix& a_high, const Float8 (&b)[16], bool is_bf16,
+                   float* c) {
+  Float8 a[8][2], sums[8];
+  std::memcpy(sums, c, sizeof sums);
+  for (int row = 0; row < 8; ++row) {
+    widen(a_low.rows[row], is_bf16, a[row][0]);
+    widen(a_high.rows[row], is_bf16, a[row][1]);
+  }
+  for (int k = 0; k < 16; ++k) {
+    for (int row = 0; row < 8; ++row) sums[row] += a[row][k / 8][k % 8] * b[k];
+  }
+  std::memcpy(c, sums, sizeof sums);
+}
+
+float flush(float x) {
+  return std::fabs(x) < std::numeric_limits<float>::min() ? std::copysign(0.0f, x) : x;
+}
+
+}  // namespace
+
+void run_ldmatrix(Warp& warp, bool trans) {
+  LdmatrixSlots& slots = warp.ldmatrix;
+  for (int i = 0; i < 4; ++i) {
+    Matrix matrix;
+    for (int row = 0; row < 8; ++row) std::memcpy(&matrix.rows[row], slots.row[8 * i + row], 16);
+    if (trans) transpose(matrix);
+    // Lane 4 * row + t receives elements 2t, 2t + 1: a row is the words of four lanes in turn.
+    std::memcpy(slots.d[i], &matrix, sizeof matrix);
+    machine.statistics.ldmatrix_extra_wavefronts += wavefronts(&slots.address[8 * i]) - 1;
+  }
+  ++machine.statistics.ldmatrix;
+}
+
+void run_mma(Warp& warp, bool is_bf16) {
+  MmaSlots& slots = warp.mma;
+  // By the fragment layout of ptx/mma.cuh, the words of one register over the lanes are an 8x8
+  // block by rows: of A, of B transposed, and, taken in pairs, of C.
+  Matrix a[4], b[2];
+  std::memcpy(a, slots.a, sizeof a);
+  std::memcpy(b, slots.b, sizeof b);
+  Float8 columns[16];
+  for (int half = 0; half < 2; ++half) {
+    transpose(b[half]);
+    for (int k = 0; k < 8; ++k) widen(b[half].rows[k], is_bf16, columns[8 * half + k]);
+  }
+  multiply_half(a[0], a[2], columns, is_bf16, &slots.c[0][0][0]);
+  multiply_half(a[1], a[3], columns, is_bf16, &slots.c[1][0][0]);
+  ++machine.statistics.mma;
+}
+
+void run_shuffle(Warp& warp, Collective op) {
+  ShuffleSlots& slots = warp.shuffle;
+  uint32_t sent[kLanes];
+  std::memcpy(sent, slots.value, sizeof sent);
+  for (int lane = 0; lane < kLanes; ++lane) {
+    if (op == Collective::kWarpUniform) {
+      if (sent[lane] != sent[0]) {
+        fail("warp_uniform: lane 0 has %d, lane %d has %d", static_cast<int>(sent[0]), lane,
+             static_cast<int>(sent[lane]));
+      }
+      continue;
+    }
+    const int operand = slots.operand[lane];
+    if (operand < 0 || operand >= kLanes) {
+      fail("%s: lane %d names %d, lanes and masks are 0..31", name_of(op), lane, operand);
+    }
+    slots.value[lane] = sent[op == Collective::kShflXor ? lane ^ operand : operand];
+  }
+  ++machine.statistics.shuffles;
+}
+
+const char* name_of(Collective op) {
+  switch (op) {
+    case Collective::kLdmatrix:
+      return "ldmatrix";
+    case Collective::kLdmatrixTrans:
+      return "ldmatrix.trans";
+    case Collective::kMmaBf16:
+      return "mma (bf16)";
+    case Collective::kMmaFp16:
+      return "mma (fp16)";
+    case Collective::kShflXor:
+      return "shfl.bfly";
+    case Collective::kShfl:
+      return "shfl.idx";
+    case Collective::kWarpUniform:
+      return "warp_uniform";
+    case Collective::kSyncWarp:
+      return "sync_warp";
+    case Collective::kBarrier:
+      return "bar.sync";
+  }
+  return "unknown";
+}
+
+float ex2(float x) { return flush(std::exp2(flush(x))); }
+float lg2(float x) { return flush(std::log2(flush(x))); }
+float rcp(float x) { return flush(1.0f / flush(x)); }
+
+uint64_t globaltimer() {
+  const auto now = std::chrono::steady_clock::now().time_since_epoch();
+  return static_cast<uint64_t>(std::chrono::nanoseconds(now).count());
+}
+
+}  // namespace pod::emulator

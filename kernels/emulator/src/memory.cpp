@@ -1,0 +1,160 @@
+// memory.cpp: guarded blocks, shared memory and asynchronous copies.
+
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <cstring>
+#include <new>
+
+#include "engine.h"
+#include "race_detector.h"
+
+namespace pod::emulator {
+namespace {
+
+constexpr int kPoison = 0xff;  // NaN in bf16, fp16 and fp32
+constexpr size_t kCopyBytes = 16;
+
+size_t page_bytes() {
+  static const size_t bytes = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+  return bytes;
+}
+
+size_t round_up(size_t bytes, size_t unit) { return (bytes + unit - 1) / unit * unit; }
+
+void land(const Copy& copy) {
+  if (copy.source) {
+    std::memcpy(copy.target, copy.source, kCopyBytes);
+  } else {
+    std::memset(copy.target, 0, kCopyBytes);
+  }
+}
+
+uint32_t outside_error(const void* object, const Cta& cta) {
+  fail(
+      "%p is not in shared memory: static variables are at %p (%u bytes), dynamic memory is at "
+      "%p (%zu bytes)",
+      object, static_cast<void*>(cta.statics), cta.static_bytes, static_cast<void*>(cta.dynamic),
+      cta.dynamic_bytes);
+}
+
+}  // namespace
+
+uint8_t* allocate_guarded(size_t bytes) {
+  const size_t page = page_bytes(), inside = round_up(bytes, page);
+  void* block = mmap(nullptr, inside + 2 * page, PROT_NONE,
+                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (block == MAP_FAILED) throw std::bad_alloc();
+  uint8_t* first = static_cast<uint8_t*>(block) + page;
+  if (inside && mprotect(first, inside, PROT_READ | PROT_WRITE)) {
+    munmap(block, inside + 2 * page);
+    throw std::bad_alloc();
+  }
+  return first + inside - round_up(bytes, 16);
+}
+
+void release_guarded(uint8_t* block, size_t bytes) {
+  const size_t page = page_bytes(), inside = round_up(bytes, page);
+  munmap(block + round_up(bytes, 16) - inside - page, inside + 2 * page);
+}
+
+void prepare_memory(Cta& cta, size_t dynamic_bytes) {
+  if (!cta.statics) cta.statics = allocate_guarded(kStaticCapacity);
+  if (!cta.dynamic_end || cta.dynamic_capacity < dynamic_bytes) {
+    if (cta.dynamic_end) {
+      release_guarded(cta.dynamic_end - cta.dynamic_capacity, cta.dynamic_capacity);
+    }
+    cta.dynamic_capacity = round_up(dynamic_bytes, page_bytes());
+    cta.dynamic_end = allocate_guarded(cta.dynamic_capacity) + cta.dynamic_capacity;
+  }
+  const size_t rounded = round_up(dynamic_bytes, 16);
+  cta.dynamic = cta.dynamic_end - rounded;
+  cta.dynamic_bytes = dynamic_bytes;
+  cta.static_bytes = 0;
+  cta.variables.clear();
+  std::memset(cta.dynamic, kPoison, rounded);
+  std::memset(cta.statics, kPoison, kStaticCapacity);
+}
+
+uint8_t* shared_memory(uint32_t address, uint32_t bytes, uint32_t alignment, const char* what) {
+  const Cta& cta = *machine.current->warp->cta;
+  const bool is_dynamic = address >= kDynamicBase;
+  const size_t offset = is_dynamic ? address - kDynamicBase : address;
+  const size_t limit = is_dynamic ? cta.dynamic_bytes : cta.static_bytes;
+  if (address % alignment || offset + bytes > limit) {
+    fail(
+        "%s: shared address 0x%x (%s memory + %zu) for %u bytes must be a multiple of %u and end "
+        "within %zu bytes",
+        what, address, is_dynamic ? "dynamic" : "static", offset, bytes, alignment, limit);
+  }
+  return (is_dynamic ? cta.dynamic : cta.statics) + offset;
+}
+
+uint32_t smem_address(const void* object) {
+  const Cta& cta = *machine.current->warp->cta;
+  const uint8_t* byte = static_cast<const uint8_t*>(object);
+  if (byte >= cta.dynamic && byte <= cta.dynamic + cta.dynamic_bytes) {
+    return kDynamicBase + static_cast<uint32_t>(byte - cta.dynamic);
+  }
+  if (byte >= cta.statics && byte <= cta.statics + cta.static_bytes) {
+    return static_cast<uint32_t>(byte - cta.statics);
+  }
+  return outside_error(object, cta);
+}
+
+void* static_smem(const void* key, size_t bytes, size_t alignment) {
+  Cta& cta = *machine.current->warp->cta;
+  for (const StaticVariable& variable : cta.variables) {
+    if (variable.key == key) return cta.statics + variable.offset;
+  }
+  const size_t offset = round_up(cta.static_bytes, alignment);
+  if (offset + bytes > kStaticCapacity) {
+    fail("static shared variables need %zu bytes, the emulator has %u. Use dynamic memory",
+         offset + bytes, kStaticCapacity);
+  }
+  cta.static_bytes = static_cast<uint32_t>(offset + bytes);
+  cta.variables.push_back({key, static_cast<uint32_t>(offset)});
+  return cta.statics + offset;
+}
+
+void cp_async_16(uint32_t smem, const void* gmem, bool valid) {
+  Copy copy{shared_memory(smem, kCopyBytes, kCopyBytes, "cp.async"), nullptr, 0};
+  Lane& self = *machine.current;
+  if (valid) {
+    if (reinterpret_cast<uintptr_t>(gmem) % kCopyBytes) {
+      fail("cp.async: source %p is not a multiple of 16", gmem);
+    }
+    // Read now, so that a wild source faults where it is named.
+    *static_cast<const volatile uint8_t*>(gmem);
+    copy.source = gmem;
+    races::reads(gmem, kCopyBytes);
+  }
+  ++machine.statistics.cp_async;
+  races::writes(copy.target, kCopyBytes);
+  if (machine.configuration.copies == Copies::kLandAtIssue) return land(copy);
+  copy.group = self.group;
+  std::memset(copy.target, kPoison, kCopyBytes);
+  self.copies.push_back(copy);
+}
+
+void cp_async_wait(int pending) {
+  Lane& self = *machine.current;
+  while (self.landed < self.copies.size()) {
+    const Copy& copy = self.copies[self.landed];
+    if (copy.group + pending >= self.group) return;
+    races::writes(copy.target, kCopyBytes);
+    land(copy);
+    ++self.landed;
+  }
+  self.copies.clear();
+  self.landed = 0;
+}
+
+void require_no_copies(const Lane& self) {
+  const size_t in_flight = self.copies.size() - self.landed;
+  if (in_flight) {
+    fail("thread returns with %zu cp.async in flight. Wait for all groups first", in_flight);
+  }
+}
+
+}  // namespace pod::emulator

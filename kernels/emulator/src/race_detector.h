@@ -1,0 +1,36 @@
+// race_detector.h: what ThreadSanitizer must be told; nothing without -DPOD_EMULATOR_TSAN.
+//
+// The kernel's file is instrumented, the emulator's files are not: its switches, barriers and
+// accesses on behalf of a lane are announced here.
+#pragma once
+
+#include <cstddef>
+
+#ifdef POD_EMULATOR_TSAN
+#include <sanitizer/tsan_interface.h>
+
+extern "C" void __tsan_read_range(void* address, unsigned long bytes);
+extern "C" void __tsan_write_range(void* address, unsigned long bytes);
+#endif
+
+namespace pod::emulator::races {
+
+#ifdef POD_EMULATOR_TSAN
+
+inline void release(void* tag) { __tsan_release(tag); }
+inline void acquire(void* tag) { __tsan_acquire(tag); }
+inline void reads(const void* address, size_t bytes) {
+  __tsan_read_range(const_cast<void*>(address), bytes);
+}
+inline void writes(void* address, size_t bytes) { __tsan_write_range(address, bytes); }
+
+#else
+
+inline void release(void*) {}
+inline void acquire(void*) {}
+inline void reads(const void*, size_t) {}
+inline void writes(void*, size_t) {}
+
+#endif
+
+}  // namespace pod::emulator::races

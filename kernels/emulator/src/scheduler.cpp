@@ -1,0 +1,257 @@
+// scheduler.cpp: decides which lane runs next. A lane runs until it waits at a collective or ends.
+
+#include <cstdarg>
+#include <cstdio>
+#include <cstdlib>
+#include <limits>
+
+#include "engine.h"
+#include "race_detector.h"
+
+namespace pod::emulator {
+
+Machine machine;
+
+namespace {
+
+char launch_tag;  // what a CTA's threads did is over when the next takes its slot
+
+Lane& pick_in(Warp& warp) {
+  switch (machine.configuration.order) {
+    case Order::kAscending:
+      return warp.lanes[__builtin_ctz(warp.ready)];
+    case Order::kDescending:
+      return warp.lanes[31 - __builtin_clz(warp.ready)];
+    case Order::kRandom:
+      break;
+  }
+  const unsigned start = random_bits() & 31;
+  const uint32_t rotated = warp.ready >> start | warp.ready << (-start & 31);
+  return warp.lanes[(static_cast<unsigned>(__builtin_ctz(rotated)) + start) & 31];
+}
+
+Lane& switch_target(Lane& next) {
+  ++machine.statistics.switches;
+  machine.current = &next;
+  return next;
+}
+
+Lane& pick_or_host() {
+  Lane* next = pick_lane();
+  return next ? *next : machine.host;
+}
+
+// A barrier of which the last warp has come lets all of them go.
+void open_barrier(Cta& cta, Barrier& barrier) {
+  for (uint32_t waiting = barrier.waiting; waiting; waiting &= waiting - 1) {
+    Warp& warp = *cta.warps[static_cast<size_t>(__builtin_ctz(waiting))];
+    warp.ready = kFullWarp;
+    warp.blocked_at = -1;
+  }
+  barrier.arrived = 0;
+  barrier.waiting = 0;
+  ++barrier.phase;
+}
+
+void run_barrier(Warp& warp) {
+  const BarrierSlots& slots = warp.barrier;
+  const int id = slots.id[0], threads = slots.threads[0];
+  for (int lane = 1; lane < kLanes; ++lane) {
+    if (slots.id[lane] != id || slots.threads[lane] != threads) {
+      fail(
+          "divergent barrier: lane 0 of the warp gives barrier %d for %d threads, lane %d gives "
+          "barrier %d for %d. Name one barrier in all lanes",
+          id, threads, lane, slots.id[lane], slots.threads[lane]);
+    }
+  }
+  Barrier& barrier = warp.cta->barriers[id];
+  if (barrier.arrived && barrier.expected != threads) {
+    fail("barrier %d: this warp expects %d threads, those that wait expect %d. Give one count", id,
+         threads, barrier.expected);
+  }
+  ++machine.statistics.barriers;
+  barrier.expected = threads;
+  barrier.arrived += kLanes;
+  barrier.waiting |= 1u << warp.index;
+  warp.blocked_at = id;
+  if (barrier.arrived == threads) open_barrier(*warp.cta, barrier);
+}
+
+void complete(Warp& warp) {
+  warp.arrived = 0;
+  switch (warp.op) {
+    case Collective::kLdmatrix:
+    case Collective::kLdmatrixTrans:
+      run_ldmatrix(warp, warp.op == Collective::kLdmatrixTrans);
+      break;
+    case Collective::kMmaBf16:
+    case Collective::kMmaFp16:
+      run_mma(warp, warp.op == Collective::kMmaBf16);
+      break;
+    case Collective::kShflXor:
+    case Collective::kShfl:
+    case Collective::kWarpUniform:
+      run_shuffle(warp, warp.op);
+      break;
+    case Collective::kSyncWarp:
+      ++warp.phase;
+      break;
+    case Collective::kBarrier:
+      return run_barrier(warp);
+  }
+  warp.ready = kFullWarp;
+}
+
+[[gnu::cold]] void report_divergence(const Warp& warp, Collective op) {
+  if (warp.live != kFullWarp) {
+    fail("%s: %d lanes of the warp have returned. A collective needs all 32", name_of(op),
+         kLanes - __builtin_popcount(warp.live));
+  }
+  fail("divergent warp: %s here, but %d lanes of the warp wait at %s", name_of(op),
+       __builtin_popcount(warp.arrived), name_of(warp.op));
+}
+
+}  // namespace
+
+uint32_t random_bits() {
+  uint64_t& state = machine.random;  // xorshift64
+  state ^= state << 13;
+  state ^= state >> 7;
+  state ^= state << 17;
+  return static_cast<uint32_t>(state >> 16);
+}
+
+void draw_preemption() {
+  const int percent = machine.configuration.preempt_percent;
+  machine.until_preemption = percent <= 0 ? std::numeric_limits<int64_t>::max()
+                                          : 1 + random_bits() % (2u * 100 * kLanes / percent);
+}
+
+Lane* pick_lane() {
+  const size_t count = machine.warps.size();
+  const Order order = machine.configuration.order;
+  if (order == Order::kRandom) machine.last_warp = random_bits() % count;
+  for (size_t step = 1; step <= count; ++step) {
+    const size_t away = order == Order::kDescending ? count - step : step;
+    const size_t index = (machine.last_warp + away) % count;
+    if (machine.warps[index]->ready) {
+      machine.last_warp = index;
+      return &pick_in(*machine.warps[index]);
+    }
+  }
+  return nullptr;
+}
+
+Lane& arrive(Lane& self, Collective op) {
+  Warp& warp = *self.warp;
+  if (warp.arrived == 0) warp.op = op;
+  if (warp.op != op || warp.live != kFullWarp) report_divergence(warp, op);
+  warp.arrived |= self.bit;
+  warp.ready &= ~self.bit;
+  if (warp.arrived == kFullWarp) complete(warp);
+  if (--machine.until_preemption <= 0) {
+    draw_preemption();
+    return switch_target(pick_or_host());
+  }
+  return switch_target(warp.ready ? pick_in(warp) : pick_or_host());
+}
+
+void preemption_point() {
+  const Order order = machine.configuration.order;
+  if (order == Order::kAscending || (order == Order::kRandom && (random_bits() & 1))) return;
+  Lane& self = *machine.current;
+  Lane& next = switch_target(pick_or_host());
+  switch_context(self.context, next.context);
+}
+
+void sync_warp() {
+  Lane& self = *machine.current;
+  char* tag = reinterpret_cast<char*>(self.warp) + (self.warp->phase & 1);
+  races::release(tag);
+  collective(self, Collective::kSyncWarp);
+  races::acquire(tag);
+}
+
+void sync_cta() { bar_sync(0, machine.current->warp->cta->threads); }
+
+void bar_sync(int id, int threads) {
+  Lane& self = *machine.current;
+  Cta& cta = *self.warp->cta;
+  if (id < 0 || id >= kBarriers || threads <= 0 || threads % kLanes || threads > cta.threads) {
+    fail("bar.sync %d, %d: ids are 0..%d, counts are multiples of 32 up to the CTA's %d threads",
+         id, threads, kBarriers - 1, cta.threads);
+  }
+  self.warp->barrier.id[self.index] = id;
+  self.warp->barrier.threads[self.index] = threads;
+  // Two tags in turn: a thread already on its way to the next phase must not count as having
+  // synchronized with one that has yet to leave this phase.
+  char* tag = reinterpret_cast<char*>(&cta.barriers[id]) + (cta.barriers[id].phase & 1);
+  races::release(tag);
+  collective(self, Collective::kBarrier);
+  races::acquire(tag);
+}
+
+void finish_lane(Lane& self) {
+  Warp& warp = *self.warp;
+  require_no_copies(self);
+  if (warp.arrived) {
+    fail("divergent warp: this lane returns while %d lanes wait at %s",
+         __builtin_popcount(warp.arrived), name_of(warp.op));
+  }
+  races::release(&launch_tag);
+  warp.live &= ~self.bit;
+  warp.ready &= ~self.bit;
+  machine.cta_finished = --warp.cta->live == 0;
+  Lane& next = machine.cta_finished ? machine.host : warp.ready ? pick_in(warp) : pick_or_host();
+  switch_context(self.context, switch_target(next).context);
+  std::abort();  // a finished fiber is never picked
+}
+
+void run_until_idle() {
+  machine.cta_finished = false;
+  if (Lane* next = pick_lane()) {
+    switch_target(*next);
+    switch_context(machine.host.context, next->context);
+  }
+  races::acquire(&launch_tag);
+}
+
+void fail(const char* format, ...) {
+  char text[600];
+  va_list values;
+  va_start(values, format);
+  int length = vsnprintf(text, sizeof text, format, values);
+  va_end(values);
+  if (length >= static_cast<int>(sizeof text)) length = sizeof text - 1;
+  Lane& self = *machine.current;
+  const Cta& cta = *self.warp->cta;
+  snprintf(text + length, sizeof text - static_cast<size_t>(length),
+           " [cta %d, sm %d, warp %d, thread %d]", cta.index, cta.smid, self.warp->index,
+           self.thread);
+  machine.error = text;
+  switch_context(self.context, switch_target(machine.host).context);
+  std::abort();  // the launch is abandoned
+}
+
+void report_deadlock() {
+  std::string text = "deadlock, nothing can run:";
+  int listed = 0;
+  for (const Warp* warp : machine.warps) {
+    if (!warp->live || warp->cta->live == 0 || ++listed > 12) continue;
+    text += (listed > 1 ? "; cta " : " cta ") + std::to_string(warp->cta->index) + " warp " +
+            std::to_string(warp->index) + " waits at ";
+    if (warp->blocked_at >= 0) {
+      const Barrier& barrier = warp->cta->barriers[warp->blocked_at];
+      text += "barrier " + std::to_string(warp->blocked_at) + " (" +
+              std::to_string(barrier.arrived) + " of " + std::to_string(barrier.expected) +
+              " threads)";
+    } else {
+      text += std::string(name_of(warp->op)) + " (" +
+              std::to_string(__builtin_popcount(warp->arrived)) + " of 32 lanes)";
+    }
+  }
+  if (listed > 12) text += "; and " + std::to_string(listed - 12) + " more warps";
+  machine.error = text;
+}
+
+}  // namespace pod::emulator
