@@ -20,6 +20,7 @@ Statistics take_statistics(bool reset);
 // Lanes, warps, barriers (scheduler.cpp).
 uint32_t random_bits();
 void draw_preemption();
+void draw_order(Warp& warp);
 Lane* pick_lane();  // of any warp; null when none is ready
 void run_until_idle();
 [[noreturn]] void finish_lane(Lane& self);

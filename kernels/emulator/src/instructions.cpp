@@ -83,7 +83,9 @@ void multiply_half(const Matrix& a_low, const Matrix& a_high, const Float8 (&b)[
     widen(a_low.rows[row], is_bf16, a[row][0]);
     widen(a_high.rows[row], is_bf16, a[row][1]);
   }
+#pragma GCC unroll 16
   for (int k = 0; k < 16; ++k) {
+#pragma GCC unroll 8  // sums stay in registers
     for (int row = 0; row < 8; ++row) sums[row] += a[row][k / 8][k % 8] * b[k];
   }
   std::memcpy(c, sums, sizeof sums);

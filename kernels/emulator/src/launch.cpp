@@ -43,6 +43,7 @@ void add_warp(Cta& cta) {
     self.warp = warp.get();
     self.index = lane;
     self.bit = 1u << lane;
+    self.in_flight = &warp->in_flight[lane];
     self.thread = warp->index * kLanes + lane;
   }
   cta.warps.push_back(std::move(warp));
@@ -74,9 +75,10 @@ void start(Cta& cta, int index) {
     warp.live = warp.ready = kFullWarp;
     warp.arrived = 0;
     warp.blocked_at = -1;
+    draw_order(warp);
     for (Lane& lane : warp.lanes) {
-      lane.copies.clear();
-      lane.landed = 0;
+      lane.in_flight->copies.clear();
+      lane.in_flight->landed = 0;
       lane.group = 0;
       prepare_fiber(lane);
     }

@@ -134,27 +134,26 @@ void cp_async_16(uint32_t smem, const void* gmem, bool valid) {
   if (machine.configuration.copies == Copies::kLandAtIssue) return land(copy);
   copy.group = self.group;
   std::memset(copy.target, kPoison, kCopyBytes);
-  self.copies.push_back(copy);
+  self.in_flight->copies.push_back(copy);
 }
 
 void cp_async_wait(int pending) {
-  Lane& self = *machine.current;
-  while (self.landed < self.copies.size()) {
-    const Copy& copy = self.copies[self.landed];
+  const Lane& self = *machine.current;
+  CopyQueue& queue = *self.in_flight;
+  while (queue.landed < queue.copies.size()) {
+    const Copy& copy = queue.copies[queue.landed];
     if (copy.group + pending >= self.group) return;
     races::writes(copy.target, kCopyBytes);
     land(copy);
-    ++self.landed;
+    ++queue.landed;
   }
-  self.copies.clear();
-  self.landed = 0;
+  queue.copies.clear();
+  queue.landed = 0;
 }
 
 void require_no_copies(const Lane& self) {
-  const size_t in_flight = self.copies.size() - self.landed;
-  if (in_flight) {
-    fail("thread returns with %zu cp.async in flight. Wait for all groups first", in_flight);
-  }
+  const size_t count = self.in_flight->copies.size() - self.in_flight->landed;
+  if (count) fail("thread returns with %zu cp.async in flight. Wait for all groups first", count);
 }
 
 }  // namespace pod::emulator

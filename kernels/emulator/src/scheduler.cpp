@@ -16,18 +16,11 @@ namespace {
 
 char launch_tag;  // what a CTA's threads did is over when the next takes its slot
 
+// The first ready lane in the warp's present order.
 Lane& pick_in(Warp& warp) {
-  switch (machine.configuration.order) {
-    case Order::kAscending:
-      return warp.lanes[__builtin_ctz(warp.ready)];
-    case Order::kDescending:
-      return warp.lanes[31 - __builtin_clz(warp.ready)];
-    case Order::kRandom:
-      break;
-  }
-  const unsigned start = random_bits() & 31;
-  const uint32_t rotated = warp.ready >> start | warp.ready << (-start & 31);
-  return warp.lanes[(static_cast<unsigned>(__builtin_ctz(rotated)) + start) & 31];
+  unsigned lane = warp.first;
+  while (!(warp.ready >> lane & 1)) lane = (lane + warp.stride) % kLanes;
+  return warp.lanes[lane];
 }
 
 Lane& switch_target(Lane& next) {
@@ -79,6 +72,7 @@ void run_barrier(Warp& warp) {
 
 void complete(Warp& warp) {
   warp.arrived = 0;
+  draw_order(warp);
   switch (warp.op) {
     case Collective::kLdmatrix:
     case Collective::kLdmatrixTrans:
@@ -102,11 +96,15 @@ void complete(Warp& warp) {
   warp.ready = kFullWarp;
 }
 
-[[gnu::cold]] void report_divergence(const Warp& warp, Collective op) {
+void first_arrival(Warp& warp, Collective op) {
   if (warp.live != kFullWarp) {
     fail("%s: %d lanes of the warp have returned. A collective needs all 32", name_of(op),
          kLanes - __builtin_popcount(warp.live));
   }
+  warp.op = op;
+}
+
+[[gnu::cold]] void report_divergence(const Warp& warp, Collective op) {
   fail("divergent warp: %s here, but %d lanes of the warp wait at %s", name_of(op),
        __builtin_popcount(warp.arrived), name_of(warp.op));
 }
@@ -142,18 +140,38 @@ Lane* pick_lane() {
   return nullptr;
 }
 
+void draw_order(Warp& warp) {
+  switch (machine.configuration.order) {
+    case Order::kAscending:
+      warp.first = 0;
+      warp.stride = 1;
+      break;
+    case Order::kDescending:
+      warp.first = kLanes - 1;
+      warp.stride = kLanes - 1;
+      break;
+    case Order::kRandom: {
+      const uint32_t bits = random_bits();
+      warp.first = bits % kLanes;
+      warp.stride = (bits >> 8 | 1) % kLanes;  // odd, so that every lane has its turn
+      break;
+    }
+  }
+}
+
 Lane& arrive(Lane& self, Collective op) {
   Warp& warp = *self.warp;
-  if (warp.arrived == 0) warp.op = op;
-  if (warp.op != op || warp.live != kFullWarp) report_divergence(warp, op);
+  if (warp.arrived == 0) first_arrival(warp, op);
+  if (warp.op != op) report_divergence(warp, op);
   warp.arrived |= self.bit;
   warp.ready &= ~self.bit;
+  // Guessed from the place in the order alone: a chain of loads here is what a switch costs.
+  Lane& neighbour = warp.lanes[(static_cast<unsigned>(self.index) + warp.stride) % kLanes];
+  const bool undisturbed = --machine.until_preemption > 0;
+  if (undisturbed && (warp.ready & neighbour.bit)) return switch_target(neighbour);
   if (warp.arrived == kFullWarp) complete(warp);
-  if (--machine.until_preemption <= 0) {
-    draw_preemption();
-    return switch_target(pick_or_host());
-  }
-  return switch_target(warp.ready ? pick_in(warp) : pick_or_host());
+  if (!undisturbed) draw_preemption();
+  return switch_target(undisturbed && warp.ready ? pick_in(warp) : pick_or_host());
 }
 
 void preemption_point() {

@@ -36,12 +36,12 @@ struct Context {
 #endif
 
 // Saves only what the compiler keeps alive here: every register is declared lost. rbp is saved by
-// hand because it may be the frame pointer, below the red zone because this may be a leaf function.
+// hand because it may be the frame pointer. Callers call other functions, too, so they have no red
+// zone that the push could overwrite.
 [[gnu::always_inline]] inline void jump_context(Context& from, Context& to) {
   Context* save = &from;
   Context* load = &to;
   asm volatile(
-      "lea -128(%%rsp), %%rsp\n\t"
       "push %%rbp\n\t"
       "lea 1f(%%rip), %%rax\n\t"
       "mov %%rsp, (%[save])\n\t"
@@ -49,8 +49,7 @@ struct Context {
       "mov (%[load]), %%rsp\n\t"
       "jmp *8(%[load])\n"
       "1:\n\t"
-      "pop %%rbp\n\t"
-      "lea 128(%%rsp), %%rsp"
+      "pop %%rbp"
       : [save] "+D"(save), [load] "+S"(load)
       :
       : "rax", "rbx", "rcx", "rdx", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15", "xmm0",

@@ -60,16 +60,22 @@ struct Copy {
 struct Warp;
 struct Cta;
 
-struct Lane {
+// Of one lane, oldest group first, from `landed` on.
+struct CopyQueue {
+  std::vector<Copy> copies;
+  size_t landed = 0;
+};
+
+// One cache line: a switch touches little else.
+struct alignas(64) Lane {
   Context context;
   Warp* warp = nullptr;  // null: the host, which waits for the launch to end
   int index = 0;         // in its warp
   uint32_t bit = 0;
   int thread = 0;            // in its CTA
+  int group = 0;             // of the copies issued now
   uint8_t* stack = nullptr;  // lowest address; the page below is unreadable
-  std::vector<Copy> copies;  // in flight, oldest group first, from `landed` on
-  size_t landed = 0;
-  int group = 0;  // of the copies issued now
+  CopyQueue* in_flight = nullptr;
 };
 
 // Operands by lane; a lane goes on to its next collective while others still read the results of
@@ -97,6 +103,8 @@ struct Warp {
   uint32_t ready = 0;    // lanes that can run
   uint32_t arrived = 0;  // lanes that wait at `op`
   uint32_t live = 0;     // lanes that have not returned
+  unsigned first = 0;    // lanes run in the order first, first + stride, .. modulo 32
+  unsigned stride = 1;
   Collective op{};
   int blocked_at = -1;  // barrier that the whole warp waits at
   int index = 0;        // in its CTA
@@ -107,6 +115,7 @@ struct Warp {
   alignas(64) ShuffleSlots shuffle;
   alignas(64) BarrierSlots barrier;
   Lane lanes[kLanes];
+  CopyQueue in_flight[kLanes];
 };
 
 struct Barrier {
