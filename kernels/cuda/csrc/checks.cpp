@@ -108,6 +108,15 @@ void check_queries(const Call& call) {
   check_rows(q, "q");
 }
 
+// The kernel keeps places of rows as 32-bit numbers of 16-byte units.
+void check_span(const TensorView& t, const char* name) {
+  const int64_t units = t.size(0) * t.stride(0) * kElementBytes / kAlignment;
+  if (units > int64_t{UINT32_MAX}) {
+    TVM_FFI_THROW(ShapeError) << name << " spans " << (units >> 26)
+                              << " GiB, the limit is 64 GiB; give each layer its own tensor";
+  }
+}
+
 void check_cache(const Call& call, LaunchArguments& a) {
   const TensorView &q = call.q, &k = call.k_cache, &v = call.v_cache;
   check_tensor(call, k, 4, "k_cache", "[P, S, Hkv, D]");
@@ -133,6 +142,8 @@ void check_cache(const Call& call, LaunchArguments& a) {
                               << " but k_cache is [P, S, Hkv, D] with S = " << k.size(1)
                               << "; view the cache with that page size";
   }
+  check_span(k, "k_cache");
+  check_span(v, "v_cache");
   a.k = k.data_ptr();
   a.v = v.data_ptr();
   a.k_page = k.stride(0), a.k_slot = k.stride(1), a.k_head = k.stride(2);
@@ -176,7 +187,9 @@ void set_scores(const Call& call, LaunchArguments& a) {
   if (scale < 0 && cap == 0) {
     TVM_FFI_THROW(ShapeError) << "scale must be >= 0, got " << scale << "; negate q instead";
   }
-  a.score_scale = static_cast<float>(cap > 0 ? scale / cap : scale * kLog2e);
+  // Never 0: masked scores are -inf, and must stay so when they are scaled.
+  const double score_scale = cap > 0 ? scale / cap : scale * kLog2e;
+  a.score_scale = static_cast<float>(score_scale == 0 ? 1e-30 : score_scale);
   a.cap_scale = static_cast<float>(cap * kLog2e);
   a.window_left = static_cast<int>(call.window_left);
 }

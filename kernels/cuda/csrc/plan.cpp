@@ -20,14 +20,17 @@ struct Block {
   Request request;
   int row0, rows;
   int kv0, kv1;
+  int seen_first, seen_last;
 };
 
 Block block_of(const PlanProblem& p, const Request& r, int row0, int q_rows) {
   const int rows = std::min(q_rows, r.q_len * p.group - row0);
-  const int offset = r.kv_len - r.q_len;
-  const int first = offset + row0 / p.group;
-  const int begin = p.window_left >= 0 ? std::max(0, first - p.window_left) : 0;
-  return {r, row0, rows, begin, offset + (row0 + rows - 1) / p.group + 1};
+  const int first = r.kv_len - r.q_len + row0 / p.group;
+  const int last = r.kv_len - r.q_len + (row0 + rows - 1) / p.group;
+  const auto begin = [&](int position) {
+    return p.window_left >= 0 ? std::max(0, position - p.window_left) : 0;
+  };
+  return {r, row0, rows, begin(first), last + 1, begin(last), first};
 }
 
 // Appends the block's items: `splits` ranges of KV, equal up to a multiple of `unit` keys.
@@ -43,6 +46,8 @@ void add_items(const PlanProblem& p, const Block& b, int unit, int splits, Plan&
     item.rows = b.rows;
     item.q_begin = b.request.q_begin;
     item.offset = b.request.kv_len - b.request.q_len;
+    item.seen_first = b.seen_first;
+    item.seen_last = b.seen_last;
     const int slot = plan.header.partial_rows;
     for (int s = 0; s < splits; ++s) {
       item.kv0 = b.kv0 + static_cast<int>(int64_t{units} * s / splits) * unit;

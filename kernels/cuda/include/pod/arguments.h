@@ -34,7 +34,8 @@ struct alignas(16) Item {
   int offset;      // position of its first query token: kv_len - q_len
   int kv0, kv1;    // keys kv0 .. kv1 - 1
   int slot;        // first row in the partial buffers; -1: the item writes out and lse itself
-  int reserved[3];
+  int seen_first, seen_last;  // keys that every row sees; empty when last < first
+  int reserved;
 };
 constexpr int kItemWords = sizeof(Item) / 4;
 

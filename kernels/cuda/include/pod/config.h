@@ -1,7 +1,7 @@
-// config.h: what one variant of the kernel fixes at compile time.
+// config.h: what one variant of the kernel fixes at compile time, and what that costs.
 //
 // Field names equal the Python fields and the Optuna parameters. What a variant leaves open (CTA
-// ratio, prefill waves, decode split, strategy) is run-time data of the plan.
+// ratio, prefill waves, decode split, strategy) is run-time data.
 #pragma once
 
 namespace pod {
@@ -23,11 +23,39 @@ struct PodConfig {
 enum class Op : int { kPrefill = 0, kDecode = 1 };
 enum class Strategy : int { kFused = 0, kSerial = 1, kStreams = 2 };
 
+constexpr int kDecodeRows = 16;  // of the decode tile: one MMA tile
+constexpr int kElementBytes = 2;
+
 // Rows of K and V are multiples of 64 bytes, so that the swizzles of layout/swizzle.cuh apply.
 constexpr bool is_head_dim(int d) { return d == 64 || d == 96 || d == 128 || d == 256; }
 
-constexpr int smem_bytes(const TileConfig& tile, int head_dim) {
-  return 2 * head_dim * (tile.q_rows + 2 * tile.stages * tile.kv_rows);
+constexpr int larger(int a, int b) { return a > b ? a : b; }
+
+constexpr int kv_bytes(const TileConfig& tile, int head_dim) {
+  return 2 * tile.stages * tile.kv_rows * head_dim * kElementBytes;
+}
+
+// Floats between two rows of the fp32 scratch in which decode warps meet: free of bank conflicts.
+constexpr int scratch_stride(int head_dim) { return head_dim + 8; }
+
+// fp32 O, m and l of each warp of a decode item; one warp alone needs none.
+constexpr int scratch_bytes(const TileConfig& tile, int head_dim) {
+  return tile.warps == 1 ? 0 : tile.warps * kDecodeRows * (scratch_stride(head_dim) + 2) * 4;
+}
+
+// Q | (K, V) x stages
+constexpr int prefill_smem_bytes(const TileConfig& tile, int head_dim) {
+  return tile.q_rows * head_dim * kElementBytes + kv_bytes(tile, head_dim);
+}
+
+// Q | (K, V) x stages, where the scratch takes the place of K and V at the end
+constexpr int decode_smem_bytes(const TileConfig& tile, int head_dim) {
+  return kDecodeRows * head_dim * kElementBytes +
+         larger(kv_bytes(tile, head_dim), scratch_bytes(tile, head_dim));
+}
+
+constexpr int cta_warps(const PodConfig& c) {
+  return larger(c.prefill.warps, c.virtual_decode * c.decode.warps);
 }
 
 }  // namespace pod

@@ -16,6 +16,7 @@
 // Not over-aligned: that would pad the CTA's static variables and can cost a resident CTA.
 #define POD_DYNAMIC_SMEM(name) extern __shared__ __align__(16) uint8_t name[]
 #define POD_STATIC_SMEM(type, name) __shared__ type name
+#define POD_GRID_CONSTANT __grid_constant__
 #define POD_UNROLL _Pragma("unroll")
 
 namespace pod::ptx {
@@ -26,6 +27,13 @@ POD_DEVICE int cta_index() { return static_cast<int>(blockIdx.x); }
 // A value that is the same in all lanes of the warp, said so to the compiler.
 POD_DEVICE int warp_uniform(int value) { return __shfl_sync(~0u, value, 0); }
 
+// Hides where a value came from: what is derived from it inside of a loop is worked out there,
+// instead of being hoisted out of the loop and held in registers that accumulators need.
+POD_DEVICE int forget(int value) {
+  asm volatile("" : "+r"(value));
+  return value;
+}
+
 }  // namespace pod::ptx
 
 #else
@@ -35,10 +43,11 @@ POD_DEVICE int warp_uniform(int value) { return __shfl_sync(~0u, value, 0); }
 #define POD_DEVICE inline
 #define POD_GLOBAL(threads, ctas_per_sm) void
 #define POD_DYNAMIC_SMEM(name) uint8_t* name = pod::emulator::dynamic_smem()
-#define POD_STATIC_SMEM(type, name)     \
-  static const char name##_key = 0;     \
-  type& name = *static_cast<type*>(     \
-      pod::emulator::static_smem(&name##_key, sizeof(type), alignof(type)))
+#define POD_STATIC_SMEM(type, name) \
+  static const char name##_key = 0; \
+  type& name =                      \
+      *static_cast<type*>(pod::emulator::static_smem(&name##_key, sizeof(type), alignof(type)))
+#define POD_GRID_CONSTANT
 #define POD_UNROLL
 
 namespace pod::ptx {
@@ -46,6 +55,7 @@ namespace pod::ptx {
 inline int thread_index() { return pod::emulator::thread_index(); }
 inline int cta_index() { return pod::emulator::cta_index(); }
 inline int warp_uniform(int value) { return pod::emulator::warp_uniform(value); }
+inline int forget(int value) { return value; }
 
 }  // namespace pod::ptx
 

@@ -1,0 +1,188 @@
+// variant.cu: one variant of the kernel behind a C ABI; compiled once per variant, for a GPU by
+// nvcc and for the emulated SM by a host compiler. The defines name what the variant fixes.
+
+#include <algorithm>
+#include <string>
+
+#include "pod/combine.cuh"
+#include "pod/pod_kernel.cuh"
+#include "pod/ptx/launch.cuh"
+
+namespace pod {
+namespace {
+
+// A tag type: a struct as template value breaks nvcc 13.0 with gcc 12.
+struct Variant {
+  using Element = POD_DTYPE;
+  static constexpr int head_dim = POD_HEAD_DIM;
+  static constexpr PodConfig config{
+      {POD_PREFILL_Q_ROWS, POD_PREFILL_KV_ROWS, POD_PREFILL_STAGES, POD_PREFILL_WARPS},
+      {POD_DECODE_Q_ROWS, POD_DECODE_KV_ROWS, POD_DECODE_STAGES, POD_DECODE_WARPS},
+      POD_CTAS_PER_SM,
+      POD_VIRTUAL_DECODE};
+};
+
+constexpr TileConfig kPrefill = Variant::config.prefill, kDecode = Variant::config.decode;
+constexpr int kTiles = kPrefill.q_rows / (16 * kPrefill.warps);
+static_assert(is_head_dim(Variant::head_dim), "head dim is 64, 96, 128 or 256");
+static_assert(kPrefill.q_rows == kTiles * 16 * kPrefill.warps && (kTiles == 1 || kTiles == 2),
+              "a prefill warp owns 16 or 32 query rows");
+static_assert(kPrefill.kv_rows % 16 == 0 && kPrefill.kv_rows % (8 * kPrefill.warps) == 0,
+              "a prefill warp copies a multiple of 8 KV rows");
+static_assert(kDecode.q_rows == kDecodeRows, "a decode tile has 16 query rows");
+static_assert(kDecode.kv_rows % (16 * kDecode.warps) == 0, "a decode warp owns 16 n keys");
+static_assert(cta_warps(Variant::config) <= 16 && Variant::config.virtual_decode <= 8,
+              "a CTA has at most 16 warps and 8 decode items");
+
+thread_local std::string error;
+
+int fail(ptx::Error code) {
+  error = ptx::error_text(code);
+  return 1;
+}
+
+template <Ops kOps>
+using Shape = KernelShape<Variant, kOps>;
+
+template <Ops kOps>
+ptx::Error launch_ops(const LaunchArguments& a, int ctas, void* stream) {
+  if (ctas == 0) return {};
+  return ptx::launch(pod_kernel<Variant, kOps>, ctas, Shape<kOps>::kWarps * kWarpSize,
+                     Shape<kOps>::kSmem, stream, a);
+}
+
+ptx::Error launch_merge(const LaunchArguments& a) {
+  if (a.merge_ctas == 0) return {};
+  return ptx::launch(merge_kernel<Variant>, a.merge_ctas, kMergeWarps * kWarpSize, 0, a.stream, a);
+}
+
+ptx::Error launch_streams(const LaunchArguments& a);
+ptx::Error prepare(int device);
+ptx::Error info(int device, int kernel, KernelInfo* out);
+
+ptx::Error launch_all(const LaunchArguments& a) {
+  if (ptx::Error code = prepare(a.device)) return code;
+  const bool hybrid = a.prefill_ctas > 0 && a.decode_ctas > 0;
+  const auto strategy = static_cast<Strategy>(a.strategy);
+  ptx::Error code{};
+  if (hybrid && strategy == Strategy::kFused) {
+    code = ptx::clear(a.counters, counter_bytes(a.sm_slots), a.stream);
+    if (!code) code = launch_ops<Ops::kBoth>(a, a.prefill_ctas + a.decode_ctas, a.stream);
+  } else if (hybrid && strategy == Strategy::kStreams) {
+    code = launch_streams(a);
+  } else {
+    code = launch_ops<Ops::kPrefill>(a, a.prefill_ctas, a.stream);
+    if (!code) code = launch_ops<Ops::kDecode>(a, a.decode_ctas, a.stream);
+  }
+  return code ? code : launch_merge(a);
+}
+
+#ifdef __CUDACC__
+
+// Work on the side stream starts after what is on the main stream, and the main stream goes on
+// after it; events belong to the call, so calls on other streams cannot meet them.
+ptx::Error launch_streams(const LaunchArguments& a) {
+  const auto main = static_cast<cudaStream_t>(a.stream);
+  const auto side = static_cast<cudaStream_t>(a.side_stream);
+  cudaEvent_t fork = nullptr, join = nullptr;
+  cudaError_t code = cudaEventCreateWithFlags(&fork, cudaEventDisableTiming);
+  if (!code) code = cudaEventCreateWithFlags(&join, cudaEventDisableTiming);
+  if (!code) code = cudaEventRecord(fork, main);
+  if (!code) code = cudaStreamWaitEvent(side, fork, 0);
+  if (!code) code = launch_ops<Ops::kDecode>(a, a.decode_ctas, side);
+  if (!code) code = launch_ops<Ops::kPrefill>(a, a.prefill_ctas, main);
+  if (!code) code = cudaEventRecord(join, side);
+  if (!code) code = cudaStreamWaitEvent(main, join, 0);
+  if (fork) cudaEventDestroy(fork);
+  if (join) cudaEventDestroy(join);
+  return code;
+}
+
+template <Ops kOps>
+cudaError_t allow_smem() {
+  const auto kernel = pod_kernel<Variant, kOps>;
+  cudaError_t code =
+      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, Shape<kOps>::kSmem);
+  if (!code) {
+    code = cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
+                                cudaSharedmemCarveoutMaxShared);
+  }
+  return code;
+}
+
+// Kernel attributes belong to a device's context: set before the first launch on each. The caller
+// has made `device` current.
+cudaError_t prepare(int device) {
+  static thread_local uint64_t ready[4] = {};  // devices 0 .. 255
+  uint64_t& word = ready[device >> 6 & 3];
+  const uint64_t bit = uint64_t{1} << (device & 63);
+  if (word & bit) return cudaSuccess;
+  cudaError_t code = allow_smem<Ops::kPrefill>();
+  if (!code) code = allow_smem<Ops::kDecode>();
+  if (!code) code = allow_smem<Ops::kBoth>();
+  if (!code) word |= bit;
+  return code;
+}
+
+template <typename Kernel>
+cudaError_t info_of(Kernel kernel, int threads, int smem, KernelInfo* out) {
+  cudaFuncAttributes attributes;
+  cudaError_t code = cudaFuncGetAttributes(&attributes, kernel);
+  if (code) return code;
+  out->registers = attributes.numRegs;
+  out->static_smem = static_cast<int>(attributes.sharedSizeBytes);
+  out->dynamic_smem = smem;
+  out->local_bytes = static_cast<int>(attributes.localSizeBytes);
+  return cudaOccupancyMaxActiveBlocksPerMultiprocessor(&out->ctas_per_sm, kernel, threads, smem);
+}
+
+#else
+
+ptx::Error launch_streams(const LaunchArguments& a) {
+  const ptx::Error code = launch_ops<Ops::kDecode>(a, a.decode_ctas, a.side_stream);
+  return code ? code : launch_ops<Ops::kPrefill>(a, a.prefill_ctas, a.stream);
+}
+
+ptx::Error prepare(int) { return 0; }
+
+template <typename Kernel>
+ptx::Error info_of(Kernel, int, int smem, KernelInfo* out) {
+  *out = {0, 0, smem, 0, 0};
+  return 0;
+}
+
+#endif
+
+template <Ops kOps>
+ptx::Error ops_info(KernelInfo* out) {
+  return info_of(pod_kernel<Variant, kOps>, Shape<kOps>::kWarps * kWarpSize, Shape<kOps>::kSmem,
+                 out);
+}
+
+ptx::Error info(int device, int kernel, KernelInfo* out) {
+  if (ptx::Error code = prepare(device)) return code;
+  if (kernel == 0) return ops_info<Ops::kPrefill>(out);
+  if (kernel == 1) return ops_info<Ops::kDecode>(out);
+  if (kernel == 2) return ops_info<Ops::kBoth>(out);
+  return info_of(merge_kernel<Variant>, kMergeWarps * kWarpSize, 0, out);
+}
+
+}  // namespace
+}  // namespace pod
+
+#define POD_EXPORT extern "C" __attribute__((visibility("default")))
+
+// Launches one call on its stream; the caller has made its device current. 0, or 1 and pod_error().
+POD_EXPORT int pod_launch(const pod::LaunchArguments* arguments) {
+  const pod::ptx::Error code = pod::launch_all(*arguments);
+  return code ? pod::fail(code) : 0;
+}
+
+// The calling thread's last error.
+POD_EXPORT const char* pod_error() { return pod::error.c_str(); }
+
+// Resources of a kernel (0 prefill, 1 decode, 2 both, 3 merge) on the current device.
+POD_EXPORT int pod_info(int device, int kernel, pod::KernelInfo* out) {
+  const pod::ptx::Error code = pod::info(device, kernel, out);
+  return code ? pod::fail(code) : 0;
+}

@@ -1,0 +1,31 @@
+// rows.cuh: packed query rows. Row r of an item is query token (row0 + r) / group of its request
+// under head kv_head * group + (row0 + r) % group.
+#pragma once
+
+#include "pod/arguments.h"
+#include "pod/ptx/platform.cuh"
+
+namespace pod::layout {
+
+struct TokenHead {
+  int token;  // row of q and out
+  int head;
+};
+
+POD_DEVICE TokenHead token_head(int q_begin, int kv_head, int packed_row, int group) {
+  const int token = packed_row / group;
+  return {q_begin + token, kv_head * group + packed_row - token * group};
+}
+
+// Keys that a row sees: first .. last, both inclusive.
+struct Visible {
+  int first, last;
+};
+
+POD_DEVICE Visible visible(const LaunchArguments& a, const Item& item, int row) {
+  const int position = item.offset + (item.row0 + row) / a.group;
+  const int first = a.window_left >= 0 ? max(0, position - a.window_left) : 0;
+  return {first, min(position, item.kv1 - 1)};
+}
+
+}  // namespace pod::layout

@@ -1,0 +1,103 @@
+// products.cuh: the two matrix products of attention on one warp's fragments.
+#pragma once
+
+#include "pod/layout/swizzle.cuh"
+#include "pod/ptx/ldmatrix.cuh"
+#include "pod/ptx/math.cuh"
+#include "pod/ptx/mma.cuh"
+
+namespace pod::mma {
+
+// Q of kTiles 16-row tiles: kept in registers, or read from shared memory for every K tile where
+// registers are short.
+template <int D, int kTiles, bool kInRegisters>
+struct Queries {
+  uint32_t q_rows;  // address of the warp's first row
+  uint32_t kept[kInRegisters ? kTiles : 1][kInRegisters ? D / 16 : 1][4];
+
+  // The bytes of Q have landed and are visible.
+  POD_DEVICE Queries(uint32_t q_rows, int lane) : q_rows(q_rows) {
+    if constexpr (kInRegisters) {
+      const auto rows = layout::lane_row_a<D>(q_rows, lane);
+      POD_UNROLL
+      for (int tile = 0; tile < kTiles; ++tile) {
+        POD_UNROLL
+        for (int k = 0; k < D / 16; ++k) ptx::ldmatrix_x4(kept[tile][k], rows.at(tile, k));
+      }
+    }
+  }
+
+  POD_DEVICE void get(uint32_t (&a)[4], const layout::LaneRow<D>& rows, int tile, int k) const {
+    if constexpr (kInRegisters) {
+      POD_UNROLL
+      for (int j = 0; j < 4; ++j) a[j] = kept[tile][k][j];
+    } else {
+      ptx::ldmatrix_x4(a, rows.at(tile, k));
+    }
+  }
+};
+
+// s[kTiles * 16, kColumns * 8] = Q K^T, where `k_rows` is the address of the first of the
+// kColumns * 8 rows of K.
+template <typename T, int D, int kTiles, int kColumns, bool kInRegisters>
+POD_DEVICE void scores(float (&s)[kTiles][kColumns][4],
+                       const Queries<D, kTiles, kInRegisters>& queries, uint32_t k_rows, int lane) {
+  lane = ptx::forget(lane);
+  const auto q_rows = layout::lane_row_a<D>(queries.q_rows, lane);
+  const auto rows = layout::lane_row_b<D>(k_rows, lane);
+  POD_UNROLL
+  for (int tile = 0; tile < kTiles; ++tile) {
+    POD_UNROLL
+    for (int n = 0; n < kColumns; ++n) {
+      POD_UNROLL
+      for (int j = 0; j < 4; ++j) s[tile][n][j] = 0.f;
+    }
+  }
+  POD_UNROLL
+  for (int k = 0; k < D / 16; ++k) {
+    uint32_t a[kTiles][4];
+    POD_UNROLL
+    for (int tile = 0; tile < kTiles; ++tile) queries.get(a[tile], q_rows, tile, k);
+    POD_UNROLL
+    for (int n = 0; n < kColumns; n += 2) {
+      uint32_t b[4];
+      ptx::ldmatrix_x4(b, rows.at(n / 2, k));
+      POD_UNROLL
+      for (int tile = 0; tile < kTiles; ++tile) {
+        ptx::mma_m16n8k16<T>(s[tile][n], a[tile], b[0], b[1]);
+        ptx::mma_m16n8k16<T>(s[tile][n + 1], a[tile], b[2], b[3]);
+      }
+    }
+  }
+}
+
+// o += P V, where p [kTiles * 16, kColumns * 8] is rounded to T and `v_rows` is the address of the
+// first of the kColumns * 8 rows of V. Score fragments of two column tiles are one A fragment.
+template <typename T, int D, int kTiles, int kColumns>
+POD_DEVICE void weighted_values(float (&o)[kTiles][D / 8][4], const float (&p)[kTiles][kColumns][4],
+                                uint32_t v_rows, int lane) {
+  const auto rows = layout::lane_row_a<D>(v_rows, ptx::forget(lane));
+  POD_UNROLL
+  for (int k = 0; k < kColumns / 2; ++k) {
+    uint32_t a[kTiles][4];
+    POD_UNROLL
+    for (int tile = 0; tile < kTiles; ++tile) {
+      a[tile][0] = ptx::pack2<T>(p[tile][2 * k][0], p[tile][2 * k][1]);
+      a[tile][1] = ptx::pack2<T>(p[tile][2 * k][2], p[tile][2 * k][3]);
+      a[tile][2] = ptx::pack2<T>(p[tile][2 * k + 1][0], p[tile][2 * k + 1][1]);
+      a[tile][3] = ptx::pack2<T>(p[tile][2 * k + 1][2], p[tile][2 * k + 1][3]);
+    }
+    POD_UNROLL
+    for (int d = 0; d < D / 16; ++d) {
+      uint32_t b[4];
+      ptx::ldmatrix_x4_trans(b, rows.at(k, d));
+      POD_UNROLL
+      for (int tile = 0; tile < kTiles; ++tile) {
+        ptx::mma_m16n8k16<T>(o[tile][2 * d], a[tile], b[0], b[1]);
+        ptx::mma_m16n8k16<T>(o[tile][2 * d + 1], a[tile], b[2], b[3]);
+      }
+    }
+  }
+}
+
+}  // namespace pod::mma

@@ -1,0 +1,118 @@
+// decode_item.cuh: one tile of 16 packed query rows (a GQA group) against a range of keys.
+//
+// Scope   decode.warps warps; each takes kv_rows / warps keys of every tile and keeps its own
+//         softmax, so the only exchange is at the end
+// Smem    Q [16, D] | K x stages | V x stages; afterwards Q | fp32 O, m, l of each warp
+// Out     out and lse, or partial O and LSE of a KV split
+#pragma once
+
+#include "pod/op/prefill_item.cuh"
+
+namespace pod::op {
+
+// Where the warps of a decode item meet.
+template <int D, int kWarps>
+struct Scratch {
+  static constexpr int kStride = scratch_stride(D);
+  float* base;
+  POD_DEVICE float* o(int warp, int row) const {
+    return base + (warp * kDecodeRows + row) * kStride;
+  }
+  POD_DEVICE float& m(int warp, int row) const { return ends()[warp * kDecodeRows + row]; }
+  POD_DEVICE float& l(int warp, int row) const {
+    return ends()[(kWarps + warp) * kDecodeRows + row];
+  }
+
+ private:
+  POD_DEVICE float* ends() const { return base + kWarps * kDecodeRows * kStride; }
+};
+
+template <int D, int kWarps>
+POD_DEVICE void write_scratch(const Scratch<D, kWarps>& scratch, const RowState<D, 1>& state,
+                              float scale, int warp, int lane) {
+  POD_UNROLL
+  for (int half = 0; half < 2; ++half) {
+    const int row = (lane >> 2) + half * 8;
+    const float l = row_sum(state.l[0][half]);
+    float* o = scratch.o(warp, row) + (lane & 3) * 2;
+    POD_UNROLL
+    for (int i = 0; i < D / 8; ++i) {
+      o[i * 8] = state.o[0][i][2 * half];
+      o[i * 8 + 1] = state.o[0][i][2 * half + 1];
+    }
+    if ((lane & 3) == 0) {
+      scratch.m(warp, row) = state.m[0][half] * scale;
+      scratch.l(warp, row) = l;
+    }
+  }
+}
+
+// Merges the warps' softmaxes: each thread two columns of some rows.
+template <typename T, int D, int kWarps>
+POD_DEVICE void merge_warps(const Scratch<D, kWarps>& scratch, const LaunchArguments& a,
+                            const Item& item, int thread) {
+  POD_UNROLL
+  for (unsigned i = thread; i < kDecodeRows * (D / 2); i += kWarps * kWarpSize) {
+    const int row = i / (D / 2), column = i % (D / 2) * 2;
+    if (row >= item.rows) break;
+    float m = kNegativeInfinity;
+    POD_UNROLL
+    for (int warp = 0; warp < kWarps; ++warp) m = max(m, scratch.m(warp, row));
+    const float reference = m == kNegativeInfinity ? 0.f : m;
+    float l = 0.f, x = 0.f, y = 0.f;
+    POD_UNROLL
+    for (int warp = 0; warp < kWarps; ++warp) {
+      const float weight = ptx::ex2(scratch.m(warp, row) - reference);
+      const float* o = scratch.o(warp, row) + column;
+      l += weight * scratch.l(warp, row);
+      x += weight * o[0];
+      y += weight * o[1];
+    }
+    const RowOutput<T> output(a, item, row, D);
+    const RowEnd end = output.end(m, l);
+    output.store(column, x * end.inverse, y * end.inverse);
+    if (column == 0) output.store_lse(end.lse);
+  }
+}
+
+// `smem` is the item's own part of the CTA's shared memory, `barrier` its own barrier.
+template <typename T, int D, class Variant>
+POD_DEVICE void decode_item(const LaunchArguments& a, const Item& item, uint8_t* smem, int barrier,
+                            int thread) {
+  constexpr TileConfig tile = Variant::config.decode;
+  constexpr int kWarpKeys = tile.kv_rows / tile.warps, kColumns = kWarpKeys / 8;
+  constexpr int kQueryBytes = kDecodeRows * D * 2;
+  const Scope<tile.warps> scope{barrier, thread};
+  const int lane = scope.lane(), warp = scope.warp();
+  const uint32_t q_tile = ptx::smem_address(smem);
+
+  copy::load_queries<D, kDecodeRows>(q_tile, a, item, scope);
+  ptx::cp_async_commit();
+  KvLoop<D, tile.kv_rows, tile.stages, tile.warps> loop(a, item, scope, q_tile + kQueryBytes);
+  loop.start();
+  ptx::cp_async_wait<decltype(loop)::kInFlight>();
+  scope.sync();
+
+  const mma::Queries<D, 1, (D <= 128)> queries(q_tile, lane);
+  RowState<D, 1> state;
+  float s[1][kColumns][4];
+  const int key0 = warp * kWarpKeys;
+  loop.run(
+      [&](uint32_t k_tile, int kv) {
+        mma::scores<T, D>(s, queries, k_tile + key0 * D * 2, lane);
+        weigh(state, s, a, item, 0, kv + key0, lane);
+      },
+      [&](uint32_t v_tile) {
+        mma::weighted_values<T, D>(state.o, s, v_tile + key0 * D * 2, lane);
+      });
+  if constexpr (tile.warps == 1) {
+    store_rows<T>(state, a, item, 0, lane);
+  } else {
+    const Scratch<D, tile.warps> scratch{reinterpret_cast<float*>(smem + kQueryBytes)};
+    write_scratch(scratch, state, a.cap_scale > 0.f ? a.cap_scale : a.score_scale, warp, lane);
+    scope.sync();
+    merge_warps<T>(scratch, a, item, thread);
+  }
+}
+
+}  // namespace pod::op
