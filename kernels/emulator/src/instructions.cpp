@@ -8,6 +8,10 @@
 
 #include "engine.h"
 
+#ifdef __F16C__
+#include <immintrin.h>
+#endif
+
 namespace pod::emulator {
 namespace {
 
@@ -37,20 +41,21 @@ void transpose(Matrix& matrix) {
   interleave(twice, matrix);
 }
 
-void widen_bf16(const Half8& row, Float8& out) {
-  const Word8 words = __builtin_convertvector(row, Word8) << 16;
-  std::memcpy(&out, &words, sizeof out);
-}
-
-void widen_fp16(const Half8& row, Float8& out) {
+template <bool is_bf16>
+void widen(const Half8& row, Float8& out) {
+  if constexpr (is_bf16) {
+    const Word8 words = __builtin_convertvector(row, Word8) << 16;
+    std::memcpy(&out, &words, sizeof out);
+    return;
+  }
+#ifdef __F16C__
+  const __m256 floats = _mm256_cvtph_ps(reinterpret_cast<const __m128i&>(row));
+  std::memcpy(&out, &floats, sizeof out);
+#else
   _Float16 elements[8];
   std::memcpy(elements, &row, sizeof elements);
   for (int i = 0; i < 8; ++i) out[i] = static_cast<float>(elements[i]);
-}
-
-void widen(const Half8& row, bool is_bf16, Float8& out) {
-  if (is_bf16) return widen_bf16(row, out);
-  widen_fp16(row, out);
+#endif
 }
 
 // Rows share a wavefront unless two different ones start in the same 16 of the 128 bytes that the
@@ -75,13 +80,13 @@ int wavefronts(const uint32_t* address) {
 }
 
 // Eight rows of D += A B; a_low and a_high are their halves of A, 8 columns each.
-void multiply_half(const Matrix& a_low, const Matrix& a_high, const Float8 (&b)[16], bool is_bf16,
-                   float* c) {
+template <bool is_bf16>
+void multiply_half(const Matrix& a_low, const Matrix& a_high, const Float8 (&b)[16], float* c) {
   Float8 a[8][2], sums[8];
   std::memcpy(sums, c, sizeof sums);
   for (int row = 0; row < 8; ++row) {
-    widen(a_low.rows[row], is_bf16, a[row][0]);
-    widen(a_high.rows[row], is_bf16, a[row][1]);
+    widen<is_bf16>(a_low.rows[row], a[row][0]);
+    widen<is_bf16>(a_high.rows[row], a[row][1]);
   }
 #pragma GCC unroll 16
   for (int k = 0; k < 16; ++k) {
@@ -89,6 +94,22 @@ void multiply_half(const Matrix& a_low, const Matrix& a_high, const Float8 (&b)[
     for (int row = 0; row < 8; ++row) sums[row] += a[row][k / 8][k % 8] * b[k];
   }
   std::memcpy(c, sums, sizeof sums);
+}
+
+// By the fragment layout of ptx/mma.cuh, the words of one register over the lanes are an 8x8 block
+// by rows: of A, of B transposed, and, taken in pairs, of C.
+template <bool is_bf16>
+void multiply(MmaSlots& slots) {
+  Matrix a[4], b[2];
+  std::memcpy(a, slots.a, sizeof a);
+  std::memcpy(b, slots.b, sizeof b);
+  Float8 columns[16];
+  for (int half = 0; half < 2; ++half) {
+    transpose(b[half]);
+    for (int k = 0; k < 8; ++k) widen<is_bf16>(b[half].rows[k], columns[8 * half + k]);
+  }
+  multiply_half<is_bf16>(a[0], a[2], columns, &slots.c[0][0][0]);
+  multiply_half<is_bf16>(a[1], a[3], columns, &slots.c[1][0][0]);
 }
 
 float flush(float x) {
@@ -111,19 +132,11 @@ void run_ldmatrix(Warp& warp, bool trans) {
 }
 
 void run_mma(Warp& warp, bool is_bf16) {
-  MmaSlots& slots = warp.mma;
-  // By the fragment layout of ptx/mma.cuh, the words of one register over the lanes are an 8x8
-  // block by rows: of A, of B transposed, and, taken in pairs, of C.
-  Matrix a[4], b[2];
-  std::memcpy(a, slots.a, sizeof a);
-  std::memcpy(b, slots.b, sizeof b);
-  Float8 columns[16];
-  for (int half = 0; half < 2; ++half) {
-    transpose(b[half]);
-    for (int k = 0; k < 8; ++k) widen(b[half].rows[k], is_bf16, columns[8 * half + k]);
+  if (is_bf16) {
+    multiply<true>(warp.mma);
+  } else {
+    multiply<false>(warp.mma);
   }
-  multiply_half(a[0], a[2], columns, is_bf16, &slots.c[0][0][0]);
-  multiply_half(a[1], a[3], columns, is_bf16, &slots.c[1][0][0]);
   ++machine.statistics.mma;
 }
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <mutex>
+#include <new>
 #include <numeric>
 
 #include "engine.h"
@@ -101,7 +102,7 @@ int dispatch() {
   return resident;
 }
 
-void run_grid() {
+void run_slots() {
   prepare_slots();
   const Configuration& configuration = machine.configuration;
   const bool descending = configuration.order == Order::kDescending;
@@ -116,8 +117,36 @@ void run_grid() {
   }
 }
 
-std::string check() {
+void run_grid() {
+  try {
+    run_slots();
+  } catch (const std::bad_alloc&) {
+    const Configuration& c = machine.configuration;
+    machine.error = "no memory for " + std::to_string(c.num_sms) + " SMs of " +
+                    std::to_string(c.ctas_per_sm) + " CTAs of " + std::to_string(shape.threads) +
+                    " threads, each with a stack of its own. Emulate fewer SMs";
+  }
+}
+
+std::string check_configuration() {
   const Configuration& c = machine.configuration;
+  if (c.num_sms < 1 || c.ctas_per_sm < 1) {
+    return "the emulator is configured with " + std::to_string(c.num_sms) + " SMs of " +
+           std::to_string(c.ctas_per_sm) + " CTAs; both are at least 1";
+  }
+  const int order = static_cast<int>(c.order), copies = static_cast<int>(c.copies);
+  if (order < 0 || order > 2 || copies < 0 || copies > 1) {
+    return "the emulator is configured with order " + std::to_string(order) + " and copies " +
+           std::to_string(copies) + "; orders are 0..2, copies 0..1";
+  }
+  if (c.preempt_percent < 0 || c.preempt_percent > 100) {
+    return "the emulator is configured to preempt at " + std::to_string(c.preempt_percent) +
+           " percent; the range is 0..100";
+  }
+  return "";
+}
+
+std::string check() {
   if (shape.grid < 1) {
     return "launch of " + std::to_string(shape.grid) + " CTAs; a grid has at least 1";
   }
@@ -127,15 +156,9 @@ std::string check() {
   }
   if (shape.smem > kMaxSmem) {
     return "launch with " + std::to_string(shape.smem) +
-           " bytes of dynamic shared memory; a CTA "
-           "of sm_90 has at most " +
-           std::to_string(kMaxSmem);
+           " bytes of dynamic shared memory; a CTA has at most " + std::to_string(kMaxSmem);
   }
-  if (c.num_sms < 1 || c.ctas_per_sm < 1) {
-    return "the emulator is configured with " + std::to_string(c.num_sms) + " SMs of " +
-           std::to_string(c.ctas_per_sm) + " CTAs; both are at least 1";
-  }
-  return "";
+  return check_configuration();
 }
 
 void seed_random(int seed) {

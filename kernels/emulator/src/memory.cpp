@@ -38,6 +38,21 @@ uint32_t outside_error(const void* object, const Cta& cta) {
       cta.dynamic_bytes);
 }
 
+// The 16 bytes at a shared address, which must be aligned to as much and inside.
+uint8_t* shared_16(uint32_t address, const char* what) {
+  const Cta& cta = *machine.current->warp->cta;
+  const bool is_dynamic = address >= kDynamicBase;
+  const size_t offset = is_dynamic ? address - kDynamicBase : address;
+  const size_t limit = is_dynamic ? cta.dynamic_bytes : cta.static_bytes;
+  if (address % 16 || offset + 16 > limit) {
+    fail(
+        "%s: shared address 0x%x is byte %zu of %s memory; 16 bytes from there must start at a "
+        "multiple of 16 and end within %zu bytes",
+        what, address, offset, is_dynamic ? "dynamic" : "static", limit);
+  }
+  return (is_dynamic ? cta.dynamic : cta.statics) + offset;
+}
+
 }  // namespace
 
 uint8_t* allocate_guarded(size_t bytes) {
@@ -76,18 +91,10 @@ void prepare_memory(Cta& cta, size_t dynamic_bytes) {
   std::memset(cta.statics, kPoison, kStaticCapacity);
 }
 
-uint8_t* shared_memory(uint32_t address, uint32_t bytes, uint32_t alignment, const char* what) {
-  const Cta& cta = *machine.current->warp->cta;
-  const bool is_dynamic = address >= kDynamicBase;
-  const size_t offset = is_dynamic ? address - kDynamicBase : address;
-  const size_t limit = is_dynamic ? cta.dynamic_bytes : cta.static_bytes;
-  if (address % alignment || offset + bytes > limit) {
-    fail(
-        "%s: shared address 0x%x (%s memory + %zu) for %u bytes must be a multiple of %u and end "
-        "within %zu bytes",
-        what, address, is_dynamic ? "dynamic" : "static", offset, bytes, alignment, limit);
-  }
-  return (is_dynamic ? cta.dynamic : cta.statics) + offset;
+const uint8_t* ldmatrix_row(uint32_t address) {
+  const uint8_t* row = shared_16(address, "ldmatrix");
+  races::reads(row, 16);
+  return row;
 }
 
 uint32_t smem_address(const void* object) {
@@ -118,7 +125,7 @@ void* static_smem(const void* key, size_t bytes, size_t alignment) {
 }
 
 void cp_async_16(uint32_t smem, const void* gmem, bool valid) {
-  Copy copy{shared_memory(smem, kCopyBytes, kCopyBytes, "cp.async"), nullptr, 0};
+  Copy copy{shared_16(smem, "cp.async"), nullptr, 0};
   Lane& self = *machine.current;
   if (valid) {
     if (reinterpret_cast<uintptr_t>(gmem) % kCopyBytes) {

@@ -174,7 +174,8 @@ Lane& arrive(Lane& self, Collective op) {
   return switch_target(undisturbed && warp.ready ? pick_in(warp) : pick_or_host());
 }
 
-void preemption_point() {
+void before_atomic() {
+  ++machine.statistics.atomics;
   const Order order = machine.configuration.order;
   if (order == Order::kAscending || (order == Order::kRandom && (random_bits() & 1))) return;
   Lane& self = *machine.current;

@@ -22,10 +22,10 @@ namespace emulator {
 
 // Marks the running lane as waiting at `op`, runs `op` if it was the last, and picks who runs now.
 Lane& arrive(Lane& self, Collective op);
-// May let another warp run first: what a GPU may do anywhere shows best before an atomic.
-void preemption_point();
-// Memory of `bytes` bytes at a shared address; fails the launch if misaligned or outside.
-uint8_t* shared_memory(uint32_t address, uint32_t bytes, uint32_t alignment, const char* what);
+// Counts an atomic and may let another warp run first: what a GPU may do anywhere shows best there.
+void before_atomic();
+// The 16 bytes at a shared address, to be read by ldmatrix.
+const uint8_t* ldmatrix_row(uint32_t address);
 // Ends the launch with this text and the thread's place.
 [[noreturn]] void fail(const char* format, ...) __attribute__((format(printf, 1, 2)));
 
@@ -54,7 +54,7 @@ inline void ldmatrix_x4(uint32_t (&d)[4], uint32_t row_address, bool trans) {
   Lane& self = *machine.current;
   LdmatrixSlots& slots = self.warp->ldmatrix;
   slots.address[self.index] = row_address;
-  slots.row[self.index] = shared_memory(row_address, 16, 16, "ldmatrix");
+  slots.row[self.index] = ldmatrix_row(row_address);
   collective(self, trans ? Collective::kLdmatrixTrans : Collective::kLdmatrix);
   for (int i = 0; i < 4; ++i) d[i] = slots.d[i][self.index];
 }
@@ -105,8 +105,7 @@ void sync_cta();
 void bar_sync(int id, int threads);
 
 inline int atomic_add(int* gmem, int value) {
-  preemption_point();
-  ++machine.statistics.atomics;
+  before_atomic();
   return __atomic_fetch_add(gmem, value, __ATOMIC_RELAXED);
 }
 
