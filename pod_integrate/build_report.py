@@ -7,15 +7,27 @@ from pathlib import Path
 
 import msgspec
 
+from pod_integrate import gpu
 from pod_integrate.errors import BuildError
+from pod_integrate.variants import Variant
 
 _ENTRY = re.compile(r"Compiling entry function '(\S+)'")
 _SPILLS = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
+# pod_kernel<Variant, Ops>; the enum's values in order.
+_OPS = re.compile(r"pod_kernel.*OpsE(\d)E")
+_OP_NAMES = ("prefill", "decode", "fused")
+# Registers are allotted to a warp in units of 256, from a quarter of the SM's.
+_REGISTER_UNIT = 256
+_QUARTERS = 4
+_SMEM_UNIT = 128
 _USED = re.compile(r"Used (\d+) registers(?:.*?, (\d+) bytes smem)?")
 
 
 class KernelUsage(msgspec.Struct, frozen=True, kw_only=True):
-    """What ptxas reports of one kernel; bytes per thread, but static_smem per CTA."""
+    """What ptxas reports of one kernel; bytes per thread, but static_smem per CTA.
+
+    name  prefill, decode, fused or merge; the mangled name of any other kernel
+    """
 
     name: str
     registers: int
@@ -44,6 +56,23 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     def spills(self) -> int:
         """Bytes spilled, stores and loads of all kernels together."""
         return sum(kernel.spill_stores + kernel.spill_loads for kernel in self.kernels)
+
+    @property
+    def smem(self) -> int:
+        """Shared memory of a CTA that may run either op, in bytes."""
+        variant = Variant.parse(self.variant)
+        static = max((kernel.static_smem for kernel in self.kernels), default=0)
+        return max(gpu.smem_bytes(variant.config(), variant.head_dim)) + static
+
+    @property
+    def resident_ctas(self) -> int:
+        """CTAs of the fused kernel that one SM holds at once, by registers, memory and warps."""
+        variant, arch = Variant.parse(self.variant), gpu.ARCHITECTURES[self.arch]
+        warps = gpu.cta_warps(variant.config())
+        per_warp = -(-self.registers * 32 // _REGISTER_UNIT) * _REGISTER_UNIT
+        by_registers = gpu.REGISTERS // _QUARTERS // per_warp * _QUARTERS // warps
+        smem = -(-(self.smem + gpu.RESERVED_BYTES) // _SMEM_UNIT) * _SMEM_UNIT
+        return min(by_registers, (arch.smem_per_sm << 10) // smem, arch.warps_per_sm // warps)
 
     def write(self, library: Path) -> None:
         """Write the report beside its library."""
@@ -74,7 +103,7 @@ def parse_usage(text: str) -> list[KernelUsage]:
         stack, stores, loads = (sum(column) for column in zip(*_frames(said), strict=True))
         kernels.append(
             KernelUsage(
-                name=name,
+                name=_short_name(name),
                 registers=int(used[1]),
                 stack=stack,
                 spill_stores=stores,
@@ -88,3 +117,10 @@ def parse_usage(text: str) -> list[KernelUsage]:
 def _frames(said: str) -> list[tuple[int, int, int]]:
     found = [(int(m[1]), int(m[2]), int(m[3])) for m in _SPILLS.finditer(said)]
     return found or [(0, 0, 0)]
+
+
+def _short_name(mangled: str) -> str:
+    ops = _OPS.search(mangled)
+    if ops is not None:
+        return _OP_NAMES[int(ops[1])]
+    return "merge" if "merge_kernel" in mangled else mangled

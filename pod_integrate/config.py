@@ -7,6 +7,7 @@ On a CPU an "SM" is a core and a "CTA" is a work item that one core runs to its 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
 import msgspec
@@ -122,6 +123,36 @@ class PodConfig:
             f"{self.prefill_ctas}:{self.decode_ctas} w{self.max_prefill_waves} "
             f"s{self.decode_split_tokens} v{self.virtual_decode}"
         )
+
+
+def flatten_config(config: PodConfig) -> list[int]:
+    """The fifteen integers that the torch op and the planner take for a config."""
+    p, d = config.prefill, config.decode
+    return [
+        *(p.q_rows, p.kv_rows, p.stages, p.warps),
+        *(d.q_rows, d.kv_rows, d.stages, d.warps),
+        *(config.ctas_per_sm, config.prefill_ctas, config.decode_ctas, config.max_prefill_waves),
+        *(config.decode_split_tokens, config.virtual_decode, STRATEGIES.index(config.strategy)),
+    ]
+
+
+def unflatten_config(values: Sequence[int]) -> PodConfig:
+    """Inverse of flatten_config."""
+    names = ("q_rows", "kv_rows", "stages", "warps")
+    prefill, decode = (
+        TileConfig(**dict(zip(names, part, strict=True))) for part in (values[:4], values[4:8])
+    )
+    return PodConfig(
+        prefill=prefill,
+        decode=decode,
+        ctas_per_sm=values[8],
+        prefill_ctas=values[9],
+        decode_ctas=values[10],
+        max_prefill_waves=values[11],
+        decode_split_tokens=values[12],
+        virtual_decode=values[13],
+        strategy=STRATEGIES[values[14]],  # type: ignore[arg-type]
+    )
 
 
 def _require(condition: bool, message: str) -> None:

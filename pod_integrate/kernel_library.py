@@ -36,7 +36,10 @@ class KernelLibrary(NamedTuple):
     error: int
 
     def info(self, kernel: Kernel, device: int = 0) -> KernelInfo:
-        """What the driver says of a kernel on a CUDA device; raises KernelUnavailableError."""
+        """What the driver says of a kernel on `device`, which the caller has made current.
+
+        Raises KernelUnavailableError with the driver's words.
+        """
         answer = KernelInfo()
         if self.library.pod_info(device, _KERNELS.index(kernel), ctypes.byref(answer)) != 0:
             raise KernelUnavailableError(

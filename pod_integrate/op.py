@@ -1,33 +1,33 @@
 """hybrid_attention: check, choose a config, launch. Registered as torch.ops.pod.hybrid_attention.
 
-The native library checks shapes, dtypes, strides and page indices before it computes anything.
+The native libraries check shapes, dtypes and strides before anything is computed, the CPU kernel
+page indices as well.
 """
 
 from __future__ import annotations
 
-import functools
 from typing import Any, NamedTuple
 
 import torch
-import tvm_ffi
 
-from pod_integrate import native
+from pod_integrate import launch, launch_cpu
 from pod_integrate.batch import HybridBatch
-from pod_integrate.config import STRATEGIES, PodConfig, TileConfig
-from pod_integrate.defaults import default_config, require_feasible
-from pod_integrate.device import ISAS, device_key, isa, kernel_unavailable, num_threads
-from pod_integrate.errors import DtypeError, ShapeError, UnsupportedFeatureError
-from pod_integrate.keys import Dtype, Geometry
+from pod_integrate.config import PodConfig
+from pod_integrate.config import flatten_config as flatten_config
+from pod_integrate.device import kernel_unavailable
+from pod_integrate.device_plan import DevicePlan
+from pod_integrate.errors import (
+    ConfigError,
+    DeviceMismatchError,
+    ShapeError,
+    UnsupportedFeatureError,
+)
 
-_DTYPES: dict[torch.dtype, Dtype] = {
-    torch.float32: "fp32",
-    torch.bfloat16: "bf16",
-    torch.float16: "fp16",
-}
 _SCHEMA = (
     "hybrid_attention(Tensor q, Tensor k_cache, Tensor v_cache, Tensor q_indptr, Tensor kv_lens, "
     "Tensor page_indices, Tensor page_starts, int page_size, float scale, int window_left, "
-    "float logit_cap, Tensor? sinks, int[] config, Tensor(a!) out, Tensor(b!) lse) -> ()"
+    "float logit_cap, Tensor? sinks, int[] config, Tensor(a!) out, Tensor(b!) lse, "
+    "Tensor? plan=None, int[] capacity=[]) -> ()"
 )
 # torch leaves Library untyped.
 _library: Any = torch.library.Library("pod", "DEF")  # type: ignore[no-untyped-call]
@@ -53,6 +53,7 @@ def hybrid_attention(
     logit_cap: float = 0.0,
     sinks: torch.Tensor | None = None,
     out: torch.Tensor | None = None,
+    plan: DevicePlan | None = None,
 ) -> Attention:
     """Attend one hybrid batch (prefill chunks and decode tokens in any order) in one launch.
 
@@ -67,169 +68,73 @@ def hybrid_attention(
     logit_cap        score becomes cap * tanh(score / cap); 0: no cap
     sinks            [Hq] fp32; exp(sink) joins each row's softmax denominator and so its lse
     out              [T, Hq, D] to write into, D contiguous; default a new tensor
+    plan             DevicePlan that holds `batch`, for CUDA graphs; rows of q past the batch are
+                     padding then, and their out and lse are not written
 
-    Causal, bottom-right aligned. Slots that no row sees are never read. Calls from several
-    threads run one after the other. For inference: the op has no gradient.
-    Raises ShapeError, DtypeError, PageIndexError, ConfigInfeasibleError, KernelUnavailableError,
-    UnsupportedFeatureError; nothing launches then.
+    Causal, bottom-right aligned. Slots that no row sees are never read. For inference: the op has
+    no gradient. On a CPU calls from several threads run one after the other. On a GPU (bf16 and
+    fp16; head dim 64, 96, 128 or 256; page indices are not checked) the call runs on the current
+    stream and nothing waits for the device; q_indptr and kv_lens must not change afterwards.
+    Raises ShapeError, DtypeError, DeviceMismatchError, PageIndexError, ConfigInfeasibleError,
+    KernelUnavailableError, UnsupportedFeatureError, BuildError; nothing launches then.
     Source: POD-Attention, arXiv:2410.18038.
     """
+    _check(q, k_cache, v_cache, batch, sinks, out)
+    if plan is not None:
+        plan.require_fits(q, k_cache, batch, window_left)
+    result = torch.empty_like(q, memory_format=torch.contiguous_format) if out is None else out
+    lse = q.new_empty(q.shape[:2], dtype=torch.float32)
+    torch.ops.pod.hybrid_attention(
+        *(q, k_cache, v_cache, batch.q_indptr, batch.kv_lens, batch.page_indices),
+        *(batch.page_starts, batch.page_size, q.shape[-1] ** -0.5 if scale is None else scale),
+        *(window_left, logit_cap, sinks, _config_of(config, plan), result, lse),
+        *((None, []) if plan is None else (plan.words, list(plan.capacity))),
+    )
+    return Attention(result, lse)
+
+
+def _check(
+    q: torch.Tensor,
+    k_cache: torch.Tensor,
+    v_cache: torch.Tensor,
+    batch: HybridBatch,
+    sinks: torch.Tensor | None,
+    out: torch.Tensor | None,
+) -> None:
+    if q.device.type not in ("cpu", "cuda"):
+        raise kernel_unavailable(q.device)
     # A meta or fake tensor among real ones would reach the fake kernel and leave `out` unwritten.
-    for tensor in (q, k_cache, v_cache, batch.page_indices, batch.page_starts, sinks, out):
-        if tensor is not None and tensor.device.type != "cpu":
-            raise kernel_unavailable(tensor.device)
-    if q.dim() != 3:
-        raise ShapeError(f"q must be [T, Hq, D], got shape {list(q.shape)}")
+    others = {"k_cache": k_cache, "v_cache": v_cache, "sinks": sinks, "out": out}
+    others |= {"page_indices": batch.page_indices, "page_starts": batch.page_starts}
+    for name, tensor in others.items():
+        if tensor is not None and tensor.device != q.device:
+            raise DeviceMismatchError(
+                f"{name} is on {tensor.device} but q is on {q.device}; move all tensors of a call "
+                "to one device"
+            )
+    if q.dim() != 3 or k_cache.dim() != 4:
+        raise ShapeError(
+            f"q must be [T, Hq, D] and k_cache must be [P, S, Hkv, D], got shapes {list(q.shape)} "
+            f"and {list(k_cache.shape)}"
+        )
     if torch.is_grad_enabled() and (q.requires_grad or k_cache.requires_grad):
         raise UnsupportedFeatureError(
             "hybrid_attention has no gradient but q or k_cache requires one; call it under "
             "torch.no_grad() or torch.inference_mode()"
         )
-    result = torch.empty_like(q, memory_format=torch.contiguous_format) if out is None else out
-    lse = q.new_empty(q.shape[:2], dtype=torch.float32)
-    torch.ops.pod.hybrid_attention(
-        q,
-        k_cache,
-        v_cache,
-        batch.q_indptr,
-        batch.kv_lens,
-        batch.page_indices,
-        batch.page_starts,
-        batch.page_size,
-        q.shape[-1] ** -0.5 if scale is None else scale,
-        window_left,
-        logit_cap,
-        sinks,
-        [] if config is None else flatten_config(config),
-        result,
-        lse,
-    )
-    return Attention(result, lse)
 
 
-def geometry_of(
-    q: torch.Tensor,
-    k_cache: torch.Tensor,
-    *,
-    window_left: int = -1,
-    logit_cap: float = 0.0,
-) -> Geometry:
-    """Geometry of a call; raises DtypeError for a dtype that no kernel takes."""
-    return _geometry(
-        q.shape[1],
-        k_cache.shape[2],
-        q.shape[2],
-        q.dtype,
-        k_cache.dtype,
-        k_cache.shape[1],
-        window_left,
-        logit_cap,
-    )
-
-
-def flatten_config(config: PodConfig) -> list[int]:
-    """Fields of a config as the integers that the torch op takes."""
-    p, d = config.prefill, config.decode
-    return [
-        *(p.q_rows, p.kv_rows, p.stages, p.warps),
-        *(d.q_rows, d.kv_rows, d.stages, d.warps),
-        *(config.ctas_per_sm, config.prefill_ctas, config.decode_ctas, config.max_prefill_waves),
-        *(config.decode_split_tokens, config.virtual_decode, STRATEGIES.index(config.strategy)),
-    ]
-
-
-def _unflatten(values: tuple[int, ...]) -> PodConfig:
-    names = ("q_rows", "kv_rows", "stages", "warps")
-    prefill, decode = (
-        TileConfig(**dict(zip(names, part, strict=True))) for part in (values[:4], values[4:8])
-    )
-    return PodConfig(
-        prefill=prefill,
-        decode=decode,
-        ctas_per_sm=values[8],
-        prefill_ctas=values[9],
-        decode_ctas=values[10],
-        max_prefill_waves=values[11],
-        decode_split_tokens=values[12],
-        virtual_decode=values[13],
-        strategy=STRATEGIES[values[14]],  # type: ignore[arg-type]
-    )
-
-
-@functools.lru_cache(maxsize=4096)
-def _geometry(
-    num_q_heads: int,
-    num_kv_heads: int,
-    head_dim: int,
-    dtype: torch.dtype,
-    kv_dtype: torch.dtype,
-    page_size: int,
-    window_left: int,
-    logit_cap: float,
-) -> Geometry:
-    if dtype not in _DTYPES or kv_dtype not in _DTYPES:
-        raise DtypeError(
-            f"q is {dtype}, k_cache {kv_dtype}; the kernel takes float32, bfloat16 and float16. "
-            "Cast q and the caches to one of them"
+def _config_of(config: PodConfig | None, plan: DevicePlan | None) -> list[int]:
+    if plan is None:
+        return [] if config is None else flatten_config(config)
+    if config is not None and config != plan.config:
+        raise ConfigError(
+            f"config is [{config.short()}] but plan was made for [{plan.config.short()}]; leave "
+            "config out where a plan is given"
         )
-    return Geometry(
-        num_q_heads=num_q_heads,
-        num_kv_heads=num_kv_heads,
-        head_dim=head_dim,
-        dtype=_DTYPES[dtype],
-        kv_dtype=_DTYPES[kv_dtype],
-        page_size=page_size,
-        window_left=window_left,
-        logit_cap=logit_cap,
-    )
+    return flatten_config(plan.config)
 
 
-@functools.lru_cache(maxsize=4096)
-def native_config(values: tuple[int, ...], geometry: Geometry, threads: int, level: str) -> Any:
-    """The integers that the native library takes; an empty tuple stands for the default."""
-    device = device_key(torch.device("cpu"), threads)
-    config = _unflatten(values) if values else default_config(device, geometry)
-    require_feasible(config, device, geometry)
-    flat = flatten_config(config)
-    return tvm_ffi.Shape([value for i, value in enumerate(flat) if i not in (3, 7)])
-
-
-def native_arguments(
-    q: torch.Tensor,
-    k_cache: torch.Tensor,
-    v_cache: torch.Tensor,
-    q_indptr: torch.Tensor,
-    kv_lens: torch.Tensor,
-    page_indices: torch.Tensor,
-    page_starts: torch.Tensor,
-    page_size: int,
-    scale: float,
-    window_left: int,
-    logit_cap: float,
-    sinks: torch.Tensor | None,
-    config: list[int],
-    out: torch.Tensor,
-    lse: torch.Tensor,
-) -> tuple[Any, ...]:
-    """Arguments of the native `attend` and `attend_logged` for those of the torch op."""
-    geometry = geometry_of(q, k_cache, window_left=window_left, logit_cap=logit_cap)
-    threads, level = num_threads(), isa()
-    chosen = native_config(tuple(config), geometry, threads, level)
-    tensors = (q, k_cache, v_cache, q_indptr, kv_lens, page_indices, page_starts)
-    numbers = (page_size, scale, window_left, logit_cap)
-    return (*tensors, *numbers, sinks, out, lse, chosen, threads, ISAS.index(level))
-
-
-def _attend_cpu(*arguments: Any) -> None:
-    native.load("cpu").attend(*native_arguments(*arguments))
-
-
-def _attend_cuda(q: torch.Tensor, *_: Any) -> None:
-    raise kernel_unavailable(q.device)
-
-
-_library.impl("hybrid_attention", _attend_cpu, "CPU")
-_library.impl("hybrid_attention", _attend_cuda, "CUDA")
-
-
+_library.impl("hybrid_attention", launch_cpu.attend, "CPU")
+_library.impl("hybrid_attention", launch.attend, "CUDA")
 torch.library.register_fake("pod::hybrid_attention", lambda *_: None, lib=_library)

@@ -103,9 +103,14 @@ class Variant:
         return [f"-DPOD_{name}={value}" for name, value in values.items()]
 
 
-def default(arch: gpu.Architecture, dtype: GpuDtype, head_dim: int) -> Variant:
-    """The variant of the default config of an architecture."""
-    return _variant(gpu.default_tiles(arch, head_dim), dtype, head_dim)
+def defaults(arch: gpu.Architecture) -> list[Variant]:
+    """Variants of an architecture's default configs: every head dim in every dtype."""
+    dtypes: tuple[GpuDtype, ...] = ("bf16", "fp16")
+    return [
+        _variant(gpu.default_tiles(arch, dim), dtype, dim)
+        for dim in gpu.HEAD_DIMS
+        for dtype in dtypes
+    ]
 
 
 def shipped(arch: gpu.Architecture) -> list[Variant]:
@@ -115,7 +120,7 @@ def shipped(arch: gpu.Architecture) -> list[Variant]:
     and 3 CTAs/SM between them; as far as they fit the architecture. Source: POD-Attention,
     arXiv:2410.18038, section 4.
     """
-    wanted = [default(arch, dtype, dim) for dim in gpu.HEAD_DIMS for dtype in ("bf16", "fp16")]
+    wanted = defaults(arch)
     for head_dim in (128, 64):
         for config in _PAPER[head_dim]:
             variant = _variant(config, "bf16", head_dim)

@@ -120,19 +120,40 @@ def doctor(
 
 
 @app.command()
-def build() -> None:
-    """Compile the native kernels of this machine ahead of time.
+def build(
+    arch: Annotated[
+        list[str] | None,
+        typer.Option(help="GPU to build for, e.g. sm_90a; may be repeated; `all` for every one."),
+    ] = None,
+    every: Annotated[
+        bool, typer.Option("--all", help="All shipped variants, not only the defaults.")
+    ] = False,
+    variant: Annotated[
+        list[str] | None,
+        typer.Option(help="A variant by its name, e.g. bf16-d128-p128x64s1w4-d16x64s2w4-c2-v1."),
+    ] = None,
+    emulator: Annotated[
+        bool, typer.Option(help="Build for the emulated SM that tests use, with the C++ compiler.")
+    ] = False,
+    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Compilers at once.")] = 1,
+) -> None:
+    """Compile native kernels ahead of time.
 
+    Without flags: what this machine runs, which is the CPU kernel, the planner and, with a GPU,
+    the default variants of all head dims and dtypes. A GPU is not needed to build for one, nvcc is.
     The result is cached by a hash of sources and flags (see `pod-attn doctor` for the place); a
     server that finds none compiles it at start. Safe to run in several processes at once.
     """
-    from pod_integrate import native
+    from pod_integrate.cli import build as command
 
-    console = Console()
-    path = native.build(
-        "cpu", progress=lambda done, total, what: console.print(f"[{done}/{total}] {what}")
+    command.run(
+        Console(),
+        archs=arch or [],
+        every=every,
+        names=variant or [],
+        on_emulator=emulator,
+        jobs=jobs,
     )
-    console.print(f"{native.build_id('cpu')} ready at {path}", soft_wrap=True)
 
 
 @app.command("demo-model")

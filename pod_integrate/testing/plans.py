@@ -8,10 +8,10 @@ import torch
 
 from pod_integrate import native
 from pod_integrate.batch import HybridBatch
-from pod_integrate.config import PodConfig
+from pod_integrate.config import PodConfig, flatten_config
 from pod_integrate.device import isa
 from pod_integrate.keys import Geometry
-from pod_integrate.op import flatten_config, native_arguments, native_config
+from pod_integrate.launch_cpu import native_arguments, native_config
 from pod_integrate.testing.batches import TORCH_DTYPES, Case
 
 

@@ -12,13 +12,18 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from pod_integrate.batch import HybridBatch
+from pod_integrate.defaults import default_config
+from pod_integrate.device import device_key
+from pod_integrate.device_plan import DevicePlan
 from pod_integrate.errors import (
+    DeviceMismatchError,
     DtypeError,
     KernelUnavailableError,
     PageIndexError,
     PodAttentionError,
     SettingsError,
     ShapeError,
+    UnsupportedFeatureError,
 )
 from pod_integrate.keys import Geometry
 from pod_integrate.op import hybrid_attention
@@ -172,20 +177,40 @@ def test_pages_that_are_not_read_may_hold_anything() -> None:
     assert hybrid_attention(**given).out.isfinite().all()
 
 
-@pytest.mark.parametrize("device", ["cuda", "meta"])
-def test_other_devices_are_refused_with_a_remedy(device: str) -> None:
+def test_device_without_a_kernel_is_refused_with_a_remedy() -> None:
     with FakeTensorMode():
-        q = torch.empty(6, 4, 32, device=device)
-    with pytest.raises(KernelUnavailableError, match="SGLANG_PLATFORM=pod_cpu"):
+        q = torch.empty(6, 4, 32, device="meta")
+    with pytest.raises(KernelUnavailableError, match="on meta: .*SGLANG_PLATFORM=pod_cpu"):
         hybrid_attention(**(arguments() | {"q": q}))
 
 
-@pytest.mark.parametrize("name", ["k_cache", "v_cache", "sinks", "out"])
+@pytest.mark.parametrize("name", ["k_cache", "v_cache", "sinks", "out", "page_indices"])
 def test_one_tensor_on_another_device_is_refused(name: str) -> None:
     given = arguments() | {"sinks": torch.zeros(4), "out": torch.zeros(6, 4, 32)}
-    given[name] = given[name].to("meta")
-    with pytest.raises(KernelUnavailableError, match="no kernel runs on meta"):
+    if name == "page_indices":
+        replaced(given, page_indices=given["batch"].page_indices.to("meta"))
+    else:
+        given[name] = given[name].to("meta")
+    with pytest.raises(DeviceMismatchError, match=f"{name} is on meta but q is on cpu"):
         hybrid_attention(**given)
+
+
+def test_gpu_queries_with_a_cache_on_the_host_are_refused() -> None:
+    with FakeTensorMode():
+        q = torch.empty(6, 4, 32, device="cuda")
+    with pytest.raises(DeviceMismatchError, match="k_cache is on cpu but q is on cuda:0"):
+        hybrid_attention(**(arguments() | {"q": q}))
+
+
+def test_plan_on_the_cpu_is_refused_instead_of_ignored() -> None:
+    given = arguments()
+    config = default_config(device_key(torch.device("cpu")), GEOMETRY)
+    plan = DevicePlan.reserve(
+        [given["batch"]], torch.device("cpu"), GEOMETRY, config=config, num_sms=2
+    )
+    plan.update(given["batch"])
+    with pytest.raises(UnsupportedFeatureError, match="plan is for CUDA graphs"):
+        hybrid_attention(**given, plan=plan)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from pod_integrate import gpu
 from pod_integrate.config import PodConfig, TileConfig
 from pod_integrate.errors import ConfigError, DtypeError
 from pod_integrate.keys import Geometry
-from pod_integrate.variants import Variant, default, shipped
+from pod_integrate.variants import Variant, defaults, shipped
 
 GEOMETRY = Geometry(
     num_q_heads=32, num_kv_heads=8, head_dim=128, dtype="bf16", kv_dtype="bf16", page_size=16
@@ -97,8 +97,10 @@ def test_dtype_without_a_gpu_kernel_is_refused(dtypes: tuple[str, str]) -> None:
 def test_shipped_variants_fit_and_hold_every_default_once(arch: gpu.Architecture) -> None:
     variants = shipped(arch)
     assert len(set(variants)) == len(variants) <= 14
-    for dim in gpu.HEAD_DIMS:
-        assert {default(arch, "bf16", dim), default(arch, "fp16", dim)} <= set(variants)
+    assert set(defaults(arch)) <= set(variants)
+    assert {(v.head_dim, v.dtype) for v in defaults(arch)} == {
+        (dim, dtype) for dim in gpu.HEAD_DIMS for dtype in ("bf16", "fp16")
+    }
     for variant in variants:
         gpu.require_fits(variant.config(), arch, variant.head_dim)
 

@@ -1,0 +1,127 @@
+"""`pod-attn build`: which libraries are wanted, their compilation, and a table of what came out."""
+
+from __future__ import annotations
+
+import concurrent.futures
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from pod_integrate import gpu, native, nvcc
+from pod_integrate.build_report import Report
+from pod_integrate.device import device_key
+from pod_integrate.errors import ConfigError
+from pod_integrate.testing import emulator_build
+from pod_integrate.variants import Variant, defaults, shipped
+
+_EVERY = "all"
+# The emulated SM has no limits of its own; variants for it are chosen as for this one.
+_EMULATED = "sm_90a"
+_WIDTH = 112
+
+
+def run(
+    console: Console,
+    *,
+    archs: list[str],
+    every: bool,
+    names: list[str],
+    on_emulator: bool,
+    jobs: int,
+) -> None:
+    """Compile what the flags name; without flags what this machine runs, GPU or not."""
+    _host_libraries(console)
+    if not (archs or every or names or on_emulator) and not torch.cuda.is_available():
+        return
+    targets = [gpu.ARCHITECTURES[_EMULATED]] if on_emulator else _targets(archs)
+    wanted = [(variant, arch) for arch in targets for variant in _variants(arch, every, names)]
+    if on_emulator:
+        _run_all(console, jobs, ((v.name, _emulated(v)) for v, _ in wanted))
+        return
+    built = _run_all(console, jobs, ((f"{v.name} {a.name}", _on_gpu(v, a)) for v, a in wanted))
+    view = table(Report.read(path) for path in built)
+    # A narrow terminal wraps lines, which is better than cut names.
+    Console(file=console.file, width=max(console.width, _WIDTH)).print(view)
+
+
+def table(reports: Iterable[Report]) -> Table:
+    """One row per variant and architecture; spills and missing residency are marked."""
+    view = Table(box=None, padding=(0, 2, 0, 0))
+    view.add_column("variant", no_wrap=True)
+    for name in ("arch", "registers", "spills B", "smem KiB", "CTAs/SM", "seconds"):
+        view.add_column(name, justify="right")
+    for report in reports:
+        declared = Variant.parse(report.variant).ctas_per_sm
+        fits = report.resident_ctas >= declared
+        view.add_row(
+            report.variant,
+            report.arch,
+            str(report.registers),
+            f"[red]{report.spills}[/]" if report.spills else "0",
+            f"{report.smem / 1024:.1f}",
+            str(declared) if fits else f"[red]{report.resident_ctas} of {declared}[/]",
+            f"{report.seconds:.1f}",
+        )
+    return view
+
+
+def _host_libraries(console: Console) -> None:
+    for kind in ("cpu", "host"):
+        path = native.build(
+            kind, progress=lambda done, total, what: console.print(f"[{done}/{total}] {what}")
+        )
+        console.print(f"{native.build_id(kind)} ready at {path}", soft_wrap=True)
+
+
+def _targets(archs: list[str]) -> list[gpu.Architecture]:
+    if _EVERY in archs:
+        return list(gpu.ARCHITECTURES.values())
+    unknown = [name for name in archs if name not in gpu.ARCHITECTURES]
+    if unknown:
+        raise ConfigError(
+            f"--arch {unknown[0]} is unknown; known are {', '.join(gpu.ARCHITECTURES)} and {_EVERY}"
+        )
+    if archs:
+        return [gpu.ARCHITECTURES[name] for name in dict.fromkeys(archs)]
+    if not torch.cuda.is_available():
+        raise ConfigError(
+            f"this machine has no GPU to build for; name one with --arch: "
+            f"{', '.join(gpu.ARCHITECTURES)} or {_EVERY}"
+        )
+    devices = (torch.device("cuda", index) for index in range(torch.cuda.device_count()))
+    found = [gpu.architecture(device_key(device).capability) for device in devices]
+    return list(dict.fromkeys(found))
+
+
+def _variants(arch: gpu.Architecture, every: bool, names: list[str]) -> list[Variant]:
+    if names:
+        return [Variant.parse(name) for name in names]
+    if every:
+        return shipped(arch)
+    return defaults(arch)
+
+
+def _on_gpu(variant: Variant, arch: gpu.Architecture) -> Callable[[], Path]:
+    return lambda: nvcc.build(variant, arch, progress=lambda *_: None)
+
+
+def _emulated(variant: Variant) -> Callable[[], Path]:
+    return lambda: emulator_build.build(variant)
+
+
+def _run_all(
+    console: Console, jobs: int, tasks: Iterable[tuple[str, Callable[[], Path]]]
+) -> list[Path]:
+    with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
+        running = {pool.submit(task): name for name, task in tasks}
+        try:
+            for done, future in enumerate(concurrent.futures.as_completed(running), 1):
+                future.result()
+                console.print(f"[{done}/{len(running)}] {running[future]}", soft_wrap=True)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+        return [future.result() for future in running]

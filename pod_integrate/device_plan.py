@@ -1,0 +1,153 @@
+"""DevicePlan: a plan at a fixed place in device memory, for CUDA graphs to replay with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Self
+
+import torch
+
+from pod_integrate.batch import HybridBatch
+from pod_integrate.config import PodConfig
+from pod_integrate.defaults import default_config, require_feasible
+from pod_integrate.device import device_key
+from pod_integrate.errors import ShapeError
+from pod_integrate.keys import Geometry
+from pod_integrate.planning import Capacity, Planned, plan_batch
+
+
+class DevicePlan:
+    """Words of a plan in device memory, with room for any batch up to what was reserved.
+
+    Capture `hybrid_attention(..., plan=plan)` once, then `update` and replay for every step: grid
+    sizes come from the reserved capacity, everything else from the words. Page indices and starts
+    of the captured call must be updated in place by the caller too.
+
+    words         int32 on the device; its address never changes
+    capacity      grid sizes and split rows of every launch with this plan
+    config        the PodConfig that all batches are planned with
+    max_tokens    rows that q needs, because any of them may be written
+    max_requests  entries that page_starts needs
+    """
+
+    def __init__(
+        self,
+        device: torch.device,
+        geometry: Geometry,
+        *,
+        config: PodConfig | None = None,
+        max_words: int,
+        max_tokens: int,
+        max_requests: int,
+        capacity: Capacity,
+        num_sms: int | None = None,
+    ) -> None:
+        """Allocate room; `reserve` works the numbers out from batches.
+
+        config   default default_config() of the device and geometry
+        num_sms  SMs to plan for; default all of the device
+        Raises ConfigInfeasibleError when `config` does not fit the device.
+        """
+        self.device, self.geometry, self.capacity = torch.device(device), geometry, capacity
+        self.max_tokens, self.max_requests = max_tokens, max_requests
+        self.config, self.num_sms = _resolve(self.device, geometry, config, num_sms)
+        # All zero: an empty batch, in case that a graph is replayed before the first update.
+        self.words = torch.zeros(max_words, dtype=torch.int32, device=self.device)
+        self._held: torch.Tensor | None = None
+
+    @classmethod
+    def reserve(
+        cls,
+        batches: Iterable[HybridBatch],
+        device: torch.device,
+        geometry: Geometry,
+        *,
+        config: PodConfig | None = None,
+        num_sms: int | None = None,
+    ) -> Self:
+        """Room for each of `batches`, e.g. the longest ones that may come; holds none of them."""
+        config, num_sms = _resolve(torch.device(device), geometry, config, num_sms)
+        planned = [
+            plan_batch(b.q_indptr, b.kv_lens, geometry, config, num_sms=num_sms) for b in batches
+        ]
+        if not planned:
+            raise ShapeError("DevicePlan.reserve got no batch; name the largest ones to come")
+        return cls(
+            device,
+            geometry,
+            config=config,
+            max_words=max(p.words.numel() for p in planned),
+            max_tokens=max(p.tokens for p in planned),
+            max_requests=max(p.requests for p in planned),
+            capacity=Capacity(*map(max, zip(*(p.capacity for p in planned), strict=True))),
+            num_sms=num_sms,
+        )
+
+    def update(self, batch: HybridBatch) -> None:
+        """Replace the plan, ordered on the current stream; nothing waits for the device.
+
+        Outside of a capture. Raises ShapeError with the numbers, and leaves the plan as it was,
+        when the batch needs more than was reserved.
+        """
+        planned = plan_batch(
+            batch.q_indptr,
+            batch.kv_lens,
+            self.geometry,
+            self.config,
+            num_sms=self.num_sms,
+            pin=self.device.type == "cuda",
+        )
+        self._require_room(planned)
+        # torch keeps the page-locked source until the copy has run.
+        self.words[: planned.words.numel()].copy_(planned.words, non_blocking=True)
+        self._held = batch.q_indptr
+
+    def require_fits(
+        self, q: torch.Tensor, k_cache: torch.Tensor, batch: HybridBatch, window_left: int
+    ) -> None:
+        """Raise ShapeError unless this plan is of `batch` and the tensors have room for any."""
+        # A traced call sees stand-ins of tensors, which are nobody.
+        if not torch.compiler.is_compiling() and self._held is not batch.q_indptr:
+            raise ShapeError("plan holds another batch; call plan.update(batch) first")
+        g = self.geometry
+        want = (g.num_q_heads, g.num_kv_heads, g.window_left)
+        got = (q.shape[1], k_cache.shape[2], window_left)
+        if got != want:
+            raise ShapeError(
+                f"plan was made for Hq, Hkv, window_left = {want}, the call has {got}; make one "
+                "plan per geometry"
+            )
+        if q.shape[0] < self.max_tokens or batch.page_starts.numel() < self.max_requests:
+            raise ShapeError(
+                f"q has {q.shape[0]} rows and page_starts {batch.page_starts.numel()} entries, but "
+                f"the plan may hold {self.max_tokens} tokens of {self.max_requests} requests; pad "
+                "both to that"
+            )
+
+    def _require_room(self, planned: Planned) -> None:
+        limits = {"words": self.words.numel(), **self.capacity._asdict()}
+        limits |= {"tokens": self.max_tokens, "requests": self.max_requests}
+        needs = {"words": planned.words.numel(), **planned.capacity._asdict()}
+        needs |= {"tokens": planned.tokens, "requests": planned.requests}
+        short = [
+            f"{name} {needs[name]} of {limits[name]}"
+            for name in limits
+            if needs[name] > limits[name]
+        ]
+        if short:
+            raise ShapeError(
+                f"the batch ({planned.requests} requests, {planned.tokens} tokens) needs more than "
+                f"the plan has reserved: {', '.join(short)}. Reserve it with a batch this large"
+            )
+
+
+def _resolve(
+    device: torch.device, geometry: Geometry, config: PodConfig | None, num_sms: int | None
+) -> tuple[PodConfig, int]:
+    if device.type != "cuda" and config is not None and num_sms is not None:
+        return config, num_sms
+    key = device_key(device)
+    if config is None:
+        config = default_config(key, geometry)
+    require_feasible(config, key, geometry)
+    return config, key.units if num_sms is None else num_sms

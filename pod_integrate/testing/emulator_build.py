@@ -1,0 +1,79 @@
+"""Builds a variant for the emulated SM: the kernel's own source, a C++ compiler, no GPU."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import platform
+import subprocess
+from collections.abc import Iterable
+from pathlib import Path
+
+from pod_integrate import build_cache, native
+from pod_integrate.device import isa
+from pod_integrate.errors import BuildError
+from pod_integrate.variants import Variant
+
+# Unique symbols would be shared between the libraries of two variants in one process.
+_FLAGS = (
+    "-std=c++17 -O2 -fPIC -fvisibility=hidden -fno-gnu-unique -ffp-contract=fast -Wall -Wextra "
+    "-Wno-unknown-pragmas"
+).split()
+
+
+def build(variant: Variant, extra_flags: tuple[str, ...] = ()) -> Path:
+    """Compile the variant unless the cache has it, and return its library.
+
+    extra_flags  e.g. sanitizers; part of the cache's key
+    Raises BuildError with the compiler's output.
+    """
+    folder = _folder(extra_flags)
+    library = folder / f"libpod_{variant.name}_emulator.so"
+    return build_cache.build_once(library, lambda path: _link(variant, extra_flags, path))
+
+
+@functools.lru_cache(maxsize=8)
+def _folder(extra_flags: tuple[str, ...]) -> Path:
+    root, flags = native.sources_dir(), _flags(extra_flags)
+    version = build_cache.version_of(build_cache.host_compiler())
+    kernel = build_cache.digest(root / "cuda", (".cu", ".cuh", ".h"), ())
+    emulator = build_cache.digest(root / "emulator", (".h", ".cpp"), ())
+    text = " ".join((kernel, emulator, version, *flags))
+    return build_cache.directory() / f"emulator-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
+
+
+def _flags(extra: Iterable[str]) -> list[str]:
+    # The fragments' inner loops are vectors; a portable build has none.
+    wide = platform.machine() == "x86_64" and isa() != "portable"
+    return [*_FLAGS, *(["-march=x86-64-v3"] if wide else []), *extra]
+
+
+def _compile(sources: Iterable[Path], arguments: Iterable[str], output: Path) -> None:
+    root = native.sources_dir()
+    new = output.with_suffix(".new")
+    includes = (f"-I{root / 'cuda' / 'include'}", f"-I{root / 'emulator' / 'include'}")
+    inputs = (str(source) for source in sources)
+    command = [build_cache.host_compiler(), *arguments, *includes, *inputs, "-o", str(new)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise BuildError(f"{' '.join(command)} failed:\n{done.stdout}{done.stderr}")
+    os.replace(new, output)
+
+
+def _engine(extra_flags: tuple[str, ...]) -> Path:
+    """The emulator itself, compiled once for all variants."""
+    path = _folder(extra_flags) / "engine.o"
+    sources = sorted((native.sources_dir() / "emulator" / "src").glob("*.cpp"))
+    return build_cache.build_once(
+        path, lambda to: _compile(sources, [*_flags(extra_flags), "-r", "-nostdlib"], to)
+    )
+
+
+def _link(variant: Variant, extra_flags: tuple[str, ...], library: Path) -> None:
+    kernel = library.with_suffix(".o")
+    source = native.sources_dir() / "cuda" / "csrc" / "variant.cu"
+    flags = _flags(extra_flags)
+    _compile([source], [*flags, *variant.defines(), "-c", "-x", "c++"], kernel)
+    _compile([kernel, _engine(extra_flags)], [*extra_flags, "-shared", "-pthread"], library)
+    kernel.unlink()
