@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from pod_integrate.cli import bench, tuner
+from pod_integrate.cli import bench, explain, tuner
 from pod_integrate.demo.options import DemoOptions
 from pod_integrate.errors import PodAttentionError
 
@@ -23,6 +23,7 @@ app = typer.Typer(
 )
 app.add_typer(tuner.app, name="tuner")
 app.add_typer(bench.app, name="bench")
+app.command("explain")(explain.explain)
 
 _DEFAULT = DemoOptions()
 

@@ -1,0 +1,91 @@
+"""Lengths of a hybrid batch and their short text form, e.g. `p512@16k+d55@16k`."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from pod_integrate.errors import ShapeError
+from pod_integrate.keys import Geometry
+
+_PART = re.compile(r"([pd])(\d+)(k?)@(\d+)(k?)")
+
+
+class Lengths(NamedTuple):
+    """Host lengths of one batch; kv_lens include this step's tokens."""
+
+    q_lens: tuple[int, ...]
+    kv_lens: tuple[int, ...]
+
+    @classmethod
+    def of(cls, q_lens: Sequence[int], kv_lens: Sequence[int]) -> Lengths:
+        """Check `0 <= q_len <= kv_len` and that both lists are equally long, or ShapeError."""
+        if len(q_lens) != len(kv_lens) or not q_lens:
+            raise ShapeError(
+                f"q-lens and kv-lens must be lists of one length, at least one number each, got "
+                f"{len(q_lens)} and {len(kv_lens)}"
+            )
+        for b, (q_len, kv_len) in enumerate(zip(q_lens, kv_lens, strict=True)):
+            if not 0 <= q_len <= kv_len:
+                raise ShapeError(
+                    f"request {b} has q_len {q_len} and kv_len {kv_len}; 0 <= q_len <= kv_len must "
+                    "hold because kv_len includes this step's tokens"
+                )
+        return cls(tuple(q_lens), tuple(kv_lens))
+
+    @classmethod
+    def parse(cls, text: str) -> Lengths:
+        """Read parts joined by `+`: `pT@C` is one chunk of T tokens that ends at context C, `dN@C`
+        is N one-token requests at context C; a `k` multiplies by 1024. Raises ShapeError."""
+        q_lens: list[int] = []
+        kv_lens: list[int] = []
+        for part in text.split("+"):
+            found = _PART.fullmatch(part)
+            if found is None:
+                raise ShapeError(
+                    f"batch {text[:64]!r} is malformed at {part[:32]!r}; expected e.g. "
+                    "'p1k@8k+d64@4k', or --q-lens and --kv-lens"
+                )
+            count = int(found[2]) << (10 if found[3] else 0)
+            context = int(found[4]) << (10 if found[5] else 0)
+            chunk = found[1] == "p"
+            q_lens += [count] if chunk else [1] * count
+            kv_lens += [context] * (1 if chunk else count)
+        return cls.of(q_lens, kv_lens)
+
+    @property
+    def prefill(self) -> Lengths:
+        """The requests with more than one query token."""
+        return self._where([q_len > 1 for q_len in self.q_lens])
+
+    @property
+    def decode(self) -> Lengths:
+        """The requests with one query token."""
+        return self._where([q_len == 1 for q_len in self.q_lens])
+
+    def _where(self, keep: list[bool]) -> Lengths:
+        q_lens, kv_lens = (tuple(itertools.compress(lens, keep)) for lens in self)
+        return Lengths(q_lens, kv_lens)
+
+
+def visible_pairs(q_len: int, kv_len: int, window_left: int) -> int:
+    """(query, key) pairs that a causal, bottom-right aligned request with a window attends."""
+    last = np.arange(kv_len - q_len, kv_len, dtype=np.int64)
+    seen = last + 1 if window_left < 0 else np.minimum(last, window_left) + 1
+    return int(seen.sum())
+
+
+def paper_geometry(num_q_heads: int, num_kv_heads: int) -> Geometry:
+    """Heads of a published case; all of them have head dim 128 and 16-bit values."""
+    return Geometry(
+        num_q_heads=num_q_heads,
+        num_kv_heads=num_kv_heads,
+        head_dim=128,
+        dtype="bf16",
+        kv_dtype="bf16",
+        page_size=16,
+    )

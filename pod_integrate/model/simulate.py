@@ -1,0 +1,141 @@
+"""One simulated launch of a batch: the kernel's plan, its tickets, and the fluid engine.
+
+fused    one grid; each SM draws tickets and takes prefill or decode by the plan's ratio
+serial   prefill's grid, then, when it is empty, decode's
+streams  prefill's grid, and decode's from when prefill has no CTA left to start
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from pod_integrate.config import PodConfig
+from pod_integrate.keys import Geometry
+from pod_integrate.model.batches import Lengths
+from pod_integrate.model.demand import (
+    PARTIAL_BYTES,
+    Demand,
+    decode_demand,
+    prefill_demand,
+)
+from pod_integrate.model.devices import Device
+from pod_integrate.model.engine import Cta, CtaRecord, Sms
+from pod_integrate.model.floors import require_gpu_dtype
+from pod_integrate.model.items import Plan, make_plan
+
+# From the launch call to the first CTA, and between two kernels of a stream. Assumed.
+LAUNCH_US = 3.0
+NEXT_KERNEL_US = 2.0
+
+
+class Simulation(NamedTuple):
+    """A model's answer, not a measurement.
+
+    us             launch to end, the merge of splits included
+    attention_us   the same without launch overhead and merge
+    merge_us       the merge launch; 0 without splits
+    tensor_share   of the attainable tensor rate, over attention_us
+    dram_share     of the data sheet's bandwidth, over attention_us
+    waves          CTAs / (SMs x ctas_per_sm)
+    records        every CTA, in the order in which they ended; seconds from the first CTA's start
+    """
+
+    us: float
+    attention_us: float
+    merge_us: float
+    tensor_share: float
+    dram_share: float
+    waves: float
+    plan: Plan
+    records: list[CtaRecord]
+
+
+def simulate(lengths: Lengths, geometry: Geometry, config: PodConfig, device: Device) -> Simulation:
+    """Simulate one call. Raises DtypeError for values that the GPU kernel does not take."""
+    require_gpu_dtype(geometry)
+    plan = make_plan(lengths, geometry, config, device.sms)
+    demands = (
+        prefill_demand(plan, geometry, config, device),
+        decode_demand(plan, geometry, config, device),
+    )
+    sms = Sms(device, config.ctas_per_sm)
+    launches = _run(sms, plan, demands, config)
+    total = sms.now
+    merge_us = _merge_us(plan, geometry, device)
+    launch_us = LAUNCH_US + (launches - 1) * NEXT_KERNEL_US if launches else 0.0
+    tensor, dram = (sum(float(getattr(d, n).sum()) for d in demands) for n in ("tensor", "dram"))
+    return Simulation(
+        us=total * 1e6 + launch_us + merge_us,
+        attention_us=total * 1e6,
+        merge_us=merge_us,
+        tensor_share=tensor / (total * device.sms) if total else 0.0,
+        dram_share=dram / (total * device.dram_bytes) if total else 0.0,
+        waves=(plan.prefill_ctas + plan.decode_ctas) / (device.sms * config.ctas_per_sm),
+        plan=plan,
+        records=sms.records,
+    )
+
+
+def _run(sms: Sms, plan: Plan, demands: tuple[Demand, Demand], config: PodConfig) -> int:
+    """Run all CTAs and return how many launches depend on each other."""
+    prefill, decode = demands
+    if plan.prefill_ctas + plan.decode_ctas == 0:
+        return 0
+    if config.strategy == "fused":
+        sms.run(_Tickets(plan, prefill, decode, sms.device.sms).draw)
+    elif config.strategy == "streams":
+        sms.run(_in_order([("prefill", prefill), ("decode", decode)]))
+    else:
+        sms.run(_in_order([("prefill", prefill)]))
+        sms.run(_in_order([("decode", decode)]))
+        return int(plan.prefill_ctas > 0) + int(plan.decode_ctas > 0)
+    return 1
+
+
+def _in_order(grids: list[tuple[str, Demand]]) -> Callable[[int], Cta | None]:
+    def ctas() -> Iterator[Cta]:
+        for op, demand in grids:
+            for index in range(len(demand.tensor)):
+                yield Cta(op, demand, index)
+
+    source = ctas()
+    return lambda _: next(source, None)
+
+
+class _Tickets:
+    """The scheduler of a fused launch: ticket t of an SM is prefill iff (t mod n) P mod n < P."""
+
+    def __init__(self, plan: Plan, prefill: Demand, decode: Demand, sms: int) -> None:
+        self.ops = {"prefill": prefill, "decode": decode}
+        self.next = {"prefill": 0, "decode": 0}
+        self.ratio = plan.ratio
+        self.ticket = np.zeros(sms, dtype=np.int64)
+
+    def draw(self, sm: int) -> Cta | None:
+        """The CTA that starts on `sm` now; the other op's once the ticket's op is exhausted."""
+        wanted = self._op(int(self.ticket[sm]))
+        self.ticket[sm] += 1
+        other = "decode" if wanted == "prefill" else "prefill"
+        for op in (wanted, other):
+            index = self.next[op]
+            if index < len(self.ops[op].tensor):
+                self.next[op] = index + 1
+                return Cta(op, self.ops[op], index)
+        return None
+
+    def _op(self, ticket: int) -> str:
+        prefill, decode = self.ratio
+        total = prefill + decode
+        return "prefill" if (ticket % total) * prefill % total < prefill else "decode"
+
+
+def _merge_us(plan: Plan, geometry: Geometry, device: Device) -> float:
+    """The second launch: reads partial O and LSE, from L2 where they fit, writes O."""
+    if not len(plan.merge):
+        return 0.0
+    read = plan.partial_rows * (geometry.head_dim + 1) * PARTIAL_BYTES
+    rate = device.l2_bytes if read <= device.l2_capacity / 2 else device.dram_bytes
+    return 2 * NEXT_KERNEL_US + read / rate * 1e6
