@@ -30,14 +30,6 @@ void land(const Copy& copy) {
   }
 }
 
-uint32_t outside_error(const void* object, const Cta& cta) {
-  fail(
-      "%p is not in shared memory: static variables are at %p (%u bytes), dynamic memory is at "
-      "%p (%zu bytes)",
-      object, static_cast<void*>(cta.statics), cta.static_bytes, static_cast<void*>(cta.dynamic),
-      cta.dynamic_bytes);
-}
-
 // The 16 bytes at a shared address, which must be aligned to as much and inside.
 uint8_t* shared_16(uint32_t address, const char* what) {
   const Cta& cta = *machine.current->warp->cta;
@@ -106,7 +98,11 @@ uint32_t smem_address(const void* object) {
   if (byte >= cta.statics && byte <= cta.statics + cta.static_bytes) {
     return static_cast<uint32_t>(byte - cta.statics);
   }
-  return outside_error(object, cta);
+  fail(
+      "%p is not in shared memory: static variables are at %p (%u bytes), dynamic memory is at "
+      "%p (%zu bytes)",
+      object, static_cast<void*>(cta.statics), cta.static_bytes, static_cast<void*>(cta.dynamic),
+      cta.dynamic_bytes);
 }
 
 void* static_smem(const void* key, size_t bytes, size_t alignment) {

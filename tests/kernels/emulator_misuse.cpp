@@ -1,0 +1,202 @@
+// emulator_misuse.cpp: every wrong use of the machine ends the launch with a text that says which.
+
+#include <cstring>
+
+#include "emulator_unit.h"
+
+using namespace unit;
+
+namespace {
+
+// In every order: the launch fails, the text has all of `parts`, and the next launch runs.
+template <class Body>
+void expect_error(std::vector<std::string> parts, Body body, int threads = 32) {
+  for (int order = kAscending; order <= kRandom; ++order) {
+    configure(order, kLandAtWait, order == kRandom ? 20 : 0, 3);
+    const int code = launch(body, threads);
+    const std::string text = pod_emulator_error();
+    expect(code == 1, "order " + std::to_string(order) + ": no error");
+    for (const std::string& part : parts) {
+      expect(text.find(part) != std::string::npos,
+             "order " + std::to_string(order) + ": no '" + part + "' in '" + text + "'");
+    }
+    expect_runs([] { ptx::sync_cta(); }, threads);
+  }
+}
+
+int sink;
+
+[[gnu::noinline]] int overflow(int depth) {
+  volatile char frame[1024];
+  frame[0] = static_cast<char>(depth);
+  return depth < 0 ? 0 : overflow(depth + 1) + frame[0];
+}
+
+}  // namespace
+
+CASE(collectives_in_divergent_code) {
+  expect_error({"divergent warp", "shfl.bfly", "sync_warp"}, [] {
+    if (thread_index() < 16) {
+      ptx::shfl_xor(1, 1);
+    } else {
+      ptx::sync_warp();
+    }
+  });
+}
+
+CASE(a_collective_without_lanes_that_returned) {
+  expect_error({"return", "shfl.bfly"}, [] {
+    if (thread_index() > 20) return;
+    ptx::shfl_xor(1, 1);
+  });
+}
+
+CASE(lanes_of_a_warp_at_different_barriers) {
+  expect_error({"divergent barrier", "barrier 1 for 32", "barrier 2 for 32"},
+               [] { ptx::bar_sync(1 + thread_index() / 16, 32); });
+}
+
+CASE(a_barrier_that_one_warp_never_reaches) {
+  expect_error(
+      {"deadlock", "cta 0 warp 0 waits at barrier 0 (32 of 64 threads)"},
+      [] {
+        if (thread_index() < 32) ptx::sync_cta();
+      },
+      64);
+}
+
+CASE(two_barriers_that_wait_for_each_other) {
+  expect_error(
+      {"deadlock", "warp 0 waits at barrier 1", "; cta 0 warp 1 waits at barrier 2"},
+      [] { ptx::bar_sync(1 + thread_index() / 32, 64); }, 64);
+}
+
+CASE(warps_that_give_a_barrier_different_counts) {
+  expect_error(
+      {"barrier 1: this warp expects", "64", "96"},
+      [] { ptx::bar_sync(1, thread_index() < 32 ? 64 : 96); }, 96);
+}
+
+CASE(barriers_that_do_not_exist) {
+  expect_error({"bar.sync 16, 32"}, [] { ptx::bar_sync(16, 32); });
+  expect_error(
+      {"bar.sync 1, 48"}, [] { ptx::bar_sync(1, 48); }, 64);
+  expect_error({"bar.sync 1, 64"}, [] { ptx::bar_sync(1, 64); });
+}
+
+CASE(a_misaligned_ldmatrix_row) {
+  expect_error({"ldmatrix", "multiple of 16"}, [] {
+    POD_DYNAMIC_SMEM(smem);
+    uint32_t d[4];
+    ptx::ldmatrix_x4(d, ptx::smem_address(smem) + 8);
+  });
+}
+
+CASE(an_ldmatrix_row_outside_shared_memory) {
+  expect_error({"ldmatrix", "byte 4096 of dynamic memory", "within 4096 bytes", "thread 16]"}, [] {
+    POD_DYNAMIC_SMEM(smem);
+    uint32_t d[4];
+    const uint32_t row = thread_index() == 16 ? 4096u : 0u;
+    ptx::ldmatrix_x4(d, ptx::smem_address(smem) + row);
+  });
+}
+
+CASE(an_address_that_is_a_bare_offset) {
+  expect_error({"ldmatrix", "static memory"}, [] {
+    uint32_t d[4];
+    ptx::ldmatrix_x4(d, 0);
+  });
+}
+
+CASE(a_pointer_that_is_not_shared_memory) {
+  expect_error({"not in shared memory"}, [] { ptx::smem_address(&sink); });
+}
+
+CASE(static_variables_that_do_not_fit) {
+  struct Large {
+    char bytes[4097];
+  };
+  expect_error({"static shared variables need 4097 bytes"}, [] {
+    POD_STATIC_SMEM(Large, large);
+    large.bytes[0] = 0;
+  });
+}
+
+CASE(copies_with_bad_addresses) {
+  alignas(16) static const char source[32] = {};
+  expect_error({"cp.async", "multiple of 16"}, [] {
+    POD_DYNAMIC_SMEM(smem);
+    ptx::cp_async_16(ptx::smem_address(smem) + 4, source, true);
+  });
+  expect_error({"cp.async", "within 4096 bytes"}, [] {
+    POD_DYNAMIC_SMEM(smem);
+    ptx::cp_async_16(ptx::smem_address(smem) + 4096, source, true);
+  });
+  expect_error({"cp.async: source", "multiple of 16"}, [] {
+    POD_DYNAMIC_SMEM(smem);
+    ptx::cp_async_16(ptx::smem_address(smem), source + 8, true);
+  });
+  expect_error({"bad access to", "thread 5]"}, [] {
+    POD_DYNAMIC_SMEM(smem);
+    if (thread_index() == 5) ptx::cp_async_16(ptx::smem_address(smem), nullptr, true);
+  });
+}
+
+CASE(copies_that_are_never_waited_for) {
+  alignas(16) static const char source[16] = {};
+  expect_error({"1 cp.async in flight"}, [] {
+    POD_DYNAMIC_SMEM(smem);
+    ptx::cp_async_16(ptx::smem_address(smem), source, true);
+    ptx::cp_async_commit();
+    ptx::cp_async_wait<1>();
+  });
+}
+
+CASE(values_that_are_not_uniform) {
+  expect_error({"warp_uniform: lane 0 has 1, lane 31 has 2"},
+               [] { ptx::warp_uniform(thread_index() == 31 ? 2 : 1); });
+}
+
+CASE(shuffles_from_lanes_that_do_not_exist) {
+  expect_error({"shfl.idx", "names 32"}, [] { ptx::shfl(0, 32); });
+  expect_error({"shfl.bfly", "names -1"}, [] { ptx::shfl_xor(0, -1); });
+}
+
+CASE(a_store_behind_shared_memory) {
+  expect_error({"past the end of dynamic shared memory", "cta 0", "thread 3]"}, [] {
+    POD_DYNAMIC_SMEM(smem);
+    if (thread_index() == 3) *static_cast<volatile uint8_t*>(smem + 4096) = 1;
+  });
+}
+
+CASE(a_store_to_nowhere) {
+  expect_error({"bad access to", "thread 7]"}, [] {
+    volatile int* volatile nowhere = nullptr;
+    if (thread_index() == 7) *nowhere = 1;
+  });
+}
+
+CASE(a_stack_overflow) {
+  expect_error({"stack overflow", "thread 9]"}, [] {
+    if (thread_index() == 9) sink += overflow(0);
+  });
+}
+
+CASE(a_division_by_zero) {
+  volatile int one = 1, zero = 0;
+  expect_error({"arithmetic fault"}, [&] { sink = one / zero; });
+}
+
+CASE(launches_that_no_gpu_would_take) {
+  auto nothing = [] {};
+  expect(launch(nothing, 32, 0) == 1, "no CTAs");
+  expect(launch(nothing, 33) == 1, "33 threads");
+  expect(launch(nothing, 1056) == 1, "1056 threads");
+  expect(launch(nothing, 32, 1, 228 << 10) == 1, "228 KiB of shared memory");
+  configure(3);
+  expect(launch(nothing) == 1, "an order that does not exist");
+  configure(kAscending, kLandAtWait, 101);
+  expect(launch(nothing) == 1, "101 percent");
+  configure(kAscending, kLandAtWait, 0, 1, 0);
+  expect(launch(nothing) == 1, "no SM");
+}

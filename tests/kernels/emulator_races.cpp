@@ -1,0 +1,113 @@
+// emulator_races.cpp: kernels with and without data races, for ThreadSanitizer to tell apart.
+//
+// emulator_races NAME runs one of them; ThreadSanitizer's exit code says whether it saw a race.
+
+#include <cstdio>
+#include <cstring>
+
+#include "pod/ptx/async_copy.cuh"
+#include "pod/ptx/ldmatrix.cuh"
+#include "pod/ptx/sync.cuh"
+
+using namespace pod;
+using ptx::thread_index;
+
+namespace {
+
+alignas(16) int source[64 * 4];
+int counter;
+
+void use(int value) { [[maybe_unused]] volatile int local = value; }
+
+struct Shared {
+  int value;
+};
+
+// A pipeline as the kernels have it: copies, ldmatrix, a shared variable, reuse of the buffer.
+void clean() {
+  POD_DYNAMIC_SMEM(smem);
+  POD_STATIC_SMEM(Shared, shared);
+  const int thread = thread_index();
+  for (int round = 0; round < 3; ++round) {
+    if (thread == 0) shared.value = ptx::atomic_add(&counter, 1);
+    ptx::cp_async_16(ptx::smem_address(smem + 16 * thread), source + 4 * thread, true);
+    ptx::cp_async_commit();
+    ptx::cp_async_wait<0>();
+    ptx::sync_cta();
+    uint32_t d[4];
+    ptx::ldmatrix_x4(d, ptx::smem_address(smem + 16 * (63 - thread)));
+    use(shared.value);
+    ptx::sync_cta();
+    smem[thread] = 0;
+    ptx::sync_warp();
+    use(smem[thread ^ 1]);
+    ptx::sync_cta();
+  }
+}
+
+void counter_without_atomic() {
+  if (thread_index() == 0) counter = counter + 1;
+}
+
+void shared_variable_without_barrier() {
+  POD_STATIC_SMEM(Shared, shared);
+  if (thread_index() == 0) shared.value = 1;
+  use(shared.value);
+}
+
+void buffer_reused_without_barrier() {
+  POD_DYNAMIC_SMEM(smem);
+  for (int round = 0; round < 2; ++round) {
+    smem[thread_index()] = 0;
+    ptx::sync_cta();
+    use(smem[thread_index() ^ 32]);
+  }
+}
+
+void lanes_without_warp_sync() {
+  POD_DYNAMIC_SMEM(smem);
+  smem[16 * thread_index()] = 0;
+  uint32_t d[4];
+  ptx::ldmatrix_x4(d, ptx::smem_address(smem + 16 * (thread_index() ^ 1)));
+}
+
+void copies_read_by_others_without_barrier() {
+  POD_DYNAMIC_SMEM(smem);
+  ptx::cp_async_16(ptx::smem_address(smem + 16 * thread_index()), source, true);
+  ptx::cp_async_commit();
+  ptx::cp_async_wait<0>();
+  use(smem[16 * (thread_index() ^ 32)]);
+}
+
+struct Entry {
+  const char* name;
+  void (*kernel)();
+};
+const Entry kEntries[] = {
+    {"clean", clean},
+    {"counter_without_atomic", counter_without_atomic},
+    {"shared_variable_without_barrier", shared_variable_without_barrier},
+    {"buffer_reused_without_barrier", buffer_reused_without_barrier},
+    {"lanes_without_warp_sync", lanes_without_warp_sync},
+    {"copies_read_by_others_without_barrier", copies_read_by_others_without_barrier},
+};
+
+}  // namespace
+
+extern "C" void pod_emulator_configure(int num_sms, int ctas_per_sm, int order, int copies,
+                                       int preempt_percent, int seed);
+
+int main(int count, char** arguments) {
+  pod_emulator_configure(1, 2, 0, 0, 10, 1);
+  for (const Entry& entry : kEntries) {
+    if (count != 2 || std::strcmp(arguments[1], entry.name)) continue;
+    // Three CTAs in two slots: one of them runs in memory that another has left.
+    if (emulator::launch(entry.kernel, 3, 64, 1024)) {
+      fprintf(stderr, "%s\n", emulator::error());
+      return 2;
+    }
+    return 0;
+  }
+  fprintf(stderr, "name one kernel\n");
+  return 2;
+}

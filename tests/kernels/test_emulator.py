@@ -1,0 +1,64 @@
+"""The emulated GPU, by the C++ cases of emulator_*.cpp."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from emulator_build import TESTS, build_program
+
+UNITS = [TESTS / f"emulator_{name}.cpp" for name in ("unit", "machine", "misuse")]
+CASES = [name for path in UNITS for name in re.findall(r"^CASE\((\w+)\)", path.read_text(), re.M)]
+
+RACES = TESTS / "emulator_races.cpp"
+RACY = [name for name in re.findall(r"^void (\w+)\(\)", RACES.read_text(), re.M) if name != "clean"]
+RACE_EXIT_CODE = 66
+
+pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
+
+
+@pytest.fixture(scope="module")
+def outcomes() -> dict[str, str]:
+    program = build_program("emulator_unit", UNITS)
+    done = subprocess.run([program], capture_output=True, text=True, timeout=120)
+    assert not done.stderr, done.stderr
+    assert done.returncode in (0, 1), f"the program ended with {done.returncode}: {done.stdout}"
+    return dict(line.split("\t", 1) for line in done.stdout.splitlines() if "\t" in line)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_case_holds(outcomes: dict[str, str], case: str) -> None:
+    assert outcomes.get(case, "did not run") == "ok"
+
+
+@pytest.fixture(scope="module")
+def races() -> Path:
+    return build_program("emulator_races", [RACES], ["-fsanitize=thread", "-DPOD_EMULATOR_TSAN"])
+
+
+def run_races(program: Path, kernel: str) -> subprocess.CompletedProcess[str]:
+    # ThreadSanitizer's map of addresses does not hold with much address randomization.
+    without_randomization = ["setarch", "-R"] if shutil.which("setarch") else []
+    return subprocess.run(
+        [*without_randomization, str(program), kernel],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={"TSAN_OPTIONS": f"exitcode={RACE_EXIT_CODE} halt_on_error=0"},
+    )
+
+
+def test_thread_sanitizer_finds_nothing_in_a_clean_pipeline(races: Path) -> None:
+    done = run_races(races, "clean")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("kernel", RACY)
+def test_thread_sanitizer_finds_the_race(races: Path, kernel: str) -> None:
+    done = run_races(races, kernel)
+    assert done.returncode == RACE_EXIT_CODE, done.stderr
+    assert "WARNING: ThreadSanitizer: data race" in done.stderr
+    assert kernel in done.stderr, "the report names the kernel"
