@@ -187,10 +187,11 @@ void set_scores(const Call& call, LaunchArguments& a) {
   if (scale < 0 && cap == 0) {
     TVM_FFI_THROW(ShapeError) << "scale must be >= 0, got " << scale << "; negate q instead";
   }
+  a.capped = cap > 0;
+  a.cap_argument = cap > 0 ? static_cast<float>(scale / cap) : 0.f;
   // Never 0: masked scores are -inf, and must stay so when they are scaled.
-  const double score_scale = cap > 0 ? scale / cap : scale * kLog2e;
+  const double score_scale = (cap > 0 ? cap : scale) * kLog2e;
   a.score_scale = static_cast<float>(score_scale == 0 ? 1e-30 : score_scale);
-  a.cap_scale = static_cast<float>(cap * kLog2e);
   a.window_left = static_cast<int>(call.window_left);
 }
 

@@ -47,7 +47,7 @@ using Shape = KernelShape<Variant, kOps>;
 template <Ops kOps>
 ptx::Error launch_ops(const LaunchArguments& a, int ctas, void* stream) {
   if (ctas == 0) return {};
-  return ptx::launch(pod_kernel<Variant, kOps>, ctas, Shape<kOps>::kWarps * kWarpSize,
+  return ptx::launch(pod_kernel<Variant, kOps>, ctas, Shape<kOps>::kThreads,
                      Shape<kOps>::kSmem, stream, a);
 }
 
@@ -155,7 +155,7 @@ ptx::Error info_of(Kernel, int, int smem, KernelInfo* out) {
 
 template <Ops kOps>
 ptx::Error ops_info(KernelInfo* out) {
-  return info_of(pod_kernel<Variant, kOps>, Shape<kOps>::kWarps * kWarpSize, Shape<kOps>::kSmem,
+  return info_of(pod_kernel<Variant, kOps>, Shape<kOps>::kThreads, Shape<kOps>::kSmem,
                  out);
 }
 

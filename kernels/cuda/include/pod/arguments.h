@@ -91,8 +91,9 @@ struct LaunchArguments {
   int group;
   int page_size;
   int window_left;    // -1: none
-  float score_scale;  // multiplies q.k, giving base-2 scores; with a cap: the tanh's argument
-  float cap_scale;    // cap * log2(e), or 0 without a cap
+  int capped;          // whether scores pass through tanh
+  float cap_argument;  // with a cap: tanh(q.k * cap_argument)
+  float score_scale;   // > 0; turns q.k, or the tanh, into the exponent of a power of two
   int sm_slots;
   int prefill_ctas, decode_ctas, merge_ctas;  // grid sizes: at least what the plan needs
   int strategy;

@@ -58,4 +58,11 @@ constexpr int cta_warps(const PodConfig& c) {
   return larger(c.prefill.warps, c.virtual_decode * c.decode.warps);
 }
 
+// Registers that a thread may use when ctas_per_sm CTAs share an SM's 65536.
+template <class Variant>
+struct RegisterBudget {
+  static constexpr int kThreads = 32 * cta_warps(Variant::config) * Variant::config.ctas_per_sm;
+  static constexpr int value = 65536 / kThreads;
+};
+
 }  // namespace pod

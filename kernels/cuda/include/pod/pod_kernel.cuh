@@ -33,47 +33,56 @@ struct KernelShape {
   static constexpr int kWarps = kOps == Ops::kPrefill  ? config.prefill.warps
                                 : kOps == Ops::kDecode ? kDecodeWarps
                                                        : cta_warps(config);
+  static constexpr int kThreads = kWarps * kWarpSize;
 };
+
+// What a CTA works on, in static shared memory: the items are read there all along, so neither
+// their fields nor a pointer to them takes registers from the accumulators.
+template <class Variant>
+struct Work {
+  sched::Ticket ticket;
+  Item items[Variant::config.virtual_decode];
+};
+
+// One op alone needs no ticket: its CTAs are all alike.
+template <class Variant, Ops kOps>
+POD_DEVICE void take_work(Work<Variant>& work, const LaunchArguments& a, const PlanHeader& plan) {
+  constexpr int kVirtual = Variant::config.virtual_decode;
+  constexpr Op kAlone = kOps == Ops::kPrefill ? Op::kPrefill : Op::kDecode;
+  const int thread = ptx::thread_index();
+  if (thread == 0) {
+    work.ticket = kOps == Ops::kBoth ? sched::draw(a, plan, kVirtual)
+                                     : sched::ticket_of(plan, kAlone, ptx::cta_index(), kVirtual);
+  }
+  ptx::sync_cta();
+  const sched::Ticket& ticket = work.ticket;
+  const int offset = ticket.op == Op::kPrefill ? plan.prefill_offset : plan.decode_offset;
+  const int32_t* words = a.plan + offset + ticket.first * kItemWords;
+  for (int i = thread; i < ticket.count * kItemWords; i += KernelShape<Variant, kOps>::kThreads) {
+    reinterpret_cast<int32_t*>(work.items)[i] = words[i];
+  }
+  ptx::sync_cta();
+}
 
 // Warps past those that an op's tile uses leave at once: no barrier of an item counts them.
 template <class Variant>
-POD_DEVICE void run_prefill(const LaunchArguments& a, const PlanHeader& plan, int index,
-                            uint8_t* smem) {
+POD_DEVICE void run_prefill(const LaunchArguments& a, const Work<Variant>& work, uint8_t* smem) {
   const int thread = ptx::thread_index();
   if (thread >= Variant::config.prefill.warps * kWarpSize) return;
-  const auto* items = reinterpret_cast<const Item*>(a.plan + plan.prefill_offset);
   op::prefill_item<typename Variant::Element, Variant::head_dim, Variant>(
-      a, items[index], ptx::smem_address(smem), thread);
+      a, work.items[0], ptx::smem_address(smem), thread);
 }
 
 template <class Variant>
-POD_DEVICE void run_decode(const LaunchArguments& a, const PlanHeader& plan,
-                           const sched::Ticket& ticket, uint8_t* smem) {
+POD_DEVICE void run_decode(const LaunchArguments& a, const Work<Variant>& work, uint8_t* smem) {
   constexpr int kItemThreads = Variant::config.decode.warps * kWarpSize;
   const int thread = ptx::thread_index();
   const int place =
       Variant::config.virtual_decode == 1 ? 0 : ptx::warp_uniform(thread / kItemThreads);
-  if (place >= ticket.count) return;
-  const auto* items = reinterpret_cast<const Item*>(a.plan + plan.decode_offset);
+  if (place >= work.ticket.count || thread >= Variant::config.virtual_decode * kItemThreads) return;
   op::decode_item<typename Variant::Element, Variant::head_dim, Variant>(
-      a, items[ticket.first + place],
-      smem + place * KernelShape<Variant, Ops::kDecode>::kDecodeItemSmem, kItems + place,
-      thread % kItemThreads);
-}
-
-template <class Variant, Ops kOps>
-POD_DEVICE sched::Ticket take_ticket(const LaunchArguments& a, const PlanHeader& plan,
-                                     sched::Ticket& shared) {
-  if constexpr (kOps == Ops::kBoth) {
-    if (ptx::thread_index() == 0) {
-      shared = sched::draw(a, plan, Variant::config.virtual_decode);
-    }
-    ptx::sync_cta();
-    return shared;
-  } else {
-    constexpr Op op = kOps == Ops::kPrefill ? Op::kPrefill : Op::kDecode;
-    return sched::ticket_of(plan, op, ptx::cta_index(), Variant::config.virtual_decode);
-  }
+      a, work.items[place], smem + place * KernelShape<Variant, Ops::kDecode>::kDecodeItemSmem,
+      kItems + place, thread % kItemThreads);
 }
 
 // Thread 0's view of its CTA, where a record is wanted. `offset` is the number of CTAs in an
@@ -84,29 +93,26 @@ POD_DEVICE CtaRecord* record_of(const LaunchArguments& a, int offset) {
 }
 
 template <class Variant, Ops kOps>
-POD_GLOBAL((KernelShape<Variant, kOps>::kWarps * kWarpSize), (Variant::config.ctas_per_sm))
+POD_GLOBAL((KernelShape<Variant, kOps>::kThreads), (Variant::config.ctas_per_sm))
 pod_kernel(const POD_GRID_CONSTANT LaunchArguments a) {
   POD_DYNAMIC_SMEM(smem);
-  POD_STATIC_SMEM(sched::Ticket, shared);
-  const PlanHeader& plan = *reinterpret_cast<const PlanHeader*>(a.plan);
+  POD_STATIC_SMEM(Work<Variant>, work);
   constexpr bool kPrefills = kOps != Ops::kDecode, kDecodes = kOps != Ops::kPrefill;
+  const PlanHeader& plan = *reinterpret_cast<const PlanHeader*>(a.plan);
   const int offset = kPrefills ? 0 : a.prefill_ctas;
   const uint64_t begin_ns = a.records != nullptr ? ptx::globaltimer() : 0;
 
-  const sched::Ticket ticket = take_ticket<Variant, kOps>(a, plan, shared);
+  take_work<Variant, kOps>(work, a, plan);
+  const sched::Ticket& ticket = work.ticket;
   if (CtaRecord* record = record_of(a, offset)) {
-    *record = {static_cast<int>(ptx::smid()),
-               static_cast<int>(ticket.op),
-               ticket.first,
-               ticket.count,
-               begin_ns,
-               0};
+    *record = {static_cast<int>(ptx::smid()), static_cast<int>(ticket.op), ticket.first,
+               ticket.count, begin_ns, 0};
   }
   if (ticket.count > 0) {
     if (kPrefills && ticket.op == Op::kPrefill) {
-      if constexpr (kPrefills) run_prefill<Variant>(a, plan, ticket.first, smem);
+      if constexpr (kPrefills) run_prefill<Variant>(a, work, smem);
     } else {
-      if constexpr (kDecodes) run_decode<Variant>(a, plan, ticket, smem);
+      if constexpr (kDecodes) run_decode<Variant>(a, work, smem);
     }
   }
   if (CtaRecord* record = record_of(a, offset)) record->end_ns = ptx::globaltimer();

@@ -17,12 +17,11 @@ class KvLoader {
   POD_DEVICE KvLoader(const LaunchArguments& a, const Item& item, const Scope<kWarps>& scope)
       : a_(a),
         pages_(static_cast<int>(a.page_starts[item.request])),
-        kv_head_(item.kv_head),
-        end_(item.kv1),
+        item_(item),
         thread_(scope.thread) {}
 
   // Past the last key.
-  POD_DEVICE int end() const { return end_; }
+  POD_DEVICE int end() const { return item_.kv1; }
 
   // Looks up the rows of the tile that starts at key `kv`; loads are in flight when it returns.
   POD_DEVICE void look_up(int kv) {
@@ -31,7 +30,7 @@ class KvLoader {
     for (int i = 0; i < kPlaces; ++i) {
       const int row = i * kWarpSize + (thread & 31), key = kv + first_row(thread) + row;
       k_place_[i] = v_place_[i] = 0;
-      if (row < kWarpRows && key < end_) {
+      if (row < kWarpRows && key < end()) {
         const int page = key / a_.page_size, slot = key - page * a_.page_size;
         const int64_t index = a_.page_indices[pages_ + page];
         k_place_[i] = static_cast<int>((index * a_.k_page + slot * a_.k_slot) >> 3);
@@ -43,10 +42,10 @@ class KvLoader {
   // Issues the copies of the looked-up rows into k_tile [kRows, D]; rows past the keys become
   // zeros. The tile starts at key `kv`.
   POD_DEVICE void load_k(uint32_t k_tile, int kv) const {
-    load(k_tile, kv, static_cast<const char*>(a_.k) + kv_head_ * a_.k_head * 2, k_place_);
+    load(k_tile, kv, static_cast<const char*>(a_.k) + item_.kv_head * a_.k_head * 2, k_place_);
   }
   POD_DEVICE void load_v(uint32_t v_tile, int kv) const {
-    load(v_tile, kv, static_cast<const char*>(a_.v) + kv_head_ * a_.v_head * 2, v_place_);
+    load(v_tile, kv, static_cast<const char*>(a_.v) + item_.kv_head * a_.v_head * 2, v_place_);
   }
 
  private:
@@ -69,7 +68,7 @@ class KvLoader {
       const int row = i / kChunks, chunk = i % kChunks;
       const uint32_t to = layout::chunk_address<D>(tile + row0 * (D * 2), row, chunk);
       const char* from = base + chunk * 16;
-      const int left = end_ - kv - row0 - row;
+      const int left = end() - kv - row0 - row;
       POD_UNROLL
       for (int block = 0; block < kBlocks; ++block) {
         const uint32_t where = ptx::shfl(place[block / 4], row + block % 4 * 8);
@@ -80,8 +79,7 @@ class KvLoader {
 
   const LaunchArguments& a_;
   int pages_;  // of the request's list in page_indices
-  int kv_head_;
-  int end_;
+  const Item& item_;
   int thread_;
   int k_place_[kPlaces], v_place_[kPlaces];  // of the lane's rows, in units of 16 bytes
 };

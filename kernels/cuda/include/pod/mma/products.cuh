@@ -71,30 +71,45 @@ POD_DEVICE void scores(float (&s)[kTiles][kColumns][4],
   }
 }
 
-// o += P V, where p [kTiles * 16, kColumns * 8] is rounded to T and `v_rows` is the address of the
-// first of the kColumns * 8 rows of V. Score fragments of two column tiles are one A fragment.
+// Weights rounded to T: two column tiles of scores are one A fragment. Packed at once, they free
+// half of the scores' registers before V is read.
+template <int kTiles, int kColumns>
+struct Weights {
+  uint32_t a[kTiles][kColumns / 2][4];
+};
+
+template <typename T, int kTiles, int kColumns>
+POD_DEVICE void pack_weights(Weights<kTiles, kColumns>& p, const float (&s)[kTiles][kColumns][4]) {
+  POD_UNROLL
+  for (int tile = 0; tile < kTiles; ++tile) {
+    POD_UNROLL
+    for (int k = 0; k < kColumns / 2; ++k) {
+      const float(&left)[4] = s[tile][2 * k];
+      const float(&right)[4] = s[tile][2 * k + 1];
+      p.a[tile][k][0] = ptx::pack2<T>(left[0], left[1]);
+      p.a[tile][k][1] = ptx::pack2<T>(left[2], left[3]);
+      p.a[tile][k][2] = ptx::pack2<T>(right[0], right[1]);
+      p.a[tile][k][3] = ptx::pack2<T>(right[2], right[3]);
+    }
+  }
+}
+
+// o += P V for P [kTiles * 16, kColumns * 8], where `v_rows` is the address of the first of the
+// kColumns * 8 rows of V.
 template <typename T, int D, int kTiles, int kColumns>
-POD_DEVICE void weighted_values(float (&o)[kTiles][D / 8][4], const float (&p)[kTiles][kColumns][4],
+POD_DEVICE void weighted_values(float (&o)[kTiles][D / 8][4], const Weights<kTiles, kColumns>& p,
                                 uint32_t v_rows, int lane) {
   const auto rows = layout::lane_row_a<D>(v_rows, ptx::forget(lane));
   POD_UNROLL
   for (int k = 0; k < kColumns / 2; ++k) {
-    uint32_t a[kTiles][4];
-    POD_UNROLL
-    for (int tile = 0; tile < kTiles; ++tile) {
-      a[tile][0] = ptx::pack2<T>(p[tile][2 * k][0], p[tile][2 * k][1]);
-      a[tile][1] = ptx::pack2<T>(p[tile][2 * k][2], p[tile][2 * k][3]);
-      a[tile][2] = ptx::pack2<T>(p[tile][2 * k + 1][0], p[tile][2 * k + 1][1]);
-      a[tile][3] = ptx::pack2<T>(p[tile][2 * k + 1][2], p[tile][2 * k + 1][3]);
-    }
     POD_UNROLL
     for (int d = 0; d < D / 16; ++d) {
       uint32_t b[4];
       ptx::ldmatrix_x4_trans(b, rows.at(k, d));
       POD_UNROLL
       for (int tile = 0; tile < kTiles; ++tile) {
-        ptx::mma_m16n8k16<T>(o[tile][2 * d], a[tile], b[0], b[1]);
-        ptx::mma_m16n8k16<T>(o[tile][2 * d + 1], a[tile], b[2], b[3]);
+        ptx::mma_m16n8k16<T>(o[tile][2 * d], p.a[tile][k], b[0], b[1]);
+        ptx::mma_m16n8k16<T>(o[tile][2 * d + 1], p.a[tile][k], b[2], b[3]);
       }
     }
   }

@@ -95,21 +95,23 @@ POD_DEVICE void decode_item(const LaunchArguments& a, const Item& item, uint8_t*
 
   const mma::Queries<D, 1, (D <= 128)> queries(q_tile, lane);
   RowState<D, 1> state;
-  float s[1][kColumns][4];
+  mma::Weights<1, kColumns> p;
   const int key0 = warp * kWarpKeys;
   loop.run(
       [&](uint32_t k_tile, int kv) {
+        float s[1][kColumns][4];
         mma::scores<T, D>(s, queries, k_tile + key0 * D * 2, lane);
         weigh(state, s, a, item, 0, kv + key0, lane);
+        mma::pack_weights<T>(p, s);
       },
       [&](uint32_t v_tile) {
-        mma::weighted_values<T, D>(state.o, s, v_tile + key0 * D * 2, lane);
+        mma::weighted_values<T, D>(state.o, p, v_tile + key0 * D * 2, lane);
       });
   if constexpr (tile.warps == 1) {
     store_rows<T>(state, a, item, 0, lane);
   } else {
     const Scratch<D, tile.warps> scratch{reinterpret_cast<float*>(smem + kQueryBytes)};
-    write_scratch(scratch, state, a.cap_scale > 0.f ? a.cap_scale : a.score_scale, warp, lane);
+    write_scratch(scratch, state, a.score_scale, warp, lane);
     scope.sync();
     merge_warps<T>(scratch, a, item, thread);
   }

@@ -18,16 +18,14 @@ namespace pod::op {
 template <int D, int kTiles, int kColumns>
 POD_DEVICE void weigh(RowState<D, kTiles>& state, float (&s)[kTiles][kColumns][4],
                       const LaunchArguments& a, const Item& item, int row0, int kv, int lane) {
-  const bool capped = a.cap_scale > 0.f;
-  if (capped) cap_scores(s, a.score_scale);
+  if (a.capped) cap_scores(s, a.cap_argument);
   if (is_cut(item, kv, kColumns * 8)) mask_scores(s, a, item, row0, kv, lane);
-  softmax_step(state, s, capped ? a.cap_scale : a.score_scale);
+  softmax_step(state, s, a.score_scale);
 }
 
 template <typename T, int D, int kTiles>
 POD_DEVICE void store_rows(const RowState<D, kTiles>& state, const LaunchArguments& a,
                            const Item& item, int row0, int lane) {
-  const float scale = a.cap_scale > 0.f ? a.cap_scale : a.score_scale;
   POD_UNROLL
   for (int tile = 0; tile < kTiles; ++tile) {
     POD_UNROLL
@@ -36,7 +34,7 @@ POD_DEVICE void store_rows(const RowState<D, kTiles>& state, const LaunchArgumen
       const int row = row0 + tile * 16 + (lane >> 2) + half * 8;
       if (row < item.rows) {
         const RowOutput<T> output(a, item, row, D);
-        const RowEnd end = output.end(state.m[tile][half] * scale, l);
+        const RowEnd end = output.end(state.m[tile][half] * a.score_scale, l);
         POD_UNROLL
         for (int i = 0; i < D / 8; ++i) {
           const float* o = state.o[tile][i];
@@ -54,11 +52,10 @@ POD_DEVICE void prefill_item(const LaunchArguments& a, const Item& item, uint32_
                              int thread) {
   constexpr TileConfig tile = Variant::config.prefill;
   constexpr int kTiles = tile.q_rows / tile.warps / 16, kColumns = tile.kv_rows / 8;
-  // Where the CTAs of an SM leave a thread fewer registers than O, Q and scores need, Q stays in
-  // shared memory.
-  constexpr int kBudget =
-      65536 / (cta_warps(Variant::config) * kWarpSize * Variant::config.ctas_per_sm);
-  constexpr bool kQueriesInRegisters = kTiles * (D + 4 * kColumns) + 90 <= kBudget && kTiles == 1;
+  // Q stays in shared memory where registers are short: O, Q and scores, and what goes with them.
+  constexpr int kNeeded = D + 4 * kColumns + 90;
+  constexpr bool kQueriesInRegisters =
+      kTiles == 1 && kNeeded <= RegisterBudget<Variant>::value;
   const Scope<tile.warps> scope{kItems, thread};
   const int lane = scope.lane(), row0 = scope.warp() * kTiles * 16;
 
@@ -71,13 +68,15 @@ POD_DEVICE void prefill_item(const LaunchArguments& a, const Item& item, uint32_
 
   const mma::Queries<D, kTiles, kQueriesInRegisters> queries(smem + row0 * D * 2, lane);
   RowState<D, kTiles> state;
-  float s[kTiles][kColumns][4];
+  mma::Weights<kTiles, kColumns> p;
   loop.run(
       [&](uint32_t k_tile, int kv) {
+        float s[kTiles][kColumns][4];
         mma::scores<T, D>(s, queries, k_tile, lane);
         weigh(state, s, a, item, row0, kv, lane);
+        mma::pack_weights<T>(p, s);
       },
-      [&](uint32_t v_tile) { mma::weighted_values<T, D>(state.o, s, v_tile, lane); });
+      [&](uint32_t v_tile) { mma::weighted_values<T, D>(state.o, p, v_tile, lane); });
   store_rows<T>(state, a, item, row0, lane);
 }
 
