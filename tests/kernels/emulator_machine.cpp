@@ -3,6 +3,7 @@
 #include <sys/wait.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 #include <set>
 #include <thread>
@@ -158,6 +159,24 @@ CASE(static_variables_belong_to_a_cta_and_have_addresses_of_their_own) {
       64, 4);
 }
 
+CASE(a_cta_starts_without_the_static_variables_of_the_last) {
+  configure(kAscending, kLandAtWait, 0, 1, 1, 1);
+  expect_runs(
+      [] {
+        POD_DYNAMIC_SMEM(smem);
+        int* first = reinterpret_cast<int*>(smem);
+        if (cta_index() == 1) {
+          POD_STATIC_SMEM(int, only_in_the_second);
+          first = &only_in_the_second;
+        }
+        *first = 1;
+        POD_STATIC_SMEM(int, in_both);
+        in_both = 2;
+        expect(*first == 1, "two variables share memory");
+      },
+      32, 2);
+}
+
 CASE(named_barriers_work_after_other_warps_have_left) {
   for (int order = kAscending; order <= kRandom; ++order) {
     configure(order);
@@ -307,11 +326,13 @@ CASE(the_global_timer_never_runs_backwards) {
 CASE(launches_of_several_host_threads_do_not_mix) {
   int sums[2] = {0, 0}, codes[2] = {0, 0};
   std::string errors[2];
+  std::atomic<int> started{0};
   auto work = [&](int me) {
-    for (int round = 0; round < 20; ++round) {
+    for (++started; started < 2;) std::this_thread::yield();
+    for (int round = 0; round < 100; ++round) {
       codes[me] += launch(
           [&] {
-            ptx::sync_cta();
+            for (int i = 0; i < 200; ++i) ptx::sync_cta();
             if (me == 1) ptx::shfl(0, 99);
             sums[me] += 1;
           },
@@ -322,8 +343,8 @@ CASE(launches_of_several_host_threads_do_not_mix) {
   std::thread first(work, 0), second(work, 1);
   first.join();
   second.join();
-  expect(sums[0] == 20 * 64 && codes[0] == 0 && errors[0].empty(), "the good thread");
-  expect(sums[1] == 0 && codes[1] == 20 && !errors[1].empty(), "the thread with errors");
+  expect(sums[0] == 100 * 64 && codes[0] == 0 && errors[0].empty(), "the good thread");
+  expect(sums[1] == 0 && codes[1] == 100 && !errors[1].empty(), "the thread with errors");
 }
 
 CASE(guarded_memory_is_aligned_and_ends_at_an_unreadable_page) {

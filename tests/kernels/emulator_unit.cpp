@@ -218,6 +218,7 @@ CASE(ldmatrix_counts_wavefronts_beyond_the_first) {
   expect(extra([](uint32_t m, uint32_t row) { return 128 * row + 16 * (row ^ m); }) == 0,
          "swizzled rows of 128 bytes");
   expect(extra([](uint32_t, uint32_t) { return 0u; }) == 0, "one row for all lanes");
+  expect(extra([](uint32_t, uint32_t row) { return row / 2 * 128; }) == 4 * 3, "rows read twice");
 }
 
 int main() {

@@ -64,17 +64,11 @@ int wavefronts(const uint32_t* address) {
   unsigned groups = 0;
   for (int row = 0; row < 8; ++row) groups |= 1u << (address[row] / 16 % 8);
   if (groups == 0xff) return 1;
-  int worst = 1;
+  int worst = 1, starts[8] = {};
   for (int row = 0; row < 8; ++row) {
-    int same_banks = 1;
-    for (int other = 0; other < row; ++other) {
-      if (address[other] == address[row]) {
-        same_banks = 0;  // one read serves both
-        break;
-      }
-      same_banks += address[other] / 16 % 8 == address[row] / 16 % 8;
-    }
-    worst = std::max(worst, same_banks);
+    // One read serves all that want the same row.
+    if (std::find(address, address + row, address[row]) != address + row) continue;
+    worst = std::max(worst, ++starts[address[row] / 16 % 8]);
   }
   return worst;
 }
