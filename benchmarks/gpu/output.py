@@ -1,0 +1,42 @@
+"""Where results go: one JSON per part, rewritten whole after every step so that nothing is lost."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+BACKENDS = ("cuda", "emulator")
+
+
+def default_folder() -> Path:
+    """$OUT where a job runner sets it, else ./pod-attn-results."""
+    return Path(os.environ.get("OUT") or "pod-attn-results")
+
+
+def add_output(parser: argparse.ArgumentParser) -> None:
+    """The options that every part has."""
+    parser.add_argument("--out", type=Path, default=default_folder(), help="folder for JSON")
+    parser.add_argument(
+        "--backend",
+        choices=BACKENDS,
+        default="cuda",
+        help="emulator: tiny shapes on the emulated SM, to try the script without a GPU",
+    )
+
+
+class Output:
+    """One JSON file, replaced in one step by every save."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self.path = folder / f"{name}.json"
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def save(self, document: Mapping[str, Any]) -> None:
+        """Replace the file."""
+        temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}")
+        temporary.write_text(json.dumps(document, indent=1, default=str) + "\n")
+        os.replace(temporary, self.path)

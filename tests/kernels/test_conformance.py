@@ -1,0 +1,181 @@
+"""The conformance kernel on the emulated SM against formulas, and the comparison against errors."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks.gpu import conformance, conformance_build
+from benchmarks.gpu.conformance_run import (
+    DTYPES,
+    Inputs,
+    Library,
+    bits,
+    floats,
+    make_inputs,
+    unpack_sums,
+)
+
+ROOT = Path(__file__).resolve().parents[2]
+PTX = ROOT / "kernels" / "cuda" / "include" / "pod" / "ptx"
+CPU = torch.device("cpu")
+SMS = 4
+_WRAPPER = re.compile(r"^(?:POD_DEVICE|inline|Error) [\w ]*?\b(\w+)\(|^Error (\w+)\(", re.MULTILINE)
+_HOST_ONLY = {"error_text"}
+
+Sections = dict[str, torch.Tensor]
+
+
+@pytest.fixture(scope="module")
+def library() -> Library:
+    return Library(conformance_build.build_emulator())
+
+
+@pytest.fixture(scope="module")
+def inputs(library: Library) -> Inputs:
+    return make_inputs(library.layout, seed=3)
+
+
+@pytest.fixture(scope="module")
+def dumped(library: Library, inputs: Inputs) -> Sections:
+    library.configure_emulator(num_sms=SMS, order=0, copies=0, seed=1)
+    return library.run(inputs, CPU)
+
+
+def words_of(inputs: Inputs, *, threads: int) -> torch.Tensor:
+    return inputs.words[: 4 * threads].view(threads, 4)
+
+
+def test_every_wrapper_has_a_section(library: Library) -> None:
+    names = set()
+    for header in PTX.glob("*.cuh"):
+        text = header.read_text()
+        gpu_half = text[text.index("#ifdef __CUDACC__") : text.index("#else")]
+        names |= {name for found in _WRAPPER.findall(gpu_half) for name in found if name}
+    assert len(names) > 20
+    assert names - _HOST_ONLY == {name.split(":")[0] for name in library.layout.sections}
+
+
+def test_approximate_functions_are_what_they_are_called(inputs: Inputs, dumped: Sections) -> None:
+    x = floats(inputs.values)
+    # The unit flushes subnormal operands and results to zero of the same sign.
+    tiny = 2.0**-126
+    x = torch.where(x.abs() < tiny, torch.copysign(torch.zeros(()), x), x).double()
+    for name, exact in {"ex2": x.exp2(), "lg2": x.log2(), "rcp": 1 / x}.items():
+        got = floats(dumped[name]).double()
+        want = torch.where(exact.abs() < tiny, torch.copysign(torch.zeros(()), exact), exact)
+        want = want.float().double()
+        same = (got == want) | (got.isnan() & want.isnan())
+        assert bool((same | ((got - want).abs() <= 2.0**-23 * want.abs())).all()), name
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_pack2_rounds_to_nearest_even(dtype: str, inputs: Inputs, dumped: Sections) -> None:
+    x = floats(inputs.values)
+    rounded = x.to(DTYPES[dtype]).view(torch.int16).int() & 0xFFFF
+    rounded = torch.where(x.isnan(), 0x7FFF, rounded)
+    want = rounded | (rounded.flip(0) << 16)
+    assert torch.equal(dumped[f"pack2:{dtype}"], want)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_mma_multiplies_the_documented_fragments(
+    dtype: str, inputs: Inputs, dumped: Sections
+) -> None:
+    a, b, c = (side[dtype].double() for side in (inputs.a, inputs.b, inputs.c))
+    got, want = unpack_sums(dumped[f"mma_m16n8k16:{dtype}"]).double(), c + a @ b
+    same = (got == want) | (got.isnan() & want.isnan())
+    half = len(same) // 2
+    assert bool(same[:half].all())
+    close = (got - want).abs() <= 2.0**-21 * (c.abs() + a.abs() @ b.abs())
+    assert bool(close[half:].all())
+
+
+def test_ldmatrix_gives_each_lane_its_elements(inputs: Inputs, dumped: Sections) -> None:
+    lane = torch.arange(32)
+    tile = words_of(inputs, threads=32)[(lane * 5 + 3) % 32].contiguous()
+    matrices = tile.view(torch.int16).view(4, 8, 8).int() & 0xFFFF
+    for name, source in {
+        "ldmatrix_x4": matrices,
+        "ldmatrix_x4_trans": matrices.transpose(1, 2),
+    }.items():
+        low, high = (source[:, lane // 4, 2 * (lane % 4) + i] for i in (0, 1))
+        assert torch.equal(dumped[name].view(4, 32), low | high << 16), name
+
+
+def test_copies_move_bytes_or_write_zeros(inputs: Inputs, dumped: Sections) -> None:
+    first = inputs.words[:512]
+    assert torch.equal(dumped["cp_async_16"], first)
+    assert torch.equal(dumped["cp_async_wait"], first)
+    assert torch.equal(dumped["cp_async_commit"], inputs.words[512:1024])
+    assert not dumped["cp_async_16:zero"].any()
+
+
+def test_shuffles_and_indices(inputs: Inputs, dumped: Sections) -> None:
+    lane, thread = torch.arange(32), torch.arange(128, dtype=torch.int32)
+    sent = inputs.words[:32]
+    masks = [sent[lane ^ mask] for mask in (1, 2, 4, 8, 16)]
+    assert torch.equal(dumped["shfl_xor"], torch.cat(masks))
+    assert torch.equal(dumped["shfl"], sent[(lane * 7 + 3) % 32])
+    assert torch.equal(dumped["warp_uniform"], inputs.words[thread.long() // 32])
+    assert torch.equal(dumped["thread_index"], thread)
+    assert torch.equal(dumped["cta_index"], torch.arange(512, dtype=torch.int32))
+    assert torch.equal(dumped["forget"], thread * 3 + 1)
+    addresses = torch.stack([4 * thread, torch.full_like(thread, 12)], dim=1)
+    assert torch.equal(dumped["smem_address"].view(128, 2), addresses)
+
+
+def test_barriers_pass_every_number_on(dumped: Sections) -> None:
+    warp = exchanged(32, 16)
+    assert torch.equal(dumped["sync_warp"], warp.repeat(4))
+    assert torch.equal(dumped["sync_cta"], exchanged(128, 16))
+    assert torch.equal(dumped["bar_sync"], torch.cat([exchanged(64, 16), exchanged(64, 32)]))
+
+
+def exchanged(threads: int, rounds: int) -> torch.Tensor:
+    sums = torch.arange(threads)
+    for r in range(1, rounds + 1):
+        sums = (sums * 3 + sums[(torch.arange(threads) + r * 5 + 1) % threads]) % 2**32
+    return torch.where(sums >= 2**31, sums - 2**32, sums).to(torch.int32)
+
+
+def test_counters_start_from_zero_and_count_each_thread_once(dumped: Sections) -> None:
+    threads = 512 * 64
+    assert int(dumped["clear"][0]) == 0
+    assert sorted(dumped["atomic_add:old"].tolist()) == list(range(threads))
+    assert int(dumped["atomic_add:sum"][0]) == threads * (threads - 1) // 2
+    assert set(dumped["smid"].tolist()) == set(range(SMS))
+    assert int(dumped["nsmid"][0]) == SMS
+
+
+def test_a_schedule_changes_nothing_that_is_compared(
+    library: Library, inputs: Inputs, dumped: Sections
+) -> None:
+    library.configure_emulator(num_sms=SMS, order=2, copies=1, seed=9)
+    verdicts = conformance.compare(library.run(inputs, CPU), dumped, inputs, SMS)
+    assert all(verdict.equal for verdict in verdicts.values()), verdicts
+    assert all(conformance.by_wrapper(verdicts).values())
+
+
+WRONG = {
+    "ldmatrix_x4": lambda words: words ^ 1,
+    "mma_m16n8k16:bf16": lambda words: bits(floats(words) + 1.0),
+    "ex2": lambda words: bits(floats(words) * (1 + 2.0**-20)),
+    "lg2": lambda words: bits(floats(words) * 1.0001),
+    "rcp": lambda words: words + 3,
+    "pack2:fp16": lambda words: words + 1,
+    "cp_async_16:zero": lambda words: words | 1,
+    "atomic_add:old": lambda words: words // 2,
+    "smid": lambda words: words + 4096,
+    "globaltimer": lambda words: words.flip(0),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_wrong_answer_is_told_apart(name: str, inputs: Inputs, dumped: Sections) -> None:
+    broken = {**dumped, name: WRONG[name](dumped[name])}
+    verdicts = conformance.compare(broken, dumped, inputs, SMS)
+    assert [n for n, verdict in verdicts.items() if not verdict.equal] == [name]
