@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pod_integrate.batch import HybridBatch
     from pod_integrate.config import PodConfig, TileConfig
+    from pod_integrate.device_plan import DevicePlan
     from pod_integrate.keys import Bucket, DeviceKey, Geometry
     from pod_integrate.op import hybrid_attention
     from pod_integrate.table import ConfigTable
@@ -22,6 +23,7 @@ _HOME = {
     "Bucket": "keys",
     "ConfigTable": "table",
     "DeviceKey": "keys",
+    "DevicePlan": "device_plan",
     "Geometry": "keys",
     "HybridBatch": "batch",
     "PodConfig": "config",
@@ -33,6 +35,7 @@ __all__ = [
     "Bucket",
     "ConfigTable",
     "DeviceKey",
+    "DevicePlan",
     "Geometry",
     "HybridBatch",
     "PodConfig",

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from pod_integrate import gpu, settings
+from pod_integrate import gpu, native, nvcc, settings
 from pod_integrate.errors import KernelUnavailableError, SettingsError
 from pod_integrate.keys import DeviceKey
 
@@ -31,6 +31,11 @@ def device_key(device: torch.device, threads: int | None = None) -> DeviceKey:
     if device.type != "cpu":
         raise kernel_unavailable(device)
     return DeviceKey(_cpu_name(), isa(), num_threads() if threads is None else threads)
+
+
+def kernel_build(device: torch.device) -> str:
+    """Identity of the kernel that runs on `device`; results are filed under it."""
+    return nvcc.build_id() if device.type == "cuda" else native.build_id("cpu")
 
 
 def num_threads() -> int:

@@ -14,11 +14,17 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from pod_integrate import native, settings
+from pod_integrate import gpu, native, nvcc, settings
 from pod_integrate.device import device_key, num_threads
-from pod_integrate.errors import PodAttentionError
+from pod_integrate.errors import BuildError, PodAttentionError
+from pod_integrate.keys import DeviceKey, Geometry
+from pod_integrate.variants import Variant
 
 Status = Literal["ok", "note", "missing"]
+_HEAD_DIM = 128
+_GEOMETRY = Geometry(
+    num_q_heads=1, num_kv_heads=1, head_dim=_HEAD_DIM, dtype="bf16", kv_dtype="bf16", page_size=1
+)
 _PACKAGES = {
     "torch": None,
     "apache-tvm-ffi": None,
@@ -40,11 +46,14 @@ class Finding(NamedTuple):
 
 def examine() -> list[Finding]:
     """Look at everything; a check that itself fails becomes a finding, never an exception."""
-    findings = [_machine(), _accelerator()]
+    findings = [_machine()]
     for name, check in (
+        ("accelerator", _accelerator),
         ("settings", _settings),
         ("kernel", _kernel),
         ("build", _build),
+        ("GPU kernel", _gpu_kernel),
+        ("nvcc", _nvcc),
         ("SGLang plug-in", _plugin),
         ("tuner", _tuner),
     ):
@@ -70,15 +79,17 @@ def _machine() -> Finding:
 
 
 def _accelerator() -> Finding:
-    if torch.cuda.is_available():
-        names = {torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())}
-        return Finding(
-            "accelerator",
-            ", ".join(sorted(names)),
-            "note",
-            "this release has no CUDA kernel yet; serve on the CPU with SGLANG_PLATFORM=pod_cpu",
-        )
-    return Finding("accelerator", "none: SGLang serves through the pod_cpu platform")
+    keys = _gpu_keys()
+    if not keys:
+        return Finding("accelerator", "none: SGLang serves through the pod_cpu platform")
+    names = (f"cuda:{i} {key.name} {key.capability}, {key.units} SMs" for i, key in enumerate(keys))
+    return Finding("accelerator", "; ".join(names))
+
+
+def _gpu_keys() -> list[DeviceKey]:
+    if not torch.cuda.is_available():
+        return []
+    return [device_key(torch.device("cuda", i)) for i in range(torch.cuda.device_count())]
 
 
 def _settings() -> Finding:
@@ -105,6 +116,32 @@ def _build() -> Finding:
     return Finding(
         "build", "not built yet: the first start compiles it", "note", "pod-attn build does it now"
     )
+
+
+def _gpu_kernel() -> Finding:
+    """Which library a call on each GPU opens, by the example of the default at head dim 128."""
+    lines: list[str] = []
+    status: Status = "ok"
+    remedy = ""
+    for arch in dict.fromkeys(gpu.architecture(key.capability) for key in _gpu_keys()):
+        variant = Variant.of(gpu.default_tiles(arch, _HEAD_DIM), _GEOMETRY)
+        path = nvcc.find_library(variant, arch)
+        lines.append(f"{variant.name} for {arch.name}: {path or 'not built yet'}")
+        if path is None:
+            # Without a compiler the first call fails; with one it only takes longer.
+            status, remedy = "note", "pod-attn build does it now"
+            nvcc.find_nvcc()
+    value = "; ".join([nvcc.build_id(), *lines])
+    return Finding("GPU kernel", value if lines else f"{value}, no GPU to run it", status, remedy)
+
+
+def _nvcc() -> Finding:
+    try:
+        path = nvcc.find_nvcc()
+    except BuildError as error:
+        return Finding("nvcc", str(error), "note", "needed to compile variants for GPUs only")
+    major, minor = nvcc.nvcc_version(path)
+    return Finding("nvcc", f"{major}.{minor} at {path}")
 
 
 def _plugin() -> Finding:

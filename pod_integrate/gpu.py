@@ -21,6 +21,7 @@ MAX_THREAD_REGISTERS = 255
 RESERVED_BYTES = 1024
 STATIC_BYTES = 128
 _DECODE_Q_ROWS = 16
+_MERGE_COLUMNS = 10  # m, l, and padding against bank conflicts
 _MAX_VIRTUAL_DECODE = 8
 _MAX_CTA_WARPS = 16
 # Addresses, masks, softmax state and operand fragments beside the accumulators.
@@ -79,13 +80,13 @@ def architecture(capability: str) -> Architecture:
 def smem_bytes(config: PodConfig, head_dim: int) -> tuple[int, int]:
     """Dynamic shared memory of a CTA that runs (a prefill item, virtual_decode decode items).
 
-    Mirrors the kernel's layout, two bytes per element: Q and the stages of K and V; decode warps
-    reuse the stages to merge their fp32 partial results.
+    As config.h has it, two bytes per element: Q and the stages of K and V; decode warps reuse the
+    stages to merge their fp32 partial results.
     """
     p, d = config.prefill, config.decode
     prefill = 2 * head_dim * (p.q_rows + 2 * p.stages * p.kv_rows)
     stages = 4 * head_dim * d.stages * d.kv_rows
-    merge = d.warps * d.q_rows * (head_dim + 2) * 4 if d.warps > 1 else 0
+    merge = d.warps * d.q_rows * (head_dim + _MERGE_COLUMNS) * 4 if d.warps > 1 else 0
     return prefill, config.virtual_decode * (2 * head_dim * d.q_rows + max(stages, merge))
 
 

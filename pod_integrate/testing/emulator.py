@@ -19,7 +19,7 @@ from pod_integrate import gpu, kernel_library, native
 from pod_integrate.batch import HybridBatch
 from pod_integrate.config import STRATEGIES, PodConfig
 from pod_integrate.device_plan import DevicePlan
-from pod_integrate.errors import PodAttentionError
+from pod_integrate.errors import ConfigError, PodAttentionError
 from pod_integrate.geometry import geometry_of
 from pod_integrate.kernel_library import KernelLibrary
 from pod_integrate.op import Attention
@@ -57,6 +57,16 @@ class Schedule:
     preempt_percent: int = 0
     seed: int = 0
     sm_slots: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("order", get_args(Order)), ("copies", get_args(Copies))):
+            if getattr(self, name) not in allowed:
+                raise ConfigError(f"{name} must be one of {allowed}, got {getattr(self, name)!r}")
+        if self.num_sms < 1 or not 0 <= self.preempt_percent <= 100:
+            raise ConfigError(
+                f"num_sms must be >= 1 and preempt_percent 0..100, got {self.num_sms} and "
+                f"{self.preempt_percent}"
+            )
 
 
 class Stats(NamedTuple):

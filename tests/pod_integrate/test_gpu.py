@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pod_integrate import gpu
+from pod_integrate import build_cache, gpu, native, variants
 from pod_integrate.config import PodConfig, TileConfig
 from pod_integrate.defaults import default_config, require_feasible
 from pod_integrate.errors import (
@@ -23,6 +25,19 @@ GEOMETRY = Geometry(
 )
 H100 = DeviceKey("nvidia-h100-80gb-hbm3", "sm90", 132)
 BASE = default_config(H100, GEOMETRY)
+PRINT_SMEM = """
+#include <cstdio>
+#include "pod/config.h"
+struct Case { int head_dim; pod::PodConfig config; };
+constexpr Case cases[] = {VARIANTS};
+int main() {
+  for (const Case& c : cases) {
+    std::printf("%d %d %d\\n", pod::prefill_smem_bytes(c.config.prefill, c.head_dim),
+                c.config.virtual_decode * pod::decode_smem_bytes(c.config.decode, c.head_dim),
+                pod::cta_warps(c.config));
+  }
+}
+"""
 CAPABILITIES = ("sm80", "sm86", "sm87", "sm89", "sm90", "sm100", "sm103", "sm120", "sm121")
 
 
@@ -62,17 +77,24 @@ def test_gpu_without_a_target_is_refused(capability: str) -> None:
         gpu.architecture(capability)
 
 
-def test_shared_memory_is_that_of_the_kernels_layout() -> None:
-    config = changed(
-        prefill={"q_rows": 64, "kv_rows": 32, "stages": 2},
-        decode={"kv_rows": 64, "stages": 1, "warps": 4},
-        virtual_decode=2,
-    )
-    # Q, then two stages of K and V; per decode item Q, then K and V or four warps' O, m and l.
-    assert gpu.smem_bytes(config, 128) == (
-        2 * 128 * 64 + 2 * 2 * (2 * 128 * 32),
-        2 * (2 * 128 * 16 + max(2 * (2 * 128 * 64), 4 * 16 * (128 + 2) * 4)),
-    )
+def test_shared_memory_and_warps_are_what_the_kernel_asks_for(tmp_path: Path) -> None:
+    shipped = {v for arch in gpu.ARCHITECTURES.values() for v in variants.shipped(arch)}
+    rows, want = [], []
+    for v in sorted(shipped, key=lambda v: v.name):
+        tiles = (
+            f"{{{t.q_rows}, {t.kv_rows}, {t.stages}, {t.warps}}}" for t in (v.prefill, v.decode)
+        )
+        rows.append(
+            f"{{{v.head_dim}, {{{', '.join(tiles)}, {v.ctas_per_sm}, {v.virtual_decode}}}}},"
+        )
+        want.append([*gpu.smem_bytes(v.config(), v.head_dim), gpu.cta_warps(v.config())])
+    source = tmp_path / "print.cpp"
+    source.write_text(PRINT_SMEM.replace("VARIANTS", "\n".join(rows)))
+    include = native.sources_dir() / "cuda" / "include"
+    command = [build_cache.host_compiler(), "-std=c++17", f"-I{include}", str(source)]
+    subprocess.run([*command, "-o", str(tmp_path / "print")], check=True)
+    said = subprocess.run([tmp_path / "print"], check=True, capture_output=True, text=True).stdout
+    assert [[int(n) for n in line.split()] for line in said.splitlines()] == want
 
 
 def test_shared_memory_message_holds_the_arithmetic_and_the_remedy() -> None:

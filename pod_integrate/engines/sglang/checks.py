@@ -184,11 +184,12 @@ def check_layers(layers: Iterable[LayerFacts]) -> None:
 
 
 def check_device(device: str) -> None:
-    """Raise KernelUnavailableError where this release has no kernel for SGLang to run."""
+    """Raise KernelUnavailableError on a device that this plug-in does not drive."""
     if device != "cpu":
         raise KernelUnavailableError(
-            f"attention backend pod has no {device} kernel in this release, it serves cpu "
-            "(--device cpu) only; drop --attention-backend pod to get SGLang's own backend"
+            f"attention backend pod serves SGLang on cpu (--device cpu), not on {device}: the "
+            "plug-in does not drive SGLang's CUDA graphs yet. Drop --attention-backend pod to get "
+            "SGLang's own backend"
         )
 
 

@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 
 import torch
 
-from pod_integrate import native, settings
+from pod_integrate import settings
 from pod_integrate.batch import HybridBatch
 from pod_integrate.config import PodConfig
 from pod_integrate.defaults import default_config
-from pod_integrate.device import device_key
+from pod_integrate.device import device_key, kernel_build
 from pod_integrate.engines.sglang.facts import is_reporting_rank, server_name
 from pod_integrate.engines.sglang.metrics import Metrics
 from pod_integrate.exchange import Channel, Exchange
@@ -67,8 +67,8 @@ class LayerGroups:
 
     def __init__(self, runner: Any, metrics: Metrics) -> None:
         self._settings = settings.load()
-        self._build = native.build_id("cpu")
-        self._device = device_key(torch.device(str(runner.device)))
+        device = torch.device(str(runner.device))
+        self._build, self._device = kernel_build(device), device_key(device)
         self._reports = self._settings.tuner_url is not None and is_reporting_rank(runner)
         self._groups: dict[Geometry, LayerGroup] = {}
         self._exchange = self._start_exchange(runner, metrics)

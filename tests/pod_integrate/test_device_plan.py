@@ -1,0 +1,109 @@
+"""A DevicePlan holds any batch up to what was reserved, in place, and refuses a larger one."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+from pod_integrate.batch import HybridBatch
+from pod_integrate.config import PodConfig, TileConfig
+from pod_integrate.device_plan import DevicePlan
+from pod_integrate.errors import ShapeError
+from pod_integrate.keys import Geometry
+from pod_integrate.planning import Capacity, plan_batch
+from pod_integrate.testing.batches import make_batch
+
+GEOMETRY = Geometry(
+    num_q_heads=4, num_kv_heads=2, head_dim=64, dtype="bf16", kv_dtype="bf16", page_size=16
+)
+CONFIG = PodConfig(
+    prefill=TileConfig(q_rows=64, kv_rows=32, warps=4),
+    decode=TileConfig(q_rows=16, kv_rows=64, warps=4),
+    decode_split_tokens=64,
+)
+CPU = torch.device("cpu")
+
+
+def batch(q_lens: list[int], kv_lens: list[int]) -> HybridBatch:
+    return make_batch(q_lens, kv_lens, geometry=GEOMETRY, seed=0).batch
+
+
+def reserve(*batches: HybridBatch) -> DevicePlan:
+    return DevicePlan.reserve(batches, CPU, GEOMETRY, config=CONFIG, num_sms=4)
+
+
+LARGE = batch([100, 1, 1], [200, 300, 90])
+SMALL = batch([1, 20, 0], [64, 30, 5])
+
+
+def test_plan_counts_items_and_splits() -> None:
+    planned = plan_batch(LARGE.q_indptr, LARGE.kv_lens, GEOMETRY, CONFIG, num_sms=4)
+    # Decode: 300 keys are five parts and 90 two, for each of two KV heads.
+    assert planned.capacity.decode_ctas == 2 * (5 + 2)
+    # 100 tokens of two heads each are four blocks of 64 rows for each of two KV heads; two waves of
+    # 4 SMs x 2 CTAs have room for twice as many, so each block is split in two.
+    assert planned.capacity.prefill_ctas == 16
+    assert (planned.tokens, planned.requests) == (102, 3)
+    assert planned.words[:2].tolist() == [16, 14]
+
+
+def test_plan_larger_than_the_scratch_is_planned_whole() -> None:
+    many = batch([1] * 900, [1] * 900)
+    planned = plan_batch(many.q_indptr, many.kv_lens, GEOMETRY, CONFIG, num_sms=4)
+    assert planned.capacity == Capacity(0, 1800, 0, 0)
+    assert planned.words.numel() >= 12 * 1800
+
+
+def test_update_writes_the_batchs_plan_in_place() -> None:
+    plan = reserve(LARGE, SMALL)
+    place = plan.words.data_ptr()
+    for chosen in (LARGE, SMALL, LARGE):
+        plan.update(chosen)
+        want = plan_batch(chosen.q_indptr, chosen.kv_lens, GEOMETRY, CONFIG, num_sms=4).words
+        assert torch.equal(plan.words[: want.numel()], want)
+    assert plan.words.data_ptr() == place
+
+
+def test_reserved_capacity_is_the_largest_of_every_number() -> None:
+    decodes = batch([1] * 9, [640] * 9)
+    plan = reserve(LARGE, decodes)
+    of = [plan_batch(b.q_indptr, b.kv_lens, GEOMETRY, CONFIG, num_sms=4) for b in (LARGE, decodes)]
+    assert plan.capacity.prefill_ctas == of[0].capacity.prefill_ctas
+    assert plan.capacity.decode_ctas == of[1].capacity.decode_ctas
+    assert (plan.max_tokens, plan.max_requests) == (102, 9)
+
+
+def test_unused_plan_is_an_empty_batch() -> None:
+    assert not reserve(LARGE).words.any()
+
+
+def test_batch_larger_than_reserved_raises_with_the_numbers_and_changes_nothing() -> None:
+    plan = reserve(SMALL)
+    plan.update(SMALL)
+    before = plan.words.clone()
+    with pytest.raises(ShapeError, match=r"decode_ctas 14 of 2.*tokens 102 of 21"):
+        plan.update(LARGE)
+    assert torch.equal(plan.words, before)
+
+
+def test_nothing_to_reserve_is_refused() -> None:
+    with pytest.raises(ShapeError, match="got no batch"):
+        reserve()
+
+
+def test_call_must_match_the_plan() -> None:
+    plan = reserve(LARGE)
+    q, k_cache, _, _ = make_batch([100, 1, 1], [200, 300, 90], geometry=GEOMETRY, seed=0)
+    with pytest.raises(ShapeError, match=r"plan.update\(batch\) first"):
+        plan.require_fits(q, k_cache, LARGE, -1)
+    plan.update(LARGE)
+    plan.require_fits(q, k_cache, LARGE, -1)
+    with pytest.raises(ShapeError, match=r"\(4, 2, -1\), the call has \(4, 2, 7\)"):
+        plan.require_fits(q, k_cache, LARGE, 7)
+    with pytest.raises(ShapeError, match="q has 50 rows.*may hold 102 tokens"):
+        plan.require_fits(q[:50], k_cache, LARGE, -1)
+    short = dataclasses.replace(LARGE, page_starts=LARGE.page_starts[:2])
+    with pytest.raises(ShapeError, match="page_starts 2 entries.*3 requests"):
+        plan.require_fits(q, k_cache, short, -1)
