@@ -79,7 +79,9 @@ def test_kernels_folder_is_never_a_python_package() -> None:
     subprocess.run([sys.executable, "-c", code, str(ROOT)], check=True, cwd=ROOT)
 
 
-@pytest.mark.parametrize("command", ["demo", "doctor", "build", "tuner up", "bench", "demo-model"])
+@pytest.mark.parametrize(
+    "command", ["demo", "doctor", "build", "explain", "tuner up", "bench", "demo-model"]
+)
 def test_every_command_has_help_that_says_more_than_its_name(command: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "pod_integrate.cli", *command.split(), "--help"],

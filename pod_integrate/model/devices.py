@@ -49,7 +49,7 @@ class Device:
 DEVICES = {
     "a100": Device(
         key=DeviceKey("nvidia-a100-sxm4-80gb", "sm80", 108),  # [A]
-        label="A100-SXM 80 GB",
+        label="A100-SXM",
         tensor_flops=312e12,  # [A]
         best_flops=220e12,  # [F]: FlashAttention-2 forward, head dim 128, long sequences
         kernel_flops=220e12,
@@ -61,7 +61,7 @@ DEVICES = {
     ),
     "h100": Device(
         key=DeviceKey("nvidia-h100-80gb-hbm3", "sm90", 132),  # [H]
-        label="H100-SXM 80 GB",
+        label="H100-SXM",
         tensor_flops=989.4e12,  # [H]
         best_flops=600e12,  # [F]: FlashAttention-3 causal, head dim 128, 8K-16K tokens
         kernel_flops=370e12,  # [F]: FlashAttention-2 on H100; mma.sync reaches no more

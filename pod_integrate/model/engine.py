@@ -101,7 +101,7 @@ class Sms:
         until = np.full(self.busy.shape, np.inf)
         until[waiting] = self.fixed[waiting]
         until[running] = self.left[running] / rates[running]
-        step = float(until.min()) * (1 + _SAME_EVENT)
+        step = float(until[until <= until.min() * (1 + _SAME_EVENT)].max())
         self.now += step
         self.fixed[waiting] = np.where(until[waiting] <= step, 0.0, self.fixed[waiting] - step)
         self.left[running] -= rates[running] * step

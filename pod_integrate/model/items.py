@@ -19,7 +19,7 @@ _HEADER_FIELDS = (
     "prefill_items decode_items merge_blocks ratio_prefill ratio_decode prefill_offset "
     "decode_offset merge_offset partial_rows words"
 ).split()
-_HEADER = np.dtype([*((name, "<i4") for name in _HEADER_FIELDS), ("reserved", "<i4", (6,))])
+HEADER = np.dtype([*((name, "<i4") for name in _HEADER_FIELDS), ("reserved", "<i4", (6,))])
 _ITEM_FIELDS = "request kv_head row0 rows q_begin offset kv0 kv1 slot".split()
 ITEM = np.dtype([*((name, "<i4") for name in _ITEM_FIELDS), ("reserved", "<i4", (3,))])
 _MERGE_FIELDS = "slot splits stride rows q_begin row0 kv_head reserved".split()
@@ -58,7 +58,7 @@ def make_plan(lengths: Lengths, geometry: Geometry, config: PodConfig, sms: int)
 
 
 def _decode(words: Array, prefill_ctas: int, decode_ctas: int, partial_rows: int) -> Plan:
-    header = words[: _HEADER.itemsize // 4].view(_HEADER)[0]
+    header = words[: HEADER.itemsize // 4].view(HEADER)[0]
 
     def part(name: str, count: str, dtype: np.dtype[Any]) -> Array:
         begin = int(header[f"{name}_offset"])

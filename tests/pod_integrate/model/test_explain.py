@@ -1,0 +1,92 @@
+"""pod-attn explain: what it prints, labels and refuses."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from pod_integrate.cli.app import app
+from pod_integrate.errors import ConfigError, PodAttentionError, ShapeError
+from pod_integrate.model.engine import CtaRecord
+from pod_integrate.model.picture import timeline
+from pod_integrate.model.published import POD_2
+
+BATCH = "p512@4k+d16@4k"
+
+
+def explain(*arguments: str) -> str:
+    done = CliRunner().invoke(app, ["explain", *arguments], env={"COLUMNS": "120"})
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def test_text_shows_every_part_and_says_that_it_is_a_model() -> None:
+    text = explain(BATCH, "--compare")
+    for word in ("GFLOP", "floors", "prefill items", "waves", "fused", "serial", "streams"):
+        assert word in text, word
+    for device in ("A100", "H100", "H200"):
+        assert device in text
+    assert text.count("model, not a measurement") >= 5
+    assert "PPP" in text and "DDD" in text
+
+
+def test_json_answers_the_same_question() -> None:
+    document = json.loads(explain(BATCH, json.dumps(POD_2.to_dict()), "--json", "--device", "h100"))
+    assert document["label"] == "model, not a measurement"
+    assert document["config"] == POD_2.to_dict() and document["infeasible"] is None
+    assert document["requests"] == 17 and document["query_tokens"] == 528
+    assert set(document["simulated"]) == {"fused", "serial", "streams"}
+    assert document["simulated"]["fused"]["us"] >= document["floors"]["h100"]["ideal"]["fused_us"]
+
+
+def test_lists_say_the_same_as_the_text_form() -> None:
+    lists = explain("--q-lens", "512,1,1", "--kv-lens", "4096,300,300", "--json")
+    assert json.loads(lists) == json.loads(explain("p512@4k+d2@300", "--json"))
+
+
+def test_config_that_does_not_fit_is_named_and_simulated_all_the_same() -> None:
+    config = POD_2.to_dict() | {"ctas_per_sm": 8}
+    document = json.loads(explain(BATCH, json.dumps(config), "--json"))
+    assert "ctas_per_sm" in document["infeasible"] or "Lower" in document["infeasible"]
+    assert document["simulated"]["fused"]["us"] > 0
+
+
+def test_comparison_is_sorted_and_names_what_was_asked() -> None:
+    rows = json.loads(explain(BATCH, "--compare", "--json"))["compare"]
+    assert [row["us"] for row in rows] == sorted(row["us"] for row in rows)
+    assert sum(row["same_as_asked"] for row in rows) == 1
+    assert len({row["config"] for row in rows}) == len(rows)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ([], ShapeError),
+        (["p1@1", "--q-lens", "1"], ShapeError),
+        (["--q-lens", "1,x", "--kv-lens", "1,2"], ShapeError),
+        ([BATCH, "no-such-file.json"], ConfigError),
+        ([BATCH, "{broken"], ConfigError),
+        ([BATCH, "--device", "v100"], ConfigError),
+        ([BATCH, "--geometry", "q8"], ShapeError),
+    ],
+    ids=str,
+)
+def test_mistakes_raise_from_the_one_tree(
+    arguments: list[str], error: type[PodAttentionError]
+) -> None:
+    with pytest.raises(error):
+        explain(*arguments)
+
+
+def test_picture_alternates_case_where_a_cta_ends() -> None:
+    records = [
+        CtaRecord(0, 0, "prefill", 0.0, 0.5),
+        CtaRecord(0, 0, "prefill", 0.5, 1.0),
+        CtaRecord(0, 1, "decode", 0.0, 0.25),
+        CtaRecord(1, 0, "decode", 0.0, 1.0),
+    ]
+    assert timeline(records, 0, 1.0, width=8) == ["PPPPpppp", "DD......"]

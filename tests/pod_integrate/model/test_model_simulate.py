@@ -1,0 +1,117 @@
+"""A simulated launch: every CTA once, tickets by the kernel's rule, never below what bounds it."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+
+import pytest
+
+from pod_integrate.config import STRATEGIES, PodConfig
+from pod_integrate.model.batches import Lengths, paper_geometry
+from pod_integrate.model.devices import DEVICES
+from pod_integrate.model.floors import CASES, Case, work_of
+from pod_integrate.model.published import POD_2, POD_4, fa_config
+from pod_integrate.model.simulate import Simulation, simulate
+
+A100 = DEVICES["a100"]
+HYBRID = Lengths.parse("p2k@8k+d40@8k")
+GEOMETRY = paper_geometry(32, 8)
+
+
+def with_strategy(config: PodConfig, strategy: str) -> PodConfig:
+    return PodConfig.from_dict(config.to_dict() | {"strategy": strategy})
+
+
+def run(config: PodConfig, lengths: Lengths = HYBRID) -> Simulation:
+    return simulate(lengths, GEOMETRY, config, A100)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("config", [POD_2, POD_4], ids=PodConfig.short)
+def test_every_cta_runs_once_within_its_slots(config: PodConfig, strategy: str) -> None:
+    result = run(with_strategy(config, strategy))
+    ops = collections.Counter(record.op for record in result.records)
+    assert ops == {"prefill": result.plan.prefill_ctas, "decode": result.plan.decode_ctas}
+    by_slot = collections.defaultdict(list)
+    for record in result.records:
+        assert 0 <= record.sm < A100.sms and 0 <= record.slot < config.ctas_per_sm
+        by_slot[record.sm, record.slot].append((record.begin, record.end))
+    for spans in by_slot.values():
+        spans.sort()
+        assert all(end <= begin for (_, end), (begin, _) in zip(spans, spans[1:], strict=False))
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_no_launch_beats_tensor_pipes_or_memory(case: Case) -> None:
+    work = work_of(case.lengths, case.geometry)
+    bound = max(
+        (work.prefill_flops + work.decode_flops) / A100.kernel_flops,
+        work.decode_bytes / (A100.dram_bytes * A100.dram_share),
+    )
+    for strategy in STRATEGIES:
+        result = simulate(case.lengths, case.geometry, with_strategy(POD_2, strategy), A100)
+        assert result.us * 1e-6 >= bound
+        assert 0 < result.tensor_share <= 1 and 0 < result.dram_share <= A100.dram_share
+
+
+def test_serial_is_its_two_halves() -> None:
+    whole = run(with_strategy(POD_2, "serial"))
+    halves = [run(with_strategy(POD_2, "serial"), part) for part in (HYBRID.prefill, HYBRID.decode)]
+    # Splits of the prefill, and so its merge, do not depend on the decodes.
+    assert whole.attention_us == pytest.approx(sum(half.attention_us for half in halves), rel=0.01)
+    first_decode = min(r.begin for r in whole.records if r.op == "decode")
+    assert first_decode >= max(r.end for r in whole.records if r.op == "prefill")
+
+
+@pytest.mark.parametrize(
+    ("ratio", "expected"), [((1, 1), "pdpd"), ((1, 3), "pddd"), ((3, 1), "pppd")], ids=str
+)
+def test_tickets_of_an_sm_follow_the_ratio(ratio: tuple[int, int], expected: str) -> None:
+    config = dataclasses.replace(
+        POD_2, prefill_ctas=ratio[0], decode_ctas=ratio[1], ctas_per_sm=4, virtual_decode=1
+    )
+    result = run(config, Lengths.parse("p16k@16k+d128@8k"))
+    first = sorted(r for r in result.records if r.sm == 0 and r.begin == 0)
+    drawn = [record.op[0] for record in sorted(first, key=lambda r: r.slot)]
+    total = sum(ratio)
+    rule = ["pd"[(t % total) * ratio[0] % total >= ratio[0]] for t in range(4)]
+    assert drawn == rule and sorted(drawn) == sorted(expected)
+
+
+def test_both_ops_share_sms_when_fused_and_never_when_serial() -> None:
+    def shared(strategy: str) -> int:
+        ops = collections.defaultdict(set)
+        for record in run(with_strategy(POD_2, strategy)).records:
+            if record.begin == 0:
+                ops[record.sm].add(record.op)
+        return sum(len(kinds) == 2 for kinds in ops.values())
+
+    assert shared("fused") > A100.sms // 2 and shared("serial") == 0
+
+
+def test_overlap_shortens_a_balanced_batch() -> None:
+    assert run(POD_2).us < 0.9 * run(with_strategy(POD_2, "serial")).us
+
+
+@pytest.mark.parametrize("batch", ["p512@4k", "d16@4k"])
+def test_a_batch_of_one_op_costs_the_same_fused_or_serial(batch: str) -> None:
+    lengths = Lengths.parse(batch)
+    fused, serial = (run(with_strategy(POD_2, s), lengths).us for s in ("fused", "serial"))
+    assert fused == pytest.approx(serial)
+
+
+def test_a_batch_of_padding_rows_costs_nothing() -> None:
+    result = run(POD_2, Lengths.of([0, 0], [5, 7]))
+    assert result.us == 0.0 and result.records == []
+
+
+def test_splits_add_a_merge() -> None:
+    split = run(dataclasses.replace(POD_2, decode_split_tokens=1024))
+    whole = run(dataclasses.replace(POD_2, max_prefill_waves=0))
+    assert split.merge_us > 0 and whole.merge_us == 0
+
+
+def test_flash_attention_splits_only_what_does_not_fill_the_device() -> None:
+    few, many = (fa_config(Lengths.parse(b), GEOMETRY, A100, "serial") for b in ("d2@8k", "d64@8k"))
+    assert few.decode_split_tokens > 0 and many.decode_split_tokens == 0
