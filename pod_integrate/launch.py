@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import MutableMapping, Sequence
+from contextlib import AbstractContextManager
 from typing import NamedTuple
 
 import torch
@@ -86,24 +87,21 @@ def attend(
     records  int64 [CTAs, 4] on q's device, receives what each CTA did (CtaRecord of arguments.h)
     """
     geometry = geometry_of(q, k_cache, window_left=window_left, logit_cap=logit_cap)
-    index = q.device.index
-    with torch.cuda.device(index):
-        chosen = choose(tuple(config), geometry, index)
+    with _current(q.device):
+        chosen = choose(tuple(config), geometry, q.device.index)
         if plan is None:
             uploaded = _upload(q_indptr, kv_lens, chosen, q.device)
             _require_rows(q, page_starts, uploaded)
             plan, needs = uploaded.words, uploaded.capacity
         else:
             needs = Capacity(*capacity)
-        streams = (chosen.config.strategy == "streams", torch.cuda.current_stream(index))
+        side = _side_stream(q.device) if chosen.config.strategy == "streams" else 0
         native.load("host").attend(
             *(chosen.library.launch, chosen.library.error, q, k_cache, v_cache, plan),
             *(page_indices, page_starts, page_size, scale, window_left, logit_cap, sinks),
             *(out, lse, _workspace(chosen, needs.partial_rows, q.device), tvm_ffi.Shape(needs)),
             *(STRATEGIES.index(chosen.config.strategy), chosen.sm_slots),
-            streams[1].cuda_stream,
-            _side_stream(index).cuda_stream if streams[0] else 0,
-            records,
+            *(_stream(q.device), side, records),
         )
 
 
@@ -123,10 +121,9 @@ def choose(config: tuple[int, ...], geometry: Geometry, device: int) -> Chosen:
 def _upload(
     q_indptr: torch.Tensor, kv_lens: torch.Tensor, chosen: Chosen, device: torch.device
 ) -> _Uploaded:
-    stream = torch.cuda.current_stream(device).cuda_stream
     heads = (chosen.geometry.num_q_heads, chosen.geometry.num_kv_heads, chosen.geometry.window_left)
-    key: _Key = (id(kv_lens), *heads, chosen.config, device.index, stream)
-    if torch.cuda.is_current_stream_capturing():
+    key: _Key = (id(kv_lens), *heads, chosen.config, device.index, _stream(device))
+    if _is_capturing():
         # The graph would replay with a plan whose memory belongs to this batch alone.
         raise UnsupportedFeatureError(
             "a CUDA graph is being captured and the call has no plan; make a DevicePlan before "
@@ -136,8 +133,9 @@ def _upload(
         found = _plans.setdefault(q_indptr, {}).get(key)
     if found is not None:
         return found
+    pin = device.type == "cuda"
     planned = plan_batch(
-        q_indptr, kv_lens, chosen.geometry, chosen.config, num_sms=chosen.num_sms, pin=True
+        q_indptr, kv_lens, chosen.geometry, chosen.config, num_sms=chosen.num_sms, pin=pin
     )
     # torch keeps the page-locked source until the copy has run.
     words = planned.words.to(device, non_blocking=True)
@@ -163,7 +161,23 @@ def _workspace(chosen: Chosen, partial_rows: int, device: torch.device) -> torch
     return torch.empty(size, dtype=torch.uint8, device=device)
 
 
+def _current(device: torch.device) -> AbstractContextManager[None]:
+    return torch.cuda.device(device)
+
+
+def _is_capturing() -> bool:
+    return torch.cuda.is_current_stream_capturing()
+
+
+def _stream(device: torch.device) -> int:
+    return int(torch.cuda.current_stream(device).cuda_stream)
+
+
+def _side_stream(device: torch.device) -> int:
+    return int(_own_stream(device).cuda_stream)
+
+
 @functools.lru_cache(maxsize=64)
-def _side_stream(device: int) -> torch.cuda.Stream:
+def _own_stream(device: torch.device) -> torch.cuda.Stream:
     # torch leaves Stream untyped.
     return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]

@@ -1,0 +1,221 @@
+"""The CUDA path of the op around the kernel: plans made once per batch, streams, checks.
+
+The emulated GPU stands in for the device; what asks torch.cuda for streams is replaced.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import gc
+import weakref
+from typing import Any
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from pod_integrate import kernel_library, launch
+from pod_integrate.batch import HybridBatch
+from pod_integrate.config import PodConfig, flatten_config
+from pod_integrate.device_plan import DevicePlan
+from pod_integrate.errors import ConfigError, ShapeError, UnsupportedFeatureError
+from pod_integrate.keys import Geometry
+from pod_integrate.op import hybrid_attention
+from pod_integrate.planning import plan_batch
+from pod_integrate.testing import emulator
+from pod_integrate.testing.batches import Case, make_batch
+from pod_integrate.testing.reference import attention_reference
+from pod_integrate.variants import Variant
+
+VARIANT = Variant.parse("bf16-d64-p64x32s1w4-d16x64s1w4-c2-v1")
+CONFIG = dataclasses.replace(VARIANT.config(), decode_split_tokens=64)
+GEOMETRY = Geometry(
+    num_q_heads=4, num_kv_heads=2, head_dim=64, dtype="bf16", kv_dtype="bf16", page_size=16
+)
+CPU = torch.device("cpu")
+
+
+class Device:
+    """What a test sees and sets of the stand-in GPU."""
+
+    def __init__(self) -> None:
+        self.stream, self.capturing = 0, False
+        self.planned: list[PodConfig] = []
+
+
+@pytest.fixture
+def device(monkeypatch: pytest.MonkeyPatch) -> Device:
+    device = Device()
+    library = kernel_library.load(emulator.build(VARIANT))
+
+    def choose(config: tuple[int, ...], geometry: Geometry, _: int | None) -> launch.Chosen:
+        return launch.Chosen(library, launch.unflatten_config(config), geometry, num_sms=2)
+
+    def plan(q: Any, kv: Any, geometry: Geometry, config: PodConfig, **more: Any) -> Any:
+        device.planned.append(config)
+        return plan_batch(q, kv, geometry, config, **more)
+
+    monkeypatch.setattr(launch, "choose", choose)
+    monkeypatch.setattr(launch, "plan_batch", plan)
+    monkeypatch.setattr(launch, "_current", lambda _: contextlib.nullcontext())
+    monkeypatch.setattr(launch, "_is_capturing", lambda: device.capturing)
+    monkeypatch.setattr(launch, "_stream", lambda _: device.stream)
+    monkeypatch.setattr(launch, "_side_stream", lambda _: 0)
+    return device
+
+
+def make_case(seed: int = 0) -> Case:
+    return make_batch([70, 1, 1, 33], [200, 300, 90, 40], geometry=GEOMETRY, seed=seed)
+
+
+def call(
+    case: Case, config: PodConfig = CONFIG, window_left: int = -1, **more: Any
+) -> tuple[torch.Tensor, torch.Tensor]:
+    q, k_cache, v_cache, batch = case
+    out, lse = torch.full_like(q, 7), torch.empty(q.shape[:2])
+    indices = (batch.q_indptr, batch.kv_lens, batch.page_indices, batch.page_starts)
+    numbers = (batch.page_size, q.shape[2] ** -0.5, window_left, 0.0, None)
+    launch.attend(
+        *(q, k_cache, v_cache, *indices, *numbers, flatten_config(config), out, lse), **more
+    )
+    return out, lse
+
+
+@pytest.mark.parametrize("strategy", ["fused", "serial", "streams"])
+def test_call_matches_reference(device: Device, strategy: Any) -> None:
+    case = make_case()
+    out, lse = call(case, dataclasses.replace(CONFIG, strategy=strategy))
+    exact = attention_reference(*case)
+    assert torch.allclose(out.double(), exact.out, rtol=0.01, atol=0.01)
+    assert torch.allclose(lse.double(), exact.lse, rtol=0, atol=1e-5)
+
+
+def test_layers_of_one_batch_are_planned_once(device: Device) -> None:
+    case = make_case()
+    for _ in range(3):
+        call(case)
+    assert len(device.planned) == 1
+    call(make_case())
+    assert len(device.planned) == 2
+
+
+def test_what_a_plan_depends_on_is_planned_anew(device: Device) -> None:
+    case = make_case()
+    for _ in range(2):
+        call(case)
+        call(case, window_left=30)
+        call(case, dataclasses.replace(CONFIG, decode_split_tokens=128))
+        device.stream = 1
+        call(case)
+        device.stream = 0
+    assert len(device.planned) == 4
+
+
+def test_batch_with_the_same_queries_and_other_keys_gets_its_own_plan(device: Device) -> None:
+    case = make_case()
+    call(case)
+    shorter = case.batch.kv_lens - torch.tensor([100, 200, 30, 7], dtype=torch.int32)
+    other = case._replace(batch=dataclasses.replace(case.batch, kv_lens=shorter))
+    out, _ = call(other)
+    assert len(device.planned) == 2
+    assert torch.allclose(out.double(), attention_reference(*other).out, rtol=0.01, atol=0.01)
+
+
+def test_plans_go_with_their_batch(device: Device) -> None:
+    case = make_case()
+    call(case)
+    (uploaded,) = launch._plans[case.batch.q_indptr].values()
+    words = weakref.ref(uploaded.words)
+    del uploaded, case
+    gc.collect()
+    assert words() is None
+
+
+def test_records_tell_every_ctas_share(device: Device) -> None:
+    case = make_case()
+    plan = plan_batch(case.batch.q_indptr, case.batch.kv_lens, GEOMETRY, CONFIG, num_sms=2)
+    ctas = plan.capacity.prefill_ctas + plan.capacity.decode_ctas
+    records = torch.zeros(ctas, 4, dtype=torch.int64)
+    call(case, records=records)
+    assert (records[:, 3] > records[:, 2]).all()
+    with pytest.raises(ShapeError, match="records must be int64"):
+        call(case, records=records[1:])
+
+
+def test_capture_without_a_plan_is_refused_and_with_one_runs(device: Device) -> None:
+    case = make_case()
+    call(case)
+    device.capturing = True
+    with pytest.raises(UnsupportedFeatureError, match="make a DevicePlan before the capture"):
+        call(case)
+    plan = DevicePlan.reserve([case.batch], CPU, GEOMETRY, config=CONFIG, num_sms=2)
+    plan.update(case.batch)
+    out, _ = call(case, plan=plan.words, capacity=plan.capacity)
+    assert torch.allclose(out.double(), attention_reference(*case).out, rtol=0.01, atol=0.01)
+
+
+def test_rows_that_the_batch_does_not_have_are_refused(device: Device) -> None:
+    case = make_case()
+    with pytest.raises(ShapeError, match="q has T = 104 rows but the batch has 105"):
+        call(case._replace(q=case.q[:-1]))
+    short = dataclasses.replace(case.batch, page_starts=case.batch.page_starts[:-1])
+    with pytest.raises(ShapeError, match="page_starts has 3 requests but kv_lens 4"):
+        call(case._replace(batch=short))
+
+
+def test_batch_without_a_token_launches_nothing(device: Device) -> None:
+    case = make_batch([0, 0], [5, 0], geometry=GEOMETRY, seed=0)
+    out, lse = call(case)
+    assert out.shape == (0, 4, 64) and lse.shape == (0, 4)
+
+
+def on_fake_gpu() -> tuple[Case, DevicePlan]:
+    q, k_cache, v_cache, batch = make_case()
+    plan = DevicePlan.reserve([batch], CPU, GEOMETRY, config=CONFIG, num_sms=2)
+    plan.update(batch)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        fakes = [torch.empty_like(t, device="cuda") for t in (q, k_cache, v_cache)]
+        pages = [
+            torch.empty_like(t, device="cuda") for t in (batch.page_indices, batch.page_starts)
+        ]
+        plan.words = torch.empty_like(plan.words, device="cuda")
+    fake = dataclasses.replace(batch, page_indices=pages[0], page_starts=pages[1])
+    return Case(*fakes, fake), plan
+
+
+@pytest.mark.parametrize("planned", [False, True])
+def test_fake_gpu_tensors_pass_through_the_fake_kernel(planned: bool) -> None:
+    case, plan = on_fake_gpu()
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        got = hybrid_attention(*case, plan=plan if planned else None)
+    assert got.out.shape == case.q.shape and got.out.device.type == "cuda"
+    assert got.lse.dtype == torch.float32 and got.lse.device.type == "cuda"
+
+
+def test_call_with_a_plan_compiles_as_one_graph() -> None:
+    case = make_case()
+    plan = DevicePlan.reserve([case.batch], CPU, GEOMETRY, config=CONFIG, num_sms=2)
+    plan.update(case.batch)
+    graphs: list[torch.fx.GraphModule] = []
+
+    def keep(graph: torch.fx.GraphModule, _: Any) -> Any:
+        graphs.append(graph)
+        return lambda *_: (torch.zeros(1), torch.zeros(1))
+
+    def step(q: torch.Tensor, batch: HybridBatch) -> Any:
+        return hybrid_attention(q * 2, *case[1:3], batch, plan=plan)
+
+    torch.compiler.reset()
+    with torch.inference_mode():
+        torch.compile(step, backend=keep, fullgraph=True)(case.q, case.batch)
+    ops = [node.target for node in graphs[0].graph.nodes if node.op == "call_function"]
+    assert torch.ops.pod.hybrid_attention in ops or torch.ops.pod.hybrid_attention.default in ops
+    assert len(graphs) == 1
+
+
+def test_config_that_contradicts_the_plan_is_refused() -> None:
+    case, plan = on_fake_gpu()
+    other = dataclasses.replace(CONFIG, strategy="serial")
+    with pytest.raises(ConfigError, match="plan was made for"):
+        hybrid_attention(*case, plan=plan, config=other)
