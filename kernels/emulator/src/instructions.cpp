@@ -157,6 +157,8 @@ void run_shuffle(Warp& warp, Collective op) {
 
 const char* name_of(Collective op) {
   switch (op) {
+    case Collective::kNone:
+      return "nothing";
     case Collective::kLdmatrix:
       return "ldmatrix";
     case Collective::kLdmatrixTrans:

@@ -61,7 +61,7 @@ void prepare_slots() {
     cta.live = 0;
     cta.smid = i % configuration.num_sms;  // breadth first: a GPU fills all SMs evenly
     while (cta.warps.size() < warps) add_warp(cta);
-    for (const auto& warp : cta.warps) warp->live = warp->ready = warp->arrived = 0;
+    for (const auto& warp : cta.warps) warp->live = warp->ready = 0;
     for (size_t w = 0; w < warps; ++w) machine.warps.push_back(cta.warps[w].get());
   }
 }
@@ -74,7 +74,7 @@ void start(Cta& cta, int index) {
   for (int w = 0; w < shape.threads / kLanes; ++w) {
     Warp& warp = *cta.warps[static_cast<size_t>(w)];
     warp.live = warp.ready = kFullWarp;
-    warp.arrived = 0;
+    warp.op = Collective::kNone;
     warp.blocked_at = -1;
     draw_order(warp);
     for (Lane& lane : warp.lanes) {

@@ -14,6 +14,8 @@ Machine machine;
 
 namespace {
 
+constexpr int kListedWarps = 12;  // in the text of a deadlock
+
 char launch_tag;  // what a CTA's threads did is over when the next takes its slot
 
 // The first ready lane in the warp's present order.
@@ -71,21 +73,24 @@ void run_barrier(Warp& warp) {
 }
 
 void complete(Warp& warp) {
-  warp.arrived = 0;
+  const Collective op = warp.op;
+  warp.op = Collective::kNone;
   draw_order(warp);
-  switch (warp.op) {
+  switch (op) {
+    case Collective::kNone:
+      break;
     case Collective::kLdmatrix:
     case Collective::kLdmatrixTrans:
-      run_ldmatrix(warp, warp.op == Collective::kLdmatrixTrans);
+      run_ldmatrix(warp, op == Collective::kLdmatrixTrans);
       break;
     case Collective::kMmaBf16:
     case Collective::kMmaFp16:
-      run_mma(warp, warp.op == Collective::kMmaBf16);
+      run_mma(warp, op == Collective::kMmaBf16);
       break;
     case Collective::kShflXor:
     case Collective::kShfl:
     case Collective::kWarpUniform:
-      run_shuffle(warp, warp.op);
+      run_shuffle(warp, op);
       break;
     case Collective::kSyncWarp:
       ++warp.phase;
@@ -95,6 +100,8 @@ void complete(Warp& warp) {
   }
   warp.ready = kFullWarp;
 }
+
+int waiting_lanes(const Warp& warp) { return __builtin_popcount(warp.live & ~warp.ready); }
 
 void first_arrival(Warp& warp, Collective op) {
   if (warp.live != kFullWarp) {
@@ -106,7 +113,7 @@ void first_arrival(Warp& warp, Collective op) {
 
 [[gnu::cold]] void report_divergence(const Warp& warp, Collective op) {
   fail("divergent warp: %s here, but %d lanes of the warp wait at %s", name_of(op),
-       __builtin_popcount(warp.arrived), name_of(warp.op));
+       waiting_lanes(warp), name_of(warp.op));
 }
 
 }  // namespace
@@ -161,15 +168,11 @@ void draw_order(Warp& warp) {
 
 Lane& arrive(Lane& self, Collective op) {
   Warp& warp = *self.warp;
-  if (warp.arrived == 0) first_arrival(warp, op);
+  if (warp.op == Collective::kNone) first_arrival(warp, op);
   if (warp.op != op) report_divergence(warp, op);
-  warp.arrived |= self.bit;
   warp.ready &= ~self.bit;
-  // Guessed from the place in the order alone: a chain of loads here is what a switch costs.
-  Lane& neighbour = warp.lanes[(static_cast<unsigned>(self.index) + warp.stride) % kLanes];
+  if (warp.ready == 0) complete(warp);
   const bool undisturbed = --machine.until_preemption > 0;
-  if (undisturbed && (warp.ready & neighbour.bit)) return switch_target(neighbour);
-  if (warp.arrived == kFullWarp) complete(warp);
   if (!undisturbed) draw_preemption();
   return switch_target(undisturbed && warp.ready ? pick_in(warp) : pick_or_host());
 }
@@ -213,9 +216,9 @@ void bar_sync(int id, int threads) {
 void finish_lane(Lane& self) {
   Warp& warp = *self.warp;
   require_no_copies(self);
-  if (warp.arrived) {
-    fail("divergent warp: this lane returns while %d lanes wait at %s",
-         __builtin_popcount(warp.arrived), name_of(warp.op));
+  if (warp.op != Collective::kNone) {
+    fail("divergent warp: this lane returns while %d lanes wait at %s", waiting_lanes(warp),
+         name_of(warp.op));
   }
   races::release(&launch_tag);
   warp.live &= ~self.bit;
@@ -252,24 +255,21 @@ void fail(const char* format, ...) {
   std::abort();  // the launch is abandoned
 }
 
+// Only barriers can be waited for in vain: a warp at another collective has lanes that run on.
 void report_deadlock() {
   std::string text = "deadlock, nothing can run:";
   int listed = 0;
   for (const Warp* warp : machine.warps) {
-    if (!warp->live || warp->cta->live == 0 || ++listed > 12) continue;
+    if (warp->blocked_at < 0 || warp->live == 0 || ++listed > kListedWarps) continue;
+    const Barrier& barrier = warp->cta->barriers[warp->blocked_at];
     text += (listed > 1 ? "; cta " : " cta ") + std::to_string(warp->cta->index) + " warp " +
-            std::to_string(warp->index) + " waits at ";
-    if (warp->blocked_at >= 0) {
-      const Barrier& barrier = warp->cta->barriers[warp->blocked_at];
-      text += "barrier " + std::to_string(warp->blocked_at) + " (" +
-              std::to_string(barrier.arrived) + " of " + std::to_string(barrier.expected) +
-              " threads)";
-    } else {
-      text += std::string(name_of(warp->op)) + " (" +
-              std::to_string(__builtin_popcount(warp->arrived)) + " of 32 lanes)";
-    }
+            std::to_string(warp->index) + " waits at barrier " + std::to_string(warp->blocked_at) +
+            " (" + std::to_string(barrier.arrived) + " of " + std::to_string(barrier.expected) +
+            " threads)";
   }
-  if (listed > 12) text += "; and " + std::to_string(listed - 12) + " more warps";
+  if (listed > kListedWarps) {
+    text += "; and " + std::to_string(listed - kListedWarps) + " more warps";
+  }
   machine.error = text;
 }
 

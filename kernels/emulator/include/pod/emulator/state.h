@@ -20,6 +20,7 @@ constexpr int kMaxThreads = 1024;
 
 // What a whole warp does together. All lanes must arrive before any goes on.
 enum class Collective : uint8_t {
+  kNone,
   kLdmatrix,
   kLdmatrixTrans,
   kMmaBf16,
@@ -100,15 +101,14 @@ struct BarrierSlots {
 };
 
 struct Warp {
-  uint32_t ready = 0;    // lanes that can run
-  uint32_t arrived = 0;  // lanes that wait at `op`
-  uint32_t live = 0;     // lanes that have not returned
-  unsigned first = 0;    // lanes run in the order first, first + stride, .. modulo 32
+  uint32_t ready = 0;  // lanes that can run; the other live ones wait at `op` or `blocked_at`
+  uint32_t live = 0;   // lanes that have not returned
+  unsigned first = 0;  // lanes run in the order first, first + stride, .. modulo 32
   unsigned stride = 1;
-  Collective op{};
-  int blocked_at = -1;  // barrier that the whole warp waits at
-  int index = 0;        // in its CTA
-  unsigned phase = 0;   // of sync_warp, for ThreadSanitizer
+  Collective op = Collective::kNone;  // that some lanes have arrived at
+  int blocked_at = -1;                // barrier that the whole warp waits at
+  int index = 0;                      // in its CTA
+  unsigned phase = 0;                 // of sync_warp, for ThreadSanitizer
   Cta* cta = nullptr;
   alignas(64) MmaSlots mma;
   alignas(64) LdmatrixSlots ldmatrix;
