@@ -137,6 +137,10 @@ def build(
         bool, typer.Option(help="Build for the emulated SM that tests use, with the C++ compiler.")
     ] = False,
     jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Compilers at once.")] = 1,
+    report: Annotated[
+        Path | None,
+        typer.Option(dir_okay=False, help="File that gets registers, spills and sizes as JSON."),
+    ] = None,
 ) -> None:
     """Compile native kernels ahead of time.
 
@@ -154,6 +158,7 @@ def build(
         names=variant or [],
         on_emulator=emulator,
         jobs=jobs,
+        report=report,
     )
 
 

@@ -6,6 +6,7 @@ import concurrent.futures
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import msgspec
 import torch
 from rich.console import Console
 from rich.table import Table
@@ -31,8 +32,13 @@ def run(
     names: list[str],
     on_emulator: bool,
     jobs: int,
+    report: Path | None = None,
 ) -> None:
-    """Compile what the flags name; without flags what this machine runs, GPU or not."""
+    """Compile what the flags name; without flags what this machine runs, GPU or not.
+
+    report  file that gets the reports of all variants for GPUs, as a JSON list
+    """
+    _require_compatible(archs, names, every, on_emulator, report)
     _host_libraries(console)
     if not (archs or every or names or on_emulator) and not torch.cuda.is_available():
         return
@@ -42,7 +48,11 @@ def run(
         _run_all(console, jobs, ((v.name, _emulated(v)) for v, _ in wanted))
         return
     built = _run_all(console, jobs, ((f"{v.name} {a.name}", _on_gpu(v, a)) for v, a in wanted))
-    view = table(Report.read(path) for path in built)
+    reports = [Report.read(path) for path in built]
+    if report is not None:
+        text = msgspec.json.format(msgspec.json.encode(reports))
+        report.write_bytes(text + b"\n")
+    view = table(reports)
     # A narrow terminal wraps lines, which is better than cut names.
     Console(file=console.file, width=max(console.width, _WIDTH)).print(view)
 
@@ -66,6 +76,15 @@ def table(reports: Iterable[Report]) -> Table:
             f"{report.seconds:.1f}",
         )
     return view
+
+
+def _require_compatible(
+    archs: list[str], names: list[str], every: bool, on_emulator: bool, report: Path | None
+) -> None:
+    if every and names:
+        raise ConfigError("--all and --variant exclude each other; leave one out")
+    if on_emulator and (archs or report):
+        raise ConfigError("--emulator has no --arch and no --report; leave them out")
 
 
 def _host_libraries(console: Console) -> None:

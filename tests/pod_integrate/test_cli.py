@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from pod_integrate import doctor
+from pod_integrate.keys import DeviceKey
 
 
 def _pod_attn(
@@ -73,3 +74,31 @@ def test_build_says_where_the_kernel_is() -> None:
     done = _pod_attn("build")
     assert done.returncode == 0, done.stderr
     assert "ready at" in done.stdout
+
+
+def test_doctor_says_what_a_missing_nvcc_is_needed_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDACXX", "no-such-nvcc")
+    finding = next(f for f in doctor.examine() if f.name == "nvcc")
+    assert finding.status == "note" and "CUDACXX=no-such-nvcc" in finding.value
+
+
+def test_doctor_names_the_variant_that_a_gpu_runs(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    hopper = DeviceKey("nvidia-h100-80gb-hbm3", "sm90", 132)
+    monkeypatch.setattr(doctor, "_gpu_keys", lambda: [hopper, hopper])
+    monkeypatch.setenv("POD_ATTN_CACHE_DIR", str(tmp_path))
+    findings = {f.name: f for f in doctor.examine()}
+    assert findings["accelerator"].value.count("nvidia-h100-80gb-hbm3 sm90, 132 SMs") == 2
+    assert findings["GPU kernel"].value.count("bf16-d128-") == 1
+    if findings["nvcc"].status == "ok":
+        assert findings["GPU kernel"].remedy == "pod-attn build does it now"
+    monkeypatch.setenv("CUDACXX", "no-such-nvcc")
+    # No library and nothing to compile one with: the first call on this GPU would fail.
+    assert next(f for f in doctor.examine() if f.name == "GPU kernel").status == "missing"
+
+
+def test_build_for_a_gpu_without_naming_one_ends_with_the_choices() -> None:
+    done = _pod_attn("build", "--arch", "sm_75")
+    assert done.returncode == 2
+    assert "known are sm_80" in done.stderr

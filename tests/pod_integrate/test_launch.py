@@ -9,6 +9,8 @@ import contextlib
 import dataclasses
 import gc
 import weakref
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,8 +21,15 @@ from pod_integrate import kernel_library, launch
 from pod_integrate.batch import HybridBatch
 from pod_integrate.config import PodConfig, flatten_config
 from pod_integrate.device_plan import DevicePlan
-from pod_integrate.errors import ConfigError, ShapeError, UnsupportedFeatureError
-from pod_integrate.keys import Geometry
+from pod_integrate.errors import (
+    ConfigError,
+    ConfigInfeasibleError,
+    DtypeError,
+    ShapeError,
+    UnsupportedFeatureError,
+)
+from pod_integrate.gpu import Architecture
+from pod_integrate.keys import DeviceKey, Geometry
 from pod_integrate.op import hybrid_attention
 from pod_integrate.planning import plan_batch
 from pod_integrate.testing import emulator
@@ -168,6 +177,42 @@ def test_batch_without_a_token_launches_nothing(device: Device) -> None:
     case = make_batch([0, 0], [5, 0], geometry=GEOMETRY, seed=0)
     out, lse = call(case)
     assert out.shape == (0, 4, 64) and lse.shape == (0, 4)
+
+
+@pytest.fixture
+def hopper(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[Variant, str]]]:
+    """An H100 as far as choose() can tell; lists the variants it asks for."""
+    wanted: list[tuple[Variant, str]] = []
+
+    def find(variant: Variant, arch: Architecture) -> Path:
+        wanted.append((variant, arch.name))
+        return emulator.build(VARIANT)
+
+    monkeypatch.setattr(launch, "device_key", lambda _: DeviceKey("nvidia-h100", "sm90", 132))
+    monkeypatch.setattr(launch.nvcc, "build", find)
+    launch.choose.cache_clear()
+    yield wanted
+    launch.choose.cache_clear()
+
+
+def test_variant_of_the_default_config_is_opened_once(hopper: list[tuple[Variant, str]]) -> None:
+    chosen = launch.choose((), GEOMETRY, 0)
+    assert launch.choose((), GEOMETRY, 0) is chosen
+    assert hopper == [(Variant.of(chosen.config, GEOMETRY), "sm_90a")]
+    assert chosen.num_sms == 132 and chosen.sm_slots >= 2 * 132
+
+
+def test_what_the_gpu_cannot_run_is_refused_before_a_build(
+    hopper: list[tuple[Variant, str]],
+) -> None:
+    wide = dataclasses.replace(CONFIG, ctas_per_sm=8, virtual_decode=4)
+    with pytest.raises(ConfigInfeasibleError, match="warps"):
+        launch.choose(tuple(flatten_config(wide)), GEOMETRY, 0)
+    with pytest.raises(DtypeError, match="takes bf16 or fp16"):
+        launch.choose((), dataclasses.replace(GEOMETRY, dtype="fp32", kv_dtype="fp32"), 0)
+    with pytest.raises(ShapeError, match="head dim must be one of"):
+        launch.choose((), dataclasses.replace(GEOMETRY, head_dim=80), 0)
+    assert not hopper
 
 
 def on_fake_gpu() -> tuple[Case, DevicePlan]:
