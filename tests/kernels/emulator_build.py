@@ -20,7 +20,7 @@ FLAGS = ("-std=c++17", "-O1", "-march=native", "-Wall", "-Wextra", "-Wpedantic",
 
 
 def build_program(name: str, sources: Sequence[Path], flags: Sequence[str] = ()) -> Path:
-    """Compiles `sources`, with `flags`, and the emulator; `flags` of -D go to both.
+    """Compiles `sources`, with `flags`, and the emulator; -D and -O flags go to both.
 
     name     of the program
     sources  C++ files; they see the headers of kernels/cuda and of the emulator
@@ -28,14 +28,14 @@ def build_program(name: str, sources: Sequence[Path], flags: Sequence[str] = ())
     Returns the program's path. Raises AssertionError with the compiler's output.
     """
     engine = sorted((EMULATOR / "src").glob("*.cpp"))
-    defines = [flag for flag in flags if flag.startswith("-D")]
+    shared = [flag for flag in flags if flag.startswith(("-D", "-O"))]
     folder = _cache_folder() / f"{name}-{_digest([*sources, *engine], flags)}"
     program = folder / name
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / "lock"):
         if not program.exists():
             objects = [_compile(source, folder, [*FLAGS, *flags]) for source in sources]
-            objects += [_compile(source, folder, [*FLAGS, *defines]) for source in engine]
+            objects += [_compile(source, folder, [*FLAGS, *shared]) for source in engine]
             partial = folder / "partial"
             _run(["g++", *flags, *map(str, objects), "-pthread", "-o", str(partial)])
             partial.replace(program)  # a program that exists is complete

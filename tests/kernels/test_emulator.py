@@ -20,18 +20,26 @@ RACE_EXIT_CODE = 66
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
 
 
-@pytest.fixture(scope="module")
-def outcomes() -> dict[str, str]:
-    program = build_program("emulator_unit", UNITS)
+def run_cases(program: Path) -> dict[str, str]:
     done = subprocess.run([program], capture_output=True, text=True, timeout=120)
     assert not done.stderr, done.stderr
     assert done.returncode in (0, 1), f"the program ended with {done.returncode}: {done.stdout}"
     return dict(line.split("\t", 1) for line in done.stdout.splitlines() if "\t" in line)
 
 
+@pytest.fixture(scope="module")
+def outcomes() -> dict[str, str]:
+    return run_cases(build_program("emulator_unit", UNITS))
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_case_holds(outcomes: dict[str, str], case: str) -> None:
     assert outcomes.get(case, "did not run") == "ok"
+
+
+def test_all_cases_hold_with_the_portable_switch_between_fibers() -> None:
+    program = build_program("emulator_portable", UNITS, ["-DPOD_EMULATOR_UCONTEXT", "-O0"])
+    assert run_cases(program) == dict.fromkeys(CASES, "ok")
 
 
 @pytest.fixture(scope="module")

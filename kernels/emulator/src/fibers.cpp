@@ -30,9 +30,7 @@ uint8_t* stack_top(const Lane& lane) {
 
 #ifdef POD_EMULATOR_UCONTEXT
 
-void switch_context(Context& from, Context& to) {
-  if (&from != &to) swapcontext(from.portable, to.portable);
-}
+static void jump_context(Context& from, Context& to) { swapcontext(from.portable, to.portable); }
 
 static void prepare_context(Lane& lane) {
   if (!lane.context.portable) lane.context.portable = new ucontext_t;
@@ -54,14 +52,16 @@ static void prepare_context(Lane& lane) {
   lane.context.resume = reinterpret_cast<void*>(&enter);
 }
 
-#ifdef POD_EMULATOR_TSAN
-void switch_context(Context& from, Context& to) {
-  if (&from == &to) return;
-  __tsan_switch_to_fiber(to.race_fiber, __tsan_switch_to_fiber_no_sync);
-  jump_context(from, to);
-}
 #endif
 
+#if defined(POD_EMULATOR_UCONTEXT) || defined(POD_EMULATOR_TSAN)
+void switch_context(Context& from, Context& to) {
+  if (&from == &to) return;
+#ifdef POD_EMULATOR_TSAN
+  __tsan_switch_to_fiber(to.race_fiber, __tsan_switch_to_fiber_no_sync);
+#endif
+  jump_context(from, to);
+}
 #endif
 
 void prepare_fiber(Lane& lane) {

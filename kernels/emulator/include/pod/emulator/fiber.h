@@ -5,8 +5,10 @@
 // the stack of another fiber would miss each time, because the predictor pairs calls with returns.
 #pragma once
 
-#if !defined(__x86_64__)
+#if !defined(__x86_64__) && !defined(POD_EMULATOR_UCONTEXT)
 #define POD_EMULATOR_UCONTEXT
+#endif
+#ifdef POD_EMULATOR_UCONTEXT
 #include <ucontext.h>
 #endif
 
