@@ -55,7 +55,7 @@ def run_races(program: Path, kernel: str) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         timeout=120,
-        env={"TSAN_OPTIONS": f"exitcode={RACE_EXIT_CODE} halt_on_error=0"},
+        env={"TSAN_OPTIONS": f"exitcode={RACE_EXIT_CODE} atexit_sleep_ms=0"},
     )
 
 
