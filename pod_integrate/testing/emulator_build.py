@@ -33,6 +33,17 @@ def build(variant: Variant, extra_flags: tuple[str, ...] = ()) -> Path:
     return build_cache.build_once(library, lambda path: _link(variant, extra_flags, path))
 
 
+def build_changed(variant: Variant, cuda: Path, library: Path) -> None:
+    """Compile the variant from `cuda`, a changed copy of kernels/cuda, into `library`.
+
+    For tests of tests: what must not pass unnoticed. Raises BuildError.
+    """
+    kernel = library.with_suffix(".o")
+    arguments = [*_flags(()), f"-I{cuda / 'include'}", *variant.defines(), "-c", "-x", "c++"]
+    _compile([cuda / "csrc" / "variant.cu"], arguments, kernel)
+    _compile([kernel, _engine(())], ["-shared", "-pthread"], library)
+
+
 @functools.lru_cache(maxsize=8)
 def _folder(extra_flags: tuple[str, ...]) -> Path:
     root, flags = native.sources_dir(), _flags(extra_flags)

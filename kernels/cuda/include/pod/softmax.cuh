@@ -97,9 +97,4 @@ POD_DEVICE void softmax_step(RowState<D, kTiles>& state, float (&s)[kTiles][kCol
   }
 }
 
-// LSE base 2 of a row from its maximum and sum; -inf for a row that saw no key.
-POD_DEVICE float lse_base2(float m, float l, float scale) {
-  return l > 0.f ? m * scale + ptx::lg2(l) : kNegativeInfinity;
-}
-
 }  // namespace pod

@@ -1,0 +1,151 @@
+"""Runs planted bugs one after the other and prints for each how it was caught, as JSON lines.
+
+usage: mutation_runner.py FIRST LAST VARIANT=LIBRARY...
+
+Bug 0 is none. A bug may crash this process; whoever started it goes on with the next one.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from pod_integrate import kernel_library
+from pod_integrate.config import PodConfig
+from pod_integrate.keys import Geometry
+from pod_integrate.testing import emulator
+from pod_integrate.testing.batches import Case, make_batch
+from pod_integrate.testing.emulator import EmulatorError, Schedule
+from pod_integrate.testing.reference import Attended, attention_reference
+from pod_integrate.variants import Variant
+
+SCHEDULES = (
+    Schedule(order="ascending"),
+    Schedule(order="descending", preempt_percent=20),
+    Schedule(order="random", copies="early", preempt_percent=30, seed=7),
+    Schedule(order="random", num_sms=3, preempt_percent=10, seed=11),
+)
+# Weights and outputs are rounded to bf16; nothing else may differ from float64.
+_TOLERANCE = 0.02
+_LSE_TOLERANCE = 1e-4
+
+
+class Shape(NamedTuple):
+    """One call and its answer."""
+
+    name: str
+    case: Case
+    plan: dict[str, Any]
+    options: dict[str, Any]
+    answer: Attended
+
+
+def _shape(
+    name: str,
+    q_lens: list[int],
+    kv_lens: list[int],
+    heads: tuple[int, int] = (4, 2),
+    page_size: int = 16,
+    plan: dict[str, Any] | None = None,
+    row_starts: bool = False,
+    **options: Any,
+) -> Shape:
+    geometry = Geometry(
+        num_q_heads=heads[0],
+        num_kv_heads=heads[1],
+        head_dim=64,
+        dtype="bf16",
+        kv_dtype="bf16",
+        page_size=page_size,
+    )
+    seeded = (
+        make_batch(q_lens, kv_lens, geometry=geometry, seed=seed, row_starts=row_starts)
+        for seed in range(1000)
+    )
+    # Page 0 belongs to nobody: its NaN is what a lookup left at 0 would find.
+    case = next(case for case in seeded if not (case.batch.page_indices == 0).any())
+    return Shape(name, case, plan or {}, options, attention_reference(*case, **options))
+
+
+def shapes() -> list[Shape]:
+    """Batches that reach every branch of the kernel."""
+    split = {"decode_split_tokens": 64, "prefill_ctas": 1, "decode_ctas": 1}
+    sinks = torch.linspace(-1, 3, 4)
+    return [
+        _shape("hybrid, split", [70, 1, 1, 3, 1], [200, 300, 90, 40, 33], plan=split),
+        _shape("window", [50, 1, 1], [220, 130, 90], page_size=1, row_starts=True, window_left=40),
+        _shape("cap", [40, 1], [120, 100], page_size=7, logit_cap=4.0),
+        _shape("sinks, split", [40, 1, 1], [150, 200, 50], plan=split, sinks=sinks),
+        _shape("decode only", [1, 1, 1], [100, 37, 64], heads=(16, 1)),
+        _shape("whole", [70, 1, 33], [90, 77, 33], plan={"max_prefill_waves": 0}),
+    ]
+
+
+def first_failure(shape: Shape, config: PodConfig, schedule: Schedule) -> str | None:
+    """What is wrong with this call, or None."""
+    config = dataclasses.replace(config, **shape.plan)
+    try:
+        got = emulator.attend(*shape.case, config=config, schedule=schedule, **shape.options)
+    except EmulatorError as error:
+        return str(error).splitlines()[0][:160]
+    error = (got.out.double() - shape.answer.out).abs().nan_to_num(nan=torch.inf).max()
+    if error > _TOLERANCE:
+        return f"out is off by {error:.2g}"
+    error = (got.lse.double() - shape.answer.lse).abs().nan_to_num(nan=torch.inf).max()
+    if error > _LSE_TOLERANCE:
+        return f"lse is off by {error:.2g}"
+    if got.stats.ldmatrix_extra_wavefronts:
+        return f"{got.stats.ldmatrix_extra_wavefronts} bank conflicts"
+    return _schedule_failure(got.records, config, schedule)
+
+
+def _schedule_failure(
+    records: list[emulator.CtaRecord], config: PodConfig, schedule: Schedule
+) -> str | None:
+    for op in (0, 1):
+        items = sorted(r.first_item + i for r in records if r.op == op for i in range(r.items))
+        if items != list(range(len(items))):
+            return f"items of op {op} run: {items[:8]}..."
+    both = {r.op for r in records if r.items} == {0, 1}
+    if both and config.prefill_ctas == config.decode_ctas == 1 and schedule.order == "ascending":
+        for smid in range(schedule.num_sms):
+            first = sorted((r for r in records if r.smid == smid), key=lambda r: r.begin_ns)[:2]
+            if {r.op for r in first} != {0, 1}:
+                return f"SM {smid} starts with one op only at a CTA ratio of 1:1"
+    return None
+
+
+def run(number: int, libraries: dict[str, Path], cases: list[Shape]) -> dict[str, Any]:
+    """Try one bug until something notices it."""
+    runs = 0
+    for name, library in libraries.items():
+        variant = Variant.parse(name)
+        emulator.build = lambda _, library=library: library  # type: ignore[assignment]
+        loaded = kernel_library.load(library).library
+        ctypes.c_int.in_dll(loaded, "pod_mutant").value = number
+        for shape in cases:
+            for schedule in SCHEDULES:
+                runs += 1
+                why = first_failure(shape, variant.config(), schedule)
+                if why is not None:
+                    return {"number": number, "runs": runs, "shape": shape.name, "why": why}
+    return {"number": number, "runs": runs, "shape": None, "why": None}
+
+
+def main() -> None:
+    first, last, *pairs = sys.argv[1:]
+    torch.set_num_threads(1)
+    libraries = {name: Path(path) for name, path in (pair.split("=", 1) for pair in pairs)}
+    cases = shapes()
+    for number in range(int(first), int(last) + 1):
+        print(json.dumps(run(number, libraries, cases)), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,265 @@
+"""Bugs to plant in the CUDA kernel, one per class of mistake; tests must catch each by name.
+
+The kernel's source stays free of them: a copy is changed, and `{on}` in the replacement is true
+only while that bug is switched on, so one library holds them all.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+
+class Mutation(NamedTuple):
+    """`old`, the only place of this text in `file`, becomes `new`."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+
+    def apply(self, include: Path, number: int) -> None:
+        """Plant the bug below include/pod as number `number`; fails when its place has moved."""
+        path = include / self.file
+        text = path.read_text()
+        if text.count(self.old) != 1:
+            raise AssertionError(
+                f"mutation {self.name!r}: {self.old!r} occurs {text.count(self.old)} times in "
+                f"{self.file}, expected once"
+            )
+        changed = self.new.replace("{on}", f"(pod_mutant == {number})")
+        path.write_text(text.replace(self.old, changed))
+
+
+_LOOP, _TILE, _PRODUCTS = "op/kv_loop.cuh", "copy/kv_tile.cuh", "mma/products.cuh"
+_PREFILL, _DECODE, _SOFTMAX = "op/prefill_item.cuh", "op/decode_item.cuh", "softmax.cuh"
+_OUTPUT, _TICKET, _KERNEL = "output.cuh", "sched/ticket.cuh", "pod_kernel.cuh"
+_COMBINE, _MASK, _ROWS = "combine.cuh", "mask.cuh", "layout/rows.cuh"
+
+MUTATIONS = (
+    # Barriers and waits. Waits come first: what they replace ends with a barrier's place.
+    Mutation(
+        "wait leaves the K tile in flight",
+        _LOOP,
+        "ptx::cp_async_wait<kPending>();\n      scope_.sync();\n      issue_v(",
+        "if ({on}) ptx::cp_async_wait<kPending + 1>(); else ptx::cp_async_wait<kPending>();\n"
+        "      scope_.sync();\n      issue_v(",
+    ),
+    Mutation(
+        "wait leaves the V tile in flight",
+        _LOOP,
+        "ptx::cp_async_wait<kPending>();\n      scope_.sync();\n      issue_k(",
+        "if ({on}) ptx::cp_async_wait<kPending + 1>(); else ptx::cp_async_wait<kPending>();\n"
+        "      scope_.sync();\n      issue_k(",
+    ),
+    Mutation(
+        "K tile read, and V overwritten, before the barrier",
+        _LOOP,
+        "scope_.sync();\n      issue_v(",
+        "if (!{on}) scope_.sync();\n      issue_v(",
+    ),
+    Mutation(
+        "V tile read, and K overwritten, before the barrier",
+        _LOOP,
+        "scope_.sync();\n      issue_k(",
+        "if (!{on}) scope_.sync();\n      issue_k(",
+    ),
+    Mutation(
+        "prefill reads Q before it has landed",
+        _PREFILL,
+        "ptx::cp_async_wait<decltype(loop)::kInFlight>();",
+        "if (!{on}) ptx::cp_async_wait<decltype(loop)::kInFlight>();",
+    ),
+    Mutation(
+        "decode reads Q without a barrier",
+        _DECODE,
+        "kInFlight>();\n  scope.sync();",
+        "kInFlight>();\n  if (!{on}) scope.sync();",
+    ),
+    Mutation(
+        "scratch overwrites V that a slower warp still reads",
+        _LOOP,
+        "    }\n    scope_.sync();\n  }",
+        "    }\n    if (!{on}) scope_.sync();\n  }",
+    ),
+    Mutation(
+        "decode warps meet without a barrier",
+        _DECODE,
+        "scope.sync();\n    merge_warps",
+        "if (!{on}) scope.sync();\n    merge_warps",
+    ),
+    Mutation(
+        "decode items of a CTA share one barrier",
+        _KERNEL,
+        "      kItems + place, thread",
+        "      {on} ? +kItems : kItems + place, thread",
+    ),
+    Mutation(
+        "CTA reads its ticket before the barrier",
+        _KERNEL,
+        "  ptx::sync_cta();\n  const sched::Ticket& ticket",
+        "  if (!{on}) ptx::sync_cta();\n  const sched::Ticket& ticket",
+    ),
+    Mutation(
+        "CTA reads its items before the barrier",
+        _KERNEL,
+        "  }\n  ptx::sync_cta();\n}",
+        "  }\n  if (!{on}) ptx::sync_cta();\n}",
+    ),
+    # Fragments and layouts
+    Mutation(
+        "B fragments of K swapped",
+        _PRODUCTS,
+        "mma_m16n8k16<T>(s[tile][n], a[tile], b[0], b[1])",
+        "mma_m16n8k16<T>(s[tile][n], a[tile], b[0], b[{on} ? 2 : 1])",
+    ),
+    Mutation(
+        "B fragments of V swapped",
+        _PRODUCTS,
+        "p.a[tile][k], b[2], b[3])",
+        "p.a[tile][k], b[{on} ? 3 : 2], b[{on} ? 2 : 3])",
+    ),
+    Mutation(
+        "A fragments of the weights swapped",
+        _PRODUCTS,
+        "p.a[tile][k][1] = ptx::pack2<T>(left[2], left[3]);",
+        "p.a[tile][k][1] = {on} ? ptx::pack2<T>(right[0], right[1])\n"
+        "                            : ptx::pack2<T>(left[2], left[3]);",
+    ),
+    Mutation(
+        "no swizzle: right answers through bank conflicts",
+        "layout/swizzle.cuh",
+        "return D % 64 == 0 ? row & 7 : row >> 1 & 3;",
+        "return {on} ? 0 : D % 64 == 0 ? row & 7 : row >> 1 & 3;",
+    ),
+    Mutation(
+        "decode warp masks another warp's keys",
+        _DECODE,
+        "weigh(state, s, a, item, 0, kv + key0, lane)",
+        "weigh(state, s, a, item, 0, kv + ({on} ? 0 : key0), lane)",
+    ),
+    Mutation(
+        "page lookup of the wrong row",
+        _TILE,
+        "row + block % 4 * 8)",
+        "row + ({on} ? 0 : block % 4 * 8))",
+    ),
+    # Masks and tails
+    Mutation(
+        "causal mask off by one",
+        _ROWS,
+        "min(position, item.kv1 - 1)",
+        "min(position + ({on} ? 1 : 0), item.kv1 - 1)",
+    ),
+    Mutation(
+        "window off by one",
+        _ROWS,
+        "max(0, position - a.window_left)",
+        "max(0, position - a.window_left + ({on} ? 1 : 0))",
+    ),
+    Mutation("row g masked as row g + 8", _MASK, "+ half * 8)", "+ ({on} ? 0 : half * 8))"),
+    Mutation(
+        "tile that needs a mask taken as whole",
+        _MASK,
+        "kv < item.seen_first || kv + keys >",
+        "kv < item.seen_first || kv + keys - ({on} ? 1 : 0) >",
+    ),
+    Mutation(
+        "V rows past the keys copied",
+        _TILE,
+        "block * 8 < left)",
+        "{on} || block * 8 < left)",
+    ),
+    Mutation(
+        "pages past the keys looked up",
+        _TILE,
+        "row < kWarpRows && key < end()",
+        "row < kWarpRows && ({on} || key < end())",
+    ),
+    Mutation(
+        "rows past the item stored",
+        _PREFILL,
+        "if (row < item.rows) {",
+        "if ({on} || row < item.rows) {",
+    ),
+    # Softmax and merges
+    Mutation(
+        "row maximum over the wrong lanes",
+        _SOFTMAX,
+        "max(x, ptx::shfl_xor(x, 2))",
+        "max(x, ptx::shfl_xor(x, {on} ? 4 : 2))",
+    ),
+    Mutation(
+        "row sum over half of the lanes",
+        _SOFTMAX,
+        "return x + ptx::shfl_xor(x, 2);",
+        "return {on} ? 2 * x : x + ptx::shfl_xor(x, 2);",
+    ),
+    Mutation(
+        "sum not moved to the new maximum",
+        _SOFTMAX,
+        "state.l[tile][half] * rescale;",
+        "state.l[tile][half] * ({on} ? 1.f : rescale);",
+    ),
+    Mutation(
+        "output not moved to the new maximum",
+        _SOFTMAX,
+        "state.o[tile][i][2 * half + 1] *= rescale;",
+        "state.o[tile][i][2 * half + 1] *= {on} ? 1.f : rescale;",
+    ),
+    Mutation(
+        "cap without its division",
+        _SOFTMAX,
+        "tanh(s[tile][n][j] * scale)",
+        "tanh(s[tile][n][j] * ({on} ? 1.f : scale))",
+    ),
+    Mutation(
+        "LSE in base 2 at the API",
+        _OUTPUT,
+        "*lse_ = lse * kLn2;",
+        "*lse_ = lse * ({on} ? 1.f : kLn2);",
+    ),
+    Mutation(
+        "partial LSE in base e",
+        _OUTPUT,
+        "a_.partial_lse[slot_] = lse;",
+        "a_.partial_lse[slot_] = lse * ({on} ? kLn2 : 1.f);",
+    ),
+    Mutation(
+        "sink counted in every split",
+        _OUTPUT,
+        "slot_ >= 0 ? nullptr : a_.sinks",
+        "slot_ >= 0 && !{on} ? nullptr : a_.sinks",
+    ),
+    Mutation(
+        "merge reads the next row's split",
+        _COMBINE,
+        "(block.slot + row + int64_t{s} * block.stride) * D",
+        "(block.slot + row + int64_t{s} * (block.stride - ({on} ? 1 : 0))) * D",
+    ),
+    # Scheduler
+    Mutation(
+        "counter counts twice",
+        _TICKET,
+        "int index = ptx::atomic_add(&counters->next[static_cast<int>(op)], 1);",
+        "int index = ptx::atomic_add(&counters->next[static_cast<int>(op)], {on} ? 2 : 1);",
+    ),
+    Mutation(
+        "CTA of an exhausted op leaves",
+        _TICKET,
+        "if (ticket.count > 0) return ticket;",
+        "if ({on} || ticket.count > 0) return ticket;",
+    ),
+    Mutation(
+        "last decode CTA takes items that are not there",
+        _TICKET,
+        "min(virtual_decode, max(0, plan.decode_items - first))",
+        "{on} ? virtual_decode : min(virtual_decode, max(0, plan.decode_items - first))",
+    ),
+    Mutation(
+        "every ticket is a prefill",
+        _TICKET,
+        "round < prefill ? Op::kPrefill",
+        "round < prefill || {on} ? Op::kPrefill",
+    ),
+)

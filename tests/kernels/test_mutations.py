@@ -1,0 +1,91 @@
+"""Bugs planted in the kernel are caught by running it, every one by name."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import mutations
+import pytest
+
+from pod_integrate import native
+from pod_integrate.testing.emulator_build import build_changed
+from pod_integrate.variants import Variant
+
+# Every way of the kernel: Q in registers and in shared memory, one and two stages, decode items
+# on one and on two warps, several of them in a CTA.
+VARIANTS = (
+    "bf16-d64-p64x32s2w2-d16x32s2w2-c2-v2",
+    "bf16-d64-p32x32s1w2-d16x32s1w1-c2-v2",
+)
+RUNNER = Path(__file__).parent / "mutation_runner.py"
+
+
+def plant(folder: Path) -> Path:
+    """A copy of kernels/cuda with every bug in it, all switched off."""
+    cuda = folder / "cuda"
+    shutil.copytree(native.sources_dir() / "cuda", cuda)
+    for number, mutation in enumerate(mutations.MUTATIONS, start=1):
+        mutation.apply(cuda / "include" / "pod", number)
+    platform = cuda / "include" / "pod" / "ptx" / "platform.cuh"
+    switch = 'extern "C" int pod_mutant;\n'
+    platform.write_text(
+        platform.read_text().replace("namespace pod {", f"{switch}namespace pod {{")
+    )
+    variant = cuda / "csrc" / "variant.cu"
+    exported = '\nextern "C" __attribute__((visibility("default"))) int pod_mutant = 0;\n'
+    variant.write_text(variant.read_text() + exported)
+    return cuda
+
+
+def run_all(pairs: list[str]) -> dict[int, dict[str, Any]]:
+    """Results by number; a bug that ends the process is caught by that."""
+    results: dict[int, dict[str, Any]] = {}
+    last = len(mutations.MUTATIONS)
+    while len(results) <= last:
+        command = [sys.executable, str(RUNNER), str(len(results)), str(last), *pairs]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+        for line in done.stdout.splitlines():
+            result = json.loads(line)
+            results[result["number"]] = result
+        if len(results) <= last:
+            assert results, done.stderr
+            why = f"the process ended with {done.returncode}"
+            results[len(results)] = {"number": len(results), "why": why, "shape": "?", "runs": 1}
+    return results
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> dict[int, dict[str, Any]]:
+    folder = tmp_path_factory.mktemp("mutations")
+    cuda = plant(folder)
+    libraries = {name: folder / f"{name}.so" for name in VARIANTS}
+    with ThreadPoolExecutor(2) as pool:
+        jobs = [
+            pool.submit(build_changed, Variant.parse(name), cuda, path)
+            for name, path in libraries.items()
+        ]
+        for job in jobs:
+            job.result()
+    return run_all([f"{name}={path}" for name, path in libraries.items()])
+
+
+def test_kernel_without_a_bug_passes(results: dict[int, dict[str, Any]]) -> None:
+    assert results[0]["why"] is None, results[0]
+
+
+def test_there_are_enough_bugs_and_their_names_differ() -> None:
+    names = [mutation.name for mutation in mutations.MUTATIONS]
+    assert len(names) >= 20 and len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize(
+    "number", range(1, len(mutations.MUTATIONS) + 1), ids=[m.name for m in mutations.MUTATIONS]
+)
+def test_bug_is_caught(results: dict[int, dict[str, Any]], number: int) -> None:
+    assert results[number]["why"] is not None, f"passed {results[number]['runs']} runs"
