@@ -7,8 +7,9 @@ from typing import Self
 
 import torch
 
+from pod_integrate import launch
 from pod_integrate.batch import HybridBatch
-from pod_integrate.config import PodConfig
+from pod_integrate.config import PodConfig, flatten_config
 from pod_integrate.defaults import default_config, require_feasible
 from pod_integrate.device import device_key
 from pod_integrate.errors import ShapeError
@@ -46,7 +47,8 @@ class DevicePlan:
 
         config   default default_config() of the device and geometry
         num_sms  SMs to plan for; default all of the device
-        Raises ConfigInfeasibleError when `config` does not fit the device.
+        The variant is compiled and loaded here. Raises ConfigInfeasibleError when `config` does
+        not fit the device, BuildError when it does not compile.
         """
         self.device, self.geometry, self.capacity = torch.device(device), geometry, capacity
         self.max_tokens, self.max_requests = max_tokens, max_requests
@@ -54,6 +56,10 @@ class DevicePlan:
         # All zero: an empty batch, in case that a graph is replayed before the first update.
         self.words = torch.zeros(max_words, dtype=torch.int32, device=self.device)
         self._held: torch.Tensor | None = None
+        if self.device.type == "cuda":
+            # Compiled and loaded now: neither may happen during a capture.
+            with torch.cuda.device(self.words.device):
+                launch.choose(tuple(flatten_config(self.config)), geometry, self.words.device.index)
 
     @classmethod
     def reserve(

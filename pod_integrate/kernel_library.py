@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 from pod_integrate.errors import BuildError, KernelUnavailableError
 
 Kernel = Literal["prefill", "decode", "fused", "merge"]
-_KERNELS: tuple[Kernel, ...] = ("prefill", "decode", "fused", "merge")
+KERNELS: tuple[Kernel, ...] = ("prefill", "decode", "fused", "merge")
 
 
 class KernelInfo(ctypes.Structure):
@@ -41,7 +41,7 @@ class KernelLibrary(NamedTuple):
         Raises KernelUnavailableError with the driver's words.
         """
         answer = KernelInfo()
-        if self.library.pod_info(device, _KERNELS.index(kernel), ctypes.byref(answer)) != 0:
+        if self.library.pod_info(device, KERNELS.index(kernel), ctypes.byref(answer)) != 0:
             raise KernelUnavailableError(
                 f"{self.path.name} does not run on cuda:{device}: {self.last_error()}"
             )

@@ -8,6 +8,7 @@ stream and inside graph captures.
 from __future__ import annotations
 
 import functools
+import logging
 import threading
 from collections.abc import MutableMapping, Sequence
 from contextlib import AbstractContextManager
@@ -23,10 +24,12 @@ from pod_integrate.defaults import default_config, require_feasible
 from pod_integrate.device import device_key
 from pod_integrate.errors import ShapeError, UnsupportedFeatureError
 from pod_integrate.geometry import geometry_of
-from pod_integrate.kernel_library import KernelLibrary
+from pod_integrate.kernel_library import KERNELS, KernelLibrary
 from pod_integrate.keys import Geometry
 from pod_integrate.planning import Capacity, plan_batch
 from pod_integrate.variants import Variant
+
+logger = logging.getLogger(__name__)
 
 # %smid may have gaps: an SM beyond the last slot is served, but shares a counter.
 _MIN_SM_SLOTS = 256
@@ -109,13 +112,18 @@ def attend(
 def choose(config: tuple[int, ...], geometry: Geometry, device: int) -> Chosen:
     """The library and config of a call, built if need be; an empty config stands for the default.
 
-    Raises ConfigInfeasibleError, DtypeError, ShapeError, KernelUnavailableError or BuildError.
+    The caller has made `device` current. Raises ConfigInfeasibleError, DtypeError, ShapeError,
+    KernelUnavailableError or BuildError.
     """
     key = device_key(torch.device("cuda", device))
     chosen = unflatten_config(config) if config else default_config(key, geometry)
     require_feasible(chosen, key, geometry)
     path = nvcc.build(Variant.of(chosen, geometry), gpu.architecture(key.capability))
-    return Chosen(kernel_library.load(path), chosen, geometry, key.units)
+    library = kernel_library.load(path)
+    # CUDA loads a kernel when it is first asked for, which it must not be during a capture.
+    resident = {name: library.info(name, device).ctas_per_sm for name in KERNELS}
+    logger.info("%s from %s on %s, CTAs per SM %s", path.stem, path.parent, key, resident)
+    return Chosen(library, chosen, geometry, key.units)
 
 
 def _upload(

@@ -33,6 +33,7 @@ _FLAGS = (
     "-std=c++17 -O3 -lineinfo -shared -cudart static -Xcompiler -fPIC,-fvisibility=hidden "
     "--resource-usage -Werror all-warnings"
 ).split()
+_SYSTEM = "/usr/local/cuda"
 _KERNEL_SOURCES = (".cu", ".cuh", ".h")
 _SOURCES = (*_KERNEL_SOURCES, ".cpp")
 _REMEDY = "pip install 'pod-attention[cuda]' brings one, or set CUDACXX to an nvcc"
@@ -121,7 +122,7 @@ def _file_name(variant: Variant, arch: Architecture) -> str:
 
 def _candidates() -> Iterator[Path]:
     places = [shutil.which("nvcc")]
-    for home in (os.environ.get("CUDA_HOME"), "/usr/local/cuda"):
+    for home in (os.environ.get("CUDA_HOME"), _SYSTEM):
         places.append(shutil.which("nvcc", path=str(Path(home) / "bin")) if home else None)
     spec = importlib.util.find_spec("nvidia")
     for folder in (spec.submodule_search_locations or ()) if spec else ():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import types
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -119,6 +120,25 @@ def test_nvcc_that_the_environment_names_is_used_or_refused(
         nvcc.find_nvcc()
 
 
+def test_nvcc_is_looked_for_in_path_then_cuda_home_then_the_wheel(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CUDACXX", raising=False)
+    wheel = fake_nvcc(tmp_path / "site" / "nvidia" / "cu13" / "bin", "13.5")
+    home = fake_nvcc(tmp_path / "home" / "bin", "12.8")
+    path = fake_nvcc(tmp_path / "path", "12.9")
+    spec = types.SimpleNamespace(submodule_search_locations=[str(tmp_path / "site" / "nvidia")])
+    monkeypatch.setattr(nvcc.importlib.util, "find_spec", lambda _: spec)
+    monkeypatch.setattr(nvcc, "_SYSTEM", str(tmp_path / "no-such-folder"))
+    monkeypatch.setenv("CUDA_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("PATH", str(tmp_path / "path"))
+    for place in (path, home, wheel):
+        assert nvcc.find_nvcc() == place
+        place.unlink()
+    with pytest.raises(BuildError, match="none in PATH, CUDA_HOME"):
+        nvcc.find_nvcc()
+
+
 def test_blackwell_needs_a_newer_nvcc(tree: Path, nowhere: Path) -> None:
     fake_nvcc(nowhere, "12.6")
     with pytest.raises(BuildError, match="12.8 or newer is needed for sm_100"):
@@ -131,7 +151,14 @@ def test_variant_that_cannot_fit_is_refused_before_compiling(tree: Path, nowhere
         nvcc.build(wide, ARCHITECTURES["sm_86"])
 
 
-@pytest.mark.skipif(shutil.which("nvcc") is None, reason="no nvcc in PATH")
+def has_nvcc() -> bool:
+    try:
+        return nvcc.find_nvcc().exists()
+    except BuildError:
+        return False
+
+
+@pytest.mark.skipif(not has_nvcc(), reason="no nvcc here")
 def test_variant_is_compiled_once_opened_and_reported_on(tree: Path) -> None:
     steps: list[tuple[int, int, str]] = []
     path = nvcc.build(VARIANT, HOPPER, progress=lambda *step: steps.append(step))
