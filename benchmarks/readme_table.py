@@ -21,6 +21,8 @@ ROWS = {
     "sglang.requests_compared": "... of requests compared, over all server variants",
     "op.sdpa_loop_ratio_min": "Our op against a loop of torch SDPA, worst hybrid batch",
     "op.sdpa_loop_ratio_median": "... median hybrid batch",
+    "kernel.model_agreements": "Published comparisons that the GPU kernel's cost model reproduces",
+    "kernel.model_checks": "... of comparisons checked",
     "demo.hybrid_step_share": "Hybrid steps in the demo",
     "demo.attention_speedup_tuned_vs_default": "Attention time in the demo, tuned vs default",
     "demo.seconds_to_summary": "Demo, from start to summary",

@@ -13,6 +13,7 @@ from pod_integrate.errors import PodAttentionError
 
 _SCRIPTS = {
     "demo": "demo.py",
+    "model": "kernel_model.py",
     "op": "op_sdpa.py",
     "sglang-equal": "sglang_equal.py",
 }
@@ -57,6 +58,12 @@ def op(arguments: _Extra = None) -> None:
 def sglang_equal(arguments: _Extra = None) -> None:
     """Greedy tokens of a stock SGLang server on `pod` against `torch_native`, same flags."""
     _run("sglang-equal", arguments or [])
+
+
+@app.command("model")
+def model(arguments: _Extra = None) -> None:
+    """The GPU kernel's cost model against published comparisons; simulates, measures nothing."""
+    _run("model", arguments or [])
 
 
 @app.command("demo")

@@ -53,7 +53,7 @@ class _Times(NamedTuple):
 
 
 def pod_over_serial() -> Iterator[Check]:
-    """Figure 11's sweep: 54 of its 4410 cases, spread over heads, chunks, contexts, positions."""
+    """Figure 11's sweep: 54 of its 4410 cases, less those in which one op hardly matters."""
     times = list(_sweep())
     gains = [t.serial / t.pod for t in times]
     source = f"figure 11, {len(times)} of its cases"

@@ -1,0 +1,46 @@
+"""The agreement table: recorded whole, drawn from its result, and still what the model says."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from pod_integrate.model import agreement_pod, agreement_sweep
+from pod_integrate.model.agreement import Check
+
+ROOT = Path(__file__).resolve().parents[3]
+RESULT = json.loads((ROOT / "benchmarks" / "results" / "kernel_model.json").read_text())
+
+
+def test_page_is_drawn_from_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    try:
+        import kernel_model
+
+        page = (ROOT / "docs" / "model.md").read_text()
+        assert kernel_model.render(page, RESULT) == page
+    finally:
+        sys.modules.pop("kernel_model", None)
+
+
+def test_headline_counts_the_checks_of_the_result() -> None:
+    headline = json.loads((ROOT / "benchmarks" / "results" / "headline.json").read_text())
+    agreeing = sum(check["agrees"] for check in RESULT["checks"])
+    assert RESULT["agreements"] == agreeing == headline["kernel.model_agreements"]["value"]
+    assert headline["kernel.model_checks"]["value"] == len(RESULT["checks"])
+
+
+@pytest.mark.parametrize(
+    "group",
+    [agreement_pod.wave_quantization, agreement_pod.split_limit, agreement_sweep.flashinfer],
+    ids=lambda group: group.__name__,
+)
+def test_recorded_answers_are_what_the_model_says_now(group: object) -> None:
+    recorded = {check["name"]: check for check in RESULT["checks"]}
+    checks: list[Check] = list(group())  # type: ignore[operator]
+    assert checks
+    for check in checks:
+        assert recorded[check.name] == check._asdict()
