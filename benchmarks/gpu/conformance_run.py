@@ -159,7 +159,10 @@ def _products(
     exact[1][0, 5] = 1.0
     random = [torch.randn(count - half, *shape, generator=generator) for shape in shapes]
     random[2] *= 8.0
-    a, b = (torch.cat([e, r.to(DTYPES[dtype]).float()]) for e, r in zip(exact[:2], random[:2]))
+    a, b = (
+        torch.cat([e, r.to(DTYPES[dtype]).float()])
+        for e, r in zip(exact[:2], random[:2], strict=True)
+    )
     return a, b, torch.cat([exact[2], random[2]])
 
 

@@ -35,8 +35,8 @@ def attention_reference(
     """
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     group = q.shape[1] // k_cache.shape[2]
-    out = torch.zeros(q.shape, dtype=dtype)
-    lse = torch.full(q.shape[:2], -math.inf, dtype=dtype)
+    out = torch.zeros(q.shape, dtype=dtype, device=q.device)
+    lse = torch.full(q.shape[:2], -math.inf, dtype=dtype, device=q.device)
     indptr = batch.q_indptr.tolist()
     for b, kv_len in enumerate(batch.kv_lens.tolist()):
         rows = slice(indptr[b], indptr[b + 1])
@@ -45,7 +45,7 @@ def attention_reference(
             continue
         # Only slots that some row sees are read: a windowed cache may have freed the others.
         first = max(0, kv_len - n - window_left) if window_left >= 0 else 0
-        visible = _visible(n, kv_len, window_left)[:, first:]
+        visible = _visible(n, kv_len, window_left)[:, first:].to(q.device)
         keys = gather(k_cache, batch, b, first).to(dtype)
         values = gather(v_cache, batch, b, first).to(dtype)
         for head in range(q.shape[1]):
@@ -61,7 +61,7 @@ def attention_reference(
 def gather(cache: torch.Tensor, batch: HybridBatch, request: int, first: int = 0) -> torch.Tensor:
     """Keys or values `first`.. of one request, [kv_len - first, Hkv, D], copied from the pages."""
     size, start = batch.page_size, int(batch.page_starts[request])
-    token = torch.arange(first, int(batch.kv_lens[request]))
+    token = torch.arange(first, int(batch.kv_lens[request]), device=cache.device)
     pages = batch.page_indices[start + token // size].long()
     return cache[pages, token % size]
 

@@ -1,0 +1,36 @@
+"""`python -m benchmarks.gpu PART [options]`; the default part is first-contact."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+PARTS = {
+    "first-contact": "all of it once: machine report, conformance, checks, sanitizer, co-residency",
+    "conformance": "every PTX wrapper on the GPU against the emulated SM",
+    "checks": "the op against a float64 reference, over shapes, features and strategies",
+    "numbers": "the published cases: ours, FlashInfer, torch; distance to the floor",
+    "corun": "share of time in which an SM held both ops, and a picture of it",
+    "sweep": "tunables of one case, measured: tuned, default and best of all",
+    "ncu": "Nsight Compute's metrics of one case",
+    "once": "one case a few times, for a profiler or a sanitizer to watch",
+    "prebuild": "compile the variants that the other parts use, in parallel",
+}
+
+
+def main() -> None:
+    """Run the part that the first argument names."""
+    arguments = sys.argv[1:]
+    if arguments and arguments[0] in ("-h", "--help"):
+        print(__doc__)
+        for name, text in PARTS.items():
+            print(f"  {name:14s} {text}")
+        return
+    part = arguments.pop(0) if arguments and not arguments[0].startswith("-") else "first-contact"
+    if part not in PARTS:
+        sys.exit(f"part {part!r} is unknown; known are {', '.join(PARTS)}")
+    importlib.import_module(f".{part.replace('-', '_')}", __package__).main(arguments)
+
+
+if __name__ == "__main__":
+    main()

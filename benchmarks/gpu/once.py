@@ -1,0 +1,68 @@
+"""A few calls and nothing else, for a profiler or a sanitizer to watch."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from pathlib import Path
+
+from pod_integrate.config import STRATEGIES, PodConfig
+
+from .backends import Backend, backend, moved
+from .checks_cases import SHAPES, Check
+from .numbers_cases import cases, default_of, make_case
+from .output import add_output
+
+_SMALL = ("page edges", "window, cap, sinks", "speculative rows", "decode only", "prefill only")
+
+
+def small(machine: Backend) -> int:
+    """Small shapes under every strategy, several KV splits each; the number of calls."""
+    calls = 0
+    for head_dim in (64, 128):
+        config = default_of(machine, cases(machine)[0]._replace(head_dim=head_dim))
+        config = dataclasses.replace(config, decode_split_tokens=128)
+        for shape in SHAPES:
+            if shape.name not in _SMALL or (machine.name == "emulator" and head_dim > 64):
+                continue
+            check = Check(shape.tiny(), "bf16", head_dim, config, "small")
+            case = moved(check.make(), machine.device)
+            for strategy in STRATEGIES:
+                chosen = dataclasses.replace(config, strategy=strategy)  # type: ignore[arg-type]
+                machine.attend(case, chosen, **check.features(machine.device))
+                calls += 1
+    machine.synchronize()
+    return calls
+
+
+def one(machine: Backend, name: str, config: PodConfig | None, repeats: int) -> int:
+    """A published case, `repeats` times; the number of calls."""
+    spec = cases(machine, grid=True, only=name)[0]
+    case = make_case(spec, machine.device)
+    for _ in range(repeats):
+        machine.attend(case, config or default_of(machine, spec))
+    machine.synchronize()
+    return repeats
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Small shapes by default, a case with --case."""
+    parser = argparse.ArgumentParser(prog="once", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--case", default="", help="part of a case's name")
+    parser.add_argument("--config", type=Path, help="JSON file of a PodConfig; default: default")
+    parser.add_argument("--strategy", choices=STRATEGIES)
+    parser.add_argument("--repeats", type=int, default=3)
+    add_output(parser)
+    options = parser.parse_args(arguments)
+    machine = backend(options.backend)
+    if not options.case:
+        print(f"{small(machine)} calls")
+        return
+    config = None
+    if options.config is not None:
+        config = PodConfig.from_dict(json.loads(options.config.read_text()))
+    if options.strategy is not None:
+        spec = cases(machine, grid=True, only=options.case)[0]
+        config = dataclasses.replace(config or default_of(machine, spec), strategy=options.strategy)
+    print(f"{one(machine, options.case, config, options.repeats)} calls")
