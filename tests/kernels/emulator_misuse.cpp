@@ -32,6 +32,11 @@ int sink;
   return depth < 0 ? 0 : overflow(depth + 1) + frame[0];
 }
 
+[[gnu::noinline]] void fill_large_frame() {
+  volatile char frame[140 << 10];
+  for (volatile char& byte : frame) byte = 1;
+}
+
 }  // namespace
 
 CASE(collectives_in_divergent_code) {
@@ -179,6 +184,12 @@ CASE(a_store_to_nowhere) {
 CASE(a_stack_overflow) {
   expect_error({"stack overflow", "thread 9]"}, [] {
     if (thread_index() == 9) sink += overflow(0);
+  });
+}
+
+CASE(a_frame_that_reaches_into_the_next_stack) {
+  expect_error({"stack overflow", "thread 9]"}, [] {
+    if (thread_index() == 9) fill_large_frame();
   });
 }
 

@@ -26,7 +26,9 @@ void run_until_idle();
 [[noreturn]] void finish_lane(Lane& self);
 void report_deadlock();
 
-// Fibers (fibers.cpp). A prepared lane starts in enter() when it is first switched to.
+// Fibers (fibers.cpp). A prepared lane starts the kernel when it is first switched to.
+void prepare_stacks(Warp& warp);
+void require_stack(const Lane& lane);
 void prepare_fiber(Lane& lane);
 void prepare_host(Lane& host);
 

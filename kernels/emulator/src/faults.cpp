@@ -27,6 +27,7 @@ constexpr int kSignalCount = 3;
 
 sigjmp_buf way_out;
 pthread_t owner;
+volatile sig_atomic_t running = 0;
 struct sigaction previous[kSignalCount];
 char handler_stack[64 << 10];  // a fiber that overflowed its stack has none left
 char fault_text[256];
@@ -45,7 +46,8 @@ void describe(int signal_number, const void* address) {
   const Cta& cta = *lane->warp->cta;
   const uint8_t* byte = static_cast<const uint8_t*>(address);
   const bool past_shared = byte >= cta.dynamic_end && byte < cta.dynamic_end + 4096;
-  const bool below_stack = byte < lane->stack && byte >= lane->stack - 4096;
+  const uint8_t* lowest = lane->warp->lanes[0].stack;
+  const bool below_stack = byte < lowest && byte >= lowest - 2 * 4096;
   const char* hint = past_shared   ? " (past the end of dynamic shared memory)"
                      : below_stack ? " (stack overflow)"
                                    : "";
@@ -54,7 +56,7 @@ void describe(int signal_number, const void* address) {
 }
 
 void on_fault(int signal_number, siginfo_t* info, void*) {
-  if (!pthread_equal(pthread_self(), owner)) {
+  if (!running || !pthread_equal(pthread_self(), owner)) {
     restore_handlers();  // not ours: the access repeats and meets whoever was there before
     return;
   }
@@ -75,7 +77,11 @@ bool run_catching_faults(void (*body)()) {
   action.sa_flags = SA_SIGINFO | SA_ONSTACK;
   for (int i = 0; i < kSignalCount; ++i) sigaction(kSignals[i], &action, &previous[i]);
   const bool faulted = sigsetjmp(way_out, 1) != 0;
-  if (!faulted) body();
+  if (!faulted) {
+    running = 1;
+    body();
+  }
+  running = 0;
   restore_handlers();
   sigaltstack(&previous_stack, nullptr);
   if (faulted) machine.error = fault_text;

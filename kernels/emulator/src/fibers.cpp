@@ -1,6 +1,6 @@
 // fibers.cpp: stacks and first steps of fibers.
 
-#include <cstdlib>
+#include <cstring>
 
 #include "engine.h"
 
@@ -11,10 +11,11 @@
 namespace pod::emulator {
 namespace {
 
-constexpr size_t kStackBytes = 192 << 10;
-// Stacks are page-aligned: without an offset of their own, the same variable of all lanes would
-// compete for one set of the L1 cache. An odd number of cache lines visits every set.
-constexpr size_t kStagger = 17 * 64;
+// The stacks of a warp lie side by side above one unreadable page: a page for each lane would use
+// up the mappings that a process may have. No power of two, because then the same variable of all
+// lanes would compete for one set of the L1 cache; an odd number of lines visits every set.
+constexpr size_t kStackBytes = (128 << 10) + 17 * 64;
+constexpr uint64_t kUntouched = 0x5ac5a11e57ac4b07;  // lowest word of a stack
 
 // The first thing that a fiber runs; finish_lane() never comes back.
 void enter() {
@@ -22,9 +23,7 @@ void enter() {
   finish_lane(*machine.current);
 }
 
-uint8_t* stack_top(const Lane& lane) {
-  return lane.stack + kStackBytes - static_cast<size_t>(lane.thread % 64) * kStagger;
-}
+uint8_t* stack_top(const Lane& lane) { return lane.stack + kStackBytes / 16 * 16; }
 
 }  // namespace
 
@@ -64,8 +63,22 @@ void switch_context(Context& from, Context& to) {
 }
 #endif
 
+void prepare_stacks(Warp& warp) {
+  if (warp.lanes[0].stack) return;
+  uint8_t* stacks = allocate_guarded(kLanes * kStackBytes);
+  for (Lane& lane : warp.lanes) {
+    lane.stack = stacks + static_cast<size_t>(lane.index) * kStackBytes;
+    std::memcpy(lane.stack, &kUntouched, sizeof kUntouched);
+  }
+}
+
+void require_stack(const Lane& lane) {
+  if (std::memcmp(lane.stack, &kUntouched, sizeof kUntouched)) {
+    fail("stack overflow: a thread has %zu bytes for its variables", kStackBytes);
+  }
+}
+
 void prepare_fiber(Lane& lane) {
-  if (!lane.stack) lane.stack = allocate_guarded(kStackBytes);
 #ifdef POD_EMULATOR_TSAN
   if (lane.context.race_fiber) __tsan_destroy_fiber(lane.context.race_fiber);
   lane.context.race_fiber = __tsan_create_fiber(0);

@@ -8,11 +8,15 @@
 #include "engine.h"
 
 namespace pod::emulator {
+
+// Every variant's library contains an emulator, but a process has one set of signal handlers. The
+// dynamic linker makes one object of an inline variable that is visible in several libraries.
+[[gnu::visibility("default")]] inline std::mutex one_launch;
+
 namespace {
 
 constexpr size_t kMaxSmem = 227 << 10;  // of one CTA, sm_90
 
-std::mutex one_launch;
 thread_local std::string last_error;
 
 // Kept from launch to launch, with the stacks of their lanes.
@@ -77,6 +81,7 @@ void start(Cta& cta, int index) {
     warp.op = Collective::kNone;
     warp.blocked_at = -1;
     draw_order(warp);
+    prepare_stacks(warp);
     for (Lane& lane : warp.lanes) {
       lane.in_flight->copies.clear();
       lane.in_flight->landed = 0;

@@ -57,6 +57,8 @@ uint8_t* allocate_guarded(size_t bytes) {
     munmap(block, inside + 2 * page);
     throw std::bad_alloc();
   }
+  // Blocks are touched sparsely; a huge page would back all of it. Older kernels may not know it.
+  madvise(first, inside, MADV_NOHUGEPAGE);
   return first + inside - round_up(bytes, 16);
 }
 

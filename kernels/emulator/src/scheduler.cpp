@@ -216,6 +216,7 @@ void bar_sync(int id, int threads) {
 void finish_lane(Lane& self) {
   Warp& warp = *self.warp;
   require_no_copies(self);
+  require_stack(self);
   if (warp.op != Collective::kNone) {
     fail("divergent warp: this lane returns while %d lanes wait at %s", waiting_lanes(warp),
          name_of(warp.op));

@@ -18,7 +18,7 @@ int run(const LaunchShape& shape, void (*body)(void*), void* arguments);
 const char* error();
 
 // Every thread calls kernel(args...). 0, or 1 with the reason in error(). Launches of one process
-// wait for each other.
+// wait for each other, also those of different libraries.
 template <class Kernel, class... A>
 int launch(Kernel kernel, int grid, int threads, size_t smem, A... args) {
   auto body = [&] { kernel(args...); };

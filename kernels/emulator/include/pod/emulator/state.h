@@ -75,7 +75,7 @@ struct alignas(64) Lane {
   uint32_t bit = 0;
   int thread = 0;            // in its CTA
   int group = 0;             // of the copies issued now
-  uint8_t* stack = nullptr;  // lowest address; the page below is unreadable
+  uint8_t* stack = nullptr;  // lowest address
   CopyQueue* in_flight = nullptr;
 };
 
