@@ -23,7 +23,7 @@ void enter() {
   finish_lane(*machine.current);
 }
 
-uint8_t* stack_top(const Lane& lane) { return lane.stack + kStackBytes / 16 * 16; }
+uint8_t* stack_top(const Lane& lane) { return lane.stack + kStackBytes; }
 
 }  // namespace
 
@@ -66,10 +66,7 @@ void switch_context(Context& from, Context& to) {
 void prepare_stacks(Warp& warp) {
   if (warp.lanes[0].stack) return;
   uint8_t* stacks = allocate_guarded(kLanes * kStackBytes);
-  for (Lane& lane : warp.lanes) {
-    lane.stack = stacks + static_cast<size_t>(lane.index) * kStackBytes;
-    std::memcpy(lane.stack, &kUntouched, sizeof kUntouched);
-  }
+  for (Lane& lane : warp.lanes) lane.stack = stacks + static_cast<size_t>(lane.index) * kStackBytes;
 }
 
 void require_stack(const Lane& lane) {
@@ -79,6 +76,7 @@ void require_stack(const Lane& lane) {
 }
 
 void prepare_fiber(Lane& lane) {
+  std::memcpy(lane.stack, &kUntouched, sizeof kUntouched);
 #ifdef POD_EMULATOR_TSAN
   if (lane.context.race_fiber) __tsan_destroy_fiber(lane.context.race_fiber);
   lane.context.race_fiber = __tsan_create_fiber(0);
