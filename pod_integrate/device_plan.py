@@ -14,7 +14,7 @@ from pod_integrate.defaults import default_config, require_feasible
 from pod_integrate.device import device_key
 from pod_integrate.errors import ShapeError
 from pod_integrate.keys import Geometry
-from pod_integrate.planning import Capacity, Planned, plan_batch
+from pod_integrate.planning import Capacity, Planned, max_words, plan_batch
 
 
 class DevicePlan:
@@ -37,7 +37,6 @@ class DevicePlan:
         geometry: Geometry,
         *,
         config: PodConfig | None = None,
-        max_words: int,
         max_tokens: int,
         max_requests: int,
         capacity: Capacity,
@@ -54,7 +53,8 @@ class DevicePlan:
         self.max_tokens, self.max_requests = max_tokens, max_requests
         self.config, self.num_sms = _resolve(self.device, geometry, config, num_sms)
         # All zero: an empty batch, in case that a graph is replayed before the first update.
-        self.words = torch.zeros(max_words, dtype=torch.int32, device=self.device)
+        size = max_words(capacity, self.config)
+        self.words = torch.zeros(size, dtype=torch.int32, device=self.device)
         self._held: torch.Tensor | None = None
         if self.device.type == "cuda":
             # Compiled and loaded now: neither may happen during a capture.
@@ -71,7 +71,10 @@ class DevicePlan:
         config: PodConfig | None = None,
         num_sms: int | None = None,
     ) -> Self:
-        """Room for each of `batches`, e.g. the longest ones that may come; holds none of them."""
+        """Room for each of `batches`, and for the prefill of one beside the decodes of another.
+
+        Holds none of them yet. Raises ShapeError when there is no batch.
+        """
         config, num_sms = _resolve(torch.device(device), geometry, config, num_sms)
         planned = [
             plan_batch(b.q_indptr, b.kv_lens, geometry, config, num_sms=num_sms) for b in batches
@@ -82,10 +85,9 @@ class DevicePlan:
             device,
             geometry,
             config=config,
-            max_words=max(p.words.numel() for p in planned),
             max_tokens=max(p.tokens for p in planned),
             max_requests=max(p.requests for p in planned),
-            capacity=Capacity(*map(max, zip(*(p.capacity for p in planned), strict=True))),
+            capacity=_room([p.capacity for p in planned]),
             num_sms=num_sms,
         )
 
@@ -131,10 +133,10 @@ class DevicePlan:
             )
 
     def _require_room(self, planned: Planned) -> None:
-        limits = {"words": self.words.numel(), **self.capacity._asdict()}
-        limits |= {"tokens": self.max_tokens, "requests": self.max_requests}
-        needs = {"words": planned.words.numel(), **planned.capacity._asdict()}
-        needs |= {"tokens": planned.tokens, "requests": planned.requests}
+        limits = {"tokens": self.max_tokens, "requests": self.max_requests}
+        limits |= self.capacity._asdict()
+        needs = {"tokens": planned.tokens, "requests": planned.requests}
+        needs |= planned.capacity._asdict()
         short = [
             f"{name} {needs[name]} of {limits[name]}"
             for name in limits
@@ -145,6 +147,12 @@ class DevicePlan:
                 f"the batch ({planned.requests} requests, {planned.tokens} tokens) needs more than "
                 f"the plan has reserved: {', '.join(short)}. Reserve it with a batch this large"
             )
+
+
+def _room(needs: list[Capacity]) -> Capacity:
+    prefill, decode, merge, rows = (sorted(column) for column in zip(*needs, strict=True))
+    # Both ops of a mixture may split their KV, each as much as the batch that it came from.
+    return Capacity(prefill[-1], decode[-1], sum(merge[-2:]), sum(rows[-2:]))
 
 
 def _resolve(

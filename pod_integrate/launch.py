@@ -102,7 +102,7 @@ def attend(
         native.load("host").attend(
             *(chosen.library.launch, chosen.library.error, q, k_cache, v_cache, plan),
             *(page_indices, page_starts, page_size, scale, window_left, logit_cap, sinks),
-            *(out, lse, _workspace(chosen, needs.partial_rows, q.device), tvm_ffi.Shape(needs)),
+            *(out, lse, _workspace(chosen, needs.partial_rows, q.device), _shape(needs)),
             *(STRATEGIES.index(chosen.config.strategy), chosen.sm_slots),
             *(_stream(q.device), side, records),
         )
@@ -167,6 +167,11 @@ def _workspace(chosen: Chosen, partial_rows: int, device: torch.device) -> torch
         chosen.sm_slots, partial_rows, chosen.geometry.head_dim
     )
     return torch.empty(size, dtype=torch.uint8, device=device)
+
+
+@functools.lru_cache(maxsize=4096)
+def _shape(capacity: Capacity) -> tvm_ffi.Shape:
+    return tvm_ffi.Shape(capacity)
 
 
 def _current(device: torch.device) -> AbstractContextManager[None]:

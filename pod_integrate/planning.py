@@ -13,6 +13,7 @@ from pod_integrate.config import PodConfig, flatten_config
 from pod_integrate.keys import Geometry
 
 _FIRST_WORDS = 1 << 14
+_HEADER_WORDS, _ITEM_WORDS, _MERGE_WORDS = 16, 12, 8
 
 
 class Capacity(NamedTuple):
@@ -22,6 +23,12 @@ class Capacity(NamedTuple):
     decode_ctas: int
     merge_ctas: int
     partial_rows: int
+
+
+def max_words(capacity: Capacity, config: PodConfig) -> int:
+    """Words of the longest plan within a capacity; the sizes are those of arguments.h."""
+    items = capacity.prefill_ctas + capacity.decode_ctas * config.virtual_decode
+    return _HEADER_WORDS + _ITEM_WORDS * items + _MERGE_WORDS * capacity.merge_ctas
 
 
 class Planned(NamedTuple):

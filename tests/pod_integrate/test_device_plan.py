@@ -12,7 +12,7 @@ from pod_integrate.config import PodConfig, TileConfig
 from pod_integrate.device_plan import DevicePlan
 from pod_integrate.errors import ShapeError
 from pod_integrate.keys import Geometry
-from pod_integrate.planning import Capacity, plan_batch
+from pod_integrate.planning import Capacity, max_words, plan_batch
 from pod_integrate.testing.batches import make_batch
 
 GEOMETRY = Geometry(
@@ -66,13 +66,30 @@ def test_update_writes_the_batchs_plan_in_place() -> None:
     assert plan.words.data_ptr() == place
 
 
-def test_reserved_capacity_is_the_largest_of_every_number() -> None:
+def test_reserved_capacity_is_the_largest_of_each_op_and_room_for_both_ops_splits() -> None:
     decodes = batch([1] * 9, [640] * 9)
     plan = reserve(LARGE, decodes)
     of = [plan_batch(b.q_indptr, b.kv_lens, GEOMETRY, CONFIG, num_sms=4) for b in (LARGE, decodes)]
     assert plan.capacity.prefill_ctas == of[0].capacity.prefill_ctas
     assert plan.capacity.decode_ctas == of[1].capacity.decode_ctas
+    assert plan.capacity.merge_ctas == sum(planned.capacity.merge_ctas for planned in of)
+    assert plan.capacity.partial_rows == sum(planned.capacity.partial_rows for planned in of)
     assert (plan.max_tokens, plan.max_requests) == (102, 9)
+
+
+@pytest.mark.parametrize("virtual_decode", [1, 3])
+def test_words_suffice_for_whatever_the_capacity_admits(virtual_decode: int) -> None:
+    config = dataclasses.replace(CONFIG, virtual_decode=virtual_decode)
+    for chosen in (LARGE, SMALL, batch([], []), batch([1] * 7, [200] * 7)):
+        planned = plan_batch(chosen.q_indptr, chosen.kv_lens, GEOMETRY, config, num_sms=4)
+        spare = max_words(planned.capacity, config) - planned.words.numel()
+        # A last CTA that is not full leaves the words of the items that it lacks.
+        assert 0 <= spare <= 12 * (virtual_decode - 1)
+
+
+def test_mixture_of_reserved_batches_fits() -> None:
+    plan = reserve(batch([100, 1], [200, 8]), batch([1] * 9, [640] * 9))
+    plan.update(batch([90, *[1] * 8], [190, *[600] * 8]))
 
 
 def test_unused_plan_is_an_empty_batch() -> None:
@@ -83,7 +100,7 @@ def test_batch_larger_than_reserved_raises_with_the_numbers_and_changes_nothing(
     plan = reserve(SMALL)
     plan.update(SMALL)
     before = plan.words.clone()
-    with pytest.raises(ShapeError, match=r"decode_ctas 14 of 2.*tokens 102 of 21"):
+    with pytest.raises(ShapeError, match=r"tokens 102 of 21.*decode_ctas 14 of 2"):
         plan.update(LARGE)
     assert torch.equal(plan.words, before)
 
