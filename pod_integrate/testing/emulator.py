@@ -123,11 +123,13 @@ def attend(
     out: torch.Tensor | None = None,
     plan: DevicePlan | None = None,
     schedule: Schedule | None = None,
+    residency: int | None = None,
 ) -> Emulated:
     """hybrid_attention on the emulated GPU; tensors on the CPU, other arguments as there.
 
-    config    default the one of sm_90a; built first when the cache does not have its variant
-    schedule  default Schedule()
+    config     default the one of sm_90a; built first when the cache does not have its variant
+    schedule   default Schedule()
+    residency  CTAs that an SM holds at once; default ctas_per_sm, which a GPU may exceed
     Raises EmulatorError with the emulator's report; otherwise as hybrid_attention.
     """
     schedule = schedule or Schedule()
@@ -144,7 +146,7 @@ def attend(
     library = kernel_library.load(build(Variant.of(chosen, geometry)))
     call = _Call(library, chosen, capacity, schedule)
     with _lock:
-        _configure(library, chosen, schedule)
+        _configure(library, residency or chosen.ctas_per_sm, schedule)
         return call.run((q, k_cache, v_cache), batch, words, scores, out)
 
 
@@ -199,10 +201,10 @@ class _Call:
             raise EmulatorError(str(error)) from error
 
 
-def _configure(library: KernelLibrary, config: PodConfig, schedule: Schedule) -> None:
+def _configure(library: KernelLibrary, residency: int, schedule: Schedule) -> None:
     library.library.pod_emulator_configure(
         schedule.num_sms,
-        config.ctas_per_sm,
+        residency,
         get_args(Order).index(schedule.order),
         get_args(Copies).index(schedule.copies),
         schedule.preempt_percent,
