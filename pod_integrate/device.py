@@ -27,6 +27,7 @@ def device_key(device: torch.device, threads: int | None = None) -> DeviceKey:
     POD_ATTN_ISA or POD_ATTN_THREADS.
     """
     if device.type == "cuda":
+        _require_gpu(device)
         return _cuda_key(torch.cuda.current_device() if device.index is None else device.index)
     if device.type != "cpu":
         raise kernel_unavailable(device)
@@ -58,11 +59,19 @@ def kernel_unavailable(device: torch.device) -> KernelUnavailableError:
     )
 
 
-@functools.lru_cache(maxsize=64)
-def _cuda_key(index: int) -> DeviceKey:
+def _require_gpu(device: torch.device) -> None:
     # HIP devices call themselves "cuda" in torch.
     if torch.version.hip is not None:
-        raise kernel_unavailable(torch.device("hip", index))
+        raise kernel_unavailable(torch.device("hip"))
+    if not torch.cuda.is_available():
+        raise KernelUnavailableError(
+            f"no kernel runs on {device}: torch {torch.__version__} finds no NVIDIA GPU here. "
+            "Install the driver or a CUDA build of torch, or move the tensors to the CPU"
+        )
+
+
+@functools.lru_cache(maxsize=64)
+def _cuda_key(index: int) -> DeviceKey:
     properties = torch.cuda.get_device_properties(index)
     capability = f"sm{properties.major}{properties.minor}"
     gpu.architecture(capability)

@@ -97,8 +97,8 @@ def test_this_machines_key_reads_back(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_device_without_kernel_has_no_key() -> None:
-    with pytest.raises(KernelUnavailableError, match="compiled CPU kernel only"):
-        device_key(torch.device("cuda"))
+    with pytest.raises(KernelUnavailableError, match="one for NVIDIA GPUs and one for CPUs"):
+        device_key(torch.device("mps"))
 
 
 def test_instruction_set_beyond_the_machine_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
