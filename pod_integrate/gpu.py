@@ -1,8 +1,4 @@
-"""NVIDIA architectures that the CUDA kernel is compiled for, and what fits them.
-
-The same arithmetic decides default configs, refuses infeasible ones and is checked against the
-compiler's own report when a variant is built.
-"""
+"""NVIDIA architectures that the CUDA kernel is compiled for, and what fits them."""
 
 from __future__ import annotations
 
@@ -16,8 +12,7 @@ from pod_integrate.keys import DeviceKey, Geometry
 HEAD_DIMS = (64, 96, 128, 256)
 REGISTERS = 65536
 MAX_THREAD_REGISTERS = 255
-# What the driver keeps of every CTA's shared memory, and room for the kernel's static variables
-# (allocated in units of 128 bytes).
+# Of every CTA: what the driver keeps, and room for static variables (in units of 128 bytes).
 RESERVED_BYTES = 1024
 STATIC_BYTES = 128
 _DECODE_Q_ROWS = 16
@@ -138,6 +133,9 @@ def default_tiles(arch: Architecture, head_dim: int) -> PodConfig:
         decode = _tile(16, 32, 2, 2) if large else _tile(16, 32, 1, 2)
     elif head_dim == 128 and not large:
         prefill, decode = _tile(64, 64, 1, 4), _tile(16, 64, 1, 4)
+    elif head_dim == 128 and arch.capability == (8, 0):
+        # 64 keys per stage cost an A100 a few spilled registers; two stages of 32 do not.
+        prefill, decode = _tile(128, 32, 2, 4), _tile(16, 64, 2, 4)
     else:
         # At head dim 96 the smaller parts have room for the large prefill tile, but not for a
         # second decode stage.
@@ -205,15 +203,15 @@ def _require_smem(config: PodConfig, arch: Architecture, head_dim: int) -> None:
     if need + STATIC_BYTES <= limit:
         return
     several = name == "decode" and config.virtual_decode > 1
-    remedy = f"Lower {name}.stages ({tile.stages})" if tile.stages > 1 else "Lower"
-    remedy += f"{' or' if tile.stages > 1 else ''} {name}.kv_rows ({tile.kv_rows})"
+    remedies = [f"{name}.stages ({tile.stages})"] if tile.stages > 1 else []
+    remedies.append(f"{name}.kv_rows ({tile.kv_rows})")
     if several:
-        remedy += f" or virtual_decode ({config.virtual_decode})"
+        remedies.append(f"virtual_decode ({config.virtual_decode})")
     what = f"{config.virtual_decode} decode tiles need" if several else f"{name} tile needs"
     _refuse(
         f"{what} {_kib(need)} of shared memory and {STATIC_BYTES} B of static variables; "
         f"{arch.name} leaves {_kib(limit)} per CTA at ctas_per_sm={config.ctas_per_sm}",
-        remedy,
+        f"Lower {' or '.join(remedies)}",
     )
 
 
@@ -239,8 +237,8 @@ def _require_registers(config: PodConfig, head_dim: int) -> None:
         )
 
 
-def _tile(q_rows: int, kv_rows: int, stages: int, warps: int) -> TileConfig:
-    return TileConfig(q_rows=q_rows, kv_rows=kv_rows, stages=stages, warps=warps)
+def _tile(*values: int) -> TileConfig:
+    return TileConfig(**dict(zip(("q_rows", "kv_rows", "stages", "warps"), values, strict=True)))
 
 
 def _kib(count: int) -> str:

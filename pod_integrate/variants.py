@@ -116,13 +116,14 @@ def defaults(arch: gpu.Architecture) -> list[Variant]:
 def shipped(arch: gpu.Architecture) -> list[Variant]:
     """What `pod-attn build --all` compiles: defaults of all head dims, and the paper's settings.
 
-    The paper's: 2 CTAs/SM of 128x64 with four one-warp decode items each, 4 CTAs/SM of 64x32,
-    and 3 CTAs/SM between them; as far as they fit the architecture. Source: POD-Attention,
-    arXiv:2410.18038, section 4.
+    The paper's: 2 CTAs/SM, the default's prefill tile beside four one-warp decode items, 4
+    CTAs/SM of 64x32, and 3 CTAs/SM between them; as far as they fit the architecture. Source:
+    POD-Attention, arXiv:2410.18038, section 4.
     """
     wanted = defaults(arch)
     for head_dim in (128, 64):
-        for config in _PAPER[head_dim]:
+        two = dataclasses.replace(_VIRTUAL, prefill=gpu.default_tiles(arch, head_dim).prefill)
+        for config in (two, *_PAPER[head_dim]):
             variant = _variant(config, "bf16", head_dim)
             if variant not in wanted and _fits(variant, arch):
                 wanted.append(variant)
@@ -157,7 +158,7 @@ def _short(tile: TileConfig) -> str:
     return f"{tile.q_rows}x{tile.kv_rows}s{tile.stages}w{tile.warps}"
 
 
-_TWO_CTAS = PodConfig(
+_VIRTUAL = PodConfig(
     prefill=TileConfig(q_rows=128, kv_rows=64, stages=1, warps=4),
     decode=TileConfig(q_rows=16, kv_rows=32, stages=1, warps=1),
     ctas_per_sm=2,
@@ -175,4 +176,4 @@ _FOUR_CTAS = PodConfig(
     decode=TileConfig(q_rows=16, kv_rows=32, stages=2, warps=2),
     ctas_per_sm=4,
 )
-_PAPER = {128: (_TWO_CTAS, _THREE_CTAS, _FOUR_CTAS), 64: (_TWO_CTAS, _FOUR_CTAS)}
+_PAPER = {128: (_THREE_CTAS, _FOUR_CTAS), 64: (_FOUR_CTAS,)}
