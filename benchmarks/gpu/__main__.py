@@ -9,6 +9,7 @@ PARTS = {
     "first-contact": "all of it once: machine report, conformance, checks, sanitizer, co-residency",
     "conformance": "every PTX wrapper on the GPU against the emulated SM",
     "checks": "the op against a float64 reference, over shapes, features and strategies",
+    "peers": "FlashInfer and torch built, tried and checked on a tiny batch",
     "numbers": "the published cases: ours, FlashInfer, torch; distance to the floor",
     "corun": "share of time in which an SM held both ops, and a picture of it",
     "sweep": "tunables of one case, measured: tuned, default and best of all",

@@ -1,0 +1,119 @@
+"""What the times of a case come to: speed-ups over serial and peers, distance to the floor."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+from pod_integrate.model.floors import Floor, work_of
+
+from .numbers_cases import CaseSpec
+
+Runs = list[dict[str, Any]]
+# bf16 outputs of different kernels; values are of order 1 / sqrt(keys).
+TOLERANCE = 2e-2
+
+
+def floors(spec: CaseSpec, ceilings: dict[str, float]) -> dict[str, float]:
+    """Times in us below which no kernel goes, by the ceilings measured in the same run."""
+    work = work_of(spec.lengths, spec.geometry)
+    flops, bandwidth = ceilings["bf16_flops"], max(ceilings["copy_bytes"], ceilings["read_bytes"])
+    floor = Floor(
+        prefill_us=work.prefill_flops / flops * 1e6,
+        decode_us=work.decode_bytes / bandwidth * 1e6,
+        decode_mma_us=work.decode_flops / flops * 1e6,
+    )
+    ideal = max(floor.prefill_us, floor.decode_us)
+    numbers = {**floor._asdict(), "serial_us": floor.serial_us, "fused_us": ideal}
+    return {name: round(value, 2) for name, value in numbers.items()}
+
+
+def of_case(entry: dict[str, Any]) -> dict[str, float]:
+    """Ratios of one case; a ratio without both of its times is left out.
+
+    fused_us              best fused config
+    fused_default_us      fused, default config
+    fused_vs_serial       best of our serial runs / best fused
+    fused_vs_streams      best of our streams runs / best fused
+    fused_vs_best_serial  fastest way of anybody to run prefill, then decode / best fused
+    fused_vs_batchpod     FlashInfer's BatchPOD / best fused
+    floor_ratio           best fused / floor
+    """
+    runs = [run for run in entry["runs"] if "median_us" in run and _is_right(run)]
+    fused = _best(runs, strategy="fused")
+    times = {
+        "fused_us": fused,
+        "fused_default_us": _best(runs, strategy="fused", label="default"),
+        "serial_us": _best(runs, strategy="serial"),
+        "best_serial_us": _best_serial(runs),
+        "fused_vs_serial": _best(runs, strategy="serial") / fused,
+        "fused_vs_streams": _best(runs, strategy="streams") / fused,
+        "fused_vs_best_serial": _best_serial(runs) / fused,
+        "fused_vs_batchpod": _best(runs, name="flashinfer BatchPOD") / fused,
+        "fused_vs_batchattention": _best(runs, name="flashinfer BatchAttention") / fused,
+        "fused_vs_batchprefill": _all_rows(runs) / fused,
+        "floor_ratio": fused / entry["floor"]["fused_us"],
+    }
+    return {name: round(value, 4) for name, value in times.items() if math.isfinite(value)}
+
+
+def summarize(entries: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Ratios by case, and geometric means with the number of cases behind each."""
+    by_case = {name: of_case(entry) for name, entry in entries.items()}
+    summary: dict[str, Any] = {"by_case": by_case}
+    names = sorted({name for ratios in by_case.values() for name in ratios})
+    for name in names:
+        if name.endswith("_us"):
+            continue
+        values = [ratios[name] for ratios in by_case.values() if name in ratios]
+        summary[f"{name}_geomean"] = round(_geomean(values), 4)
+        summary[f"{name}_cases"] = len(values)
+    return summary
+
+
+def line(name: str, entry: dict[str, Any]) -> str:
+    """One printable line of a case."""
+    errors = [run["name"] for run in entry["runs"] if "error" in run]
+    ratios = ", ".join(f"{key} {value:g}" for key, value in of_case(entry).items())
+    failed = f"; failed: {', '.join(errors)}" if errors else ""
+    return f"{name}: {ratios}{failed}{entry.get('error', '')}"
+
+
+def _is_right(run: dict[str, Any]) -> bool:
+    """Whether a peer's answer was ours; the time of another answer says nothing."""
+    return float(run.get("difference", 0.0)) < TOLERANCE
+
+
+def _best(runs: Runs, **wanted: str) -> float:
+    return min(
+        (
+            float(run["median_us"])
+            for run in runs
+            if all(run.get(key) == value for key, value in wanted.items())
+        ),
+        default=math.nan,
+    )
+
+
+def _best_serial(runs: Runs) -> float:
+    """Ours, FlashInfer's two kernels, or the fastest kernels of anybody for each part, added."""
+    parts = _best(runs, part="prefill") + _best(runs, part="decode")
+    whole = [
+        _best(runs, strategy="serial"),
+        *(_best(runs, name=f"flashinfer {kernel} then decode") for kernel in ("fa2", "fa3")),
+    ]
+    return _least([parts, *whole])
+
+
+def _all_rows(runs: Runs) -> float:
+    kernels = ("fa2", "fa3")
+    return _least(_best(runs, name=f"flashinfer prefill {k}, all rows") for k in kernels)
+
+
+def _least(values: Iterable[float]) -> float:
+    return min((value for value in values if math.isfinite(value)), default=math.nan)
+
+
+def _geomean(values: list[float]) -> float:
+    return math.exp(sum(math.log(value) for value in values) / len(values))
