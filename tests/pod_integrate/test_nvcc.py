@@ -94,6 +94,20 @@ def test_prebuilt_library_is_used_without_a_compiler(tree: Path, nowhere: Path) 
     assert nvcc.build(VARIANT, HOPPER) == path
 
 
+def test_library_in_the_wheel_serves_where_nothing_was_built(
+    tree: Path, nowhere: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nvcc, "__file__", str(tmp_path / "site" / "pod_integrate" / "nvcc.py"))
+    own = nvcc.library_path(VARIANT, HOPPER)
+    shipped = tmp_path / "site" / "pod_integrate" / "_variants" / own.parent.name / own.name
+    shipped.parent.mkdir(parents=True)
+    shipped.write_bytes(b"of the wheel")
+    assert nvcc.build(VARIANT, HOPPER) == shipped
+    own.parent.mkdir(parents=True)
+    own.write_bytes(b"of this machine")
+    assert nvcc.build(VARIANT, HOPPER) == own
+
+
 def test_no_nvcc_names_the_remedy(tree: Path, nowhere: Path) -> None:
     with pytest.raises(BuildError, match=r"no nvcc 12.4 .*pip install 'pod-attention\[cuda\]'"):
         nvcc.build(VARIANT, HOPPER)
