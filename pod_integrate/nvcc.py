@@ -166,19 +166,16 @@ def _compile(variant: Variant, arch: Architecture, path: Path, progress: Progres
         # The call that needs it waits for it, without a word from anybody else.
         logger.warning("compiling %s for %s with %s, once", variant.name, arch.name, compiler)
     new = path.with_suffix(".new")
-    command = _command(nvcc, variant, arch, new)
     began = time.monotonic()
-    done = subprocess.run(command, capture_output=True, text=True)
+    said = _run(_command(nvcc, variant, arch, new))
     seconds = round(time.monotonic() - began, 1)
-    if done.returncode:
-        raise BuildError(f"{' '.join(command)} failed:\n{done.stdout}{done.stderr}")
     made = Report(
         variant=variant.name,
         arch=arch.name,
         build=library_id(),
         compiler=compiler,
         seconds=seconds,
-        kernels=parse_usage(done.stdout + done.stderr),
+        kernels=parse_usage(said),
     )
     made.write(path)
     # Readers test for the library only, so it comes last and whole.
@@ -187,3 +184,10 @@ def _compile(variant: Variant, arch: Architecture, path: Path, progress: Progres
     if progress is not None:
         progress(1, 1, text)
     logger.info("built %s", text)
+
+
+def _run(command: list[str]) -> str:
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise BuildError(f"{' '.join(command)} failed:\n{done.stdout}{done.stderr}")
+    return done.stdout + done.stderr
