@@ -17,7 +17,7 @@ from pod_integrate.errors import PodAttentionError
 from pod_integrate.keys import Geometry
 from pod_integrate.testing.batches import Case, make_batch
 from pod_integrate.testing.reference import attention_reference
-from pod_integrate.testing.timing import interleaved_pairs
+from pod_integrate.testing.timing import Timer, interleaved_pairs, timer_of
 from tuner.model import Lengths, Pair
 
 # |out - reference| and |lse - reference| allowed, relative to 1 + |reference|. Unit-normal
@@ -31,8 +31,9 @@ MIN_TIMED_SECONDS = 1e-3
 # Each side of a pair is the fastest of some interleaved calls, as many as fit this time: other
 # processes only ever add time, and on a busy machine they add a multiple of a short call.
 PAIR_SECONDS, MAX_CALLS = 0.03, 4
-# K/V of all layers of one batch; beyond the caches of a core more buffers change nothing.
-MAX_BUFFER_BYTES = 64 << 20
+# K/V of all layers of one batch; beyond the caches of a core, or of a GPU, more buffers change
+# nothing.
+MAX_BUFFER_BYTES = {"cpu": 64 << 20, "cuda": 1 << 30}
 
 
 class MismatchError(PodAttentionError, AssertionError):
@@ -58,14 +59,20 @@ class Bench(abc.ABC):
 
 
 class OpBench(Bench):
-    """The real op in this process.
+    """The real op in this process, on `device` (default the CPU).
 
     Calls rotate through as many K/V caches as the traced model has layers (within
     MAX_BUFFER_BYTES): a server's layers do not find their keys in the cache either.
     """
 
+    def __init__(self, device: torch.device | None = None) -> None:
+        self._device = device or torch.device("cpu")
+        self._timer: Timer = timer_of(self._device)
+
     def verify(self, config: PodConfig, geometry: Geometry, lengths: Lengths, seed: int) -> None:
-        case = make_batch(lengths.q_lens, lengths.kv_lens, geometry=geometry, seed=seed)
+        case = make_batch(
+            lengths.q_lens, lengths.kv_lens, geometry=geometry, seed=seed, device=self._device
+        )
         got = _run(case, config, geometry)
         rows, batch = sampled_rows(case.batch, geometry, seed)
         expected = attention_reference(
@@ -83,8 +90,8 @@ class OpBench(Bench):
         self, baseline: PodConfig, candidate: PodConfig, geometry: Geometry, lengths: Lengths,
         *, count: int, seconds: float, layers: int,
     ) -> list[Pair]:  # fmt: skip
-        cases = itertools.cycle(_layers(geometry, lengths, layers))
-        once = min(_seconds(lambda: _run(next(cases), baseline, geometry)) for _ in range(3))
+        cases = itertools.cycle(_layers(geometry, lengths, layers, self._device))
+        once = min(self._timer(lambda: _run(next(cases), baseline, geometry)) for _ in range(3))
         repeats = max(1, math.ceil(MIN_TIMED_SECONDS / once))
         calls = max(1, min(MAX_CALLS, round(PAIR_SECONDS / (once * repeats))))
 
@@ -103,16 +110,10 @@ class OpBench(Bench):
             # Swapped every pair, so that neither config always goes first.
             swap = len(taken) % 2 == 1
             sides = (second, first) if swap else (first, second)
-            timed = interleaved_pairs(*sides, pairs=calls, warmup=0)
+            timed = interleaved_pairs(*sides, pairs=calls, warmup=0, timer=self._timer)
             a, b = (min(times) * 1e6 / repeats for times in timed)
             taken.append(Pair(*((b, a) if swap else (a, b)), lengths.digest))
         return taken
-
-
-def _seconds(call: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    call()
-    return time.perf_counter() - started
 
 
 def _require_close(got: torch.Tensor, want: torch.Tensor, allowed: float, what: str) -> None:
@@ -139,17 +140,21 @@ def _run(
     return out, lse
 
 
-def _layers(geometry: Geometry, lengths: Lengths, layers: int) -> list[Case]:
-    return _cached_layers(geometry, tuple(lengths.q_lens), tuple(lengths.kv_lens), layers)
+def _layers(geometry: Geometry, lengths: Lengths, layers: int, device: torch.device) -> list[Case]:
+    return _cached_layers(geometry, tuple(lengths.q_lens), tuple(lengths.kv_lens), layers, device)
 
 
 @functools.lru_cache(maxsize=6)
 def _cached_layers(
-    geometry: Geometry, q_lens: tuple[int, ...], kv_lens: tuple[int, ...], layers: int
+    geometry: Geometry,
+    q_lens: tuple[int, ...],
+    kv_lens: tuple[int, ...],
+    layers: int,
+    device: torch.device,
 ) -> list[Case]:
-    first = make_batch(q_lens, kv_lens, geometry=geometry, seed=0, fill_unused=0.0)
+    first = make_batch(q_lens, kv_lens, geometry=geometry, seed=0, fill_unused=0.0, device=device)
     size = 2 * first.k_cache.numel() * first.k_cache.element_size()
-    more = min(layers, MAX_BUFFER_BYTES // max(1, size)) - 1
+    more = min(layers, MAX_BUFFER_BYTES[device.type] // max(1, size)) - 1
     return [first] + [
         first._replace(k_cache=first.k_cache.clone(), v_cache=first.v_cache.clone())
         for _ in range(more)
@@ -184,4 +189,4 @@ def sampled_rows(
         page_starts=[starts[places[row][0]] for row in chosen],
         page_size=batch.page_size,
     )
-    return torch.tensor(list(chosen)), single
+    return torch.tensor(list(chosen), device=batch.page_indices.device), single

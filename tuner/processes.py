@@ -125,16 +125,15 @@ class _PipeSource:
 def _child(pipe: Connection, name: str, nice: int) -> None:
     import torch
 
-    from pod_integrate import native
     from tuner.bench import OpBench
-    from tuner.worker import describe, run_loop
+    from tuner.worker import describe, load_kernel, measured_device, run_loop
 
     # Ctrl-C reaches the whole foreground group; the parent decides when a worker ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     be_polite(nice)
     # The op brings its own threads; the reference's small products only get slower with two.
     torch.set_num_threads(1)
-    # Built or loaded before the first lease: a build may take longer than a lease lasts.
-    native.load("cpu")
+    device = measured_device()
+    load_kernel(device)
     source = _PipeSource(pipe)
-    run_loop(source, describe(name), OpBench(), stop=lambda: source.closed)
+    run_loop(source, describe(name, device), OpBench(device), stop=lambda: source.closed)

@@ -138,10 +138,9 @@ class Measurer:
 
     def run(self) -> None:
         """Measure until the actor is killed."""
-        from pod_integrate import native
         from tuner.bench import OpBench
-        from tuner.worker import describe, run_loop
+        from tuner.worker import describe, load_kernel, measured_device, run_loop
 
-        # Built or loaded before the first lease: a build may take longer than a lease lasts.
-        native.load("cpu")
-        run_loop(ActorSource(), describe(self._name), OpBench(), stop=lambda: False)
+        device = measured_device()
+        load_kernel(device)
+        run_loop(ActorSource(), describe(self._name, device), OpBench(device), stop=lambda: False)

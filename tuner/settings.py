@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 import platformdirs
 import pydantic
@@ -30,6 +30,8 @@ class TunerSettings(BaseSettings):
     host, port        where HTTP listens; beyond loopback a token is required
     token             bearer token that POST /v1/traces must carry; empty: none
     workers           measuring processes on this machine; 0: only ingest and serve tables
+    worker_device     what they measure on: `cpu`, `cuda` (the current GPU), or `auto`: a GPU where
+                      there is one
     nice              added to the niceness of measuring processes, so that servers go first
     seed              of samplers and random inputs
     trials            trials of one bucket's study before it rests
@@ -57,6 +59,7 @@ class TunerSettings(BaseSettings):
     port: Annotated[int, pydantic.Field(ge=0, le=65535)] = 8421
     token: pydantic.SecretStr = pydantic.SecretStr("")
     workers: Annotated[int, pydantic.Field(ge=0, le=64)] = 1
+    worker_device: Literal["auto", "cpu", "cuda"] = "auto"
     nice: Annotated[int, pydantic.Field(ge=0, le=19)] = 10
     seed: Annotated[int, pydantic.Field(ge=0, lt=1 << 31)] = 0
     trials: _Count = 24

@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 MAX_HISTORY = 200
 _STARTUP_TRIALS = 10
 _ASKS_PER_PROPOSAL = 64
+_TILES_FIRST = 6
 
 
 class Proposal(NamedTuple):
@@ -150,9 +151,30 @@ class Study:
             ("default", default),
             *(("neighbour", config) for config in neighbours),
             ("paper 1:1", change(default, prefill_ctas=1, decode_ctas=1)),
-            ("serial", change(default, strategy="serial", ctas_per_sm=1)),
+            *self._guesses(),
             ("finer split", change(default, decode_split_tokens=max(32, split // 4))),
             ("unsplit", change(default, decode_split_tokens=0, max_prefill_waves=0)),
+        ]
+
+    def _fits(self, config: PodConfig) -> bool:
+        try:
+            require_feasible(config, self._device, self._geometry)
+        except ConfigError:
+            return False
+        return True
+
+    def _guesses(self) -> list[tuple[str, PodConfig]]:
+        """What only this kind of device is worth trying with."""
+        default, change = self.default, dataclasses.replace
+        if not self._device.capability.startswith("sm"):
+            return [("serial", change(default, strategy="serial", ctas_per_sm=1))]
+        tiles = [space.with_tiles(default, name) for name in space.GPU_TILES]
+        # The largest; the sampler gets to the others.
+        fitting = [config for config in tiles if self._fits(config)][:_TILES_FIRST]
+        return [
+            *(("other tiles", config) for config in fitting),
+            ("serial", change(default, strategy="serial")),
+            ("streams", change(default, strategy="streams")),
         ]
 
 

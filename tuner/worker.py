@@ -9,11 +9,16 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
+import torch
+
+from pod_integrate import native
 from pod_integrate.config import PodConfig
+from pod_integrate.device import device_key, kernel_build
 from pod_integrate.errors import ConfigInfeasibleError, PodAttentionError
 from pod_integrate.keys import DeviceKey
 from tuner.bench import Bench, MismatchError
 from tuner.model import Outcome, Pair, Report, Task, WorkerInfo
+from tuner.settings import load
 
 logger = logging.getLogger(__name__)
 
@@ -28,16 +33,30 @@ class TaskSource(Protocol):
     def report(self, report: Report) -> bool: ...
 
 
-def describe(worker_id: str, units: int | None = None) -> WorkerInfo:
-    """This machine as a worker: its device with `units` threads (all its cores) and its build."""
-    import torch
+def measured_device() -> torch.device:
+    """What a worker of this process measures on; see TunerSettings.worker_device."""
+    wanted = load().worker_device
+    if wanted == "auto":
+        wanted = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(wanted)
 
-    from pod_integrate import native
-    from pod_integrate.device import device_key
 
-    units = len(os.sched_getaffinity(0)) if units is None else units
-    device = device_key(torch.device("cpu"), threads=units)
-    return WorkerInfo(id=worker_id, device=str(device), build=native.build_id("cpu"))
+def load_kernel(device: torch.device) -> None:
+    """Build or load what every measurement on `device` needs.
+
+    Before the first lease: a build may take longer than a lease lasts.
+    """
+    native.load("host" if device.type == "cuda" else "cpu")
+
+
+def describe(worker_id: str, device: torch.device, units: int | None = None) -> WorkerInfo:
+    """This process as a worker that measures on `device`, with the build of the kernel there.
+
+    units  threads of a CPU; default all its cores
+    """
+    cpu_units = len(os.sched_getaffinity(0)) if units is None else units
+    key = device_key(device, None if device.type == "cuda" else cpu_units)
+    return WorkerInfo(id=worker_id, device=str(key), build=kernel_build(device))
 
 
 def measure(task: Task, worker: str, bench: Bench) -> Report:

@@ -37,6 +37,7 @@ def make_batch(
     spare_pages: int = 3,
     row_starts: bool = False,
     strided: bool = False,
+    device: torch.device | None = None,
 ) -> Case:
     """Unit-normal q, k, v of `geometry` in randomly ordered pages.
 
@@ -45,28 +46,33 @@ def make_batch(
     row_starts   page_indices is [B, width] with a padded row per request, as a server keeps it;
                  else one ragged list
     strided      heads outside of slots in memory and padded q rows: only D is contiguous
+    device       where values are drawn and tensors live; default the CPU. Equal seeds give equal
+                 values on one device only
     """
+    device = device or torch.device("cpu")
     generator = torch.Generator().manual_seed(seed)
+    values = generator if device.type == "cpu" else torch.Generator(device).manual_seed(seed)
     size, pages = geometry.page_size, [-(-n // geometry.page_size) for n in kv_lens]
     total = sum(pages) + spare_pages
     order = torch.randperm(total, generator=generator, dtype=torch.int32)
     indices, starts = _indices(pages, order, total, row_starts)
+    indices = indices.to(device)
     batch = HybridBatch.build(
         q_lens, kv_lens, page_indices=indices, page_starts=starts, page_size=size
     )
-    owned = torch.zeros(total, size, dtype=torch.bool)
+    owned = torch.zeros(total, size, dtype=torch.bool, device=device)
     for start, count, kv_len in zip(starts, pages, kv_lens, strict=True):
-        slots = torch.arange(count * size).view(count, size) < kv_len
+        slots = torch.arange(count * size, device=device).view(count, size) < kv_len
         owned[indices.view(-1)[start : start + count].long()] = slots
     dtype = TORCH_DTYPES[geometry.dtype]
     shape = (total, size, geometry.num_kv_heads, geometry.head_dim)
     caches = []
     for _ in range(2):
-        cache = torch.randn(shape, generator=generator)
+        cache = torch.randn(shape, generator=values, device=device)
         cache[~owned] = fill_unused
         caches.append(_spread(cache.to(dtype)) if strided else cache.to(dtype))
     q_shape = (sum(q_lens), geometry.num_q_heads, geometry.head_dim)
-    q = torch.randn(q_shape, generator=generator).to(dtype)
+    q = torch.randn(q_shape, generator=values, device=device).to(dtype)
     if strided:
         q = torch.cat([q, torch.full_like(q, fill_unused)], dim=1)[:, : geometry.num_q_heads]
     return Case(q, caches[0], caches[1], batch)

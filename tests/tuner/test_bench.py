@@ -108,6 +108,6 @@ def test_a_bug_in_a_task_is_reported_as_failed_and_ends_nothing() -> None:
 
 
 def test_this_machine_can_measure_its_own_traces() -> None:
-    info = describe("w")
+    info = describe("w", torch.device("cpu"))
     task = make_task()
     assert info.can_measure(task.key.scope)
