@@ -13,6 +13,7 @@ PARTS = {
     "numbers": "the published cases: ours, FlashInfer, torch; distance to the floor",
     "corun": "share of time in which an SM held both ops, and a picture of it",
     "sweep": "tunables of one case, measured: tuned, default and best of all",
+    "tune": "the tuner's own search on a case: default against promoted",
     "ncu": "Nsight Compute's metrics of one case",
     "once": "one case a few times, for a profiler or a sanitizer to watch",
     "prebuild": "compile the variants that the other parts use, in parallel",

@@ -44,7 +44,6 @@ def device_checks(machine: Cuda) -> Iterator[tuple[str, Callable[[], None]]]:
         yield f"two streams at once | {strategy}", _bind(_two_streams, machine, config)
         yield f"each item once | {strategy}", _bind(_records, machine, config)
     yield "torch.compile, one graph", _bind(_compiled, machine, base)
-    yield "records with a plan for fewer SMs", _bind(_records, machine, base)
 
 
 def _bind(check: Callable[[Cuda, PodConfig], None], machine: Cuda, config: PodConfig) -> Any:

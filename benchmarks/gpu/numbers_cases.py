@@ -81,9 +81,14 @@ _GRID = (
 )
 
 
+def published() -> list[CaseSpec]:
+    """The twelve published cases."""
+    return [CaseSpec(*case) for case in CASES]
+
+
 def cases(machine: Backend, *, grid: bool = False, only: str = "") -> list[CaseSpec]:
     """The twelve published cases (and the grid's sample) whose name contains `only`."""
-    wanted = [CaseSpec(*case) for case in CASES]
+    wanted = published()
     wanted += _GRID if grid else ()
     wanted = [spec for spec in wanted if only.lower() in spec.name.lower()]
     return wanted if isinstance(machine, Cuda) else [spec.tiny() for spec in wanted]
