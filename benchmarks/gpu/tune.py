@@ -22,7 +22,8 @@ from pod_integrate.model.floors import CASES
 from pod_integrate.trace import WIRE_VERSION, StepRecord, TraceMessage
 from tuner.bench import OpBench
 from tuner.core import Tuner
-from tuner.model import Lengths, Scope, StudyKey
+from tuner.model import Lengths, StudyKey
+from tuner.overview_buckets import promoted_entry
 from tuner.settings import TunerSettings
 from tuner.storage import Store
 from tuner.worker import describe, load_kernel, measure
@@ -94,18 +95,17 @@ def tune(spec: CaseSpec, device: torch.device, *, trials: int, seconds: float) -
 
 
 def _outcome(tuner: Tuner, spec: CaseSpec, device: str, build: str) -> dict[str, Any]:
-    scope = Scope(str(spec.geometry), device, build)
     (row,) = tuner.overview()["buckets"]
-    trials = tuner.trials(StudyKey(*scope, row["bucket"]))["trials"]
-    promoted = [trial for trial in trials if trial["verdict"] == "promoted"]
+    key = StudyKey(str(spec.geometry), device, build, row["bucket"])
+    entry = promoted_entry(tuner, key)
     return {
         "bucket": row["bucket"],
         "status": row["status"],
-        "promoted": promoted[0]["config"] if promoted else None,
-        "promoted_short": promoted[0]["config_short"] if promoted else "default",
+        "promoted": entry.config.to_dict() if entry else None,
+        "promoted_short": entry.config.short() if entry else "default",
         "trials": [
-            {name: trial[name] for name in ("config_short", "origin", "state", "speedup", "reason")}
-            for trial in trials
+            {name: trial[name] for name in ("config_short", "state", "speedup", "reason")}
+            for trial in tuner.trials(key)["trials"]
         ],
     }
 
