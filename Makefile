@@ -11,13 +11,14 @@ ONCE ?=
 DEMO_FLAGS ?=
 PYTEST_FLAGS ?=
 
-.PHONY: help demo test lint format bench-op constraints clean
+.PHONY: help demo test kernels-deep lint format bench-op constraints clean
 help:
 	@echo "make demo   set up, then SGLang on POD + tuner + dashboard, load, summary"
 	@echo "            MODEL=path-or-hub-name  TRACE=file  ONCE=1 (exit after the summary)"
 	@echo "            DEMO_FLAGS='...' (see: $(BIN)/pod-attn demo --help)"
 	@echo "make test   set up, then lint, types and the whole test suite"
 	@echo "            PYTEST_FLAGS='-m \"not server\"' and the like"
+	@echo "make kernels-deep   sanitizers over the CUDA kernel, on emulated SMs (a minute)"
 	@echo "make lint | format | constraints | clean"
 
 $(VENV)/.uv-$(UV_VERSION):
@@ -33,7 +34,7 @@ $(VENV)/.demo-ready: $(VENV)/.uv-$(UV_VERSION) pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.test-ready: $(VENV)/.demo-ready
-	$(UV) -e ".[sglang,tuner,dev]"
+	$(UV) -e ".[sglang,tuner,cuda,dev]"
 	@touch $@
 
 demo: $(VENV)/.demo-ready
@@ -43,6 +44,9 @@ demo: $(VENV)/.demo-ready
 test: $(VENV)/.test-ready lint
 	$(BIN)/pod-attn build
 	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+
+kernels-deep: $(VENV)/.test-ready
+	$(BIN)/python -m pytest -m deep tests/kernels
 
 lint: $(VENV)/.test-ready
 	$(BIN)/ruff format --check .

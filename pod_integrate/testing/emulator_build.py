@@ -7,7 +7,7 @@ import hashlib
 import os
 import platform
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from pod_integrate import build_cache, native
@@ -33,14 +33,18 @@ def build(variant: Variant, extra_flags: tuple[str, ...] = ()) -> Path:
     return build_cache.build_once(library, lambda path: _link(variant, extra_flags, path))
 
 
-def build_changed(variant: Variant, cuda: Path, library: Path) -> None:
-    """Compile the variant from `cuda`, a changed copy of kernels/cuda, into `library`.
+def build_changed(
+    variant: Variant, cuda: Path, library: Path, compiler: Sequence[str] | None = None
+) -> None:
+    """Compile the variant from `cuda`, kernels/cuda or a changed copy of it, into `library`.
 
+    compiler  command and flags for the kernel alone, instead of what build() takes
     For tests of tests: what must not pass unnoticed. Raises BuildError.
     """
     kernel = library.with_suffix(".o")
-    arguments = [*_flags(()), f"-I{cuda / 'include'}", *variant.defines(), "-c", "-x", "c++"]
-    _compile([cuda / "csrc" / "variant.cu"], arguments, kernel)
+    command = compiler or [build_cache.host_compiler(), *_flags(())]
+    arguments = [f"-I{cuda / 'include'}", *variant.defines(), "-c", "-x", "c++"]
+    _run([*command, *arguments], [cuda / "csrc" / "variant.cu"], kernel)
     _compile([kernel, _engine(())], ["-shared", "-pthread"], library)
 
 
@@ -61,11 +65,15 @@ def _flags(extra: Iterable[str]) -> list[str]:
 
 
 def _compile(sources: Iterable[Path], arguments: Iterable[str], output: Path) -> None:
+    _run([build_cache.host_compiler(), *arguments], sources, output)
+
+
+def _run(compiler: Iterable[str], sources: Iterable[Path], output: Path) -> None:
     root = native.sources_dir()
     new = output.with_suffix(".new")
     includes = (f"-I{root / 'cuda' / 'include'}", f"-I{root / 'emulator' / 'include'}")
     inputs = (str(source) for source in sources)
-    command = [build_cache.host_compiler(), *arguments, *includes, *inputs, "-o", str(new)]
+    command = [*compiler, *includes, *inputs, "-o", str(new)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise BuildError(f"{' '.join(command)} failed:\n{done.stdout}{done.stderr}")

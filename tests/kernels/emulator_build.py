@@ -53,6 +53,7 @@ def _digest(sources: Sequence[Path], flags: Sequence[str]) -> str:
     digest = hashlib.sha256(repr([*FLAGS, *flags, kind]).encode())
     headers = [path for folder in INCLUDES for path in folder.rglob("*") if path.is_file()]
     headers += [*(EMULATOR / "src").glob("*.h"), *TESTS.glob("*.h")]
+    headers += [path for source in sources for path in source.parent.glob("*.h")]
     for path in sorted({*sources, *headers}):
         digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()[:16]
@@ -61,7 +62,7 @@ def _digest(sources: Sequence[Path], flags: Sequence[str]) -> str:
 def _compile(source: Path, folder: Path, flags: Sequence[str]) -> Path:
     target = folder / f"{source.stem}.o"
     includes = [f"-I{path}" for path in INCLUDES]
-    _run(["g++", *flags, *includes, "-c", str(source), "-o", str(target)])
+    _run(["g++", *flags, *includes, "-c", "-x", "c++", str(source), "-o", str(target)])
     return target
 
 

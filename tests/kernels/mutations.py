@@ -6,8 +6,12 @@ only while that bug is switched on, so one library holds them all.
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
+
+from pod_integrate import native
 
 
 class Mutation(NamedTuple):
@@ -263,3 +267,21 @@ MUTATIONS = (
         "round < prefill || {on} ? Op::kPrefill",
     ),
 )
+
+
+def plant(folder: Path, bugs: Sequence[Mutation] = MUTATIONS) -> Path:
+    """A copy of kernels/cuda in `folder` with every bug in it; `pod_mutant` = i switches on the
+    i-th, counted from 1."""
+    cuda = folder / "cuda"
+    shutil.copytree(native.sources_dir() / "cuda", cuda)
+    for number, bug in enumerate(bugs, start=1):
+        bug.apply(cuda / "include" / "pod", number)
+    platform = cuda / "include" / "pod" / "ptx" / "platform.cuh"
+    switch = 'extern "C" int pod_mutant;\n'
+    platform.write_text(
+        platform.read_text().replace("namespace pod {", f"{switch}namespace pod {{")
+    )
+    variant = cuda / "csrc" / "variant.cu"
+    exported = '\nextern "C" {\n__attribute__((visibility("default"))) int pod_mutant = 0;\n}\n'
+    variant.write_text(variant.read_text() + exported)
+    return cuda

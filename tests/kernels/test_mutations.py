@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,6 @@ from typing import Any
 import mutations
 import pytest
 
-from pod_integrate import native
 from pod_integrate.testing.emulator_build import build_changed
 from pod_integrate.variants import Variant
 
@@ -24,23 +23,6 @@ VARIANTS = (
     "bf16-d64-p32x32s1w2-d16x32s1w1-c2-v2",
 )
 RUNNER = Path(__file__).parent / "mutation_runner.py"
-
-
-def plant(folder: Path) -> Path:
-    """A copy of kernels/cuda with every bug in it, all switched off."""
-    cuda = folder / "cuda"
-    shutil.copytree(native.sources_dir() / "cuda", cuda)
-    for number, mutation in enumerate(mutations.MUTATIONS, start=1):
-        mutation.apply(cuda / "include" / "pod", number)
-    platform = cuda / "include" / "pod" / "ptx" / "platform.cuh"
-    switch = 'extern "C" int pod_mutant;\n'
-    platform.write_text(
-        platform.read_text().replace("namespace pod {", f"{switch}namespace pod {{")
-    )
-    variant = cuda / "csrc" / "variant.cu"
-    exported = '\nextern "C" __attribute__((visibility("default"))) int pod_mutant = 0;\n'
-    variant.write_text(variant.read_text() + exported)
-    return cuda
 
 
 def run_all(pairs: list[str]) -> dict[int, dict[str, Any]]:
@@ -63,7 +45,7 @@ def run_all(pairs: list[str]) -> dict[int, dict[str, Any]]:
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> dict[int, dict[str, Any]]:
     folder = tmp_path_factory.mktemp("mutations")
-    cuda = plant(folder)
+    cuda = mutations.plant(folder)
     libraries = {name: folder / f"{name}.so" for name in VARIANTS}
     with ThreadPoolExecutor(2) as pool:
         jobs = [
@@ -87,5 +69,10 @@ def test_there_are_enough_bugs_and_their_names_differ() -> None:
 @pytest.mark.parametrize(
     "number", range(1, len(mutations.MUTATIONS) + 1), ids=[m.name for m in mutations.MUTATIONS]
 )
-def test_bug_is_caught(results: dict[int, dict[str, Any]], number: int) -> None:
+def test_bug_is_caught(
+    results: dict[int, dict[str, Any]],
+    number: int,
+    record_property: Callable[[str, object], None],
+) -> None:
+    record_property("caught", results[number])
     assert results[number]["why"] is not None, f"passed {results[number]['runs']} runs"
