@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -64,6 +65,30 @@ def sglang_equal(arguments: _Extra = None) -> None:
 def model(arguments: _Extra = None) -> None:
     """The GPU kernel's cost model against published comparisons; simulates, measures nothing."""
     _run("model", arguments or [])
+
+
+@app.command("gpu")
+def gpu(
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(help="Part and its options; try `-- --help` and `-- numbers --help`."),
+    ] = None,
+    first_contact: Annotated[
+        bool,
+        typer.Option(
+            "--first-contact", help="Conformance, checks, sanitizer, co-residency: the default."
+        ),
+    ] = False,
+) -> None:
+    """On a GPU: first contact, correctness sweep, published cases against peers, profiles."""
+    command = [sys.executable, "-m", "gpu", *(["first-contact"] if first_contact else [])]
+    path = os.pathsep.join(
+        [str(benchmarks_folder()), *filter(None, [os.environ.get("PYTHONPATH")])]
+    )
+    done = subprocess.run(
+        [*command, *(arguments or [])], env={**os.environ, "PYTHONPATH": path}, check=False
+    )
+    raise typer.Exit(done.returncode)
 
 
 @app.command("demo")
