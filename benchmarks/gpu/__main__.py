@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import sys
 
+from pod_integrate.errors import PodAttentionError
+
 PARTS = {
     "first-contact": "all of it once: machine report, conformance, checks, sanitizer, co-residency",
     "conformance": "every PTX wrapper on the GPU against the emulated SM",
@@ -31,7 +33,10 @@ def main() -> None:
     part = arguments.pop(0) if arguments and not arguments[0].startswith("-") else "first-contact"
     if part not in PARTS:
         sys.exit(f"part {part!r} is unknown; known are {', '.join(PARTS)}")
-    importlib.import_module(f".{part.replace('-', '_')}", __package__).main(arguments)
+    try:
+        importlib.import_module(f".{part.replace('-', '_')}", __package__).main(arguments)
+    except PodAttentionError as error:
+        sys.exit(f"{part}: {error}")
 
 
 if __name__ == "__main__":

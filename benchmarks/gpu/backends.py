@@ -11,6 +11,7 @@ import torch
 from pod_integrate import gpu
 from pod_integrate.config import PodConfig
 from pod_integrate.device import device_key
+from pod_integrate.errors import KernelUnavailableError
 from pod_integrate.gpu import Architecture
 from pod_integrate.op import Attention, hybrid_attention
 from pod_integrate.testing import emulator
@@ -40,6 +41,11 @@ class Cuda(Backend):
     name = "cuda"
 
     def __init__(self) -> None:
+        if not torch.cuda.is_available():
+            raise KernelUnavailableError(
+                "torch sees no CUDA GPU. Run this where there is one, or try the script with "
+                "--backend emulator"
+            )
         self.device = torch.device("cuda", torch.cuda.current_device())
         key = device_key(self.device)
         self.sms, self.arch = key.units, gpu.architecture(key.capability)

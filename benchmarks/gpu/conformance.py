@@ -15,10 +15,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from pod_integrate import gpu
-from pod_integrate.device import device_key
-
 from . import conformance_build
+from .backends import Cuda
 from .conformance_run import Inputs, Library, floats, make_inputs, unpack_sums
 from .output import Output, add_output
 
@@ -74,11 +72,9 @@ def run(backend: str, seed: int = 1) -> dict[str, Any]:
     reference.configure_emulator(num_sms=_EMULATED_SMS, order=0, copies=0, seed=1)
     want = reference.run(inputs, torch.device("cpu"))
     if backend == "cuda":
-        device = torch.device("cuda", torch.cuda.current_device())
-        key = device_key(device)
-        sms = key.units
-        library = Library(conformance_build.build_gpu(gpu.architecture(key.capability)))
-        got = library.run(inputs, device)
+        machine = Cuda()
+        sms = machine.sms
+        got = Library(conformance_build.build_gpu(machine.arch)).run(inputs, machine.device)
     else:
         sms = _EMULATED_SMS
         reference.configure_emulator(num_sms=sms, order=2, copies=1, seed=seed)

@@ -18,6 +18,8 @@ from .backends import Backend, Cuda
 
 _TINY = 256
 _TINY_DIM = 64
+# With a group of two, more rows than a decode tile holds.
+_TINY_CHUNK = 24
 
 
 class CaseSpec(NamedTuple):
@@ -53,7 +55,7 @@ class CaseSpec(NamedTuple):
 
     def tiny(self) -> CaseSpec:
         """A batch of the same kind that the emulated SM attends in a second."""
-        chunk = max(2, self.chunk // _TINY)
+        chunk = max(_TINY_CHUNK, self.chunk // _TINY)
         return self._replace(
             chunk=chunk,
             context=max(chunk, self.context // _TINY),
