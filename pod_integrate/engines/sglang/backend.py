@@ -18,6 +18,7 @@ from sglang.srt.mem_cache.memory_pool import KVWriteLoc
 
 from pod_integrate import native
 from pod_integrate.batch import HybridBatch
+from pod_integrate.engines.groups import DTYPES, LayerGroup, LayerGroups, Plan
 from pod_integrate.engines.sglang import step_time
 from pod_integrate.engines.sglang.checks import (
     check_arguments,
@@ -25,8 +26,13 @@ from pod_integrate.engines.sglang.checks import (
     check_engine,
     check_layers,
 )
-from pod_integrate.engines.sglang.facts import device_type, engine_facts, layer_facts
-from pod_integrate.engines.sglang.groups import DTYPES, LayerGroup, LayerGroups, Plan
+from pod_integrate.engines.sglang.facts import (
+    device_type,
+    engine_facts,
+    is_reporting_rank,
+    layer_facts,
+    server_name,
+)
 from pod_integrate.engines.sglang.metrics import Metrics
 from pod_integrate.engines.sglang.step import hybrid_batch
 from pod_integrate.keys import Geometry
@@ -61,7 +67,12 @@ class PodAttnBackend(AttentionBackend):  # type: ignore[misc]
         # Compiled and loaded now: a request should not wait for it, nor fail on it.
         native.load("cpu")
         self._metrics = Metrics(enabled=bool(getattr(runner.server_args, "enable_metrics", False)))
-        self._groups = LayerGroups(runner, self._metrics)
+        self._groups = LayerGroups(
+            torch.device(str(runner.device)),
+            server=server_name(runner),
+            reports=is_reporting_rank(runner),
+            on_event=self._metrics.count_event,
+        )
         self._layers: dict[int, LayerGroup] = {}
         for module in runner.model.modules():
             if isinstance(module, RadixAttention):

@@ -15,9 +15,8 @@ from pod_integrate import native
 from pod_integrate.config import PodConfig
 from pod_integrate.defaults import default_config
 from pod_integrate.device import device_key
+from pod_integrate.engines.groups import LayerGroup, LayerGroups
 from pod_integrate.engines.sglang import step_time
-from pod_integrate.engines.sglang.groups import LayerGroup, LayerGroups
-from pod_integrate.engines.sglang.metrics import Metrics
 from pod_integrate.engines.sglang.step import hybrid_batch, step_lengths
 from pod_integrate.errors import SettingsError, UnsupportedFeatureError
 from pod_integrate.keys import Bucket, Geometry
@@ -41,6 +40,10 @@ def forward_batch(kv_lens: list[int], q_lens: Any, *, rows: list[int] | None = N
         extend_seq_lens_cpu=q_lens if mode == "extend" else None,
         req_pool_indices=torch.tensor(rows or list(range(1, len(kv_lens) + 1)), dtype=torch.int64),
     )
+
+
+def layer_groups() -> LayerGroups:
+    return LayerGroups(torch.device("cpu"), server="test", reports=True)
 
 
 def test_mixed_batch_is_read_as_an_extend() -> None:
@@ -151,11 +154,11 @@ def test_restart_without_the_tuner_starts_from_the_saved_table(
 ) -> None:
     file = tmp_path / "table.json"
     monkeypatch.setenv("POD_ATTN_TABLE", str(file))
-    group = LayerGroups(runner, Metrics(enabled=False)).get(GEOMETRY)
+    group = layer_groups().get(GEOMETRY)
     assert group.active.version == 0
     save_file(file, make_table(group, other_config(group), make_batch().bucket))
     with caplog.at_level(logging.INFO):
-        again = LayerGroups(runner, Metrics(enabled=False)).get(GEOMETRY)
+        again = layer_groups().get(GEOMETRY)
     assert again.active.version == 3
     assert again.plan(make_batch(), live=True).config == other_config(group)
     assert f"version 3 from {file}" in caplog.text
@@ -167,7 +170,7 @@ def test_corrupt_saved_table_leaves_defaults(
     file = tmp_path / "table.json"
     file.write_bytes(b"\x00garbage")
     monkeypatch.setenv("POD_ATTN_TABLE", str(file))
-    group = LayerGroups(runner, Metrics(enabled=False)).get(GEOMETRY)
+    group = layer_groups().get(GEOMETRY)
     assert group.plan(make_batch(), live=True).config == group.default
     assert str(file) in caplog.text
 
@@ -176,7 +179,7 @@ def test_layers_of_another_window_have_a_group_and_a_table_file_of_their_own(
     runner: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("POD_ATTN_TABLE", str(tmp_path / "table.json"))
-    groups = LayerGroups(runner, Metrics(enabled=False))
+    groups = layer_groups()
     window = dataclasses.replace(GEOMETRY, window_left=7)
     assert groups.get(GEOMETRY) is groups.get(GEOMETRY)
     assert groups.get(window).geometry.window_left == 7
@@ -184,7 +187,7 @@ def test_layers_of_another_window_have_a_group_and_a_table_file_of_their_own(
 
 
 def test_without_a_tuner_nothing_is_recorded(runner: Any) -> None:
-    groups = LayerGroups(runner, Metrics(enabled=False))
+    groups = layer_groups()
     assert not groups.records
     assert groups.get(GEOMETRY).recorder is None
 
@@ -192,7 +195,7 @@ def test_without_a_tuner_nothing_is_recorded(runner: Any) -> None:
 def test_malformed_setting_stops_the_start(runner: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("POD_ATTN_TRACE_SAMPLE", "often")
     with pytest.raises(SettingsError, match="POD_ATTN_TRACE_SAMPLE"):
-        LayerGroups(runner, Metrics(enabled=False))
+        layer_groups()
 
 
 def test_step_time_covers_run_batch_and_reaches_every_listener(

@@ -1,11 +1,16 @@
-"""LayerGroup: the layers that share one geometry, with their config table and step log."""
+"""LayerGroup: the layers that share one geometry, with their config table and step log.
+
+Every engine plug-in attends through these; what differs between engines is how a step's batch is
+found and when it ends.
+"""
 
 from __future__ import annotations
 
 import atexit
 import logging
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
@@ -14,8 +19,6 @@ from pod_integrate.batch import HybridBatch
 from pod_integrate.config import PodConfig
 from pod_integrate.defaults import default_config
 from pod_integrate.device import device_key, kernel_build
-from pod_integrate.engines.sglang.facts import is_reporting_rank, server_name
-from pod_integrate.engines.sglang.metrics import Metrics
 from pod_integrate.exchange import Channel, Exchange
 from pod_integrate.keys import Dtype, Geometry
 from pod_integrate.recorder import OpenStep, Recorder
@@ -63,15 +66,27 @@ class LayerGroup:
 
 
 class LayerGroups:
-    """All groups of a process, and the exchange that they share when POD_ATTN_TUNER_URL is set."""
+    """All groups of a process, and the exchange that they share when POD_ATTN_TUNER_URL is set.
 
-    def __init__(self, runner: Any, metrics: Metrics) -> None:
+    device    what the engine's model runs on
+    server    id of this process for the tuner, new at each start
+    reports   whether this rank records and saves; the others only follow the table
+    on_event  called with (event, count) from the exchange's thread
+    """
+
+    def __init__(
+        self,
+        device: torch.device,
+        *,
+        server: str,
+        reports: bool,
+        on_event: Callable[[str, int], None] | None = None,
+    ) -> None:
         self._settings = settings.load()
-        device = torch.device(str(runner.device))
         self._build, self._device = kernel_build(device), device_key(device)
-        self._reports = self._settings.tuner_url is not None and is_reporting_rank(runner)
+        self._reports = self._settings.tuner_url is not None and reports
         self._groups: dict[Geometry, LayerGroup] = {}
-        self._exchange = self._start_exchange(runner, metrics)
+        self._exchange = self._start_exchange(server, on_event)
 
     @property
     def records(self) -> bool:
@@ -89,6 +104,12 @@ class LayerGroups:
         """File the open steps of all groups."""
         for group in self._groups.values():
             group.end_step(seconds)
+
+    def close(self) -> None:
+        """Post what is left and end the exchange's thread."""
+        if self._exchange is not None:
+            atexit.unregister(self._exchange.stop)
+            self._exchange.stop()
 
     def _make(self, geometry: Geometry) -> LayerGroup:
         active = ActiveTable(geometry, self._device, self._build)
@@ -117,7 +138,9 @@ class LayerGroups:
             return file
         return file.with_name(f"{file.stem}.{geometry}{file.suffix}")
 
-    def _start_exchange(self, runner: Any, metrics: Metrics) -> Exchange | None:
+    def _start_exchange(
+        self, server: str, on_event: Callable[[str, int], None] | None
+    ) -> Exchange | None:
         url, token = self._settings.tuner_url, self._settings.tuner_token
         if url is None:
             return None
@@ -125,10 +148,10 @@ class LayerGroups:
             logger.info("POD_ATTN_TABLE is unset: a restart without the tuner starts from defaults")
         exchange = Exchange(
             url,
-            server=server_name(runner),
+            server=server,
             token=token.get_secret_value() if token else None,
             poll_seconds=self._settings.poll_seconds,
-            on_event=metrics.count_event,
+            on_event=on_event,
         )
         exchange.start()
         atexit.register(exchange.stop)

@@ -1,0 +1,1 @@
+"""transformers plug-in: attention `pod`, continuous batching read in place."""

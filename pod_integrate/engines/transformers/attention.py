@@ -1,0 +1,106 @@
+"""The attention function `pod` that transformers calls in every layer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from pod_integrate.engines.transformers import dense, paged
+from pod_integrate.engines.transformers.checks import check_arguments, check_tensors
+from pod_integrate.engines.transformers.engine import Options, attend
+from pod_integrate.engines.transformers.stock import reason_for_stock, stock_attention, warn_once
+from pod_integrate.errors import UnsupportedFeatureError
+
+
+# Lengths, plans and times live on the host: a compiled model breaks its graph here, as it does
+# around stock paged attention.
+@torch.compiler.disable
+def pod_attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    s_aux: torch.Tensor | None = None,
+    is_causal: bool | None = None,
+    cache: Any = None,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Attend q [B, Hq, T, D] over k, v [B, Hkv, S, D], or over the paged `cache`; [B, T, Hq, D].
+
+    Arguments are those of transformers' AttentionInterface. What the op cannot compute goes to
+    stock attention with one warning, or raises UnsupportedFeatureError in continuous batching.
+    """
+    causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
+    asks_weights = bool(kwargs.get("output_attentions", False))
+    check_arguments(kwargs)
+    reason = reason_for_stock(module, query, attention_mask, dropout, causal, asks_weights)
+    options = Options(scaling, sliding_window, softcap, s_aux)
+    if cache is not None:
+        return _paged(module, query, key, value, cache, options, reason, kwargs), None
+    if reason is not None:
+        warn_once(reason)
+        asked = {"dropout": dropout, "scaling": scaling, "sliding_window": sliding_window}
+        asked |= {"softcap": softcap, "s_aux": s_aux, "is_causal": is_causal}
+        return stock_attention(module, query, key, value, attention_mask, {**asked, **kwargs})
+    check_tensors(query, key, value)
+    return _dense(query, key, value, attention_mask, options), None
+
+
+def _dense(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    mask: torch.Tensor | None,
+    options: Options,
+) -> torch.Tensor:
+    step = dense.tagged(mask) or dense.step_of(mask, query, key, options.window)
+    # The mask decides, as it does for stock SDPA; some models keep the window there only.
+    options.window = step.window
+    keys, values, stride = dense.paged_view(key, value)
+    batch = step.batch(key.shape[2], stride, key.device)
+    q = dense.gather_queries(query, step)
+    return dense.scatter_outputs(attend(q, keys, values, batch, options, step.plans), query, step)
+
+
+def _paged(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    cache: Any,
+    options: Options,
+    reason: str | None,
+    kwargs: dict[str, Any],
+) -> torch.Tensor:
+    step = paged.current()
+    if step is None or kwargs.get("block_table") is not None:
+        reason = "the step was not prepared by this process's continuous batching"
+    if step is None or reason is not None:
+        raise UnsupportedFeatureError(
+            f"attention 'pod' cannot serve continuous batching here: {reason}; use "
+            "attn_implementation='sdpa'"
+        )
+    check_tensors(query, key, value)
+    views = step.layout.layer(int(module.layer_idx))  # type: ignore[arg-type]
+    group = step.group(views.group, query.device)
+    # The cache's groups follow the layer types, so they know a layer's window best.
+    options.window = views.group.window
+    read = paged.store(
+        *(views, group, key[0].transpose(0, 1), value[0].transpose(0, 1), kwargs["write_index"])
+    )
+    q = query[0].transpose(0, 1)
+    out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
+    # Rows beyond the batch are padding of compiled steps; NaN there would spread.
+    out[step.num_tokens :].zero_()
+    attend(
+        *(q[: step.num_tokens], read.k, read.v, group.batch, options, step.plans),
+        live=step.live,
+        out=out[: step.num_tokens],
+    )
+    return out[None]

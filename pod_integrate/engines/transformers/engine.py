@@ -1,0 +1,113 @@
+"""Config tables and step log of the layers, one LayerGroups per device of the process."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+import uuid
+
+import torch
+
+from pod_integrate.batch import HybridBatch
+from pod_integrate.engines.groups import LayerGroup, LayerGroups, Plan
+from pod_integrate.geometry import geometry_of
+from pod_integrate.op import hybrid_attention
+
+_groups: dict[torch.device, LayerGroups] = {}
+_lock = threading.Lock()
+
+
+class Options:
+    """What a layer asks for beside its tensors; `window` is in tokens, the row's own included."""
+
+    __slots__ = ("cap", "scale", "sinks", "window")
+
+    def __init__(
+        self,
+        scale: float | None,
+        window: int | None,
+        cap: float | None,
+        sinks: torch.Tensor | None,
+    ) -> None:
+        self.scale = scale
+        self.window = window
+        self.cap = cap
+        self.sinks = None if sinks is None else sinks.detach().float().reshape(-1)
+
+
+def groups_on(device: torch.device) -> LayerGroups:
+    """The groups of a device, made at its first use."""
+    found = _groups.get(device)
+    if found is None:
+        with _lock:
+            found = _groups.get(device)
+            if found is None:
+                found = _groups[device] = LayerGroups(
+                    device, server=_server_name(device), reports=_rank() == 0
+                )
+    return found
+
+
+def attend(
+    q: torch.Tensor,
+    k_cache: torch.Tensor,
+    v_cache: torch.Tensor,
+    batch: HybridBatch,
+    options: Options,
+    plans: dict[LayerGroup, Plan],
+    *,
+    live: bool = True,
+    out: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """One layer of one step: its group's config, one call of hybrid_attention, its time."""
+    geometry = geometry_of(
+        *(q, k_cache),
+        window_left=-1 if options.window is None else options.window - 1,
+        logit_cap=options.cap or 0.0,
+    )
+    group = groups_on(q.device).get(geometry)
+    plan = plans.get(group)
+    if plan is None:
+        plan = plans[group] = group.plan(batch, live=live)
+    start = time.perf_counter() if plan.traced is not None else 0.0
+    result = hybrid_attention(
+        *(q, k_cache, v_cache, batch),
+        config=plan.config,
+        scale=options.scale,
+        window_left=geometry.window_left,
+        logit_cap=geometry.logit_cap,
+        sinks=options.sinks,
+        out=out,
+    )
+    if plan.traced is not None:
+        plan.traced.add_attention(time.perf_counter() - start)
+    return result.out
+
+
+def end_step(device: torch.device, seconds: float) -> None:
+    """File the open steps of a device; on a GPU wall time ends with the launch and says nothing."""
+    if device in _groups:
+        _groups[device].end_step(seconds if device.type == "cpu" else 0.0)
+
+
+def close() -> None:
+    """File what is open and end the exchanges with the tuner."""
+    with _lock:
+        while _groups:
+            _, groups = _groups.popitem()
+            groups.end_step(0.0)
+            groups.close()
+
+
+def _rank() -> int:
+    distributed = torch.distributed
+    if distributed.is_available() and distributed.is_initialized():
+        return int(distributed.get_rank())
+    return 0
+
+
+def _server_name(device: torch.device) -> str:
+    host = socket.gethostname()[:64]
+    return f"{host}:transformers/{device}/{os.getpid()}-{uuid.uuid4().hex[:8]}"

@@ -1,0 +1,60 @@
+"""transformers on POD: `enable()` makes attn_implementation "pod" known, `disable()` undoes it."""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any
+
+from pod_integrate import native
+from pod_integrate.engines.transformers import engine, patches
+from pod_integrate.engines.transformers.attention import pod_attention
+from pod_integrate.engines.transformers.checks import check_model
+from pod_integrate.engines.transformers.masks import pod_mask
+
+__all__ = ["disable", "enable"]
+
+# Models that enable() switched, and what they ran before.
+_switched: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
+
+
+def enable(model: Any = None) -> None:
+    """Register attention `pod` with transformers; switch `model` to it when one is given.
+
+    Afterwards generate(), generate_batch() and models loaded with `attn_implementation="pod"` run
+    their attention on pod_integrate.hybrid_attention, on a CPU or a CUDA device. May be called
+    again. Raises UnsupportedFeatureError for a transformers version or a model that is not
+    served, BuildError when the CPU kernel does not compile; nothing is registered then.
+    """
+    patches.check_version()
+    if model is not None:
+        check_model(model)
+    if model is None or model.device.type == "cpu":
+        # Compiled and loaded now: a step should not wait for it, nor fail on it.
+        native.load("cpu")
+    from transformers import AttentionInterface, AttentionMaskInterface
+
+    patches.apply(patches.PATCHES)
+    for name in patches.NAMES:
+        AttentionInterface.register(name, pod_attention)
+    AttentionMaskInterface.register(patches.NAME, pod_mask)
+    if model is not None and model.config._attn_implementation not in patches.NAMES:
+        _switched[model] = model.config._attn_implementation
+        model.set_attn_implementation(patches.NAME)
+
+
+def disable() -> None:
+    """Undo enable(): models go back to what they ran, transformers is as it was imported.
+
+    A model that was loaded with `attn_implementation="pod"` itself has to be switched by hand.
+    Does nothing when enable() was not called. Steps that are recorded go to the tuner first.
+    """
+    while _switched:
+        model, before = _switched.popitem()
+        model.set_attn_implementation(before)
+    from transformers import AttentionInterface, AttentionMaskInterface
+
+    patches.undo()
+    for name in patches.NAMES:
+        AttentionInterface._global_mapping.pop(name, None)
+    AttentionMaskInterface._global_mapping.pop(patches.NAME, None)
+    engine.close()
