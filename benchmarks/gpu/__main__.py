@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import signal
 import sys
 
 from pod_integrate.errors import PodAttentionError
@@ -33,6 +34,8 @@ def main() -> None:
     part = arguments.pop(0) if arguments and not arguments[0].startswith("-") else "first-contact"
     if part not in PARTS:
         sys.exit(f"part {part!r} is unknown; known are {', '.join(PARTS)}")
+    # So that parts which started processes end them when a time limit ends the part.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(f"{part}: ended by SIGTERM"))
     try:
         importlib.import_module(f".{part.replace('-', '_')}", __package__).main(arguments)
     except PodAttentionError as error:

@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -110,14 +111,21 @@ def _wait(process: subprocess.Popen[bytes], seconds: float) -> str:
     try:
         code = process.wait(seconds)
     except subprocess.TimeoutExpired:
-        # It leads a session of its own: its compilers and workers go with it.
-        os.killpg(process.pid, 9)
-        try:
-            process.wait(_KILL_SECONDS)
-        except subprocess.TimeoutExpired:
-            return f"stopped after {seconds} s, and does not end"
-        return f"stopped after {seconds} s"
+        return f"stopped after {seconds} s" + _end(process)
+    except BaseException:
+        _end(process)
+        raise
     return "ok" if code == 0 else f"exit code {code}"
+
+
+def _end(process: subprocess.Popen[bytes]) -> str:
+    # It leads a session of its own: its compilers and workers go with it.
+    os.killpg(process.pid, signal.SIGKILL)
+    try:
+        process.wait(_KILL_SECONDS)
+    except subprocess.TimeoutExpired:
+        return ", and does not end"
+    return ""
 
 
 def main(arguments: list[str] | None = None) -> None:

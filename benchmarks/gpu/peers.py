@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -29,8 +30,8 @@ from .output import Output, add_output
 Part = Literal["all", "prefill", "decode"]
 _TINY = CaseSpec("tiny", 16, 4, 128, 512, 4, 512)
 _TEXT = 800
-# Of each JIT build; several run at once, and one compiler takes up to 3 GB.
-_COMPILERS = "4"
+# Of each JIT build; several builds run at once, and one compiler takes up to 3 GB.
+_COMPILERS = "12"
 
 
 class Peer(NamedTuple):
@@ -101,13 +102,18 @@ def run(folder: Path, name: str, seconds: float) -> dict[str, Any]:
     document: dict[str, Any] = {"peers": {}}
     began = time.monotonic()
     running = {peer.name: _start(peer, folder, name) for peer in PEERS}
-    for peer_name, process in running.items():
-        left = max(0.1, began + seconds - time.monotonic())
-        outcome, text = _finish(process, left)
-        document["peers"][peer_name] = {"outcome": outcome, "said": text[-_TEXT:]}
-        document["seconds"] = round(time.monotonic() - began, 1)
-        output.save(document)
-        print(f"{peer_name:36s} {outcome}: {text.strip()[-160:]}", flush=True)
+    try:
+        for peer_name, process in running.items():
+            left = max(0.1, began + seconds - time.monotonic())
+            outcome, text = _finish(process, left)
+            document["peers"][peer_name] = {"outcome": outcome, "said": text[-_TEXT:]}
+            document["seconds"] = round(time.monotonic() - began, 1)
+            output.save(document)
+            print(f"{peer_name:36s} {outcome}: {text.strip()[-160:]}", flush=True)
+    finally:
+        for process in running.values():
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
     return document
 
 
@@ -127,7 +133,7 @@ def _finish(process: subprocess.Popen[str], seconds: float) -> tuple[str, str]:
     try:
         text, _ = process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
-        os.killpg(process.pid, 9)
+        os.killpg(process.pid, signal.SIGKILL)
         text, _ = process.communicate()
         return f"stopped after {seconds:.0f} s", text
     return ("ok" if process.returncode == 0 else f"exit code {process.returncode}"), text
