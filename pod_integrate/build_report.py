@@ -103,7 +103,7 @@ def parse_usage(text: str) -> list[KernelUsage]:
         stack, stores, loads = (sum(column) for column in zip(*_frames(said), strict=True))
         kernels.append(
             KernelUsage(
-                name=_short_name(name),
+                name=short_name(name),
                 registers=int(used[1]),
                 stack=stack,
                 spill_stores=stores,
@@ -114,13 +114,14 @@ def parse_usage(text: str) -> list[KernelUsage]:
     return kernels
 
 
-def _frames(said: str) -> list[tuple[int, int, int]]:
-    found = [(int(m[1]), int(m[2]), int(m[3])) for m in _SPILLS.finditer(said)]
-    return found or [(0, 0, 0)]
-
-
-def _short_name(mangled: str) -> str:
+def short_name(mangled: str) -> str:
+    """prefill, decode, fused or merge; any other kernel keeps its mangled name."""
     ops = _OPS.search(mangled)
     if ops is not None:
         return _OP_NAMES[int(ops[1])]
     return "merge" if "merge_kernel" in mangled else mangled
+
+
+def _frames(said: str) -> list[tuple[int, int, int]]:
+    found = [(int(m[1]), int(m[2]), int(m[3])) for m in _SPILLS.finditer(said)]
+    return found or [(0, 0, 0)]

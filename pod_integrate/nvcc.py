@@ -111,6 +111,14 @@ def nvcc_version(nvcc: Path) -> tuple[int, int]:
     return int(found[1]), int(found[2])
 
 
+def wheel_folders() -> list[Path]:
+    """Where the extra `cuda` puts programs; a folder need not exist."""
+    spec = importlib.util.find_spec("nvidia")
+    return (
+        [Path(f) / "cu13" / "bin" for f in (spec.submodule_search_locations or ())] if spec else []
+    )
+
+
 @functools.lru_cache(maxsize=2)
 def _digest(prefix: str, suffixes: tuple[str, ...]) -> str:
     return f"{prefix}-{build_cache.digest(native.sources_dir() / 'cuda', suffixes, _FLAGS)}"
@@ -124,9 +132,7 @@ def _candidates() -> Iterator[Path]:
     places = [shutil.which("nvcc")]
     for home in (os.environ.get("CUDA_HOME"), _SYSTEM):
         places.append(shutil.which("nvcc", path=str(Path(home) / "bin")) if home else None)
-    spec = importlib.util.find_spec("nvidia")
-    for folder in (spec.submodule_search_locations or ()) if spec else ():
-        places.append(shutil.which("nvcc", path=str(Path(folder) / "cu13" / "bin")))
+    places += [shutil.which("nvcc", path=str(folder)) for folder in wheel_folders()]
     for place in dict.fromkeys(places):
         if place is not None:
             yield Path(place)

@@ -74,5 +74,5 @@ def test_bug_is_caught(
     number: int,
     record_property: Callable[[str, object], None],
 ) -> None:
-    record_property("caught", results[number])
+    record_property("caught", {"bug": mutations.MUTATIONS[number - 1].name, **results[number]})
     assert results[number]["why"] is not None, f"passed {results[number]['runs']} runs"
