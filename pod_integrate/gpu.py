@@ -136,6 +136,10 @@ def default_tiles(arch: Architecture, head_dim: int) -> PodConfig:
     elif head_dim == 128 and arch.capability == (8, 0):
         # 64 keys per stage cost an A100 a few spilled registers; two stages of 32 do not.
         prefill, decode = _tile(128, 32, 2, 4), _tile(16, 64, 2, 4)
+    elif head_dim == 128:
+        # Fastest over the published cases on an H100 (`pod-attn bench gpu sweep`): many keys per
+        # decode step matter more than stages when one decode CTA shares an SM with a prefill CTA.
+        prefill, decode = _tile(128, 64, 2, 4), _tile(16, 192, 1, 4)
     else:
         # At head dim 96 the smaller parts have room for the large prefill tile, but not for a
         # second decode stage.
@@ -145,7 +149,7 @@ def default_tiles(arch: Architecture, head_dim: int) -> PodConfig:
         prefill=prefill,
         decode=decode,
         ctas_per_sm=2,
-        max_prefill_waves=2,
+        max_prefill_waves=1,
         decode_split_tokens=2048,
     )
 

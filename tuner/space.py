@@ -35,6 +35,9 @@ _CPU_STRATEGIES = ("fused", "serial")
 # Large tiles with few CTAs to small tiles with many; what does not fit an architecture or head dim
 # is refused without a build. New ones go to the end: stored trials keep their meaning.
 GPU_TILES = (
+    "p128x64s2w4-d16x192s1w4-c2-v1",
+    "p128x64s2w4-d16x128s1w4-c2-v1",
+    "p64x64s1w4-d16x128s1w4-c3-v1",
     "p128x64s1w4-d16x64s2w4-c2-v1",
     "p128x64s2w4-d16x64s2w4-c2-v1",
     "p128x64s1w4-d16x128s1w4-c2-v1",
