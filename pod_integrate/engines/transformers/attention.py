@@ -15,7 +15,7 @@ from pod_integrate.errors import UnsupportedFeatureError
 
 # Lengths, plans and times live on the host: a compiled model breaks its graph here, as it does
 # around stock paged attention.
-@torch.compiler.disable
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def pod_attention(
     module: torch.nn.Module,
     query: torch.Tensor,
@@ -45,9 +45,9 @@ def pod_attention(
         return _paged(module, query, key, value, cache, options, reason, kwargs), None
     if reason is not None:
         warn_once(reason)
-        asked = {"dropout": dropout, "scaling": scaling, "sliding_window": sliding_window}
-        asked |= {"softcap": softcap, "s_aux": s_aux, "is_causal": is_causal}
-        return stock_attention(module, query, key, value, attention_mask, {**asked, **kwargs})
+        kwargs |= {"dropout": dropout, "scaling": scaling, "sliding_window": sliding_window}
+        kwargs |= {"softcap": softcap, "s_aux": s_aux, "is_causal": is_causal}
+        return stock_attention(module, query, key, value, attention_mask, kwargs)
     check_tensors(query, key, value)
     return _dense(query, key, value, attention_mask, options), None
 

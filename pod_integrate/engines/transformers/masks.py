@@ -20,7 +20,7 @@ _CAUSAL = "causal_mask_function"
 _WINDOW = "sliding_window_overlay.<locals>.inner_mask"
 
 
-@torch.compiler.disable
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def pod_mask(
     batch_size: int,
     q_length: int,
@@ -72,7 +72,7 @@ def _stock_mask(**kwargs: Any) -> torch.Tensor | None:
 def _parts(function: Callable[..., Any]) -> Iterator[str]:
     """Names of the functions whose conjunction `function` is."""
     name = getattr(function, "__qualname__", "")
-    cells = getattr(function, "__closure__", None) or ()
+    cells: Any = getattr(function, "__closure__", None) or ()
     if name != "and_masks.<locals>.and_mask" or len(cells) != 1:
         yield name
         return
@@ -86,7 +86,7 @@ def _starts(
     """First valid slot of each row; None unless all padding is on the left."""
     if mask is None:
         return [0] * batch_size
-    slots = mask[:, kv_offset : kv_offset + end].bool().cpu().numpy()
+    slots = np.asarray(mask[:, kv_offset : kv_offset + end].bool().cpu())
     if slots.shape[1] != end:
         return None
     counts = slots.sum(axis=1)

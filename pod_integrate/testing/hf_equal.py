@@ -1,0 +1,69 @@
+"""Greedy tokens of one model on `pod` against stock attention, in every way transformers has."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from pod_integrate.testing import hf_models
+
+TOKENS = 16
+# Ragged, around pages of 16 and windows of 24, and longer than the chunks of CHUNKS.
+LENGTHS = (5, 37, 90, 33, 1)
+CHUNKS = (16, 48)
+
+_PADDED: dict[str, dict[str, Any]] = {
+    "dynamic cache, left padding": {},
+    "static cache, left padding": {"cache_implementation": "static"},
+    "beam search": {"num_beams": 2},
+}
+
+
+class Case(NamedTuple):
+    """One way to generate: whether tokens were equal, else what was seen."""
+
+    name: str
+    equal: bool
+    detail: str = ""
+
+
+def compare(name: str) -> list[Case]:
+    """All cases of one of hf_models.MODELS."""
+    stock = hf_models.build(name, hf_models.reference_of(name))
+    pod = hf_models.build(name, "pod")
+    prompts = hf_models.random_prompts(LENGTHS)
+    cases = [_both(way, stock, pod, prompts[:3], extra) for way, extra in _PADDED.items()]
+    # Upstream's prompt lookup needs an end token; the prompt repeats, so there is what to look up.
+    lookup = {"prompt_lookup_num_tokens": 3, "eos_token_id": 2}
+    cases.append(_both("assisted generation", stock, pod, [prompts[1] * 2], lookup))
+    # One by one: the packed batches of stock continuous batching are not the reference, they
+    # have had errors of their own.
+    alone = [hf_models.greedy(stock, [prompt], TOKENS)[0] for prompt in prompts]
+    cases += [
+        _case(
+            f"generate_batch, chunks of {chunk}",
+            lambda: alone,
+            functools.partial(hf_models.batched, pod, prompts, TOKENS, max_batch_tokens=chunk),
+        )
+        for chunk in CHUNKS
+    ]
+    return cases
+
+
+def _both(name: str, stock: Any, pod: Any, prompts: list[list[int]], extra: dict[str, Any]) -> Case:
+    run = functools.partial(hf_models.greedy, prompts=prompts, tokens=TOKENS, **extra)
+    return _case(name, functools.partial(run, stock), functools.partial(run, pod))
+
+
+def _case(name: str, stock: Callable[[], Any], pod: Callable[[], Any]) -> Case:
+    want = stock()
+    try:
+        got = pod()
+    except Exception as error:
+        # A benchmark counts what failed and goes on to the next way.
+        return Case(name, False, f"{type(error).__name__}: {error}")
+    if got == want:
+        return Case(name, True)
+    wrong = [row for row, (a, b) in enumerate(zip(got, want, strict=True)) if a != b]
+    return Case(name, False, f"rows {wrong} differ: {got} instead of {want}"[:400])
