@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from pod_integrate.cli import bench, explain, tuner
+from pod_integrate.cli import bench, explain, transformers, tuner
 from pod_integrate.demo.options import DemoOptions
 from pod_integrate.errors import PodAttentionError
 
@@ -24,6 +24,7 @@ app = typer.Typer(
 app.add_typer(tuner.app, name="tuner")
 app.add_typer(bench.app, name="bench")
 app.command("explain")(explain.explain)
+app.command("transformers", context_settings=transformers.PASS_THROUGH)(transformers.transformers)
 
 _DEFAULT = DemoOptions()
 
