@@ -17,6 +17,7 @@ PARTS = {
     "corun": "share of time in which an SM held both ops, and a picture of it",
     "sweep": "tunables of one case, measured: tuned, default and best of all",
     "tune": "the tuner's own search on a case: default against promoted",
+    "hf": "transformers' generate_batch: `pod` against `sdpa`",
     "ncu": "Nsight Compute's metrics of one case",
     "once": "one case a few times, for a profiler or a sanitizer to watch",
     "prebuild": "compile the variants that the other parts use, in parallel",
