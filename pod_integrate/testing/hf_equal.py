@@ -21,7 +21,7 @@ _PADDED: dict[str, dict[str, Any]] = {
 
 
 class Case(NamedTuple):
-    """One way to generate: whether tokens were equal, else what was seen."""
+    """One way to generate: whether tokens, or the refusal, were equal, and what there is to say."""
 
     name: str
     equal: bool
@@ -57,13 +57,21 @@ def _both(name: str, stock: Any, pod: Any, prompts: list[list[int]], extra: dict
 
 
 def _case(name: str, stock: Callable[[], Any], pod: Callable[[], Any]) -> Case:
-    want = stock()
-    try:
-        got = pod()
-    except Exception as error:
-        # A benchmark counts what failed and goes on to the next way.
-        return Case(name, False, f"{type(error).__name__}: {error}")
-    if got == want:
-        return Case(name, True)
+    want, refused = _outcome(stock)
+    got, error = _outcome(pod)
+    if refused is not None:
+        # Releases differ in what they refuse; then the two have to refuse the same.
+        return Case(name, error == refused, f"stock raises {refused}, pod {error}")
+    if error is not None:
+        return Case(name, False, error)
     wrong = [row for row, (a, b) in enumerate(zip(got, want, strict=True)) if a != b]
-    return Case(name, False, f"rows {wrong} differ: {got} instead of {want}"[:400])
+    detail = f"rows {wrong} differ: {got} instead of {want}"[:400] if wrong else ""
+    return Case(name, not wrong, detail)
+
+
+def _outcome(run: Callable[[], Any]) -> tuple[Any, str | None]:
+    try:
+        return run(), None
+    except Exception as error:
+        # An error is a result to compare, and the next way is tried whatever it was.
+        return None, f"{type(error).__name__}: {error}"
