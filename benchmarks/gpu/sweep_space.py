@@ -17,11 +17,16 @@ _HEAD_DIM = 128
 RATIOS = ((0, 0), (1, 1), (1, 2), (1, 4), (2, 1))
 WAVES = (1, 2, 4, 0)
 SPLITS = (0, 512, 1024, 2048, 4096)
+# Settings that only help together: long decode items where at least half of the CTAs are decodes.
+_TOGETHER: tuple[dict[str, Any], ...] = (
+    {"prefill_ctas": 1, "decode_ctas": 2, "max_prefill_waves": 0, "decode_split_tokens": 4096},
+    {"prefill_ctas": 1, "decode_ctas": 1, "decode_split_tokens": 0},
+)
 # prefill (q_rows, kv_rows, stages, warps), decode likewise, CTAs per SM, decode items per CTA.
 _TILES = (
+    ((128, 64, 2, 4), (16, 128, 1, 4), 2, 1),
     ((128, 64, 2, 4), (16, 64, 2, 4), 2, 1),
     ((128, 64, 1, 4), (16, 128, 1, 4), 2, 1),
-    ((128, 64, 2, 4), (16, 128, 1, 4), 2, 1),
     ((128, 64, 1, 4), (16, 192, 1, 4), 2, 1),
     ((128, 64, 2, 4), (16, 192, 1, 4), 2, 1),
     ((64, 64, 1, 4), (16, 128, 1, 4), 3, 1),
@@ -61,16 +66,25 @@ def few(arch: Architecture, head_dim: int) -> list[PodConfig]:
         {"decode_split_tokens": 1024},
         {"decode_split_tokens": 4096},
         {"max_prefill_waves": 0},
-        {"max_prefill_waves": 4},
+        {"max_prefill_waves": 2},
+        *_TOGETHER,
     )
     configs = [dataclasses.replace(base, **change) for change in changes]
     if head_dim == _HEAD_DIM:
-        split = base.decode_split_tokens
-        configs += [
-            dataclasses.replace(variant.config(), decode_split_tokens=split)
-            for variant in sweep_variants(arch)
-        ]
+        for variant in sweep_variants(arch):
+            tiles = _with_tiles(base, variant)
+            configs += [tiles, *(dataclasses.replace(tiles, **change) for change in _TOGETHER)]
     return list(dict.fromkeys(configs))
+
+
+def _with_tiles(base: PodConfig, variant: Variant) -> PodConfig:
+    return dataclasses.replace(
+        base,
+        prefill=variant.prefill,
+        decode=variant.decode,
+        ctas_per_sm=variant.ctas_per_sm,
+        virtual_decode=variant.virtual_decode,
+    )
 
 
 def settings() -> Iterator[dict[str, Any]]:
