@@ -11,7 +11,7 @@ ONCE ?=
 DEMO_FLAGS ?=
 PYTEST_FLAGS ?=
 
-.PHONY: help demo test kernels-deep lint format bench-op constraints clean
+.PHONY: help demo test test-transformers kernels-deep lint format bench-op constraints clean
 help:
 	@echo "make demo   set up, then SGLang on POD + tuner + dashboard, load, summary"
 	@echo "            MODEL=path-or-hub-name  TRACE=file  ONCE=1 (exit after the summary)"
@@ -19,6 +19,7 @@ help:
 	@echo "make test   set up, then lint, types and the whole test suite"
 	@echo "            PYTEST_FLAGS='-m \"not server\"' and the like"
 	@echo "make kernels-deep   sanitizers over the CUDA kernel, on emulated SMs (a minute)"
+	@echo "make test-transformers   the transformers plug-in on its oldest to newest version"
 	@echo "make lint | format | constraints | clean"
 
 $(VENV)/.uv-$(UV_VERSION):
@@ -47,6 +48,9 @@ test: $(VENV)/.test-ready lint
 
 kernels-deep: $(VENV)/.test-ready
 	$(BIN)/python -m pytest -m deep tests/kernels
+
+test-transformers: $(VENV)/.test-ready
+	$(BIN)/python benchmarks/hf_equal.py
 
 lint: $(VENV)/.test-ready
 	$(BIN)/ruff format --check .

@@ -124,11 +124,11 @@ def generation(tokens: int, **extra: Any) -> Any:
     return transformers.GenerationConfig(max_new_tokens=tokens, **asked)
 
 
-def batching(**extra: Any) -> Any:
+def batching(*, page: int = PAGE, **extra: Any) -> Any:
     """ContinuousBatchingConfig with small pages; the field's name changed in 5.18."""
     known = inspect.signature(transformers.ContinuousBatchingConfig).parameters
     size = "page_size" if "page_size" in known else "block_size"
-    asked = {size: PAGE, "num_blocks": 96, "max_batch_tokens": 64, **extra}
+    asked = {size: page, "num_blocks": 96, "max_batch_tokens": 64, **extra}
     return transformers.ContinuousBatchingConfig(**asked)
 
 

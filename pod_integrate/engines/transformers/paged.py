@@ -130,11 +130,16 @@ def prepare(cache: Any, requests: list[tuple[str, int, int]]) -> None:
     _prepared[cache] = PagedStep(cache, requests)
 
 
+def prepared(cache: Any) -> PagedStep | None:
+    """The step that this cache was prepared for; None when it was not by us."""
+    return _prepared.get(cache)
+
+
 @contextlib.contextmanager
 def running(cache: Any) -> Iterator[PagedStep | None]:
     """Make the prepared step of a cache the current one of this thread."""
     before = current()
-    _running.step = _prepared.get(cache)
+    _running.step = prepared(cache)
     try:
         yield _running.step
     finally:

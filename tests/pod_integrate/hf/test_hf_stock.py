@@ -140,7 +140,7 @@ def test_argument_that_changes_scores_is_refused(name: str) -> None:
 
 def test_paged_cache_without_a_prepared_step_is_refused() -> None:
     with pytest.raises(UnsupportedFeatureError, match="was not prepared"):
-        pod_attention(layer(), *qkv(), None, cache=object(), write_index=[])
+        pod_attention(layer(), *qkv(), None, cache=torch.nn.Module(), write_index=[])
 
 
 def test_model_with_an_odd_head_dim_is_refused_before_it_runs() -> None:

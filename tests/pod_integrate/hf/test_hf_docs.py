@@ -1,0 +1,44 @@
+"""The README's example runs, and the documents name what the code has."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+from pathlib import Path
+
+from pod_integrate.engines.transformers import patches
+from pod_integrate.testing import hf_models
+
+ROOT = Path(__file__).resolve().parents[3]
+GUIDE = (ROOT / "docs" / "transformers.md").read_text()
+
+
+def test_readme_example_runs_on_a_cpu_and_answers_every_prompt() -> None:
+    found = re.search(
+        r"<!-- transformers:begin -->\n```python\n(.*?)```\n<!-- transformers:end -->",
+        (ROOT / "README.md").read_text(),
+        re.DOTALL,
+    )
+    assert found is not None
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(compile(found[1], "README.md", "exec"), {})
+    lines = printed.getvalue().splitlines()
+    assert [line.split()[0] for line in lines] == ["5", "300", "40"]
+    assert all(len(re.findall(r"\d+", line)) == 9 for line in lines)
+
+
+def test_guide_lists_every_patch_point_and_the_supported_versions() -> None:
+    for patch in (*patches.PATCHES, *patches.SERVE_PATCHES):
+        assert f"`{patch.attribute}`" in GUIDE, patch.attribute
+    (first, last) = patches.VERSIONS
+    assert (
+        f"transformers {first[0]}.{first[1]} up to and including {last[0]}.{last[1] - 1}" in GUIDE
+    )
+
+
+def test_guide_names_every_compared_model() -> None:
+    listed = GUIDE.lower().replace(" ", "").replace("-", "")
+    for name in hf_models.MODELS:
+        assert name.replace("_", "") in listed, name
