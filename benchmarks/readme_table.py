@@ -19,6 +19,13 @@ BEGIN, END = "<!-- headline:begin -->", "<!-- headline:end -->"
 ROWS = {
     "sglang.requests_token_equal": "Requests whose greedy tokens equal SGLang's `torch_native`",
     "sglang.requests_compared": "... of requests compared, over all server variants",
+    "hf.models_token_equal": "transformers models whose greedy tokens equal stock attention's",
+    "hf.models_compared": "... of models compared, each on every version",
+    "hf.scenarios_passed": "Scenarios of transformers' continuous-batching suite that pass",
+    "hf.scenarios_run": "... of scenarios run",
+    "hf.versions": "Versions of transformers in the two rows above",
+    "hf.generate_batch_speedup_vs_sdpa": "`generate_batch` on POD against `sdpa`",
+    "hf.gather_bytes_avoided_per_step": "K/V copies per step that `sdpa` makes and POD does not",
     "op.sdpa_loop_ratio_min": "Our op against a loop of torch SDPA, worst hybrid batch",
     "op.sdpa_loop_ratio_median": "... median hybrid batch",
     "kernel.emulated_cases": "Cases of the GPU kernel on emulated SMs that match float64",
