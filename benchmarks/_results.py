@@ -39,8 +39,13 @@ def write(name: str, document: dict[str, Any]) -> Path:
     return path
 
 
-def record_headline(name: str, value: float, unit: str, command: str) -> None:
-    """Set one entry of results/headline.json; other entries stay as they are."""
+def record_headline(
+    name: str, value: float, unit: str, command: str, *, where: str = "", when: str = ""
+) -> None:
+    """Set one entry of results/headline.json; other entries stay as they are.
+
+    where, when  machine and date of a measurement made elsewhere; default this machine, today
+    """
     path = RESULTS / "headline.json"
     RESULTS.mkdir(exist_ok=True)
     with filelock.FileLock(Path(tempfile.gettempdir()) / "pod-attention-headline.lock", timeout=60):
@@ -49,8 +54,8 @@ def record_headline(name: str, value: float, unit: str, command: str) -> None:
             "value": value,
             "unit": unit,
             "command": command,
-            "machine": machine(),
-            "date": today(),
+            "machine": where or machine(),
+            "date": when or today(),
         }
         _replace(path, dict(sorted(entries.items())))
 
