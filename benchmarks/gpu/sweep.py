@@ -22,7 +22,7 @@ from .backends import Backend, backend
 from .numbers_cases import CaseSpec, cases, default_of, make_case
 from .numbers_summary import TOLERANCE
 from .output import Output, add_output
-from .sweep_space import settings, sweep_variants
+from .sweep_space import settings, sweep_variants, with_tiles
 from .timing import Timer
 
 _TRIALS = 40
@@ -87,7 +87,7 @@ def descend(sweep: Sweep, tiles: list[PodConfig], choices: list[Setting], trials
     before = len(sweep.times)
     sweep.measure(best)
     for _ in range(_ROUNDS):
-        options = [_with_tiles(tile, best) for tile in tiles]
+        options = [with_tiles(best, tile) for tile in tiles]
         best = _try(sweep, best, options, before + trials)
         for names in _COORDINATES:
             values = dict.fromkeys(tuple(choice[name] for name in names) for choice in choices)
@@ -97,16 +97,6 @@ def descend(sweep: Sweep, tiles: list[PodConfig], choices: list[Setting], trials
             ]
             best = _try(sweep, best, options, before + trials)
     return best
-
-
-def _with_tiles(tile: PodConfig, config: PodConfig) -> PodConfig:
-    return dataclasses.replace(
-        config,
-        prefill=tile.prefill,
-        decode=tile.decode,
-        ctas_per_sm=tile.ctas_per_sm,
-        virtual_decode=tile.virtual_decode,
-    )
 
 
 def _try(sweep: Sweep, best: PodConfig, options: list[PodConfig], limit: int) -> PodConfig:

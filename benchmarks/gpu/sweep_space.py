@@ -72,18 +72,19 @@ def few(arch: Architecture, head_dim: int) -> list[PodConfig]:
     configs = [dataclasses.replace(base, **change) for change in changes]
     if head_dim == _HEAD_DIM:
         for variant in sweep_variants(arch):
-            tiles = _with_tiles(base, variant)
+            tiles = with_tiles(base, variant)
             configs += [tiles, *(dataclasses.replace(tiles, **change) for change in _TOGETHER)]
     return list(dict.fromkeys(configs))
 
 
-def _with_tiles(base: PodConfig, variant: Variant) -> PodConfig:
+def with_tiles(base: PodConfig, tiles: PodConfig | Variant) -> PodConfig:
+    """`base` with what a variant fixes taken from `tiles`."""
     return dataclasses.replace(
         base,
-        prefill=variant.prefill,
-        decode=variant.decode,
-        ctas_per_sm=variant.ctas_per_sm,
-        virtual_decode=variant.virtual_decode,
+        prefill=tiles.prefill,
+        decode=tiles.decode,
+        ctas_per_sm=tiles.ctas_per_sm,
+        virtual_decode=tiles.virtual_decode,
     )
 
 
