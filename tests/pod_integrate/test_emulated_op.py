@@ -93,6 +93,11 @@ def test_read_out_of_range_stops_the_call_with_a_report() -> None:
 def test_user_mistakes_are_the_errors_of_the_op() -> None:
     with pytest.raises(ShapeError, match="page_size"):
         emulator.attend(*CASE[:3], dataclasses.replace(CASE.batch, page_size=8), config=CONFIG)
+    long = torch.zeros(1, dtype=torch.int32).expand(2**31)
+    with pytest.raises(ShapeError, match="page_indices holds 2147483648 entries"):
+        emulator.attend(
+            *CASE[:3], dataclasses.replace(CASE.batch, page_indices=long), config=CONFIG
+        )
     with pytest.raises(DtypeError, match="takes bf16 or fp16"):
         emulator.attend(CASE.q.float(), *(c.float() for c in CASE[1:3]), CASE.batch)
     with pytest.raises(ConfigError, match="copies"):

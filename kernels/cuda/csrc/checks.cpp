@@ -117,6 +117,14 @@ void check_span(const TensorView& t, const char* name) {
   }
 }
 
+// The kernel keeps where a request's list starts as a 32-bit number.
+void check_list(const TensorView& t) {
+  if (t.numel() > int64_t{INT32_MAX}) {
+    TVM_FFI_THROW(ShapeError) << "page_indices holds " << t.numel() << " entries, the limit is "
+                              << INT32_MAX << "; use larger pages or list fewer requests";
+  }
+}
+
 void check_cache(const Call& call, LaunchArguments& a) {
   const TensorView &q = call.q, &k = call.k_cache, &v = call.v_cache;
   check_tensor(call, k, 4, "k_cache", "[P, S, Hkv, D]");
@@ -148,6 +156,7 @@ void check_cache(const Call& call, LaunchArguments& a) {
   a.v = v.data_ptr();
   a.k_page = k.stride(0), a.k_slot = k.stride(1), a.k_head = k.stride(2);
   a.v_page = v.stride(0), a.v_slot = v.stride(1), a.v_head = v.stride(2);
+  check_list(call.page_indices);
   a.page_indices =
       check_vector<int32_t>(call, call.page_indices, -1, kDLInt, "page_indices", "int32");
   a.page_starts = check_vector<int64_t>(call, call.page_starts, -1, kDLInt, "page_starts", "int64");
