@@ -35,7 +35,7 @@ $(VENV)/.demo-ready: $(VENV)/.uv-$(UV_VERSION) pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.test-ready: $(VENV)/.demo-ready
-	$(UV) -e ".[sglang,tuner,cuda,dev]"
+	$(UV) -e ".[sglang,transformers,tuner,cuda,dev]"
 	@touch $@
 
 demo: $(VENV)/.demo-ready

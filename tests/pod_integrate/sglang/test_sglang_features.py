@@ -135,5 +135,5 @@ def test_gpu_model_gets_no_backend_in_this_release(fixture: Any) -> None:
     from pod_integrate.engines.sglang.backend import PodAttnBackend
 
     fixture.runner.device = "cuda:0"
-    with pytest.raises(KernelUnavailableError, match="drop --attention-backend pod"):
+    with pytest.raises(KernelUnavailableError, match="Drop --attention-backend pod"):
         PodAttnBackend(fixture.runner)
