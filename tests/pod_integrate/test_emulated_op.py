@@ -81,11 +81,11 @@ def test_one_plan_serves_batches_of_changing_lengths() -> None:
 
 
 def test_read_out_of_range_stops_the_call_with_a_report() -> None:
-    far = dataclasses.replace(
-        CASE.batch, page_indices=torch.full_like(CASE.batch.page_indices, 1 << 20)
-    )
+    # Right behind the cache: further away there may be somebody else's memory.
+    behind = torch.full_like(CASE.batch.page_indices, CASE.k_cache.shape[0])
+    past = dataclasses.replace(CASE.batch, page_indices=behind)
     with pytest.raises(EmulatorError, match="cta"):
-        emulator.attend(*CASE[:3], far, config=CONFIG)
+        emulator.attend(*CASE[:3], past, config=CONFIG)
     # The emulator is whole afterwards.
     assert_close(CASE, emulator.attend(*CASE, config=CONFIG))
 
