@@ -137,12 +137,10 @@ def default_tiles(arch: Architecture, head_dim: int) -> PodConfig:
         # 64 keys per stage cost an A100 a few spilled registers; two stages of 32 do not.
         prefill, decode = _tile(128, 32, 2, 4), _tile(16, 64, 2, 4)
     elif head_dim == 128:
-        # Fastest over the published cases on an H100 (`pod-attn bench gpu sweep`): many keys per
-        # decode step matter more than stages when one decode CTA shares an SM with a prefill CTA.
+        # Among the best of a sweep on an H100 (docs/gpu.md): a lone decode CTA wants many keys.
         prefill, decode = _tile(128, 64, 2, 4), _tile(16, 192, 1, 4)
     else:
-        # At head dim 96 the smaller parts have room for the large prefill tile, but not for a
-        # second decode stage.
+        # At head dim 96 the smaller parts have no room for a second decode stage.
         prefill = _tile(128, 64, 1, 4)
         decode = _tile(16, 64, 2 if large or head_dim == 64 else 1, 4)
     return PodConfig(

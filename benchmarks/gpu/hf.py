@@ -86,6 +86,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--layers", type=int, default=8)
     add_output(parser)
     options = parser.parse_args(arguments)
+    if options.backend != "cuda":
+        parser.error("transformers runs its whole model here, which the emulated SM cannot")
     output = Output(options.out, "hf")
     document: dict[str, Any] = {
         "machine": machine.report(),

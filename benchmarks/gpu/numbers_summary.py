@@ -38,13 +38,19 @@ def of_case(entry: dict[str, Any]) -> dict[str, float]:
     fused_vs_streams      best of our streams runs / best fused
     fused_vs_best_serial  fastest way of anybody to run prefill, then decode / best fused
     fused_vs_batchpod     FlashInfer's BatchPOD / best fused
+    default_vs_*          the same of the default config, which nobody chose with these times known
     floor_ratio           best fused / floor
     """
     runs = [run for run in entry["runs"] if "median_us" in run and _is_right(run)]
     fused = _best(runs, strategy="fused")
+    default = _best(runs, strategy="fused", label="default")
     times = {
         "fused_us": fused,
-        "fused_default_us": _best(runs, strategy="fused", label="default"),
+        "fused_default_us": default,
+        "default_vs_serial": _best(runs, strategy="serial") / default,
+        "default_vs_best_serial": _best_serial(runs) / default,
+        "default_vs_batchpod": _best(runs, name="flashinfer BatchPOD") / default,
+        "default_vs_batchattention": _best(runs, name="flashinfer BatchAttention") / default,
         "serial_us": _best(runs, strategy="serial"),
         "best_serial_us": _best_serial(runs),
         "fused_vs_serial": _best(runs, strategy="serial") / fused,

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import _results
-from .numbers_summary import of_case
+from .numbers_summary import of_case, summarize
 
 _ROOT = Path(__file__).resolve().parents[2]
 _RESULTS = _ROOT / "benchmarks" / "results"
@@ -25,6 +25,9 @@ _GEOMEANS = {
     "gpu.fused_vs_best_serial_geomean": "fused_vs_best_serial",
     "gpu.fused_vs_flashinfer_batchpod_geomean": "fused_vs_batchpod",
     "gpu.fused_vs_flashinfer_batchattention_geomean": "fused_vs_batchattention",
+    "gpu.default_vs_serial_geomean": "default_vs_serial",
+    "gpu.default_vs_best_serial_geomean": "default_vs_best_serial",
+    "gpu.default_vs_flashinfer_batchpod_geomean": "default_vs_batchpod",
 }
 _COLUMNS = (
     ("fused us", "fused_us", ".0f"),
@@ -96,6 +99,8 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     paths = {name: options.folder / f"{name}.json" for name in _PARTS}
     documents = {name: json.loads(p.read_text()) for name, p in paths.items() if p.exists()}
+    if "numbers" in documents:
+        documents["numbers"]["summary"] = summarize(documents["numbers"]["cases"])
     reports = [d["machine"] for d in documents.values() if "utc" in d.get("machine", {})]
     if not reports:
         parser.error(f"{options.folder} holds no result of {', '.join(_PARTS)}")
