@@ -103,6 +103,17 @@ class Variant:
         return [f"-DPOD_{name}={value}" for name, value in values.items()]
 
 
+def with_tiles(config: PodConfig, tiles: PodConfig | Variant) -> PodConfig:
+    """`config` with what a variant fixes (tiles, ctas_per_sm, virtual_decode) taken from `tiles`."""
+    return dataclasses.replace(
+        config,
+        prefill=tiles.prefill,
+        decode=tiles.decode,
+        ctas_per_sm=tiles.ctas_per_sm,
+        virtual_decode=tiles.virtual_decode,
+    )
+
+
 def defaults(arch: gpu.Architecture) -> list[Variant]:
     """Variants of an architecture's default configs: every head dim in every dtype."""
     dtypes: tuple[GpuDtype, ...] = ("bf16", "fp16")

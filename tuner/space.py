@@ -13,7 +13,6 @@ later release while stored trials stay readable.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -106,16 +105,9 @@ def decode(params: Mapping[str, Any], base: PodConfig) -> PodConfig:
     )
 
 
-def with_tiles(config: PodConfig, tiles: str) -> PodConfig:
-    """`config` with the tiles, ctas_per_sm and virtual_decode that GPU_TILES has under a name."""
-    named = _tiles({"tiles": tiles}, config)
-    return dataclasses.replace(
-        config,
-        prefill=named.prefill,
-        decode=named.decode,
-        ctas_per_sm=named.ctas_per_sm,
-        virtual_decode=named.virtual_decode,
-    )
+def tiles_of(name: str) -> Variant:
+    """What GPU_TILES has under a name; its dtype and head dim mean nothing."""
+    return Variant.parse(f"{_ANY_VARIANT}{name}")
 
 
 def encode(config: PodConfig, device: DeviceKey) -> dict[str, Any]:
@@ -142,7 +134,7 @@ def encode(config: PodConfig, device: DeviceKey) -> dict[str, Any]:
 def _tiles(params: Mapping[str, Any], base: PodConfig) -> PodConfig:
     """A config of which only the tiles and what goes with them count."""
     if "tiles" in params:
-        return Variant.parse(f"{_ANY_VARIANT}{params['tiles']}").config()
+        return tiles_of(params["tiles"]).config()
     return PodConfig(
         prefill=_tile(params, "prefill", base.prefill),
         decode=_tile(params, "decode", base.decode),

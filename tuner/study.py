@@ -20,6 +20,7 @@ from pod_integrate.config import PodConfig
 from pod_integrate.defaults import default_config, require_feasible
 from pod_integrate.errors import ConfigError
 from pod_integrate.keys import DeviceKey, Geometry
+from pod_integrate.variants import with_tiles
 from tuner import space
 from tuner.records import Trial
 
@@ -168,7 +169,7 @@ class Study:
         default, change = self.default, dataclasses.replace
         if not self._device.capability.startswith("sm"):
             return [("serial", change(default, strategy="serial", ctas_per_sm=1))]
-        tiles = [space.with_tiles(default, name) for name in space.GPU_TILES]
+        tiles = [with_tiles(default, space.tiles_of(name)) for name in space.GPU_TILES]
         # The largest; the sampler gets to the others.
         fitting = [config for config in tiles if self._fits(config)][:_TILES_FIRST]
         return [

@@ -16,13 +16,14 @@ import torch
 
 from pod_integrate.config import PodConfig
 from pod_integrate.testing.batches import Case
+from pod_integrate.variants import with_tiles
 
 from . import machine as machine_report
 from .backends import Backend, backend
 from .numbers_cases import CaseSpec, cases, default_of, make_case
 from .numbers_summary import TOLERANCE
 from .output import Output, add_output
-from .sweep_space import settings, sweep_variants, with_tiles
+from .sweep_space import settings, sweep_variants
 from .timing import Timer
 
 _TRIALS = 40

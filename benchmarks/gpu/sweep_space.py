@@ -11,7 +11,7 @@ from pod_integrate.config import PodConfig, TileConfig
 from pod_integrate.errors import ConfigInfeasibleError
 from pod_integrate.gpu import Architecture, default_tiles, require_fits
 from pod_integrate.keys import Geometry
-from pod_integrate.variants import Variant
+from pod_integrate.variants import Variant, with_tiles
 
 _HEAD_DIM = 128
 RATIOS = ((0, 0), (1, 1), (1, 2), (1, 4), (2, 1))
@@ -75,17 +75,6 @@ def few(arch: Architecture, head_dim: int) -> list[PodConfig]:
             tiles = with_tiles(base, variant)
             configs += [tiles, *(dataclasses.replace(tiles, **change) for change in _TOGETHER)]
     return list(dict.fromkeys(configs))
-
-
-def with_tiles(base: PodConfig, tiles: PodConfig | Variant) -> PodConfig:
-    """`base` with what a variant fixes taken from `tiles`."""
-    return dataclasses.replace(
-        base,
-        prefill=tiles.prefill,
-        decode=tiles.decode,
-        ctas_per_sm=tiles.ctas_per_sm,
-        virtual_decode=tiles.virtual_decode,
-    )
 
 
 def settings() -> Iterator[dict[str, Any]]:
