@@ -104,7 +104,7 @@ class Variant:
 
 
 def with_tiles(config: PodConfig, tiles: PodConfig | Variant) -> PodConfig:
-    """`config` with what a variant fixes (tiles, ctas_per_sm, virtual_decode) taken from `tiles`."""
+    """`config` with tiles, ctas_per_sm and virtual_decode taken from `tiles`."""
     return dataclasses.replace(
         config,
         prefill=tiles.prefill,
