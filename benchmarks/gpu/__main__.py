@@ -17,7 +17,7 @@ PARTS = {
     "corun": "share of time in which an SM held both ops, and a picture of it",
     "sweep": "tunables of one case, measured: tuned, default and best of all",
     "tune": "the tuner's own search on a case: default against promoted",
-    "hf": "transformers' generate_batch: `pod` against `sdpa`",
+    "hf": "transformers' generate_batch: `pod` against stock attentions, tokens and logits",
     "record": "file the results of a visit: JSON, headlines, docs/gpu.md",
     "ncu": "Nsight Compute's metrics of one case",
     "once": "one case a few times, for a profiler or a sanitizer to watch",
