@@ -38,12 +38,27 @@ void run_mma(Warp& warp, bool is_bf16);
 void run_shuffle(Warp& warp, Collective op);
 const char* name_of(Collective op);
 
+// Asynchronous products (wgmma.cpp, wgmma_product.cpp).
+constexpr unsigned kWgmmaRows = 16;  // of D, of one warp
+inline unsigned first_wgmma_row(const Warp& warp) {
+  return static_cast<unsigned>(warp.index % kGroupWarps) * kWgmmaRows;
+}
+void execute_wgmma(const Warp& warp, Wgmma& op);
+void run_wgmma(Warp& warp);
+void run_wgmma_wait(Warp& warp);
+void reset_wgmma(Warp& warp);
+void require_no_wgmma(const Lane& self);
+
 // Memory (memory.cpp). Pages around a guarded block are unreadable; it ends, rounded up to 16
 // bytes, where the last of them starts.
 uint8_t* allocate_guarded(size_t bytes);
 void release_guarded(uint8_t* block, size_t bytes);
 void prepare_memory(Cta& cta, size_t dynamic_bytes);  // and poisons it
 void require_no_copies(const Lane& self);
+// The memory of shared addresses from `first` to before `end`; fails when they are not inside.
+SharedTile require_shared(uint32_t first, uint32_t end, const char* what);
+// Fails when a copy to the 16 bytes has had no proxy fence of the thread that issued it.
+void require_proxy_fence(const Cta& cta, uint32_t address, const char* what);
 
 // Runs body(); false, with the error set, when it touched memory that it must not (faults.cpp).
 bool run_catching_faults(void (*body)());

@@ -75,16 +75,20 @@ void start(Cta& cta, int index) {
   cta.threads = cta.live = shape.threads;
   prepare_memory(cta, shape.smem);
   for (Barrier& barrier : cta.barriers) barrier = Barrier{};
+  for (auto& steps : cta.steps) std::fill(std::begin(steps), std::end(steps), GroupStep{});
   for (int w = 0; w < shape.threads / kLanes; ++w) {
     Warp& warp = *cta.warps[static_cast<size_t>(w)];
     warp.live = warp.ready = kFullWarp;
     warp.op = Collective::kNone;
     warp.blocked_at = -1;
     draw_order(warp);
+    reset_wgmma(warp);
     prepare_stacks(warp);
     for (Lane& lane : warp.lanes) {
       lane.in_flight->copies.clear();
       lane.in_flight->landed = 0;
+      lane.in_flight->proxy_fences = 0;
+      lane.in_flight->unfenced = false;
       lane.group = 0;
       prepare_fiber(lane);
     }

@@ -22,12 +22,23 @@ size_t page_bytes() {
 
 size_t round_up(size_t bytes, size_t unit) { return (bytes + unit - 1) / unit * unit; }
 
-void land(const Copy& copy) {
+uint32_t address_of(const Cta& cta, const uint8_t* byte) {
+  const bool is_dynamic = byte >= cta.dynamic && byte < cta.dynamic_end;
+  return static_cast<uint32_t>(is_dynamic ? kDynamicBase + (byte - cta.dynamic)
+                                          : byte - cta.statics);
+}
+
+void land(const Lane& self, const Copy& copy) {
   if (copy.source) {
     std::memcpy(copy.target, copy.source, kCopyBytes);
   } else {
     std::memset(copy.target, 0, kCopyBytes);
   }
+  Cta& cta = *self.warp->cta;
+  CopyQueue& queue = *self.in_flight;
+  cta.landings[address_of(cta, copy.target) / kCopyBytes] = {self.thread, queue.proxy_fences};
+  cta.unfenced += !queue.unfenced;
+  queue.unfenced = true;
 }
 
 // The 16 bytes at a shared address, which must be aligned to as much and inside.
@@ -83,6 +94,8 @@ void prepare_memory(Cta& cta, size_t dynamic_bytes) {
   cta.variables.clear();
   std::memset(cta.dynamic, kPoison, rounded);
   std::memset(cta.statics, kPoison, kStaticCapacity);
+  cta.landings.assign((kDynamicBase + rounded) / kCopyBytes, {-1, 0});
+  cta.unfenced = 0;
 }
 
 const uint8_t* ldmatrix_row(uint32_t address) {
@@ -136,7 +149,7 @@ void cp_async_16(uint32_t smem, const void* gmem, bool valid) {
   }
   ++machine.statistics.cp_async;
   races::writes(copy.target, kCopyBytes);
-  if (machine.configuration.copies == Copies::kLandAtIssue) return land(copy);
+  if (machine.configuration.copies == Copies::kLandAtIssue) return land(self, copy);
   copy.group = self.group;
   std::memset(copy.target, kPoison, kCopyBytes);
   self.in_flight->copies.push_back(copy);
@@ -149,11 +162,48 @@ void cp_async_wait(int pending) {
     const Copy& copy = queue.copies[queue.landed];
     if (copy.group + pending >= self.group) return;
     races::writes(copy.target, kCopyBytes);
-    land(copy);
+    land(self, copy);
     ++queue.landed;
   }
   queue.copies.clear();
   queue.landed = 0;
+}
+
+void fence_proxy_async() {
+  const Lane& self = *machine.current;
+  CopyQueue& queue = *self.in_flight;
+  ++queue.proxy_fences;
+  self.warp->cta->unfenced -= queue.unfenced;
+  queue.unfenced = false;
+  ++machine.statistics.proxy_fences;
+}
+
+void require_proxy_fence(const Cta& cta, uint32_t address, const char* what) {
+  const Landing& landing = cta.landings[address / kCopyBytes];
+  if (landing.thread < 0) return;
+  const Warp& writer = *cta.warps[static_cast<size_t>(landing.thread / kLanes)];
+  if (writer.in_flight[landing.thread % kLanes].proxy_fences > landing.proxy_fences) return;
+  fail(
+      "%s reads shared address 0x%x, which a cp.async of thread %d wrote; that thread has not "
+      "executed fence_proxy_async() since. Call it between its wait and the barrier",
+      what, address, landing.thread);
+}
+
+SharedTile require_shared(uint32_t first, uint32_t end, const char* what) {
+  const Cta& cta = *machine.current->warp->cta;
+  const bool is_dynamic = first >= kDynamicBase;
+  const uint32_t base = is_dynamic ? kDynamicBase : 0;
+  const size_t limit = is_dynamic ? cta.dynamic_bytes : cta.static_bytes;
+  if (end - base > limit) {
+    fail(
+        "%s: its tile is bytes %u to %u of %s memory, which has %zu bytes. Check the descriptor's "
+        "start and strides",
+        what, first - base, end - base, is_dynamic ? "dynamic" : "static", limit);
+  }
+  SharedTile tile{};
+  tile.memory = is_dynamic ? cta.dynamic : cta.statics;
+  tile.base = base;
+  return tile;
 }
 
 void require_no_copies(const Lane& self) {

@@ -17,6 +17,7 @@ namespace pod::emulator::races {
 
 #ifdef POD_EMULATOR_TSAN
 
+constexpr bool kWatching = true;
 inline void release(void* tag) { __tsan_release(tag); }
 inline void acquire(void* tag) { __tsan_acquire(tag); }
 inline void reads(const void* address, size_t bytes) {
@@ -26,6 +27,7 @@ inline void writes(void* address, size_t bytes) { __tsan_write_range(address, by
 
 #else
 
+constexpr bool kWatching = false;
 inline void release(void*) {}
 inline void acquire(void*) {}
 inline void reads(const void*, size_t) {}

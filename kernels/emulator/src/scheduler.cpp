@@ -97,6 +97,18 @@ void complete(Warp& warp) {
       break;
     case Collective::kBarrier:
       return run_barrier(warp);
+    case Collective::kWgmma:
+      run_wgmma(warp);
+      break;
+    case Collective::kWgmmaFence:
+      warp.products.fenced = true;
+      break;
+    case Collective::kWgmmaCommit:
+      ++warp.products.group;
+      break;
+    case Collective::kWgmmaWait:
+      run_wgmma_wait(warp);
+      break;
   }
   warp.ready = kFullWarp;
 }
@@ -216,6 +228,7 @@ void bar_sync(int id, int threads) {
 void finish_lane(Lane& self) {
   Warp& warp = *self.warp;
   require_no_copies(self);
+  require_no_wgmma(self);
   require_stack(self);
   if (warp.op != Collective::kNone) {
     fail("divergent warp: this lane returns while %d lanes wait at %s", waiting_lanes(warp),

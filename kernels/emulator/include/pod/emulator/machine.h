@@ -86,6 +86,26 @@ inline void mma_m16n8k16(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uin
   for (int i = 0; i < 4; ++i) c[i] = slots.c[i / 2][lane][i % 2];
 }
 
+// wgmma: operands as in ptx/wgmma.cuh. Nothing of d holds until a wait for the group (wgmma.cpp).
+uint64_t wgmma_descriptor(uint32_t smem, uint32_t leading_bytes, uint32_t stride_bytes);
+void fence_proxy_async();
+void wgmma_fence();
+void wgmma_commit();
+void wgmma_wait(int pending);
+void issue_wgmma(const WgmmaForm& form, float* d, const uint32_t* a);
+
+template <class T, int kColumns>
+inline void wgmma_ss(float (&d)[kColumns][4], uint64_t a, uint64_t b, bool accumulate) {
+  static_assert(std::is_same_v<T, bf16> || std::is_same_v<T, fp16>, "wgmma takes bf16 and fp16");
+  issue_wgmma({a, b, kColumns, std::is_same_v<T, bf16>, false, accumulate}, &d[0][0], nullptr);
+}
+
+template <class T, int kColumns>
+inline void wgmma_rs(float (&d)[kColumns][4], const uint32_t (&a)[4], uint64_t b) {
+  static_assert(std::is_same_v<T, bf16> || std::is_same_v<T, fp16>, "wgmma takes bf16 and fp16");
+  issue_wgmma({0, b, kColumns, std::is_same_v<T, bf16>, true, true}, &d[0][0], a);
+}
+
 inline uint32_t shuffle(Collective op, uint32_t value, int operand) {
   Lane& self = *machine.current;
   ShuffleSlots& slots = self.warp->shuffle;

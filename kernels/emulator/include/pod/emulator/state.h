@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "pod/emulator/fiber.h"
+#include "pod/emulator/wgmma.h"
 
 namespace pod::emulator {
 
@@ -30,6 +31,10 @@ enum class Collective : uint8_t {
   kWarpUniform,
   kSyncWarp,
   kBarrier,
+  kWgmma,
+  kWgmmaFence,
+  kWgmmaCommit,
+  kWgmmaWait,
 };
 
 enum class Order : int { kAscending = 0, kDescending = 1, kRandom = 2 };
@@ -49,6 +54,7 @@ struct Statistics {
   int64_t switches, mma, ldmatrix, ldmatrix_extra_wavefronts, cp_async, barriers, shuffles, ctas;
   int64_t max_resident;  // CTAs on all SMs
   int64_t atomics;
+  int64_t wgmma, proxy_fences;  // of a warp, of a thread
 };
 
 // 16 bytes that cp.async has yet to bring.
@@ -65,6 +71,14 @@ struct Cta;
 struct CopyQueue {
   std::vector<Copy> copies;
   size_t landed = 0;
+  unsigned proxy_fences = 0;  // that the lane has executed
+  bool unfenced = false;      // a copy has landed since the last of them
+};
+
+// The thread whose copy came last to 16 bytes, and how many proxy fences it had executed then.
+struct Landing {
+  int thread;  // -1: none
+  unsigned proxy_fences;
 };
 
 // One cache line: a switch touches little else.
@@ -114,6 +128,8 @@ struct Warp {
   alignas(64) LdmatrixSlots ldmatrix;
   alignas(64) ShuffleSlots shuffle;
   alignas(64) BarrierSlots barrier;
+  alignas(64) WgmmaSlots wgmma;
+  WgmmaQueue products;
   Lane lanes[kLanes];
   CopyQueue in_flight[kLanes];
 };
@@ -145,6 +161,9 @@ struct Cta {
   std::vector<StaticVariable> variables;
   std::vector<std::unique_ptr<Warp>> warps;
   Barrier barriers[kBarriers];
+  std::vector<Landing> landings;  // by shared address / 16
+  int unfenced = 0;               // threads with copies that no proxy fence has followed
+  GroupStep steps[kMaxThreads / kLanes / kGroupWarps][kGroupSteps];
 };
 
 struct Machine {

@@ -1,0 +1,82 @@
+// wgmma.h: asynchronous products of a warp: operands, the queue, and the registers in flight.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+namespace pod::emulator {
+
+constexpr int kGroupWarps = 4;  // of a warpgroup
+constexpr int kMaxColumnTiles = 32;
+
+// What an instruction says besides its operands; the same in all threads of the warpgroup.
+struct WgmmaForm {
+  uint64_t a, b;  // descriptors; a is 0 for A in registers
+  int columns;    // tiles of 8
+  bool is_bf16, a_in_registers, accumulate;
+};
+
+struct WgmmaSlots {
+  WgmmaForm form[32];
+  float* d[32];
+  uint32_t a[4][32];
+  int pending[32];
+};
+
+// An operand in shared memory, as its descriptor says.
+struct SharedTile {
+  const uint8_t* memory;  // of the address `base`
+  uint32_t base;
+  uint32_t start, leading, stride;
+
+  // Shared address of columns 8 * chunk.. of k of row `row`; K-major.
+  uint32_t along_k(unsigned row, unsigned chunk) const {
+    return swizzled(start + row / 8 * stride + row % 8 * 128 + chunk * 16);
+  }
+  // Shared address of columns 8 * tile.. of n of row k; N-major.
+  uint32_t along_n(unsigned k, unsigned tile) const {
+    return swizzled(start + tile / 8 * leading + k / 8 * stride + k % 8 * 128 + tile % 8 * 16);
+  }
+  const uint8_t* at(uint32_t address) const { return memory + (address - base); }
+
+ private:
+  static uint32_t swizzled(uint32_t address) { return address ^ (address >> 3 & 0x70); }
+};
+
+// Accumulators that instructions in flight write. The lanes see poison meanwhile.
+struct Accumulators {
+  float* lanes[32];
+  int columns;
+  int writers;                                         // in flight; 0: free
+  alignas(64) float values[kMaxColumnTiles][2][8][8];  // by column tile: rows 0-7, rows 8-15
+};
+
+struct Wgmma {
+  WgmmaForm form;
+  SharedTile a, b;
+  uint32_t registers[4][32];
+  Accumulators* d;
+  int group;
+  bool executed;
+};
+
+// Of one warp, oldest first, from `done` on.
+struct WgmmaQueue {
+  std::vector<Wgmma> issued;
+  size_t done = 0;
+  int group = 0;        // of what is issued now
+  bool fenced = false;  // since the last wait
+  unsigned count = 0;   // of all that the warp issued
+  std::vector<std::unique_ptr<Accumulators>> accumulators;
+};
+
+// What a warp of a warpgroup issued as its instruction number `count`; the others must do the same.
+struct GroupStep {
+  unsigned count = 0;
+  WgmmaForm form{};
+};
+constexpr unsigned kGroupSteps = 32;  // that are remembered
+
+}  // namespace pod::emulator

@@ -1,0 +1,207 @@
+// emulator_wgmma.cpp: wgmma of the emulated GPU: products, their asynchrony, and misuse.
+
+#include <cmath>
+#include <cstdlib>
+#include <cstring>
+
+#include "emulator_unit.h"
+#include "pod/ptx/wgmma.cuh"
+
+using namespace unit;
+
+namespace {
+
+constexpr int kGroup = 128;
+constexpr size_t kSmem = 64 << 10;
+
+// Integers that both types hold exactly, so that sums are exact in any order.
+std::vector<float> numbers(int count, int seed) {
+  std::vector<float> all(static_cast<size_t>(count));
+  std::srand(static_cast<unsigned>(seed));
+  for (float& x : all) x = static_cast<float>(std::rand() % 9 - 4);
+  return all;
+}
+
+template <class T>
+uint16_t narrow(float x) {
+  return static_cast<uint16_t>(ptx::pack2<T>(x, 0));
+}
+
+// The dynamic memory from its first shared address that is a multiple of 1024.
+uint8_t* atoms() {
+  POD_DYNAMIC_SMEM(smem);
+  return smem + (1024 - ptx::smem_address(smem) % 1024) % 1024;
+}
+
+// Puts an element where a swizzled tile has it; `linear` counts from atoms().
+void put(uint32_t linear, uint16_t bits) {
+  uint8_t* base = atoms();
+  const uint32_t chunk = linear / 16 % 8 ^ linear / 128 % 8;
+  std::memcpy(base + linear / 128 * 128 + chunk * 16 + linear % 16, &bits, 2);
+}
+
+uint64_t descriptor(uint32_t at, uint32_t leading, uint32_t stride) {
+  return ptx::wgmma_descriptor(ptx::smem_address(atoms()) + at, leading, stride);
+}
+
+void open_gate() {
+  ptx::fence_proxy_async();
+  ptx::sync_cta();
+  ptx::wgmma_fence();
+}
+
+// Row and column of d[n][i] of a thread.
+int row_of(int thread, int i) { return thread / 32 * 16 + thread % 32 / 4 + i / 2 * 8; }
+int column_of(int thread, int n, int i) { return 8 * n + thread % 4 * 2 + i % 2; }
+
+constexpr uint32_t kStrideA = 1024, kStrideB = 2048, kLeadingB = 16 << 10;
+constexpr int kDepth = 64;
+
+template <int kColumns>
+void compare(const char* what, const std::vector<float>& a, const std::vector<float>& b,
+             const std::vector<float>& c, const std::vector<float>& d) {
+  constexpr int kN = 8 * kColumns;
+  for (int m = 0; m < 64; ++m) {
+    for (int n = 0; n < kN; ++n) {
+      float sum = c[static_cast<size_t>(m * kN + n)];
+      for (int k = 0; k < kDepth; ++k) {
+        sum += a[static_cast<size_t>(m * kDepth + k)] * b[static_cast<size_t>(k * kN + n)];
+      }
+      expect(d[static_cast<size_t>(m * kN + n)] == sum,
+             what + (" D[" + std::to_string(m)) + "][" + std::to_string(n) + "]");
+    }
+  }
+}
+
+// D = A B over 64 of k in four steps, `accumulate` from the first or the second on.
+template <class T, int kColumns>
+void check_ss(bool from_c) {
+  constexpr int kN = 8 * kColumns;
+  const std::vector<float> a = numbers(64 * kDepth, 1), b = numbers(kDepth * kN, 2);
+  const std::vector<float> c = from_c ? numbers(64 * kN, 3) : std::vector<float>(64 * kN, 0.f);
+  std::vector<float> out(64 * kN);
+  expect_runs(
+      [&] {
+        const int thread = thread_index();
+        for (int i = thread; i < 64 * kDepth; i += kGroup) {
+          const auto r = static_cast<uint32_t>(i / kDepth), k = static_cast<uint32_t>(i % kDepth);
+          put(r / 8 * kStrideA + r % 8 * 128 + k * 2, narrow<T>(a[static_cast<size_t>(i)]));
+        }
+        for (int i = thread; i < kDepth * kN; i += kGroup) {
+          const auto k = static_cast<uint32_t>(i / kN), n = static_cast<uint32_t>(i % kN);
+          put(8192 + n / 8 * kStrideB + n % 8 * 128 + k * 2, narrow<T>(b[static_cast<size_t>(i)]));
+        }
+        float d[kColumns][4];
+        for (int n = 0; n < kColumns; ++n) {
+          for (int i = 0; i < 4; ++i) {
+            const int at = row_of(thread, i) * kN + column_of(thread, n, i);
+            d[n][i] = from_c ? c[static_cast<size_t>(at)] : NAN;
+          }
+        }
+        open_gate();
+        for (uint32_t k = 0; k < kDepth / 16; ++k) {
+          ptx::wgmma_ss<T>(d, descriptor(32 * k, 16, kStrideA),
+                           descriptor(8192 + 32 * k, 16, kStrideB), from_c || k > 0);
+        }
+        ptx::wgmma_commit();
+        ptx::wgmma_wait<0>();
+        for (int n = 0; n < kColumns; ++n) {
+          for (int i = 0; i < 4; ++i) {
+            const int at = row_of(thread, i) * kN + column_of(thread, n, i);
+            out[static_cast<size_t>(at)] = d[n][i];
+          }
+        }
+      },
+      kGroup, 1, kSmem);
+  compare<kColumns>("ss", a, b, c, out);
+}
+
+template <class T, int kColumns>
+void check_rs() {
+  constexpr int kN = 8 * kColumns;
+  const std::vector<float> a = numbers(64 * kDepth, 4), b = numbers(kDepth * kN, 5);
+  const std::vector<float> c = numbers(64 * kN, 6);
+  std::vector<float> out(64 * kN);
+  expect_runs(
+      [&] {
+        const int thread = thread_index();
+        for (int i = thread; i < kDepth * kN; i += kGroup) {
+          const auto k = static_cast<uint32_t>(i / kN), n = static_cast<uint32_t>(i % kN);
+          put(n / 64 * kLeadingB + k / 8 * kStrideB + k % 8 * 128 + n % 64 * 2,
+              narrow<T>(b[static_cast<size_t>(i)]));
+        }
+        float d[kColumns][4];
+        for (int n = 0; n < kColumns; ++n) {
+          for (int i = 0; i < 4; ++i) {
+            d[n][i] = c[static_cast<size_t>(row_of(thread, i) * kN + column_of(thread, n, i))];
+          }
+        }
+        uint32_t fragments[kDepth / 16][4];
+        for (int step = 0; step < kDepth / 16; ++step) {
+          for (int i = 0; i < 4; ++i) {
+            const int row = row_of(thread, i % 2 * 2), k = 16 * step + thread % 4 * 2 + i / 2 * 8;
+            const float* pair = &a[static_cast<size_t>(row * kDepth + k)];
+            fragments[step][i] = ptx::pack2<T>(pair[0], pair[1]);
+          }
+        }
+        open_gate();
+        for (uint32_t step = 0; step < kDepth / 16; ++step) {
+          ptx::wgmma_rs<T>(d, fragments[step],
+                           descriptor(step * 2 * kStrideB, kLeadingB, kStrideB));
+        }
+        ptx::wgmma_commit();
+        ptx::wgmma_wait<0>();
+        for (int n = 0; n < kColumns; ++n) {
+          for (int i = 0; i < 4; ++i) {
+            out[static_cast<size_t>(row_of(thread, i) * kN + column_of(thread, n, i))] = d[n][i];
+          }
+        }
+      },
+      kGroup, 1, 80 << 10);
+  compare<kColumns>("rs", a, b, c, out);
+}
+
+template <class Check>
+void in_every_schedule(Check check) {
+  for (int order = kAscending; order <= kRandom; ++order) {
+    for (int copies : {kLandAtWait, kLandAtIssue}) {
+      configure(order, copies, 20);
+      check();
+    }
+  }
+}
+
+}  // namespace
+
+CASE(wgmma_ss_bf16_n64) {
+  in_every_schedule([] { check_ss<bf16, 8>(false); });
+  in_every_schedule([] { check_ss<bf16, 8>(true); });
+}
+CASE(wgmma_ss_fp16_n64) {
+  in_every_schedule([] { check_ss<fp16, 8>(false); });
+}
+CASE(wgmma_ss_bf16_n128) {
+  in_every_schedule([] { check_ss<bf16, 16>(false); });
+}
+CASE(wgmma_ss_fp16_n128) {
+  in_every_schedule([] { check_ss<fp16, 16>(false); });
+  in_every_schedule([] { check_ss<fp16, 16>(true); });
+}
+CASE(wgmma_rs_bf16_n64) {
+  in_every_schedule([] { check_rs<bf16, 8>(); });
+}
+CASE(wgmma_rs_fp16_n64) {
+  in_every_schedule([] { check_rs<fp16, 8>(); });
+}
+CASE(wgmma_rs_bf16_n128) {
+  in_every_schedule([] { check_rs<bf16, 16>(); });
+}
+CASE(wgmma_rs_fp16_n128) {
+  in_every_schedule([] { check_rs<fp16, 16>(); });
+}
+CASE(wgmma_rs_bf16_n256) {
+  in_every_schedule([] { check_rs<bf16, 32>(); });
+}
+CASE(wgmma_rs_fp16_n256) {
+  in_every_schedule([] { check_rs<fp16, 32>(); });
+}
