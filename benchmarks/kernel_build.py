@@ -81,6 +81,7 @@ def build(variant: Variant, arch: gpu.Architecture) -> Row:
         "registers": report.registers,
         "spill_bytes": report.spills,
         "smem_bytes": report.smem,
+        "wgmma_serialized": report.wgmma_serialized,
         "declared_ctas": variant.ctas_per_sm,
         "resident_ctas": report.resident_ctas,
         "kernels": {
@@ -95,6 +96,8 @@ def problems(row: Row) -> Iterator[str]:
     name = f"{row['variant']} {row['arch']}"
     if row["spill_bytes"]:
         yield f"{name} spills {row['spill_bytes']} B; choose smaller tiles in gpu.py or variants.py"
+    if row["wgmma_serialized"]:
+        yield f"{name}: ptxas serialized its wgmma; see prefill_wgmma_item.cuh on turns of the loop"
     if row["resident_ctas"] < row["declared_ctas"]:
         yield f"{name}: an SM holds {row['resident_ctas']} of {row['declared_ctas']} CTAs"
     for text in sass.missing(row["kernels"]):

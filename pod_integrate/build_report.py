@@ -20,6 +20,8 @@ _OP_NAMES = ("prefill", "decode", "fused")
 _REGISTER_UNIT = 256
 _QUARTERS = 4
 _SMEM_UNIT = 128
+# wgmma is asynchronous unless ptxas cannot tell when its registers are free.
+_SERIALIZED = "wgmma.mma_async instructions are serialized"
 _USED = re.compile(r"Used (\d+) registers(?:.*?, (\d+) bytes smem)?")
 
 
@@ -38,7 +40,10 @@ class KernelUsage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """How one library was built; lies beside it as JSON."""
+    """How one library was built; lies beside it as JSON.
+
+    wgmma_serialized  ptxas made some kernel wait for each of its wgmma
+    """
 
     variant: str
     arch: str
@@ -46,6 +51,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     compiler: str
     seconds: float
     kernels: list[KernelUsage]
+    wgmma_serialized: bool = False
 
     @property
     def registers(self) -> int:
@@ -60,9 +66,9 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def smem(self) -> int:
         """Shared memory of a CTA that may run either op, in bytes."""
-        variant = Variant.parse(self.variant)
+        variant, arch = Variant.parse(self.variant), gpu.ARCHITECTURES[self.arch]
         static = max((kernel.static_smem for kernel in self.kernels), default=0)
-        return max(gpu.smem_bytes(variant.config(), variant.head_dim)) + static
+        return max(gpu.cta_smem_bytes(variant.config(), arch, variant.head_dim)) + static
 
     @property
     def resident_ctas(self) -> int:
@@ -87,6 +93,11 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
             return msgspec.json.decode(path.read_bytes(), type=cls)
         except (OSError, msgspec.DecodeError) as error:
             raise BuildError(f"{path}: {error}; delete {library} and build it again") from error
+
+
+def is_wgmma_serialized(text: str) -> bool:
+    """Whether ptxas says so in the output of an nvcc run."""
+    return _SERIALIZED in text
 
 
 def parse_usage(text: str) -> list[KernelUsage]:

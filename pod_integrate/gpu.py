@@ -15,6 +15,8 @@ MAX_THREAD_REGISTERS = 255
 # Of every CTA: what the driver keeps, and room for static variables (in units of 128 bytes).
 RESERVED_BYTES = 1024
 STATIC_BYTES = 128
+# So that panels of wgmma operands can start at a multiple of 1024 bytes.
+_PANEL_SLACK = 1008
 _DECODE_Q_ROWS = 16
 _MERGE_COLUMNS = 10  # m, l, and padding against bank conflicts
 _MAX_VIRTUAL_DECODE = 8
@@ -83,6 +85,23 @@ def smem_bytes(config: PodConfig, head_dim: int) -> tuple[int, int]:
     stages = 4 * head_dim * d.stages * d.kv_rows
     merge = d.warps * d.q_rows * (head_dim + _MERGE_COLUMNS) * 4 if d.warps > 1 else 0
     return prefill, config.virtual_decode * (2 * head_dim * d.q_rows + max(stages, merge))
+
+
+def cta_smem_bytes(config: PodConfig, arch: Architecture, head_dim: int) -> tuple[int, int]:
+    """smem_bytes as a launch asks for it: with room to align what wgmma reads."""
+    prefill, decode = smem_bytes(config, head_dim)
+    return prefill + _PANEL_SLACK * prefill_wgmma(config, arch, head_dim), decode
+
+
+def prefill_wgmma(config: PodConfig, arch: Architecture, head_dim: int) -> bool:
+    """Whether prefill items run on Hopper's wgmma instead of mma.sync.
+
+    They do where the architecture has it and the tile suits: one warpgroup that owns two blocks of
+    64 rows, 64 keys per stage, K and V of two tiles in flight.
+    """
+    p = config.prefill
+    suits = (p.q_rows, p.kv_rows, p.warps) == (128, 64, 4) and p.stages >= 2
+    return arch.name == "sm_90a" and suits and head_dim in (64, 128)
 
 
 def cta_warps(config: PodConfig) -> int:
@@ -195,7 +214,7 @@ def _require_warps(config: PodConfig, arch: Architecture) -> None:
 
 
 def _require_smem(config: PodConfig, arch: Architecture, head_dim: int) -> None:
-    prefill, decode = smem_bytes(config, head_dim)
+    prefill, decode = cta_smem_bytes(config, arch, head_dim)
     limit = min(
         (arch.smem_per_sm << 10) // config.ctas_per_sm - RESERVED_BYTES, arch.smem_per_cta << 10
     )

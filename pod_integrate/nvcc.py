@@ -19,7 +19,7 @@ from pathlib import Path
 
 from pod_integrate import build_cache, native
 from pod_integrate.build_cache import Progress
-from pod_integrate.build_report import Report, parse_usage
+from pod_integrate.build_report import Report, is_wgmma_serialized, parse_usage
 from pod_integrate.errors import BuildError
 from pod_integrate.gpu import Architecture, require_fits, require_head_dim
 from pod_integrate.variants import Variant
@@ -157,7 +157,8 @@ def _command(nvcc: Path, variant: Variant, arch: Architecture, output: Path) -> 
     return [
         *(str(nvcc), *_FLAGS, "-ccbin", build_cache.host_compiler()),
         *("-gencode", f"arch=compute_{target},code=sm_{target}", "-I", str(root / "include")),
-        *(*variant.defines(), str(root / "csrc" / "variant.cu"), "-o", str(output)),
+        *variant.defines(prefill_wgmma=variant.prefill_wgmma(arch)),
+        *(str(root / "csrc" / "variant.cu"), "-o", str(output)),
     ]
 
 
@@ -182,6 +183,7 @@ def _compile(variant: Variant, arch: Architecture, path: Path, progress: Progres
         compiler=compiler,
         seconds=seconds,
         kernels=parse_usage(said),
+        wgmma_serialized=is_wgmma_serialized(said),
     )
     made.write(path)
     # Readers test for the library only, so it comes last and whole.

@@ -16,8 +16,10 @@ from pod_integrate.errors import BuildError
 
 # Tensor-core products, fragment loads, asynchronous copies: what attention should consist of.
 INTENDED = ("HMMA", "LDSM", "LDGSTS")
+# On the warpgroup's matrix unit, which reads shared memory itself.
+_WARPGROUP = ("HGMMA", "LDGSTS")
 # Barriers, and local memory, which is what spills become.
-COUNTED = (*INTENDED, "BAR", "LDL", "STL")
+COUNTED = (*INTENDED, "HGMMA", "BAR", "LDL", "STL")
 _FUNCTION = re.compile(r"^\s*Function : (\S+)", re.M)
 _INSTRUCTION = re.compile(r"^\s*/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9]*)", re.M)
 _REMEDY = "pip install 'pod-attention[cuda]' brings it"
@@ -62,9 +64,17 @@ def parse_sass(text: str) -> dict[str, dict[str, int]]:
 
 
 def missing(counts: Mapping[str, Mapping[str, int]]) -> list[str]:
-    """What attention kernels lack of INTENDED, e.g. `decode has no LDSM`; else empty."""
+    """What attention kernels lack of INTENDED, e.g. `decode has no LDSM`; else empty.
+
+    A prefill kernel that has warpgroup products needs no others.
+    """
     kernels = [name for name in ("prefill", "decode", "fused") if name in counts]
-    lacks = [f"{k} has no {kind}" for k in kernels for kind in INTENDED if not counts[k][kind]]
+    lacks = [
+        f"{k} has no {kind}"
+        for k in kernels
+        for kind in (_WARPGROUP if k == "prefill" and counts[k]["HGMMA"] else INTENDED)
+        if not counts[k][kind]
+    ]
     return [*lacks, *([] if len(kernels) == 3 else [f"only {kernels} of three kernels"])]
 
 

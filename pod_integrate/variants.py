@@ -93,13 +93,18 @@ class Variant:
             virtual_decode=self.virtual_decode,
         )
 
-    def defines(self) -> list[str]:
+    def prefill_wgmma(self, arch: gpu.Architecture) -> bool:
+        """Whether this variant's prefill items run on wgmma there; see gpu.prefill_wgmma."""
+        return gpu.prefill_wgmma(self.config(), arch, self.head_dim)
+
+    def defines(self, *, prefill_wgmma: bool) -> list[str]:
         """Compiler flags that csrc/variant.cu is compiled with."""
         values: dict[str, object] = {"DTYPE": self.dtype, "HEAD_DIM": self.head_dim}
         for side, tile in (("PREFILL", self.prefill), ("DECODE", self.decode)):
             for field, value in dataclasses.asdict(tile).items():
                 values[f"{side}_{field.upper()}"] = value
         values |= {"CTAS_PER_SM": self.ctas_per_sm, "VIRTUAL_DECODE": self.virtual_decode}
+        values["PREFILL_WGMMA"] = int(prefill_wgmma)
         return [f"-DPOD_{name}={value}" for name, value in values.items()]
 
 

@@ -49,6 +49,7 @@ class Schedule:
     preempt_percent  chance of a switch at each point where a thread may be preempted
     seed             of the random order and of preemption
     sm_slots         ticket counters; default num_sms
+    arch             whose kernel it is: on `sm_90a` some prefill tiles run on wgmma
     """
 
     num_sms: int = 2
@@ -57,11 +58,15 @@ class Schedule:
     preempt_percent: int = 0
     seed: int = 0
     sm_slots: int | None = None
+    arch: str = "sm_90a"
 
     def __post_init__(self) -> None:
-        for name, allowed in (("order", get_args(Order)), ("copies", get_args(Copies))):
+        choices = {"order": get_args(Order), "copies": get_args(Copies), "arch": gpu.ARCHITECTURES}
+        for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
-                raise ConfigError(f"{name} must be one of {allowed}, got {getattr(self, name)!r}")
+                raise ConfigError(
+                    f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}"
+                )
         if self.num_sms < 1 or not 0 <= self.preempt_percent <= 100:
             raise ConfigError(
                 f"num_sms must be >= 1 and preempt_percent 0..100, got {self.num_sms} and "
@@ -143,7 +148,7 @@ def attend(
         made = plan_batch(batch.q_indptr, batch.kv_lens, geometry, chosen, num_sms=schedule.num_sms)
         words, capacity = made.words, made.capacity
     scores = (q.shape[-1] ** -0.5 if scale is None else scale, window_left, logit_cap, sinks)
-    library = kernel_library.load(build(Variant.of(chosen, geometry)))
+    library = kernel_library.load(build(Variant.of(chosen, geometry), arch=schedule.arch))
     call = _Call(library, chosen, capacity, schedule)
     with _lock:
         _configure(library, residency or chosen.ctas_per_sm, schedule)

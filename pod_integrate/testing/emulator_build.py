@@ -13,6 +13,7 @@ from pathlib import Path
 from pod_integrate import build_cache, native
 from pod_integrate.device import isa
 from pod_integrate.errors import BuildError
+from pod_integrate.gpu import ARCHITECTURES
 from pod_integrate.variants import Variant
 
 # Unique symbols would be shared between the libraries of two variants in one process.
@@ -22,28 +23,37 @@ _FLAGS = (
 ).split()
 
 
-def build(variant: Variant, extra_flags: tuple[str, ...] = ()) -> Path:
+def build(variant: Variant, extra_flags: tuple[str, ...] = (), *, arch: str = "sm_90a") -> Path:
     """Compile the variant unless the cache has it, and return its library.
 
+    arch         the kernel as it is for this target: on sm_90a some tiles run on wgmma
     extra_flags  e.g. sanitizers; part of the cache's key
     Raises BuildError with the compiler's output.
     """
     folder = _folder(extra_flags)
-    library = folder / f"libpod_{variant.name}_emulator.so"
-    return build_cache.build_once(library, lambda path: _link(variant, extra_flags, path))
+    defines = variant.defines(prefill_wgmma=variant.prefill_wgmma(ARCHITECTURES[arch]))
+    library = folder / f"libpod_{variant.name}_{arch}_emulator.so"
+    return build_cache.build_once(library, lambda path: _link(defines, extra_flags, path))
 
 
 def build_changed(
-    variant: Variant, cuda: Path, library: Path, compiler: Sequence[str] | None = None
+    variant: Variant,
+    cuda: Path,
+    library: Path,
+    compiler: Sequence[str] | None = None,
+    *,
+    arch: str = "sm_90a",
 ) -> None:
     """Compile the variant from `cuda`, kernels/cuda or a changed copy of it, into `library`.
 
+    arch      as in build()
     compiler  command and flags for the kernel alone, instead of what build() takes
     For tests of tests: what must not pass unnoticed. Raises BuildError.
     """
     kernel = library.with_suffix(".o")
     command = compiler or [build_cache.host_compiler(), *_flags(())]
-    arguments = [f"-I{cuda / 'include'}", *variant.defines(), "-c", "-x", "c++"]
+    defines = variant.defines(prefill_wgmma=variant.prefill_wgmma(ARCHITECTURES[arch]))
+    arguments = [f"-I{cuda / 'include'}", *defines, "-c", "-x", "c++"]
     _run([*command, *arguments], [cuda / "csrc" / "variant.cu"], kernel)
     _compile([kernel, _engine(())], ["-shared", "-pthread"], library)
 
@@ -89,10 +99,10 @@ def _engine(extra_flags: tuple[str, ...]) -> Path:
     )
 
 
-def _link(variant: Variant, extra_flags: tuple[str, ...], library: Path) -> None:
+def _link(defines: Sequence[str], extra_flags: tuple[str, ...], library: Path) -> None:
     kernel = library.with_suffix(".o")
     source = native.sources_dir() / "cuda" / "csrc" / "variant.cu"
     flags = _flags(extra_flags)
-    _compile([source], [*flags, *variant.defines(), "-c", "-x", "c++"], kernel)
+    _compile([source], [*flags, *defines, "-c", "-x", "c++"], kernel)
     _compile([kernel, _engine(extra_flags)], [*extra_flags, "-shared", "-pthread"], library)
     kernel.unlink()

@@ -66,6 +66,7 @@ def test_default_variant_is_what_it_should_be(
     report = Report.read(library)
     assert {kernel.name for kernel in report.kernels} == {"prefill", "decode", "fused", "merge"}
     assert report.spills == 0
+    assert not report.wgmma_serialized
     assert report.resident_ctas >= Variant.parse(report.variant).ctas_per_sm
     counts = sass.count_instructions(library)
     assert sass.missing(counts) == []
@@ -87,6 +88,7 @@ def test_committed_report_has_every_shipped_variant() -> None:
 )
 def test_committed_variant_fits_without_spills(row: dict[str, Any]) -> None:
     assert row["spill_bytes"] == 0
+    assert not row["wgmma_serialized"]
     assert row["resident_ctas"] >= row["declared_ctas"]
     assert row["declared_ctas"] == Variant.parse(row["variant"]).ctas_per_sm
     assert sass.missing(row["kernels"]) == []

@@ -15,6 +15,8 @@ namespace {
 struct Variant {
   using Element = POD_DTYPE;
   static constexpr int head_dim = POD_HEAD_DIM;
+  // Whether prefill runs on wgmma: sm_90a only.
+  static constexpr bool prefill_wgmma = POD_PREFILL_WGMMA;
   static constexpr PodConfig config{
       {POD_PREFILL_Q_ROWS, POD_PREFILL_KV_ROWS, POD_PREFILL_STAGES, POD_PREFILL_WARPS},
       {POD_DECODE_Q_ROWS, POD_DECODE_KV_ROWS, POD_DECODE_STAGES, POD_DECODE_WARPS},

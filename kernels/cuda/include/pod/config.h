@@ -43,6 +43,11 @@ constexpr int scratch_bytes(const TileConfig& tile, int head_dim) {
   return tile.warps == 1 ? 0 : tile.warps * kDecodeRows * (scratch_stride(head_dim) + 2) * 4;
 }
 
+// Panels of the warpgroup's matrix unit start at multiples of this; dynamic shared memory is only
+// known to start at one of 16.
+constexpr int kPanelAlignment = 1024;
+constexpr int kPanelSlack = kPanelAlignment - 16;
+
 // Q | (K, V) x stages
 constexpr int prefill_smem_bytes(const TileConfig& tile, int head_dim) {
   return tile.q_rows * head_dim * kElementBytes + kv_bytes(tile, head_dim);

@@ -6,12 +6,13 @@
 // Out     out [T, Hq, D] and lse [T, Hq] natural log; of split rows partial_o [rows, D] fp32 and
 //         partial_lse [rows] fp32 base 2, which combine.cuh merges
 // Smem    Q | (K, V) x stages of the item, or of each decode item; static: the ticket
-// Needs   sm_80+; counters zeroed on the launch stream; either side may be empty
+// Needs   sm_80+, sm_90a where prefill_wgmma; counters zeroed on the launch stream; either side may
+//         be empty
 // Source  Kamath et al., POD-Attention, ASPLOS 2025, arXiv:2410.18038
 #pragma once
 
 #include "pod/op/decode_item.cuh"
-#include "pod/op/prefill_item.cuh"
+#include "pod/op/prefill_wgmma_item.cuh"
 #include "pod/sched/ticket.cuh"
 
 namespace pod {
@@ -23,7 +24,8 @@ template <class Variant, Ops kOps>
 struct KernelShape {
   static constexpr PodConfig config = Variant::config;
   static constexpr int kDim = Variant::head_dim;
-  static constexpr int kPrefillSmem = prefill_smem_bytes(config.prefill, kDim);
+  static constexpr int kPrefillSmem =
+      prefill_smem_bytes(config.prefill, kDim) + (Variant::prefill_wgmma ? kPanelSlack : 0);
   static constexpr int kDecodeItemSmem = decode_smem_bytes(config.decode, kDim);
   static constexpr int kDecodeSmem = config.virtual_decode * kDecodeItemSmem;
   static constexpr int kDecodeWarps = config.virtual_decode * config.decode.warps;
@@ -67,10 +69,17 @@ POD_DEVICE void take_work(Work<Variant>& work, const LaunchArguments& a, const P
 // Warps past those that an op's tile uses leave at once: no barrier of an item counts them.
 template <class Variant>
 POD_DEVICE void run_prefill(const LaunchArguments& a, const Work<Variant>& work, uint8_t* smem) {
+  using T = typename Variant::Element;
+  constexpr int D = Variant::head_dim;
   const int thread = ptx::thread_index();
   if (thread >= Variant::config.prefill.warps * kWarpSize) return;
-  op::prefill_item<typename Variant::Element, Variant::head_dim, Variant>(
-      a, work.items[0], ptx::smem_address(smem), thread);
+  const uint32_t base = ptx::smem_address(smem);
+  if constexpr (Variant::prefill_wgmma) {
+    const uint32_t panels = (base + kPanelAlignment - 1) / kPanelAlignment * kPanelAlignment;
+    op::prefill_wgmma_item<T, D, Variant>(a, work.items[0], panels, thread);
+  } else {
+    op::prefill_item<T, D, Variant>(a, work.items[0], base, thread);
+  }
 }
 
 template <class Variant>

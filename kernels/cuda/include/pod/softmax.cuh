@@ -97,4 +97,46 @@ POD_DEVICE void softmax_step(RowState<D, kTiles>& state, float (&s)[kTiles][kCol
   }
 }
 
+// As softmax_step of one 16-row tile, but m stays behind the maximum until a weight would exceed
+// 2^kSlack: a factor that 16-bit weights and fp32 sums bear without loss, and with it O is hardly
+// ever rescaled.
+template <int D, int kColumns>
+POD_DEVICE void softmax_step_lazily(RowState<D, 1>& state, float (&s)[1][kColumns][4],
+                                    float scale) {
+  constexpr float kSlack = 8.f;
+  float rescale[2];
+  POD_UNROLL
+  for (int half = 0; half < 2; ++half) {
+    float highest = kNegativeInfinity;
+    POD_UNROLL
+    for (int n = 0; n < kColumns; ++n) {
+      highest = max(highest, max(s[0][n][2 * half], s[0][n][2 * half + 1]));
+    }
+    highest = row_max(highest);
+    const float m = state.m[0][half];
+    // False where neither has seen a key: the difference is no number then.
+    const bool grown = (highest - m) * scale > kSlack;
+    rescale[half] = grown ? ptx::ex2((m - highest) * scale) : 1.f;
+    if (grown) state.m[0][half] = highest;
+    const float reference =
+        state.m[0][half] == kNegativeInfinity ? 0.f : state.m[0][half] * scale;
+    float sum = state.l[0][half] * rescale[half];
+    POD_UNROLL
+    for (int n = 0; n < kColumns; ++n) {
+      POD_UNROLL
+      for (int j = 2 * half; j < 2 * half + 2; ++j) {
+        s[0][n][j] = ptx::ex2(s[0][n][j] * scale - reference);
+        sum += s[0][n][j];
+      }
+    }
+    state.l[0][half] = sum;
+  }
+  if (!ptx::any(rescale[0] != 1.f || rescale[1] != 1.f)) return;
+  POD_UNROLL
+  for (int i = 0; i < D / 8; ++i) {
+    POD_UNROLL
+    for (int j = 0; j < 4; ++j) state.o[0][i][j] *= rescale[j / 2];
+  }
+}
+
 }  // namespace pod

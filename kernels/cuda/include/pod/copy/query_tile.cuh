@@ -10,7 +10,7 @@ namespace pod::copy {
 
 // Issues the copies of q_tile [q_rows, D], swizzled; rows past the item's end become zeros. The
 // caller commits and waits.
-template <int D, int kRows, int kWarps>
+template <int D, int kRows, class Layout = layout::Rows<D>, int kWarps>
 POD_DEVICE void load_queries(uint32_t q_tile, const LaunchArguments& a, const Item& item,
                              const Scope<kWarps>& scope) {
   constexpr int kChunks = D / 8;
@@ -22,7 +22,7 @@ POD_DEVICE void load_queries(uint32_t q_tile, const LaunchArguments& a, const It
     const auto at =
         layout::token_head(item.q_begin, item.kv_head, item.row0 + (valid ? row : 0), a.group);
     const int64_t element = at.token * a.q_token + at.head * a.q_head + chunk * 8;
-    ptx::cp_async_16(layout::chunk_address<D>(q_tile, row, chunk), q + element * 2, valid);
+    ptx::cp_async_16(Layout::chunk_address(q_tile, 0, row, chunk), q + element * 2, valid);
   }
 }
 

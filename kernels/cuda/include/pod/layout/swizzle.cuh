@@ -22,6 +22,18 @@ POD_DEVICE uint32_t chunk_address(uint32_t tile, int row, int chunk) {
   return tile + row * (D * 2) + ((chunk ^ swizzle_key<D>(row)) << 4);
 }
 
+// Tiles as ldmatrix reads them, for the copies; layout/panels.cuh has the warpgroup's.
+template <int D>
+struct Rows {
+  static constexpr bool kIsPanels = false;
+  static constexpr uint32_t kRowBytes = D * 2;
+
+  // Address of chunk `chunk` of row `row`, counted from row `row0`, a multiple of 8.
+  POD_DEVICE static uint32_t chunk_address(uint32_t tile, int row0, int row, int chunk) {
+    return layout::chunk_address<D>(tile + row0 * kRowBytes, row, chunk);
+  }
+};
+
 // One lane's row of a tile as ldmatrix walks it: 16 rows down, 16 columns along. A key changes
 // chunks only within a span of the row, so all spans share the few addresses that need a register.
 template <int D>

@@ -18,6 +18,8 @@
 #define POD_STATIC_SMEM(type, name) __shared__ type name
 #define POD_GRID_CONSTANT __grid_constant__
 #define POD_UNROLL _Pragma("unroll")
+#define POD_PRAGMA(text) _Pragma(#text)
+#define POD_UNROLL_BY(count) POD_PRAGMA(unroll count)
 
 namespace pod::ptx {
 
@@ -49,6 +51,7 @@ POD_DEVICE int forget(int value) {
       *static_cast<type*>(pod::emulator::static_smem(&name##_key, sizeof(type), alignof(type)))
 #define POD_GRID_CONSTANT
 #define POD_UNROLL
+#define POD_UNROLL_BY(count)
 
 namespace pod::ptx {
 

@@ -13,6 +13,9 @@ POD_DEVICE float shfl_xor(float value, int mask) { return __shfl_xor_sync(~0u, v
 // shfl.sync.idx over the whole warp: the value of `lane`.
 POD_DEVICE int shfl(int value, int lane) { return __shfl_sync(~0u, value, lane); }
 
+// vote.sync.any: whether some lane of the warp says so.
+POD_DEVICE bool any(bool here) { return __any_sync(~0u, here); }
+
 // Orders shared-memory accesses of one warp.
 POD_DEVICE void sync_warp() { __syncwarp(); }
 
@@ -52,6 +55,11 @@ POD_DEVICE uint64_t globaltimer() {
 
 inline float shfl_xor(float value, int mask) { return emulator::shfl_xor(value, mask); }
 inline int shfl(int value, int lane) { return emulator::shfl(value, lane); }
+inline bool any(bool here) {
+  float count = here ? 1.f : 0.f;
+  for (int mask = 1; mask < kWarpSize; mask *= 2) count += emulator::shfl_xor(count, mask);
+  return count > 0.f;
+}
 inline void sync_warp() { emulator::sync_warp(); }
 inline void sync_cta() { emulator::sync_cta(); }
 inline void bar_sync(int id, int threads) { emulator::bar_sync(id, threads); }
