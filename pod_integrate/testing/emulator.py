@@ -87,6 +87,8 @@ class Stats(NamedTuple):
     ctas: int
     max_resident: int
     atomics: int
+    wgmma: int
+    proxy_fences: int
 
 
 class CtaRecord(NamedTuple):

@@ -8,13 +8,16 @@
 #include "pod/ptx/async_copy.cuh"
 #include "pod/ptx/ldmatrix.cuh"
 #include "pod/ptx/sync.cuh"
+#include "pod/ptx/wgmma.cuh"
 
 using namespace pod;
 using ptx::thread_index;
 
 namespace {
 
-alignas(16) int source[64 * 4];
+constexpr int kThreads = 128;
+constexpr uint32_t kTileBytes = 64 * 128;
+alignas(16) int source[kThreads * 4];
 int counter;
 
 void use(int value) { [[maybe_unused]] volatile int local = value; }
@@ -23,7 +26,28 @@ struct Shared {
   int value;
 };
 
-// A pipeline as the kernels have it: copies, ldmatrix, a shared variable, reuse of the buffer.
+uint8_t* tile() {
+  POD_DYNAMIC_SMEM(smem);
+  return smem + (1024 - ptx::smem_address(smem) % 1024) % 1024;
+}
+
+// The thread's share of the tile.
+void fill_tile(int value) {
+  for (uint32_t i = 0; i < kTileBytes / 4; i += kThreads) {
+    reinterpret_cast<int*>(tile())[i + static_cast<uint32_t>(thread_index())] = value;
+  }
+  ptx::fence_proxy_async();
+}
+
+void issue_product(float (&d)[8][4]) {
+  const uint64_t descriptor = ptx::wgmma_descriptor(ptx::smem_address(tile()), 16, 1024);
+  ptx::wgmma_fence();
+  ptx::wgmma_ss<bf16>(d, descriptor, descriptor, false);
+  ptx::wgmma_commit();
+}
+
+// A pipeline as the kernels have it: copies, ldmatrix, wgmma, a shared variable, reuse of the
+// buffer.
 void clean() {
   POD_DYNAMIC_SMEM(smem);
   POD_STATIC_SMEM(Shared, shared);
@@ -35,12 +59,18 @@ void clean() {
     ptx::cp_async_wait<0>();
     ptx::sync_cta();
     uint32_t d[4];
-    ptx::ldmatrix_x4(d, ptx::smem_address(smem + 16 * (63 - thread)));
+    ptx::ldmatrix_x4(d, ptx::smem_address(smem + 16 * (kThreads - 1 - thread)));
     use(shared.value);
     ptx::sync_cta();
     smem[thread] = 0;
     ptx::sync_warp();
     use(smem[thread ^ 1]);
+    ptx::sync_cta();
+    fill_tile(0);
+    ptx::sync_cta();
+    float sums[8][4];
+    issue_product(sums);
+    ptx::wgmma_wait<0>();
     ptx::sync_cta();
   }
 }
@@ -79,6 +109,23 @@ void copies_read_by_others_without_barrier() {
   use(smem[16 * (thread_index() ^ 32)]);
 }
 
+void tile_multiplied_without_barrier() {
+  fill_tile(0);
+  float d[8][4];
+  issue_product(d);
+  ptx::wgmma_wait<0>();
+}
+
+void tile_refilled_before_the_wait() {
+  fill_tile(0);
+  ptx::sync_cta();
+  float d[8][4];
+  issue_product(d);
+  ptx::sync_cta();
+  fill_tile(0);
+  ptx::wgmma_wait<0>();
+}
+
 struct Entry {
   const char* name;
   void (*kernel)();
@@ -90,6 +137,8 @@ const Entry kEntries[] = {
     {"buffer_reused_without_barrier", buffer_reused_without_barrier},
     {"lanes_without_warp_sync", lanes_without_warp_sync},
     {"copies_read_by_others_without_barrier", copies_read_by_others_without_barrier},
+    {"tile_multiplied_without_barrier", tile_multiplied_without_barrier},
+    {"tile_refilled_before_the_wait", tile_refilled_before_the_wait},
 };
 
 }  // namespace
@@ -102,7 +151,7 @@ int main(int count, char** arguments) {
   for (const Entry& entry : kEntries) {
     if (count != 2 || std::strcmp(arguments[1], entry.name)) continue;
     // Three CTAs in two slots: one of them runs in memory that another has left.
-    if (emulator::launch(entry.kernel, 3, 64, 1024)) {
+    if (emulator::launch(entry.kernel, 3, kThreads, kTileBytes + 1024)) {
       fprintf(stderr, "%s\n", emulator::error());
       return 2;
     }

@@ -71,6 +71,22 @@ void expect_runs(Body body, int threads = 32, int grid = 1, size_t smem = 4096) 
   expect(code == 0, code ? pod_emulator_error() : "");
 }
 
+// In every order: the launch fails, the text has all of `parts`, and the next launch runs.
+template <class Body>
+void expect_error(std::vector<std::string> parts, Body body, int threads = 32, size_t smem = 4096) {
+  for (int order = kAscending; order <= kRandom; ++order) {
+    configure(order, kLandAtWait, order == kRandom ? 20 : 0, 3);
+    const int code = launch(body, threads, 1, smem);
+    const std::string text = pod_emulator_error();
+    expect(code == 1, "order " + std::to_string(order) + ": no error");
+    for (const std::string& part : parts) {
+      expect(text.find(part) != std::string::npos,
+             "order " + std::to_string(order) + ": no '" + part + "' in '" + text + "'");
+    }
+    expect_runs([] { ptx::sync_cta(); }, threads);
+  }
+}
+
 }  // namespace unit
 
 #define CASE(name)                                         \
