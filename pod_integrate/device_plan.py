@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
 from typing import Self
 
@@ -91,17 +92,23 @@ class DevicePlan:
             num_sms=num_sms,
         )
 
-    def update(self, batch: HybridBatch) -> None:
+    def update(self, batch: HybridBatch, *, decode_split_tokens: int | None = None) -> None:
         """Replace the plan, ordered on the current stream; nothing waits for the device.
+
+        decode_split_tokens  of this batch; default the config's. More makes a batch of many keys
+                             fit a smaller grid
 
         Outside of a capture. Raises ShapeError with the numbers, and leaves the plan as it was,
         when the batch needs more than was reserved.
         """
+        config = self.config
+        if decode_split_tokens is not None and decode_split_tokens != config.decode_split_tokens:
+            config = dataclasses.replace(config, decode_split_tokens=decode_split_tokens)
         planned = plan_batch(
             batch.q_indptr,
             batch.kv_lens,
             self.geometry,
-            self.config,
+            config,
             num_sms=self.num_sms,
             pin=self.device.type == "cuda",
         )

@@ -100,6 +100,10 @@ class LayerGroups:
             group = self._groups[geometry] = self._make(geometry)
         return group
 
+    def all(self) -> tuple[LayerGroup, ...]:
+        """The groups made so far."""
+        return tuple(self._groups.values())
+
     def end_step(self, seconds: float) -> None:
         """File the open steps of all groups."""
         for group in self._groups.values():

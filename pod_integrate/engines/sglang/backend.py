@@ -1,7 +1,9 @@
 """Attention backend `pod`: every batch SGLang forms becomes one call of hybrid_attention per layer.
 
 Prefill chunks and running requests of a batch are attended together, whatever SGLang calls the
-batch. Lengths are known on the host, so nothing waits for the device.
+batch. Lengths are known on the host, so nothing waits for the device. On a GPU decode steps may be
+captured in CUDA graphs (`graphs`); prefill steps run eagerly, also between the segments of
+SGLang's breakable prefill graphs.
 """
 
 from __future__ import annotations
@@ -9,19 +11,22 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from sglang.srt.layers.attention.base_attn_backend import AttentionBackend
 from sglang.srt.layers.radix_attention import RadixAttention
-from sglang.srt.mem_cache.memory_pool import KVWriteLoc
 
-from pod_integrate import native
+from pod_integrate import launch, native
 from pod_integrate.batch import HybridBatch
+from pod_integrate.config import PodConfig, flatten_config
+from pod_integrate.device_plan import DevicePlan
 from pod_integrate.engines.groups import DTYPES, LayerGroup, LayerGroups, Plan
 from pod_integrate.engines.sglang import step_time
 from pod_integrate.engines.sglang.checks import (
     check_arguments,
+    check_decode_graphs,
     check_device,
     check_engine,
     check_layers,
@@ -31,11 +36,14 @@ from pod_integrate.engines.sglang.facts import (
     engine_facts,
     is_reporting_rank,
     layer_facts,
+    layer_geometry,
     server_name,
 )
+from pod_integrate.engines.sglang.graphs import DecodeGraphs
 from pod_integrate.engines.sglang.metrics import Metrics
-from pod_integrate.engines.sglang.step import hybrid_batch
-from pod_integrate.keys import Geometry
+from pod_integrate.engines.sglang.rows import device_of, output_rows, write_loc
+from pod_integrate.engines.sglang.step import hybrid_batch, replayed_bucket
+from pod_integrate.errors import UnsupportedFeatureError
 from pod_integrate.op import hybrid_attention
 
 logger = logging.getLogger(__name__)
@@ -43,11 +51,15 @@ logger = logging.getLogger(__name__)
 
 @dataclasses.dataclass
 class StepMetadata:
-    """One forward step, shared by its layers; `live` is False for warm-up batches."""
+    """One forward step, shared by its layers; `live` is False for warm-up batches.
+
+    device_plans  those of a step under capture, empty for others
+    """
 
     batch: HybridBatch
     live: bool
-    plans: dict[LayerGroup, Plan]
+    plans: dict[LayerGroup, Plan] = dataclasses.field(default_factory=dict)
+    device_plans: Mapping[LayerGroup, DevicePlan] = dataclasses.field(default_factory=dict)
 
 
 class PodAttnBackend(AttentionBackend):  # type: ignore[misc]
@@ -61,32 +73,65 @@ class PodAttnBackend(AttentionBackend):  # type: ignore[misc]
         super().__init__()
         check_device(device_type(runner))
         check_engine(engine_facts(runner))
+        self._on_cpu = device_type(runner) == "cpu"
+        self._device = device_of(runner)
         self._pool = runner.token_to_kv_pool
         self._req_to_token = runner.req_to_token_pool.req_to_token
         self._dtype = DTYPES[runner.dtype]
         # Compiled and loaded now: a request should not wait for it, nor fail on it.
-        native.load("cpu")
+        native.load("cpu" if self._on_cpu else "host")
         self._metrics = Metrics(enabled=bool(getattr(runner.server_args, "enable_metrics", False)))
         self._groups = LayerGroups(
-            torch.device(str(runner.device)),
+            self._device,
             server=server_name(runner),
             reports=is_reporting_rank(runner),
             on_event=self._metrics.count_event,
         )
         self._layers: dict[int, LayerGroup] = {}
+        self._graphs: DecodeGraphs | None = None
         for module in runner.model.modules():
             if isinstance(module, RadixAttention):
                 self._group(module)
         if self._groups.records:
-            step_time.listen(self._groups.end_step)
+            step_time.listen(self._end_step)
 
     def support_triton(self) -> bool:
-        """False: SGLang then prepares its index tables with plain torch code."""
-        return False
+        """False on a CPU: SGLang then prepares its index tables with plain torch code."""
+        return not self._on_cpu
 
     def get_cuda_graph_seq_len_fill_value(self) -> int:
-        """Length of rows that data parallelism pads a batch with."""
+        """Length of rows that data parallelism or a captured batch size pads a batch with."""
         return 1
+
+    def shared_read_ends(self, mode: Any) -> Any:
+        """Decode steps read req_to_token until their replay ends; others as SGLang assumes."""
+        # New in 0.5.18; before, nothing asks.
+        from sglang.srt.layers.attention.base_attn_backend import SharedReadEnds
+
+        return SharedReadEnds.POST_REPLAY if mode.is_decode() else SharedReadEnds.UNKNOWN
+
+    def init_cuda_graph_state(self, max_bs: int, max_num_tokens: int) -> None:
+        """Reserve what captured decode steps of up to `max_bs` requests read."""
+        check_decode_graphs(max_bs, max_num_tokens)
+        self._graphs = DecodeGraphs(self._req_to_token, max_bs)
+
+    def init_forward_metadata_out_graph(self, forward_batch: Any, in_capture: bool = False) -> None:
+        """Prepare a step for its capture, or for a replay of what was captured."""
+        mode = forward_batch.forward_mode
+        if self._graphs is None or not mode.is_decode():
+            raise UnsupportedFeatureError(
+                f"attention backend pod captures decode steps only, got {mode!s}; use "
+                "--cuda-graph-backend-prefill breakable or disabled"
+            )
+        if in_capture:
+            step = self._graphs.capture(forward_batch, self._groups.all())
+        else:
+            step = self._graphs.update(forward_batch)
+            self._metrics.count_batch(replayed_bucket(step.batch, forward_batch))
+        self.forward_metadata = StepMetadata(step.batch, live=False, device_plans=step.plans)
+
+    def init_forward_metadata_in_graph(self, forward_batch: Any) -> None:
+        """Nothing to record: all that a captured step reads is rewritten before its replay."""
 
     def init_forward_metadata(self, forward_batch: Any) -> None:
         """Read the lengths of a step, once for all layers."""
@@ -95,7 +140,7 @@ class PodAttnBackend(AttentionBackend):  # type: ignore[misc]
         live = forward_batch.rids is not None
         if live:
             self._metrics.count_batch(batch.bucket)
-        self.forward_metadata = StepMetadata(batch, live, {})
+        self.forward_metadata = StepMetadata(batch, live)
 
     def forward_extend(
         self,
@@ -139,30 +184,37 @@ class PodAttnBackend(AttentionBackend):  # type: ignore[misc]
         group = self._group(layer)
         # Layers that share another layer's KV pass none of their own.
         if save_kv_cache and k is not None and v is not None:
-            where = _write_loc(forward_batch)
+            where = write_loc(forward_batch)
             self._pool.set_kv_buffer(layer, where, k, v, layer.k_scale, layer.v_scale)
+        plan = self._plan(group)
+        start = time.perf_counter()
+        rows = q.reshape(-1, layer.tp_q_head_num, layer.qk_head_dim)
+        out = self._run(rows, output_rows(forward_batch, rows), layer, group, plan.config, sinks)
+        if plan.traced is not None:
+            # On a GPU the call ends with the launch, so its time would mean nothing there.
+            plan.traced.add_attention(time.perf_counter() - start if self._on_cpu else 0.0)
+        return out
+
+    def _plan(self, group: LayerGroup) -> Plan:
         step = self.forward_metadata
         plan = step.plans.get(group)
         if plan is None:
-            plan = step.plans[group] = group.plan(step.batch, live=step.live)
-        start = time.perf_counter() if plan.traced is not None else 0.0
-        out = self._run(q, layer, step.batch, group.geometry, plan, sinks)
-        if plan.traced is not None:
-            plan.traced.add_attention(time.perf_counter() - start)
-        return out
+            captured = step.device_plans.get(group)
+            plan = Plan(captured.config, None) if captured else None
+            step.plans[group] = plan = plan or group.plan(step.batch, live=step.live)
+        return plan
 
     def _run(
         self,
-        q: torch.Tensor,
+        rows: torch.Tensor,
+        out: torch.Tensor,
         layer: Any,
-        batch: HybridBatch,
-        geometry: Geometry,
-        plan: Plan,
+        group: LayerGroup,
+        config: PodConfig,
         sinks: torch.Tensor | None,
     ) -> torch.Tensor:
-        rows = q.reshape(-1, layer.tp_q_head_num, layer.qk_head_dim)
-        out = torch.empty_like(rows, memory_format=torch.contiguous_format)
-        tokens = batch.num_tokens
+        step, geometry = self.forward_metadata, group.geometry
+        tokens = step.batch.num_tokens
         # Rows beyond the batch are padding of data parallelism; nobody reads them, but NaN from
         # uninitialised memory would spread through later layers' statistics.
         out[tokens:].zero_()
@@ -171,13 +223,14 @@ class PodAttnBackend(AttentionBackend):  # type: ignore[misc]
             # The pool is [slots, Hkv, D]: a slot is a page of one token.
             self._pool.get_key_buffer(layer.layer_id).unsqueeze(1),
             self._pool.get_value_buffer(layer.layer_id).unsqueeze(1),
-            batch,
-            config=plan.config,
+            step.batch,
+            config=config,
             scale=layer.scaling,
             window_left=geometry.window_left,
             logit_cap=geometry.logit_cap,
             sinks=sinks,
             out=out[:tokens],
+            plan=step.device_plans.get(group),
         )
         return out.view(-1, layer.tp_q_head_num * layer.v_head_dim)
 
@@ -185,26 +238,13 @@ class PodAttnBackend(AttentionBackend):  # type: ignore[misc]
         group = self._layers.get(layer.layer_id)
         if group is None:
             check_layers([layer_facts(layer)])
-            group = self._layers[layer.layer_id] = self._groups.get(self._geometry(layer))
+            group = self._layers[layer.layer_id] = self._groups.get(
+                layer_geometry(layer, self._dtype)
+            )
+            if not self._on_cpu:
+                config = tuple(flatten_config(group.default))
+                launch.choose(config, group.geometry, self._device.index)
         return group
 
-    def _geometry(self, layer: Any) -> Geometry:
-        window = layer.sliding_window_size
-        return Geometry(
-            num_q_heads=layer.tp_q_head_num,
-            num_kv_heads=layer.tp_k_head_num,
-            head_dim=layer.qk_head_dim,
-            dtype=self._dtype,
-            kv_dtype=self._dtype,
-            page_size=1,
-            # SGLang's window keeps keys j >= i - window, the same as window_left.
-            window_left=int(window) if window is not None and window > -1 else -1,
-            logit_cap=float(layer.logit_cap or 0.0),
-        )
-
-
-def _write_loc(forward_batch: Any) -> Any:
-    # for_batch is new in 0.5.22; before, a batch's slots were always physical.
-    if hasattr(KVWriteLoc, "for_batch"):
-        return KVWriteLoc.for_batch(forward_batch)
-    return KVWriteLoc(forward_batch.out_cache_loc)
+    def _end_step(self, seconds: float) -> None:
+        self._groups.end_step(seconds if self._on_cpu else 0.0)

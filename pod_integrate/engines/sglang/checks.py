@@ -185,11 +185,20 @@ def check_layers(layers: Iterable[LayerFacts]) -> None:
 
 def check_device(device: str) -> None:
     """Raise KernelUnavailableError on a device that this plug-in does not drive."""
-    if device != "cpu":
+    if device not in ("cpu", "cuda"):
         raise KernelUnavailableError(
-            f"attention backend pod serves SGLang on cpu (--device cpu), not on {device}: the "
-            "plug-in does not drive SGLang's CUDA graphs yet. Drop --attention-backend pod to get "
-            "SGLang's own backend"
+            f"attention backend pod serves SGLang on cpu and cuda, not on {device}. Drop "
+            "--attention-backend pod to get SGLang's own backend"
+        )
+
+
+def check_decode_graphs(max_requests: int, max_tokens: int) -> None:
+    """Raise UnsupportedFeatureError for CUDA graphs of more than one token per request."""
+    if max_tokens != max_requests:
+        raise UnsupportedFeatureError(
+            f"attention backend pod captures decode steps of one token per request, the server "
+            f"wants {max_tokens} tokens of {max_requests} requests; drop speculative decoding or "
+            "the diffusion model, or use --attention-backend flashinfer"
         )
 
 

@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from pod_integrate.keys import Dtype, Geometry
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EngineFacts:
@@ -106,6 +108,22 @@ def layer_facts(layer: Any) -> LayerFacts:
         logit_cap=layer.logit_cap or 0.0,
         logit_capping_method=layer.logit_capping_method,
         pos_encoding_mode=layer.pos_encoding_mode,
+    )
+
+
+def layer_geometry(layer: Any, dtype: Dtype) -> Geometry:
+    """Geometry of one RadixAttention layer; every slot of SGLang's pool is a page of one token."""
+    window = layer.sliding_window_size
+    return Geometry(
+        num_q_heads=layer.tp_q_head_num,
+        num_kv_heads=layer.tp_k_head_num,
+        head_dim=layer.qk_head_dim,
+        dtype=dtype,
+        kv_dtype=dtype,
+        page_size=1,
+        # SGLang's window keeps keys j >= i - window, the same as window_left.
+        window_left=int(window) if window is not None and window > -1 else -1,
+        logit_cap=float(layer.logit_cap or 0.0),
     )
 
 

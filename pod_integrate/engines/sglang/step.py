@@ -8,6 +8,7 @@ import torch
 
 from pod_integrate.batch import HybridBatch
 from pod_integrate.errors import UnsupportedFeatureError
+from pod_integrate.keys import Bucket
 
 
 def step_lengths(forward_batch: Any) -> tuple[list[int], list[int]]:
@@ -45,3 +46,10 @@ def hybrid_batch(forward_batch: Any, req_to_token: torch.Tensor) -> HybridBatch:
         page_starts=rows * req_to_token.stride(0),
         page_size=1,
     )
+
+
+def replayed_bucket(batch: HybridBatch, forward_batch: Any) -> Bucket:
+    """Bucket of a captured decode step without the rows that its batch size was padded with."""
+    q_lens, kv_lens = batch.lengths
+    real = len(q_lens) - int(getattr(forward_batch, "num_padding", 0))
+    return Bucket.of(q_lens[:real], kv_lens[:real])

@@ -131,9 +131,84 @@ def test_model_with_an_unsupported_layer_gets_no_backend(fixture: Any) -> None:
         PodAttnBackend(fixture.runner)
 
 
-def test_gpu_model_gets_no_backend_in_this_release(fixture: Any) -> None:
+def test_model_on_another_device_gets_no_backend(fixture: Any) -> None:
     from pod_integrate.engines.sglang.backend import PodAttnBackend
 
-    fixture.runner.device = "cuda:0"
+    fixture.runner.device = "xpu:0"
     with pytest.raises(KernelUnavailableError, match="Drop --attention-backend pod"):
         PodAttnBackend(fixture.runner)
+
+
+def decode_view(fixture: Any, kv_lens: list[int], padding: int) -> Any:
+    """What SGLang's decode graph runner hands over: rows 1.. of the table, then padding."""
+    size, mode = len(kv_lens) + padding, SimpleNamespace(is_decode=lambda: True)
+    return SimpleNamespace(
+        forward_mode=mode,
+        batch_size=size,
+        seq_lens_cpu=torch.tensor([*kv_lens, *[1] * padding]),
+        req_pool_indices=torch.tensor([*range(1, len(kv_lens) + 1), *[0] * padding]),
+        out_cache_loc=torch.arange(1, size + 1),
+        out_cache_loc_is_physical=True,
+        num_padding=padding,
+    )
+
+
+def test_captured_decode_attends_through_the_plan_of_its_size(
+    fixture: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pod_integrate.engines.sglang import backend as module
+
+    calls: list[dict[str, Any]] = []
+    # The CPU kernel takes no plan; what reaches the op is what counts here.
+    monkeypatch.setattr(module, "hybrid_attention", lambda *args, **more: calls.append(more))
+    backend, layer = fixture.backend, fixture.actual_module.attn
+    backend.init_cuda_graph_state(4, 4)
+    assert backend.get_cuda_graph_seq_len_fill_value() == 1
+    backend.init_forward_metadata_out_graph(decode_view(fixture, [], 4), in_capture=True)
+    backend.init_forward_metadata_in_graph(decode_view(fixture, [], 4))
+    captured = backend.forward_metadata
+    q, k, v = (torch.randn(4, heads, DIM) for heads in (HEADS, KV_HEADS, KV_HEADS))
+    out = backend.forward_decode(q, k, v, layer, decode_view(fixture, [], 4))
+    assert out.shape == (4, HEADS * DIM)
+    (call,) = calls
+    assert call["plan"] is captured.device_plans[backend._layers[0]]
+    assert call["config"] == call["plan"].config
+    pool = fixture.runner.token_to_kv_pool
+    assert torch.equal(pool.get_key_buffer(0)[1:5], k)
+
+    backend.init_forward_metadata_out_graph(decode_view(fixture, [9, 31, 14], 1))
+    replayed = backend.forward_metadata
+    assert replayed.device_plans == captured.device_plans
+    assert replayed.batch.kv_lens.tolist() == [9, 31, 14, 1]
+    assert captured.batch.page_starts.tolist() == replayed.batch.page_starts.tolist()
+
+
+def test_prefill_under_a_whole_graph_is_refused(kit: SimpleNamespace, fixture: Any) -> None:
+    fixture.backend.init_cuda_graph_state(4, 4)
+    with pytest.raises(UnsupportedFeatureError, match="captures decode steps only"):
+        fixture.backend.init_forward_metadata_out_graph(fixture.forward_batch)
+
+
+def test_decode_graphs_of_several_tokens_per_request_are_refused(fixture: Any) -> None:
+    with pytest.raises(UnsupportedFeatureError, match="8 tokens of 4 requests"):
+        fixture.backend.init_cuda_graph_state(4, 8)
+
+
+def test_shared_reads_of_a_decode_end_with_its_replay(kit: SimpleNamespace, fixture: Any) -> None:
+    ends = fixture.backend.shared_read_ends
+    assert ends(kit.mode.DECODE).name == "POST_REPLAY"
+    assert ends(kit.mode.EXTEND).name == "UNKNOWN"
+
+
+def test_output_goes_into_the_buffer_that_sglang_gives(kit: SimpleNamespace, fixture: Any) -> None:
+    _, expected = attend(kit, fixture)
+    given = torch.full_like(expected, torch.nan)
+    fixture.forward_batch._attn_output = given
+    out, _ = attend(kit, fixture)
+    assert out.data_ptr() == given.data_ptr()
+    torch.testing.assert_close(given, expected, atol=1e-5, rtol=1e-5)
+    # Of another size, as a padded batch has: not ours to write to.
+    fixture.forward_batch._attn_output = given[:-1]
+    out, _ = attend(kit, fixture)
+    assert out.data_ptr() != given.data_ptr()
+    torch.testing.assert_close(out, expected, atol=1e-5, rtol=1e-5)

@@ -1,0 +1,35 @@
+"""Tensors of one attention call: where its keys and values go, and its output."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from sglang.srt.mem_cache.memory_pool import KVWriteLoc
+
+
+def device_of(runner: Any) -> torch.device:
+    """Device of a ModelRunner, with the index of the current one where it is CUDA."""
+    name = str(runner.device)
+    return (
+        torch.device("cuda", torch.cuda.current_device()) if name == "cuda" else torch.device(name)
+    )
+
+
+def write_loc(forward_batch: Any) -> Any:
+    """Slots of a step's new tokens, as the KV pool of this SGLang takes them."""
+    # for_batch is new in 0.5.22; before, a batch's slots were always physical.
+    if hasattr(KVWriteLoc, "for_batch"):
+        return KVWriteLoc.for_batch(forward_batch)
+    return KVWriteLoc(forward_batch.out_cache_loc)
+
+
+def output_rows(forward_batch: Any, rows: torch.Tensor) -> torch.Tensor:
+    """Where to attend `rows` [T, Hq, D] into: SGLang's buffer where it gives one, else a new one.
+
+    Between the segments of a breakable prefill graph SGLang copies what is not in its buffer.
+    """
+    given: torch.Tensor | None = getattr(forward_batch, "_attn_output", None)
+    if given is not None and given.numel() == rows.numel() and given.is_contiguous():
+        return given.view(rows.shape)
+    return torch.empty_like(rows, memory_format=torch.contiguous_format)

@@ -1,0 +1,249 @@
+"""What captured decode steps read: rewritten in place, within a grid fixed at capture."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from pod_integrate import kernel_library, launch
+from pod_integrate.batch import HybridBatch
+from pod_integrate.config import PodConfig, flatten_config
+from pod_integrate.engines.groups import LayerGroup
+from pod_integrate.engines.sglang.graphs import (
+    SPARE_WAVES,
+    DecodeGraphs,
+    GraphStep,
+    decode_capacity,
+    split_tokens,
+)
+from pod_integrate.engines.sglang.step import replayed_bucket
+from pod_integrate.errors import ShapeError, UnsupportedFeatureError
+from pod_integrate.keys import DeviceKey, Geometry
+from pod_integrate.planning import plan_batch
+from pod_integrate.registry import ActiveTable
+from pod_integrate.testing import emulator
+from pod_integrate.testing.reference import attention_reference
+from pod_integrate.variants import Variant
+
+VARIANT = Variant.parse("bf16-d64-p64x32s1w4-d16x64s1w4-c2-v1")
+CONFIG = dataclasses.replace(VARIANT.config(), decode_split_tokens=64)
+GEOMETRY = Geometry(
+    num_q_heads=4, num_kv_heads=2, head_dim=64, dtype="bf16", kv_dtype="bf16", page_size=1
+)
+SMS, CONTEXT, SLOTS = 2, 400, 900
+FILL = 1
+
+
+@pytest.fixture
+def group() -> LayerGroup:
+    return make_group(GEOMETRY)
+
+
+def make_group(geometry: Geometry, config: PodConfig = CONFIG) -> LayerGroup:
+    group = LayerGroup(geometry, ActiveTable(geometry, DeviceKey("gpu", "sm90", SMS), "b"), None)
+    group.default = config
+    return group
+
+
+@pytest.fixture
+def table() -> torch.Tensor:
+    """SGLang's table: row 0 is padding, the others hold shuffled slots."""
+    torch.manual_seed(0)
+    rows = [torch.randperm(SLOTS - 1)[:CONTEXT] + 1 for _ in range(7)]
+    return torch.stack([torch.zeros(CONTEXT, dtype=torch.int64), *rows]).to(torch.int32)
+
+
+def forward_batch(kv_lens: list[int], rows: list[int], padding: int = 0) -> Any:
+    return SimpleNamespace(
+        batch_size=len(kv_lens) + padding,
+        seq_lens_cpu=torch.tensor(kv_lens + [FILL] * padding),
+        req_pool_indices=torch.tensor(rows + [0] * padding),
+        num_padding=padding,
+    )
+
+
+@pytest.fixture
+def attend(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The emulated GPU kernel, launched as a captured call is: with what the step held then."""
+    library = kernel_library.load(emulator.build(VARIANT))
+
+    def choose(config: tuple[int, ...], geometry: Geometry, _: int | None) -> launch.Chosen:
+        return launch.Chosen(library, launch.unflatten_config(config), geometry, num_sms=SMS)
+
+    monkeypatch.setattr(launch, "choose", choose)
+    monkeypatch.setattr(launch, "_current", lambda _: contextlib.nullcontext())
+    monkeypatch.setattr(launch, "_stream", lambda _: 0)
+
+    def run(step: GraphStep, group: LayerGroup, tensors: tuple[torch.Tensor, ...]) -> torch.Tensor:
+        q, k_cache, v_cache = tensors
+        batch, plan = step.batch, step.plans[group]
+        out, lse = torch.full_like(q, torch.nan), torch.empty(q.shape[:2])
+        launch.attend(
+            *(q, k_cache, v_cache, batch.q_indptr, batch.kv_lens, batch.page_indices),
+            *(batch.page_starts, 1, q.shape[2] ** -0.5, group.geometry.window_left, 0.0, None),
+            *(flatten_config(plan.config), out, lse, plan.words, list(plan.capacity)),
+        )
+        return out
+
+    return run
+
+
+def tensors(size: int) -> tuple[torch.Tensor, ...]:
+    torch.manual_seed(1)
+    shapes = ((size, 4, 64), (SLOTS, 1, 2, 64), (SLOTS, 1, 2, 64))
+    return tuple(torch.randn(shape, dtype=torch.bfloat16) for shape in shapes)
+
+
+STEPS = (
+    ([350, 17, 64, 1], [3, 1, 7, 2], 0),
+    ([5, 400], [6, 4], 2),
+    ([65, 33, 128], [2, 5, 1], 1),
+    ([], [], 4),
+)
+
+
+@pytest.mark.parametrize("window_left", [-1, 100])
+def test_replay_attends_the_batch_it_was_updated_with(
+    table: torch.Tensor, attend: Any, window_left: int
+) -> None:
+    group = make_group(dataclasses.replace(GEOMETRY, window_left=window_left))
+    graphs = DecodeGraphs(table, 4, num_sms=SMS)
+    captured = graphs.capture(forward_batch([FILL] * 4, [0] * 4), [group])
+    inputs = tensors(4)
+    for kv_lens, rows, padding in STEPS:
+        step = graphs.update(forward_batch(kv_lens, rows, padding))
+        out = attend(captured, group, inputs)
+        want = attention_reference(*inputs, step.batch, window_left=window_left).out
+        torch.testing.assert_close(out.double(), want, atol=0.02, rtol=0.02)
+
+
+def test_what_a_graph_reads_never_moves(table: torch.Tensor, group: LayerGroup) -> None:
+    graphs = DecodeGraphs(table, 4, num_sms=SMS)
+    sizes = {n: graphs.capture(forward_batch([FILL] * n, [0] * n), [group]) for n in (4, 2, 1)}
+    for size, captured in sizes.items():
+        step = graphs.update(forward_batch([40] * size, list(range(1, size + 1))))
+        assert step.plans[group] is captured.plans[group]
+        assert step.batch.page_starts.data_ptr() == captured.batch.page_starts.data_ptr()
+        assert step.batch.page_indices.data_ptr() == table.data_ptr()
+        assert step.batch.page_starts.tolist() == [CONTEXT * (b + 1) for b in range(size)]
+    words = {captured.plans[group].words.data_ptr() for captured in sizes.values()}
+    assert len(words) == 3
+
+
+def test_words_are_those_of_the_new_lengths(table: torch.Tensor, group: LayerGroup) -> None:
+    graphs = DecodeGraphs(table, 2, num_sms=SMS)
+    graphs.capture(forward_batch([FILL] * 2, [0] * 2), [group])
+    for kv_lens in ([200, 30], [3, 5]):
+        step = graphs.update(forward_batch(kv_lens, [1, 2]))
+        want = plan_batch(
+            step.batch.q_indptr,
+            torch.tensor(kv_lens, dtype=torch.int32),
+            GEOMETRY,
+            CONFIG,
+            num_sms=SMS,
+        ).words
+        assert torch.equal(step.plans[group].words[: want.numel()], want)
+
+
+def test_groups_of_layers_have_plans_of_their_own(table: torch.Tensor, group: LayerGroup) -> None:
+    window = make_group(dataclasses.replace(GEOMETRY, window_left=63))
+    graphs = DecodeGraphs(table, 2, num_sms=SMS)
+    graphs.capture(forward_batch([FILL] * 2, [0] * 2), [group, window])
+    plans = graphs.update(forward_batch([120, 120], [1, 2])).plans
+    # The header's count of decode items: 120 keys are two parts, a window of 64 is one.
+    assert plans[group].words[1] == 2 * 2 * 2
+    assert plans[window].words[1] == 2 * 2
+
+
+def test_size_that_was_not_captured_is_refused(table: torch.Tensor, group: LayerGroup) -> None:
+    graphs = DecodeGraphs(table, 4, num_sms=SMS)
+    graphs.capture(forward_batch([FILL] * 4, [0] * 4), [group])
+    with pytest.raises(UnsupportedFeatureError, match=r"no decode graph of 3 .*captured are \[4\]"):
+        graphs.update(forward_batch([9, 9, 9], [1, 2, 3]))
+
+
+def test_lengths_on_the_device_only_are_refused(table: torch.Tensor, group: LayerGroup) -> None:
+    batch = forward_batch([FILL], [0])
+    batch.seq_lens_cpu = None
+    with pytest.raises(UnsupportedFeatureError, match="lengths on the host"):
+        DecodeGraphs(table, 1, num_sms=SMS).capture(batch, [group])
+
+
+def test_bucket_of_a_replay_leaves_padding_out(table: torch.Tensor, group: LayerGroup) -> None:
+    graphs = DecodeGraphs(table, 4, num_sms=SMS)
+    graphs.capture(forward_batch([FILL] * 4, [0] * 4), [group])
+    padded = forward_batch([100, 100], [1, 2], padding=2)
+    bucket = replayed_bucket(graphs.update(padded).batch, padded)
+    assert (bucket.decodes, bucket.prefill_tokens) == (2, 0)
+
+
+def batch_of(kv_lens: list[int], context: int) -> HybridBatch:
+    return HybridBatch.build(
+        [1] * len(kv_lens),
+        kv_lens,
+        page_indices=torch.zeros((1, context), dtype=torch.int32),
+        page_starts=[0] * len(kv_lens),
+        page_size=1,
+    )
+
+
+LLAMA = dataclasses.replace(GEOMETRY, num_q_heads=32, num_kv_heads=8, head_dim=128)
+SHIPPED = dataclasses.replace(CONFIG, decode_split_tokens=2048)
+
+
+@pytest.mark.parametrize("virtual_decode", [1, 4])
+@pytest.mark.parametrize("size", [1, 8, 256])
+def test_grid_of_a_long_context_is_bounded_and_holds_every_batch(
+    size: int, virtual_decode: int
+) -> None:
+    context, num_sms = 1 << 17, 132
+    config = dataclasses.replace(SHIPPED, virtual_decode=virtual_decode)
+    capacity = decode_capacity(LLAMA, config, size, context, num_sms)
+    items = -(-size * LLAMA.num_kv_heads // virtual_decode)
+    assert items <= capacity.decode_ctas <= items + SPARE_WAVES * num_sms * config.ctas_per_sm
+    assert capacity.prefill_ctas == 0
+    plan: Any = SimpleNamespace(config=config, capacity=capacity)
+    generator = torch.Generator().manual_seed(size)
+    one_long = [context] + [1] * (size - 1)
+    ragged = torch.randint(1, context, (size,), generator=generator).tolist()
+    for kv_lens in (one_long, [context] * size, [1] * size, ragged):
+        batch = batch_of(kv_lens, context)
+        split = split_tokens(batch, plan, LLAMA)
+        planned = plan_batch(
+            batch.q_indptr,
+            batch.kv_lens,
+            LLAMA,
+            dataclasses.replace(config, decode_split_tokens=split),
+            num_sms=num_sms,
+        )
+        assert all(n <= m for n, m in zip(planned.capacity, capacity, strict=True)), kv_lens[:3]
+
+
+def test_batch_that_fits_keeps_the_configs_split() -> None:
+    capacity = decode_capacity(LLAMA, SHIPPED, 8, 1 << 17, 132)
+    plan: Any = SimpleNamespace(config=SHIPPED, capacity=capacity)
+    assert split_tokens(batch_of([8192] * 8, 1 << 17), plan, LLAMA) == 2048
+    longer = split_tokens(batch_of([1 << 17] * 8, 1 << 17), plan, LLAMA)
+    assert longer > 2048 and longer % 16 == 0
+
+
+def test_config_that_never_splits_is_left_alone() -> None:
+    config = dataclasses.replace(SHIPPED, decode_split_tokens=0)
+    capacity = decode_capacity(LLAMA, config, 8, 1 << 17, 132)
+    plan: Any = SimpleNamespace(config=config, capacity=capacity)
+    assert (capacity.decode_ctas, capacity.partial_rows) == (64, 0)
+    assert split_tokens(batch_of([1 << 17] * 8, 1 << 17), plan, LLAMA) == 0
+
+
+def test_without_the_longer_split_a_long_batch_would_not_fit(table: torch.Tensor) -> None:
+    config = dataclasses.replace(CONFIG, decode_split_tokens=16)
+    group, graphs = make_group(GEOMETRY, config), DecodeGraphs(table, 4, num_sms=SMS)
+    graphs.capture(forward_batch([FILL] * 4, [0] * 4), [group])
+    step = graphs.update(forward_batch([CONTEXT] * 4, [1, 2, 3, 4]))
+    with pytest.raises(ShapeError, match="decode_ctas"):
+        step.plans[group].update(step.batch)
