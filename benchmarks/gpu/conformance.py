@@ -1,10 +1,10 @@
 """Does every instruction do on the GPU what the emulated SM says it does?
 
 Bit for bit, but: ex2 and lg2 within the relative error that the PTX ISA states, 2^-22 (lg2 between
-0.5 and 2: absolute), rcp within one unit in the last place, sums of mma within 2^-20 of the sum of
-magnitudes (tensor cores align products to the largest and truncate; sums of small integers must be
-exact), NaN equal to any NaN. What depends on the machine (%smid, %globaltimer, order of atomics)
-must obey its contract instead.
+0.5 and 2: absolute), rcp within one unit in the last place, sums of mma and wgmma within 2^-20 of
+the sum of magnitudes (tensor cores align products to the largest and truncate; sums of small
+integers must be exact), NaN equal to any NaN. What depends on the machine (%smid, %globaltimer,
+order of atomics) must obey its contract instead. wgmma is skipped where the GPU has none.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import torch
 from . import conformance_build
 from .backends import Cuda
 from .conformance_run import Inputs, Library, floats, make_inputs, unpack_sums
+from .conformance_tiles import DTYPES, magnitudes
 from .output import Output, add_output
 
 MATH_RELATIVE = 2.0**-22
@@ -49,11 +50,17 @@ class Sections(NamedTuple):
 def compare(
     got: dict[str, torch.Tensor], want: dict[str, torch.Tensor], inputs: Inputs, sms: int
 ) -> dict[str, Verdict]:
-    """Verdict by section; `got` of the GPU with `sms` SMs, `want` of the emulator."""
+    """Verdict by section that `got` has; of the GPU with `sms` SMs, `want` of the emulator."""
     return {
-        name: _RULES.get(name, _same_bits)(Sections(got[name], want[name], inputs, sms))
+        name: RULES.get(name, _same_bits)(Sections(got[name], want[name], inputs, sms))
         for name in want
+        if name not in lacking(got, want)
     }
+
+
+def lacking(got: dict[str, torch.Tensor], want: dict[str, torch.Tensor]) -> list[str]:
+    """Sections that are empty in `got` only: the machine lacks these instructions."""
+    return [name for name in want if len(want[name]) and not len(got[name])]
 
 
 def by_wrapper(verdicts: dict[str, Verdict]) -> dict[str, bool]:
@@ -80,7 +87,13 @@ def run(backend: str, seed: int = 1) -> dict[str, Any]:
         reference.configure_emulator(num_sms=sms, order=2, copies=1, seed=seed)
         got = reference.run(inputs, torch.device("cpu"))
     verdicts = compare(got, want, inputs, sms)
-    return _summary(verdicts, got)
+    return {**_summary(verdicts, got), "skipped": skipped(got, want)}
+
+
+def skipped(got: dict[str, torch.Tensor], want: dict[str, torch.Tensor]) -> dict[str, str]:
+    """Why a wrapper was not compared, by its name."""
+    reason = f"not an instruction of this GPU; {conformance_build.WGMMA_ARCH} has it"
+    return {name.split(":")[0]: reason for name in lacking(got, want)}
 
 
 def _summary(verdicts: dict[str, Verdict], got: dict[str, torch.Tensor]) -> dict[str, Any]:
@@ -124,22 +137,35 @@ def _close(relative: float, absolute_within: tuple[float, float] | None = None) 
     return rule
 
 
+def _sums(got: torch.Tensor, want: torch.Tensor, magnitudes: torch.Tensor) -> Verdict:
+    """Of products, of which the first half is exact in any order; all in double."""
+    same = (got == want) | (got.isnan() & want.isnan())
+    half = len(same) // 2
+    relative = torch.where(same, 0.0, (got - want).abs() / magnitudes)[half:]
+    exact = int((~same[:half]).sum())
+    outside = int((~(relative <= MMA_RELATIVE)).sum())
+    return Verdict(
+        exact + outside == 0,
+        f"exact sums equal, others within {MMA_RELATIVE:.3g} of the magnitudes",
+        f"{exact} of {same[:half].numel()} exact sums differ; of the others {outside} outside, "
+        f"worst {float(relative.max()):.3g}, {int((~same[half:]).sum())} not bit-equal",
+    )
+
+
 def _mma(dtype: str) -> _Rule:
     def rule(s: Sections) -> Verdict:
         a, b, c = (side[dtype].double() for side in (s.inputs.a, s.inputs.b, s.inputs.c))
         got, want = (unpack_sums(words).double() for words in (s.got, s.want))
-        same = (got == want) | (got.isnan() & want.isnan())
-        half = len(same) // 2
-        scale = c.abs() + a.abs() @ b.abs()
-        relative = torch.where(same, 0.0, (got - want).abs() / scale)[half:]
-        exact = int((~same[:half]).sum())
-        outside = int((~(relative <= MMA_RELATIVE)).sum())
-        return Verdict(
-            exact + outside == 0,
-            f"exact sums equal, others within {MMA_RELATIVE:.3g} of the magnitudes",
-            f"{exact} of {same[:half].numel()} exact sums differ; of the others {outside} outside, "
-            f"worst {float(relative.max()):.3g}, {int((~same[half:]).sum())} not bit-equal",
-        )
+        return _sums(got, want, c.abs() + a.abs() @ b.abs())
+
+    return rule
+
+
+def _wgmma(section: str) -> _Rule:
+    def rule(s: Sections) -> Verdict:
+        scale = magnitudes(s.inputs.tiles, section)
+        got, want = (floats(words).double().view_as(scale) for words in (s.got, s.want))
+        return _sums(got, want, scale)
 
     return rule
 
@@ -173,7 +199,13 @@ def _times(s: Sections) -> Verdict:
 
 
 _Rule = Callable[[Sections], Verdict]
-_RULES: dict[str, _Rule] = {
+_PRODUCTS = [
+    f"{wrapper}:{dtype}_n{columns}"
+    for wrapper, widths in (("wgmma_ss", (64, 128)), ("wgmma_rs", (64, 128, 256)))
+    for dtype in DTYPES
+    for columns in widths
+]
+RULES: dict[str, _Rule] = {
     "ex2": _close(MATH_RELATIVE),
     "lg2": _close(MATH_RELATIVE, absolute_within=(0.5, 2.0)),
     "rcp": _close(RCP_RELATIVE),
@@ -183,6 +215,7 @@ _RULES: dict[str, _Rule] = {
     "smid": _sm_ids,
     "nsmid": _sm_count,
     "globaltimer": _times,
+    **{section: _wgmma(section) for section in _PRODUCTS},
 }
 
 
@@ -195,5 +228,7 @@ def main(arguments: list[str] | None = None) -> None:
     for name, verdict in result["sections"].items():
         mark = "equal" if verdict["equal"] else "DIFFERENT"
         print(f"{name:20s} {mark:9s} {verdict['detail']}  ({verdict['rule']})")
+    for name, reason in result["skipped"].items():
+        print(f"{name:20s} skipped   {reason}")
     print(f"wrappers equal: {result['wrappers_equal']} of {result['wrappers_total']}")
     Output(options.out, "conformance").save(result)

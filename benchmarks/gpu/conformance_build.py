@@ -22,10 +22,17 @@ _HOST_FLAGS = (
 ).split()
 
 
+# Tells the sources that the target has wgmma.
+_WGMMA_FLAG = "-DPOD_CONFORMANCE_WGMMA"
+WGMMA_ARCH = "sm_90a"
+
+
 def build_gpu(arch: Architecture) -> Path:
     """The library for `arch`; raises BuildError with nvcc's output, or when there is no nvcc."""
     target = arch.name.removeprefix("sm_")
     flags = [*_NVCC_FLAGS, "-gencode", f"arch=compute_{target},code=sm_{target}"]
+    if arch.name == WGMMA_ARCH:
+        flags.append(_WGMMA_FLAG)
     path = _place(f"libpod_conformance_{arch.name}.so", flags)
     return build_cache.build_once(
         path, lambda to: _compile([str(nvcc.find_nvcc()), *flags, str(_source())], to)
@@ -38,7 +45,7 @@ def build_emulator() -> Path:
     wide = ["-march=x86-64-v3"] if platform.machine() == "x86_64" else []
     root = native.sources_dir()
     engine = [str(source) for source in sorted((root / "emulator" / "src").glob("*.cpp"))]
-    flags = [*_HOST_FLAGS, *wide, f"-I{root / 'emulator' / 'include'}"]
+    flags = [*_HOST_FLAGS, *wide, _WGMMA_FLAG, f"-I{root / 'emulator' / 'include'}"]
     command = [build_cache.host_compiler(), *flags, "-x", "c++", str(_source()), *engine]
     return build_cache.build_once(
         _place("libpod_conformance_emulator.so", flags), lambda to: _compile(command, to)

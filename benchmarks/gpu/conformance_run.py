@@ -11,13 +11,18 @@ import torch
 
 from pod_integrate.errors import BuildError, KernelUnavailableError
 
-_SIZES = ("values", "words", "products", "counters")
+from .conformance_tiles import DTYPES, Tiles, make_tiles, pack_tiles
+
+_SIZES = ("values", "words", "products", "counters", "tiles")
 _POISON = 0x5A5A5A5A
 _MIN_NORMAL = 2.0**-126
 
 
 class Layout(NamedTuple):
-    """What a library says of itself: sizes of its inputs, and words of each section of output."""
+    """What a library says of itself: sizes of its inputs, and words of each section of output.
+
+    A section of no words is of a wrapper that the library's target lacks.
+    """
 
     sizes: dict[str, int]
     sections: dict[str, int]
@@ -31,6 +36,7 @@ class Inputs(NamedTuple):
     a, b, c [products, 16, 16], [products, 16, 8], [products, 16, 8] by dtype; floats that the
             dtype holds exactly. The first half of the products is of small integers and special
             values, so that the sum is exact in any order.
+    tiles   operands of wgmma
     """
 
     values: torch.Tensor
@@ -38,9 +44,7 @@ class Inputs(NamedTuple):
     a: dict[str, torch.Tensor]
     b: dict[str, torch.Tensor]
     c: dict[str, torch.Tensor]
-
-
-DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+    tiles: Tiles
 
 
 class _Arguments(ctypes.Structure):
@@ -48,6 +52,9 @@ class _Arguments(ctypes.Structure):
         ("values", ctypes.c_void_p),
         ("words", ctypes.c_void_p),
         ("mma", ctypes.c_void_p * 2),
+        ("a", ctypes.c_void_p * 2),
+        ("b", ctypes.c_void_p * 2),
+        ("c", ctypes.c_void_p),
         ("out", ctypes.c_void_p),
         ("counters", ctypes.c_void_p),
         ("stream", ctypes.c_void_p),
@@ -79,6 +86,7 @@ class Library:
         device  where the library's kernels run; the CPU for the emulator
         """
         held = [inputs.values, inputs.words, *(pack_products(inputs, name) for name in DTYPES)]
+        held += pack_tiles(inputs.tiles)
         held = [tensor.contiguous().to(device) for tensor in held]
         total = sum(self.layout.sections.values())
         out = torch.full((total,), _POISON, dtype=torch.int32, device=device)
@@ -86,9 +94,10 @@ class Library:
             (self.layout.sizes["counters"],), _POISON, dtype=torch.int32, device=device
         )
         stream = torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0
-        values, words, *products = (tensor.data_ptr() for tensor in held)
+        pair = ctypes.c_void_p * 2
+        values, words, *by_dtype, c = (tensor.data_ptr() for tensor in held)
         arguments = _Arguments(
-            *(values, words, (ctypes.c_void_p * 2)(*products)),
+            *(values, words, *(pair(*by_dtype[i : i + 2]) for i in (0, 2, 4)), c),
             *(out.data_ptr(), counters.data_ptr(), stream),
         )
         if self._library.pod_conformance(ctypes.byref(arguments)) != 0:
@@ -110,6 +119,7 @@ def make_inputs(layout: Layout, seed: int) -> Inputs:
         a={name: abc[0] for name, abc in products.items()},
         b={name: abc[1] for name, abc in products.items()},
         c={name: abc[2] for name, abc in products.items()},
+        tiles=make_tiles(layout.sizes["tiles"], generator),
     )
 
 

@@ -13,131 +13,11 @@
 #include "pod/ptx/math.cuh"
 #include "pod/ptx/mma.cuh"
 #include "pod/ptx/sync.cuh"
+#include "sections.cuh"
+#include "wgmma.cuh"
 
 namespace pod {
-
-// Inputs and outputs, all in memory of the device; layouts below and in pod_conformance_layout().
-struct ConformanceArguments {
-  const float* values;     // [kValues] operands of ex2, lg2, rcp and pack2
-  const uint32_t* words;   // [kWords] bits that only move; not 0 and not ~0
-  const uint32_t* mma[2];  // bf16, fp16: [kProducts, 10, 32]: a[4], b[2], c[4] by lane
-  uint32_t* out;           // the sections, one after the other
-  int* counters;           // [kCounters], any content
-  void* stream;
-};
-
 namespace {
-
-constexpr int kThreads = 128;
-constexpr int kCtas = 512, kCtaThreads = 64;  // of the kernel that meets many SMs
-constexpr int kValues = 8192;
-constexpr int kWords = 3 * 4 * kThreads;
-constexpr int kProducts = 32;
-constexpr int kCounters = 4;
-constexpr int kRounds = 16;
-constexpr int kMasks = 5;
-
-// One wrapper's dump; a wrapper with several kinds of result has several, told apart by a suffix.
-struct Section {
-  const char* name;
-  int words;
-};
-
-enum Place : int {
-  kThreadIndex,
-  kCtaIndex,
-  kWarpUniform,
-  kForget,
-  kSmemAddress,
-  kLdmatrix,
-  kLdmatrixTrans,
-  kMmaBf16,
-  kMmaFp16,
-  kCpAsync,
-  kCpAsyncZero,
-  kCpAsyncWait,
-  kCpAsyncCommit,
-  kEx2,
-  kLg2,
-  kRcp,
-  kPackBf16,
-  kPackFp16,
-  kShflXor,
-  kShfl,
-  kSyncWarp,
-  kSyncCta,
-  kBarSync,
-  kAtomicOld,
-  kAtomicSum,
-  kClear,
-  kSmid,
-  kNsmid,
-  kGlobaltimer,
-  kLaunch,
-  kPlaces
-};
-
-constexpr Section kSections[kPlaces] = {{"thread_index", kThreads},
-                                        {"cta_index", kCtas},
-                                        {"warp_uniform", kThreads},
-                                        {"forget", kThreads},
-                                        {"smem_address", 2 * kThreads},
-                                        {"ldmatrix_x4", 4 * kWarpSize},
-                                        {"ldmatrix_x4_trans", 4 * kWarpSize},
-                                        {"mma_m16n8k16:bf16", kProducts * 4 * kWarpSize},
-                                        {"mma_m16n8k16:fp16", kProducts * 4 * kWarpSize},
-                                        {"cp_async_16", 4 * kThreads},
-                                        {"cp_async_16:zero", 4 * kThreads},
-                                        {"cp_async_wait", 4 * kThreads},
-                                        {"cp_async_commit", 4 * kThreads},
-                                        {"ex2", kValues},
-                                        {"lg2", kValues},
-                                        {"rcp", kValues},
-                                        {"pack2:bf16", kValues},
-                                        {"pack2:fp16", kValues},
-                                        {"shfl_xor", kMasks* kWarpSize},
-                                        {"shfl", kWarpSize},
-                                        {"sync_warp", kThreads},
-                                        {"sync_cta", kThreads},
-                                        {"bar_sync", kThreads},
-                                        {"atomic_add:old", kCtas* kCtaThreads},
-                                        {"atomic_add:sum", 1},
-                                        {"clear", 1},
-                                        {"smid", kCtas},
-                                        {"nsmid", 1},
-                                        {"globaltimer", 4 * kCtas},
-                                        {"launch", 1}};
-
-constexpr int place_of(Place place) {
-  int words = 0;
-  for (int i = 0; i < place; ++i) words += kSections[i].words;
-  return words;
-}
-
-template <Place place>
-constexpr int kOffset = place_of(place);
-
-template <Place place>
-POD_DEVICE uint32_t* section(const ConformanceArguments& a) {
-  return a.out + kOffset<place>;
-}
-
-union FloatBits {
-  float value;
-  uint32_t bits;
-};
-
-POD_DEVICE uint32_t bits_of(float value) {
-  FloatBits both;
-  both.value = value;
-  return both.bits;
-}
-
-POD_DEVICE float float_of(uint32_t bits) {
-  FloatBits both;
-  both.bits = bits;
-  return both.value;
-}
 
 POD_DEVICE void dump_indices(const ConformanceArguments& a, uint32_t* smem, int thread) {
   POD_STATIC_SMEM(Int4, statics);
@@ -232,6 +112,12 @@ POD_DEVICE void dump_shuffles(const ConformanceArguments& a, int thread) {
   }
   const int from = ptx::shfl(static_cast<int>(a.words[thread]), (thread * 7 + 3) % kWarpSize);
   section<kShfl>(a)[thread] = static_cast<uint32_t>(from);
+  // By no lane, one lane, some that depend on data, all but one, all.
+  const bool votes[kVotes] = {false, thread == 17, (a.words[thread] & 0x3f) == 0, thread != 17,
+                              true};
+  for (int i = 0; i < kVotes; ++i) {
+    section<kAny>(a)[i * kWarpSize + thread] = static_cast<uint32_t>(ptx::any(votes[i]));
+  }
 }
 
 // `threads` threads pass numbers on through shared memory, as often as there are rounds; a barrier
@@ -307,13 +193,14 @@ ptx::Error run(const ConformanceArguments& a) {
   ptx::Error code = ptx::clear(a.counters, kCounters * sizeof(int), a.stream);
   if (!code) code = ptx::launch(machine_kernel, kCtas, kCtaThreads, 0, a.stream, a);
   if (!code) code = ptx::launch(instructions_kernel, 1, kThreads, kWords * 4, a.stream, a);
+  if (!code) code = launch_wgmma(a);
   return code;
 }
 
 std::string layout() {
   std::string text = "values " + std::to_string(kValues) + "\nwords " + std::to_string(kWords) +
                      "\nproducts " + std::to_string(kProducts) + "\ncounters " +
-                     std::to_string(kCounters) + "\n";
+                     std::to_string(kCounters) + "\ntiles " + std::to_string(kTiles) + "\n";
   for (const Section& section : kSections) {
     text += std::string(section.name) + ' ' + std::to_string(section.words) + '\n';
   }
@@ -332,7 +219,7 @@ POD_EXPORT int pod_conformance(const pod::ConformanceArguments* arguments) {
   return code ? 1 : 0;
 }
 
-// Lines "name words": four sizes of inputs, then the sections of `out` in their order.
+// Lines "name words": five sizes of inputs, then the sections of `out` in their order.
 POD_EXPORT const char* pod_conformance_layout() {
   static const std::string text = pod::layout();
   return text.c_str();

@@ -18,6 +18,7 @@ from benchmarks.gpu.conformance_run import (
     make_inputs,
     unpack_sums,
 )
+from benchmarks.gpu.conformance_tiles import magnitudes
 
 ROOT = Path(__file__).resolve().parents[2]
 PTX = ROOT / "kernels" / "cuda" / "include" / "pod" / "ptx"
@@ -25,6 +26,7 @@ CPU = torch.device("cpu")
 SMS = 4
 _WRAPPER = re.compile(r"^(?:POD_DEVICE|inline|Error) [\w ]*?\b(\w+)\(|^Error (\w+)\(", re.MULTILINE)
 _HOST_ONLY = {"error_text"}
+WGMMA_ORDER = ("wgmma_wait", "wgmma_commit", "wgmma_fence", "fence_proxy_async")
 
 Sections = dict[str, torch.Tensor]
 
@@ -94,6 +96,58 @@ def test_mma_multiplies_the_documented_fragments(
     assert bool(close[half:].all())
 
 
+@pytest.mark.parametrize("section", [name for name in conformance.RULES if "wgmma" in name])
+def test_wgmma_multiplies_whole_tiles(section: str, inputs: Inputs, dumped: Sections) -> None:
+    wrapper, kind = section.split(":")
+    dtype, columns = kind.split("_n")
+    tiles = inputs.tiles
+    c = tiles.c[..., : int(columns)].double()
+    if wrapper == "wgmma_ss":
+        c[1::2] = 0
+    want = c + tiles.a[dtype].double() @ tiles.b[dtype][..., : int(columns)].double()
+    got = floats(dumped[section]).view_as(want).double()
+    same = (got == want) | (got.isnan() & want.isnan())
+    half = len(same) // 2
+    assert bool(same[:half].all())
+    close = (got - want).abs() <= 2.0**-20 * magnitudes(tiles, section)
+    assert bool(close[half:].all())
+
+
+def test_wgmma_groups_and_fences_order_the_products(inputs: Inputs, dumped: Sections) -> None:
+    tiles = inputs.tiles
+    a, b, c = tiles.a["bf16"][0], tiles.b["bf16"][0], tiles.c[0, :, :64]
+    sums = {name: floats(dumped[name]).view(64, 64) for name in WGMMA_ORDER}
+    product = a @ b[:, :64]
+    assert torch.equal(sums["wgmma_wait"], product)
+    assert torch.equal(sums["wgmma_commit"], c + product)
+    scaled = c
+    for _ in range(4):
+        scaled = scaled * 0.5 + 1 + product
+    assert torch.equal(sums["wgmma_fence"], scaled)
+    panels = sum(a @ b[:, 64 * i : 64 * i + 64] for i in range(4))
+    assert torch.equal(sums["fence_proxy_async"], c + panels)
+
+
+def test_wgmma_descriptors_have_their_fields(inputs: Inputs, dumped: Sections) -> None:
+    low, high = (dumped["wgmma_descriptor"].view(-1, 2).long() & 0xFFFFFFFF).unbind(1)
+    number = torch.arange(128)
+    assert torch.equal(low & 0x3FFF, number * 2000 // 16)
+    assert torch.equal(low >> 16, number * 1040 // 16)
+    assert torch.equal(high & 0x3FFFFFFF, (0x3FFF0 - number * 16) // 16)
+    assert bool((high >> 30 == 1).all()), "128-byte swizzle"
+    assert torch.equal(dumped["hold"], inputs.words[: 8 * 128])
+
+
+def test_a_target_without_wgmma_skips_it_and_says_so(inputs: Inputs, dumped: Sections) -> None:
+    lacks = {name for name in dumped if "wgmma" in name}
+    got = {name: words[:0] if name in lacks else words for name, words in dumped.items()}
+    assert set(conformance.lacking(got, dumped)) == lacks
+    verdicts = conformance.compare(got, dumped, inputs, SMS)
+    assert set(verdicts) == set(dumped) - lacks
+    assert all(verdict.equal for verdict in verdicts.values())
+    assert set(conformance.skipped(got, dumped)) == {name.split(":")[0] for name in lacks}
+
+
 def test_ldmatrix_gives_each_lane_its_elements(inputs: Inputs, dumped: Sections) -> None:
     lane = torch.arange(32)
     tile = words_of(inputs, threads=32)[(lane * 5 + 3) % 32].contiguous()
@@ -126,6 +180,12 @@ def test_shuffles_and_indices(inputs: Inputs, dumped: Sections) -> None:
     assert torch.equal(dumped["forget"], thread * 3 + 1)
     addresses = torch.stack([4 * thread, torch.full_like(thread, 12)], dim=1)
     assert torch.equal(dumped["smem_address"].view(128, 2), addresses)
+
+
+def test_votes_see_every_lane(inputs: Inputs, dumped: Sections) -> None:
+    some = bool((inputs.words[:32] & 0x3F == 0).any())
+    want = torch.tensor([0, 1, int(some), 1, 1], dtype=torch.int32)
+    assert torch.equal(dumped["any"], want.repeat_interleave(32))
 
 
 def test_barriers_pass_every_number_on(dumped: Sections) -> None:
@@ -171,6 +231,9 @@ WRONG = {
     "atomic_add:old": lambda words: words // 2,
     "smid": lambda words: words + 4096,
     "globaltimer": lambda words: words.flip(0),
+    "wgmma_ss:bf16_n128": lambda words: bits(floats(words) * (1 + 2.0**-12)),
+    "wgmma_rs:fp16_n256": lambda words: words.roll(1),
+    "fence_proxy_async": lambda words: bits(floats(words) + 1.0),
 }
 
 

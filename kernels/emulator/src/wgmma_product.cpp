@@ -9,26 +9,22 @@ namespace pod::emulator {
 namespace {
 
 template <bool is_bf16>
-Float8 load(const SharedTile& tile, uint32_t address) {
+void load(const void* bytes, Float8& out) {
   Half8 chunk;
-  std::memcpy(&chunk, tile.at(address), sizeof chunk);
-  Float8 out;
+  std::memcpy(&chunk, bytes, sizeof chunk);
   widen<is_bf16>(chunk, out);
-  return out;
 }
 
 template <bool is_bf16>
 void load_a(const Warp& warp, const Wgmma& op, Float8 (&a)[kWgmmaRows][2]) {
   for (unsigned half = 0; half < 2; ++half) {
     for (unsigned row = 0; row < kWgmmaRows; ++row) {
-      if (!op.form.a_in_registers) {
-        a[row][half] = load<is_bf16>(op.a, op.a.along_k(first_wgmma_row(warp) + row, half));
-        continue;
-      }
       // As for mma, the words of one register over the lanes are an 8x8 block by rows.
-      Half8 words;
-      std::memcpy(&words, &op.registers[2 * half + row / 8][row % 8 * 4], sizeof words);
-      widen<is_bf16>(words, a[row][half]);
+      const void* chunk =
+          op.form.a_in_registers
+              ? static_cast<const void*>(&op.registers[2 * half + row / 8][row % 8 * 4])
+              : op.a.at(op.a.along_k(first_wgmma_row(warp) + row, half));
+      load<is_bf16>(chunk, a[row][half]);
     }
   }
 }
@@ -37,7 +33,7 @@ void load_a(const Warp& warp, const Wgmma& op, Float8 (&a)[kWgmmaRows][2]) {
 template <bool is_bf16>
 void load_b(const Wgmma& op, unsigned n, Float8 (&b)[16]) {
   if (op.form.a_in_registers) {
-    for (unsigned k = 0; k < 16; ++k) b[k] = load<is_bf16>(op.b, op.b.along_n(k, n));
+    for (unsigned k = 0; k < 16; ++k) load<is_bf16>(op.b.at(op.b.along_n(k, n)), b[k]);
     return;
   }
   for (unsigned half = 0; half < 2; ++half) {

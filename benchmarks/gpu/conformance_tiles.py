@@ -1,0 +1,58 @@
+"""Operands of the conformance kernel's wgmma: whole tiles, A [64, 64] B [64, 256] + C."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+ROWS, DEPTH, COLUMNS = 64, 64, 256
+
+
+class Tiles(NamedTuple):
+    """Floats that the dtype holds exactly; the first half of the pairs of small integers.
+
+    a  [n, 64, 64] by dtype
+    b  [n, 64, 256] by dtype
+    c  [n, 64, 256]
+    """
+
+    a: dict[str, torch.Tensor]
+    b: dict[str, torch.Tensor]
+    c: torch.Tensor
+
+
+def make_tiles(count: int, generator: torch.Generator) -> Tiles:
+    """Pairs whose sums are exact in any order, then ordinary ones; infinity and NaN in pair 1."""
+    half = count // 2
+    shapes = ((ROWS, DEPTH), (DEPTH, COLUMNS), (ROWS, COLUMNS))
+    exact = [torch.randint(-8, 9, (half, *shape), generator=generator).float() for shape in shapes]
+    for pair in exact[0][1:]:
+        pair[3, 5], pair[17, 40] = math.inf, math.nan
+    normal = [torch.randn(count - half, *shape, generator=generator) for shape in shapes]
+    sides = []
+    for whole, ordinary in zip(exact[:2], normal[:2], strict=True):
+        rounded = {name: ordinary.to(dtype).float() for name, dtype in DTYPES.items()}
+        sides.append({name: torch.cat([whole, part]) for name, part in rounded.items()})
+    return Tiles(*sides, torch.cat([exact[2], 8 * normal[2]]))
+
+
+def pack_tiles(tiles: Tiles) -> list[torch.Tensor]:
+    """What the kernel's arguments point to: A by dtype, B by dtype, C."""
+    sides = [side[name].to(dtype) for side in (tiles.a, tiles.b) for name, dtype in DTYPES.items()]
+    return [*sides, tiles.c]
+
+
+def magnitudes(tiles: Tiles, section: str) -> torch.Tensor:
+    """Sums of magnitudes [n, 64, columns], by which sums of a section may be off; in double.
+
+    section  e.g. `wgmma_ss:bf16_n128`; odd pairs of wgmma_ss start from nothing instead of C
+    """
+    wrapper, kind = section.split(":")
+    dtype, columns = kind.split("_n")
+    c = tiles.c[..., : int(columns)].double().abs()
+    if wrapper == "wgmma_ss":
+        c[1::2] = 0
+    return c + tiles.a[dtype].double().abs() @ tiles.b[dtype][..., : int(columns)].double().abs()

@@ -1,0 +1,178 @@
+// sections.cuh: what the conformance kernels are given, and where each wrapper's dump lies.
+#pragma once
+
+#include "pod/ptx/platform.cuh"
+
+namespace pod {
+
+// Inputs and outputs, all in memory of the device; layouts below and in pod_conformance_layout().
+struct ConformanceArguments {
+  const float* values;     // [kValues] operands of ex2, lg2, rcp and pack2
+  const uint32_t* words;   // [kWords] bits that only move; not 0 and not ~0
+  const uint32_t* mma[2];  // bf16, fp16: [kProducts, 10, 32]: a[4], b[2], c[4] by lane
+  const uint32_t* a[2];    // bf16, fp16: [kTiles, 64, 64], two elements a word
+  const uint32_t* b[2];    // bf16, fp16: [kTiles, 64, 256]
+  const float* c;          // [kTiles, 64, 256]
+  uint32_t* out;           // the sections, one after the other
+  int* counters;           // [kCounters], any content
+  void* stream;
+};
+
+constexpr int kThreads = 128;
+constexpr int kCtas = 512, kCtaThreads = 64;  // of the kernel that meets many SMs
+constexpr int kValues = 8192;
+constexpr int kWords = 3 * 4 * kThreads;
+constexpr int kProducts = 32;
+constexpr int kCounters = 4;
+constexpr int kRounds = 16;
+constexpr int kMasks = 5;
+constexpr int kVotes = 5;
+
+// Products of whole tiles, A [64, 64] B [64, n] + C; none where the target has no wgmma.
+#ifdef POD_CONFORMANCE_WGMMA
+constexpr int kTiles = 4;
+#else
+constexpr int kTiles = 0;
+#endif
+constexpr int kRows = 64, kDepth = 64, kMaxColumns = 256;
+constexpr int kProduct64 = kTiles * kRows * 64;
+constexpr int kFirstProduct64 = kTiles ? kRows * 64 : 0;
+constexpr int kWgmmaThreads = kTiles ? kThreads : 0;
+
+// One wrapper's dump; a wrapper with several kinds of result has several, told apart by a suffix.
+struct Section {
+  const char* name;
+  int words;
+};
+
+enum Place : int {
+  kThreadIndex,
+  kCtaIndex,
+  kWarpUniform,
+  kForget,
+  kSmemAddress,
+  kLdmatrix,
+  kLdmatrixTrans,
+  kMmaBf16,
+  kMmaFp16,
+  kCpAsync,
+  kCpAsyncZero,
+  kCpAsyncWait,
+  kCpAsyncCommit,
+  kEx2,
+  kLg2,
+  kRcp,
+  kPackBf16,
+  kPackFp16,
+  kShflXor,
+  kShfl,
+  kAny,
+  kSyncWarp,
+  kSyncCta,
+  kBarSync,
+  kAtomicOld,
+  kAtomicSum,
+  kClear,
+  kSmid,
+  kNsmid,
+  kGlobaltimer,
+  kLaunch,
+  kWgmmaDescriptor,
+  kHold,
+  kSsBf16N64,
+  kSsBf16N128,
+  kSsFp16N64,
+  kSsFp16N128,
+  kRsBf16N64,
+  kRsBf16N128,
+  kRsBf16N256,
+  kRsFp16N64,
+  kRsFp16N128,
+  kRsFp16N256,
+  kFenceProxyAsync,
+  kWgmmaFence,
+  kWgmmaWait,
+  kWgmmaCommit,
+  kPlaces
+};
+
+constexpr Section kSections[kPlaces] = {{"thread_index", kThreads},
+                                        {"cta_index", kCtas},
+                                        {"warp_uniform", kThreads},
+                                        {"forget", kThreads},
+                                        {"smem_address", 2 * kThreads},
+                                        {"ldmatrix_x4", 4 * kWarpSize},
+                                        {"ldmatrix_x4_trans", 4 * kWarpSize},
+                                        {"mma_m16n8k16:bf16", kProducts * 4 * kWarpSize},
+                                        {"mma_m16n8k16:fp16", kProducts * 4 * kWarpSize},
+                                        {"cp_async_16", 4 * kThreads},
+                                        {"cp_async_16:zero", 4 * kThreads},
+                                        {"cp_async_wait", 4 * kThreads},
+                                        {"cp_async_commit", 4 * kThreads},
+                                        {"ex2", kValues},
+                                        {"lg2", kValues},
+                                        {"rcp", kValues},
+                                        {"pack2:bf16", kValues},
+                                        {"pack2:fp16", kValues},
+                                        {"shfl_xor", kMasks* kWarpSize},
+                                        {"shfl", kWarpSize},
+                                        {"any", kVotes* kWarpSize},
+                                        {"sync_warp", kThreads},
+                                        {"sync_cta", kThreads},
+                                        {"bar_sync", kThreads},
+                                        {"atomic_add:old", kCtas* kCtaThreads},
+                                        {"atomic_add:sum", 1},
+                                        {"clear", 1},
+                                        {"smid", kCtas},
+                                        {"nsmid", 1},
+                                        {"globaltimer", 4 * kCtas},
+                                        {"launch", 1},
+                                        {"wgmma_descriptor", 2 * kWgmmaThreads},
+                                        {"hold", 8 * kWgmmaThreads},
+                                        {"wgmma_ss:bf16_n64", kProduct64},
+                                        {"wgmma_ss:bf16_n128", 2 * kProduct64},
+                                        {"wgmma_ss:fp16_n64", kProduct64},
+                                        {"wgmma_ss:fp16_n128", 2 * kProduct64},
+                                        {"wgmma_rs:bf16_n64", kProduct64},
+                                        {"wgmma_rs:bf16_n128", 2 * kProduct64},
+                                        {"wgmma_rs:bf16_n256", 4 * kProduct64},
+                                        {"wgmma_rs:fp16_n64", kProduct64},
+                                        {"wgmma_rs:fp16_n128", 2 * kProduct64},
+                                        {"wgmma_rs:fp16_n256", 4 * kProduct64},
+                                        {"fence_proxy_async", kFirstProduct64},
+                                        {"wgmma_fence", kFirstProduct64},
+                                        {"wgmma_wait", kFirstProduct64},
+                                        {"wgmma_commit", kFirstProduct64}};
+
+constexpr int place_of(Place place) {
+  int words = 0;
+  for (int i = 0; i < place; ++i) words += kSections[i].words;
+  return words;
+}
+
+template <Place place>
+constexpr int kOffset = place_of(place);
+
+template <Place place>
+POD_DEVICE uint32_t* section(const ConformanceArguments& a) {
+  return a.out + kOffset<place>;
+}
+
+union FloatBits {
+  float value;
+  uint32_t bits;
+};
+
+POD_DEVICE uint32_t bits_of(float value) {
+  FloatBits both;
+  both.value = value;
+  return both.bits;
+}
+
+POD_DEVICE float float_of(uint32_t bits) {
+  FloatBits both;
+  both.bits = bits;
+  return both.value;
+}
+
+}  // namespace pod

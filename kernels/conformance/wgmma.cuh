@@ -1,0 +1,295 @@
+// wgmma.cuh: runs the wrappers of ptx/wgmma.cuh, where POD_CONFORMANCE_WGMMA says that the target
+// has them.
+//
+// CTA    one warpgroup and one pair of tiles
+// Smem   A [64, 64] K-major | B [64, 256], from a multiple of 1024 on
+#pragma once
+
+#include "pod/ptx/async_copy.cuh"
+#include "pod/ptx/launch.cuh"
+#include "pod/ptx/sync.cuh"
+#include "pod/ptx/wgmma.cuh"
+#include "sections.cuh"
+
+namespace pod {
+namespace {
+
+constexpr uint32_t kAtom = 1024;           // eight swizzled rows of 128 bytes
+constexpr uint32_t kPanel = kDepth * 128;  // 64 columns of B, rows of n
+constexpr uint32_t kTileA = kRows * 128;
+constexpr int kWgmmaSmem = kAtom + kTileA + kMaxColumns / 64 * kPanel;
+
+// The tiles of a CTA and what it multiplies.
+struct TilePair {
+  const uint16_t *a, *b;  // [64, 64], [64, 256]
+  const float* c;         // [64, 256]
+  uint8_t* smem;          // of A; B follows
+  int thread;
+
+  POD_DEVICE uint8_t* smem_b() const { return smem + kTileA; }
+  // Of step `step` along k.
+  POD_DEVICE uint64_t a_descriptor(int step) const {
+    return ptx::wgmma_descriptor(ptx::smem_address(smem) + step * 32, 16, kAtom);
+  }
+  POD_DEVICE uint64_t b_descriptor_k_major(int step) const {
+    return ptx::wgmma_descriptor(ptx::smem_address(smem_b()) + step * 32, 16, kAtom);
+  }
+  POD_DEVICE uint64_t b_descriptor_n_major(int step) const {
+    return ptx::wgmma_descriptor(ptx::smem_address(smem_b()) + step * 2 * kAtom, kPanel, kAtom);
+  }
+  POD_DEVICE int row(int i) const {
+    return thread / kWarpSize * 16 + thread % kWarpSize / 4 + i / 2 * 8;
+  }
+  POD_DEVICE int column(int n, int i) const { return 8 * n + thread % 4 * 2 + i % 2; }
+};
+
+template <typename T>
+constexpr int kTypeIndex = 0;
+template <>
+constexpr int kTypeIndex<fp16> = 1;
+
+template <typename T>
+POD_DEVICE TilePair tile_pair(const ConformanceArguments& a, uint8_t* smem, int tile) {
+  constexpr int kType = kTypeIndex<T>;
+  return {reinterpret_cast<const uint16_t*>(a.a[kType]) + tile * kRows * kDepth,
+          reinterpret_cast<const uint16_t*>(a.b[kType]) + tile * kDepth * kMaxColumns,
+          a.c + tile * kRows * kMaxColumns,
+          smem + (kAtom - ptx::smem_address(smem) % kAtom) % kAtom, ptx::thread_index()};
+}
+
+POD_DEVICE void put(uint8_t* tile, int row_of_128_bytes, int element, uint16_t bits) {
+  const int chunk = element / 8 ^ row_of_128_bytes % 8;
+  *reinterpret_cast<uint16_t*>(tile + row_of_128_bytes * 128 + chunk * 16 + element % 8 * 2) = bits;
+}
+
+POD_DEVICE void publish() {
+  ptx::fence_proxy_async();
+  ptx::sync_cta();
+}
+
+POD_DEVICE void store_a(const TilePair& p) {
+  for (int i = p.thread; i < kRows * kDepth; i += kThreads) {
+    put(p.smem, i / kDepth, i % kDepth, p.a[i]);
+  }
+}
+
+POD_DEVICE void store_b_k_major(const TilePair& p, int columns) {
+  for (int i = p.thread; i < kDepth * columns; i += kThreads) {
+    const int k = i / columns, n = i % columns;
+    put(p.smem_b(), n, k, p.b[k * kMaxColumns + n]);
+  }
+}
+
+POD_DEVICE void store_b_n_major(const TilePair& p) {
+  for (int i = p.thread; i < kDepth * kMaxColumns; i += kThreads) {
+    const int k = i / kMaxColumns, n = i % kMaxColumns;
+    put(p.smem_b() + n / 64 * kPanel, k, n % 64, p.b[i]);
+  }
+}
+
+template <int kColumns>
+POD_DEVICE void start_from_c(float (&d)[kColumns][4], const TilePair& p) {
+  POD_UNROLL
+  for (int n = 0; n < kColumns; ++n) {
+    POD_UNROLL
+    for (int i = 0; i < 4; ++i) d[n][i] = p.c[p.row(i) * kMaxColumns + p.column(n, i)];
+  }
+}
+
+// out [64, 8 * kColumns]
+template <int kColumns>
+POD_DEVICE void dump_sums(uint32_t* out, const float (&d)[kColumns][4], const TilePair& p) {
+  POD_UNROLL
+  for (int n = 0; n < kColumns; ++n) {
+    POD_UNROLL
+    for (int i = 0; i < 4; ++i) out[p.row(i) * 8 * kColumns + p.column(n, i)] = bits_of(d[n][i]);
+  }
+}
+
+template <int kColumns>
+POD_DEVICE void finish(float (&d)[kColumns][4]) {
+  ptx::wgmma_commit();
+  ptx::wgmma_wait<0>();
+  ptx::hold(d);
+}
+
+template <typename T, int kColumns>
+POD_DEVICE void issue_ss(float (&d)[kColumns][4], const TilePair& p, bool accumulate) {
+  POD_UNROLL
+  for (int step = 0; step < kDepth / 16; ++step) {
+    ptx::wgmma_ss<T>(d, p.a_descriptor(step), p.b_descriptor_k_major(step), accumulate || step > 0);
+  }
+}
+
+// Odd pairs start from nothing: what d holds must not matter then.
+template <typename T, int kColumns>
+POD_DEVICE void dump_ss(uint32_t* out, const TilePair& p, int tile) {
+  float d[kColumns][4];
+  start_from_c(d, p);
+  ptx::hold(d);
+  ptx::wgmma_fence();
+  issue_ss<T>(d, p, tile % 2 == 0);
+  finish(d);
+  dump_sums(out + tile * kRows * 8 * kColumns, d, p);
+}
+
+// Fragments of A in registers, all steps along k.
+struct FragmentsOfA {
+  uint32_t words[kDepth / 16][4];
+
+  POD_DEVICE explicit FragmentsOfA(const TilePair& p) {
+    const uint32_t* pairs = reinterpret_cast<const uint32_t*>(p.a);
+    POD_UNROLL
+    for (int step = 0; step < kDepth / 16; ++step) {
+      POD_UNROLL
+      for (int i = 0; i < 4; ++i) {
+        const int k = 16 * step + p.thread % 4 * 2 + i / 2 * 8;
+        words[step][i] = pairs[(p.row(i % 2 * 2) * kDepth + k) / 2];
+      }
+    }
+  }
+};
+
+template <typename T, int kColumns>
+POD_DEVICE void issue_rs(float (&d)[kColumns][4], const FragmentsOfA& a, const TilePair& p) {
+  POD_UNROLL
+  for (int step = 0; step < kDepth / 16; ++step) {
+    ptx::wgmma_rs<T>(d, a.words[step], p.b_descriptor_n_major(step));
+  }
+}
+
+template <typename T, int kColumns>
+POD_DEVICE void dump_rs(uint32_t* out, const TilePair& p, int tile) {
+  float d[kColumns][4];
+  start_from_c(d, p);
+  const FragmentsOfA a(p);
+  ptx::hold(d);
+  ptx::wgmma_fence();
+  issue_rs<T>(d, a, p);
+  finish(d);
+  dump_sums(out + tile * kRows * 8 * kColumns, d, p);
+}
+
+POD_DEVICE void dump_descriptors(const ConformanceArguments& a, int thread) {
+  const uint32_t number = static_cast<uint32_t>(thread);
+  const uint64_t descriptor =
+      ptx::wgmma_descriptor(number * 2000 & ~15u, number * 1040, 0x3fff0 - number * 16);
+  section<kWgmmaDescriptor>(a)[2 * thread] = static_cast<uint32_t>(descriptor);
+  section<kWgmmaDescriptor>(a)[2 * thread + 1] = static_cast<uint32_t>(descriptor >> 32);
+  float d[2][4];
+  for (int i = 0; i < 8; ++i) d[i / 4][i % 4] = float_of(a.words[8 * thread + i]);
+  ptx::hold(d);
+  for (int i = 0; i < 8; ++i) section<kHold>(a)[8 * thread + i] = bits_of(d[i / 4][i % 4]);
+}
+
+// Copies that only the proxy fence makes visible, into a buffer that is used again and again.
+POD_DEVICE void dump_copied(const ConformanceArguments& a, const TilePair& p) {
+  float d[8][4];
+  start_from_c(d, p);
+  const FragmentsOfA fragments(p);
+  for (int panel = 0; panel < kMaxColumns / 64; ++panel) {
+    for (int i = p.thread; i < kDepth * 8; i += kThreads) {
+      const int k = i / 8, chunk = i % 8;
+      const uint32_t target = ptx::smem_address(p.smem_b()) + k * 128 + (chunk ^ k % 8) * 16;
+      ptx::cp_async_16(target, p.b + k * kMaxColumns + panel * 64 + chunk * 8, true);
+    }
+    ptx::cp_async_commit();
+    ptx::cp_async_wait<0>();
+    publish();
+    ptx::hold(d);
+    ptx::wgmma_fence();
+    issue_rs<bf16>(d, fragments, p);
+    finish(d);
+    ptx::sync_cta();
+  }
+  dump_sums(section<kFenceProxyAsync>(a), d, p);
+}
+
+// Accumulators that other instructions change before each fence.
+POD_DEVICE void dump_fenced(const ConformanceArguments& a, const TilePair& p) {
+  float d[8][4];
+  start_from_c(d, p);
+  for (int round = 0; round < 4; ++round) {
+    POD_UNROLL
+    for (int n = 0; n < 8; ++n) {
+      POD_UNROLL
+      for (int i = 0; i < 4; ++i) d[n][i] = d[n][i] * 0.5f + 1.f;
+    }
+    ptx::hold(d);
+    ptx::wgmma_fence();
+    issue_ss<bf16>(d, p, true);
+    finish(d);
+  }
+  dump_sums(section<kWgmmaFence>(a), d, p);
+}
+
+// Two groups in flight: the older one's sums after a wait for all but one, then the newer one's.
+POD_DEVICE void dump_groups(const ConformanceArguments& a, const TilePair& p) {
+  float older[8][4], newer[8][4];
+  start_from_c(newer, p);
+  ptx::hold(older);
+  ptx::hold(newer);
+  ptx::wgmma_fence();
+  issue_ss<bf16>(older, p, false);
+  ptx::wgmma_commit();
+  issue_ss<bf16>(newer, p, true);
+  ptx::wgmma_commit();
+  ptx::wgmma_wait<1>();
+  ptx::hold(older);
+  dump_sums(section<kWgmmaWait>(a), older, p);
+  ptx::wgmma_wait<0>();
+  ptx::hold(newer);
+  dump_sums(section<kWgmmaCommit>(a), newer, p);
+}
+
+template <typename T>
+POD_GLOBAL(kThreads, 1)
+products_kernel(const POD_GRID_CONSTANT ConformanceArguments a) {
+  POD_DYNAMIC_SMEM(smem);
+  constexpr bool is_fp16 = kTypeIndex<T> == 1;
+  const int tile = ptx::cta_index();
+  const TilePair p = tile_pair<T>(a, smem, tile);
+  store_a(p);
+  store_b_k_major(p, 128);
+  publish();
+  dump_ss<T, 8>(section < is_fp16 ? kSsFp16N64 : kSsBf16N64 > (a), p, tile);
+  dump_ss<T, 16>(section < is_fp16 ? kSsFp16N128 : kSsBf16N128 > (a), p, tile);
+  ptx::sync_cta();
+  store_b_n_major(p);
+  publish();
+  dump_rs<T, 8>(section < is_fp16 ? kRsFp16N64 : kRsBf16N64 > (a), p, tile);
+  dump_rs<T, 16>(section < is_fp16 ? kRsFp16N128 : kRsBf16N128 > (a), p, tile);
+  dump_rs<T, 32>(section < is_fp16 ? kRsFp16N256 : kRsBf16N256 > (a), p, tile);
+}
+
+template <typename T>
+POD_GLOBAL(kThreads, 1)
+order_kernel(const POD_GRID_CONSTANT ConformanceArguments a) {
+  POD_DYNAMIC_SMEM(smem);
+  const TilePair p = tile_pair<T>(a, smem, 0);
+  dump_descriptors(a, p.thread);
+  store_a(p);
+  store_b_k_major(p, 64);
+  publish();
+  dump_fenced(a, p);
+  dump_groups(a, p);
+  ptx::sync_cta();
+  dump_copied(a, p);
+}
+
+// Nothing without wgmma: what is not instantiated is not compiled.
+template <int tiles = kTiles>
+ptx::Error launch_wgmma(const ConformanceArguments& a) {
+  ptx::Error code{};
+  if constexpr (tiles > 0) {
+    code = ptx::launch(products_kernel<bf16>, tiles, kThreads, kWgmmaSmem, a.stream, a);
+    if (!code) {
+      code = ptx::launch(products_kernel<fp16>, tiles, kThreads, kWgmmaSmem, a.stream, a);
+    }
+    if (!code) code = ptx::launch(order_kernel<bf16>, 1, kThreads, kWgmmaSmem, a.stream, a);
+  }
+  return code;
+}
+
+}  // namespace
+}  // namespace pod
