@@ -161,7 +161,8 @@ def test_captured_decode_attends_through_the_plan_of_its_size(
     calls: list[dict[str, Any]] = []
     # The CPU kernel takes no plan; what reaches the op is what counts here.
     monkeypatch.setattr(module, "hybrid_attention", lambda *args, **more: calls.append(more))
-    backend, layer = fixture.backend, fixture.actual_module.attn
+    fixture.runner.model, layer = fixture.actual_module, fixture.actual_module.attn
+    backend = module.PodAttnBackend(fixture.runner)
     backend.init_cuda_graph_state(4, 4)
     assert backend.get_cuda_graph_seq_len_fill_value() == 1
     backend.init_forward_metadata_out_graph(decode_view(fixture, [], 4), in_capture=True)
