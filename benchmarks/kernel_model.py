@@ -21,7 +21,7 @@ from pod_integrate.model import demand, engine, published
 from pod_integrate.model.agreement import all_checks
 from pod_integrate.model.devices import DEVICES
 from pod_integrate.model.explain import FLOOR_DEVICES, LABEL, Question, explain
-from pod_integrate.model.floors import CASES, Case
+from pod_integrate.model.floors import CASES, CaseSpec
 
 COMMAND = "python benchmarks/kernel_model.py"
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "model.md"
@@ -57,7 +57,7 @@ def main() -> None:
     print(f"{path}: {agreements} of {len(checks)} published comparisons agree")
 
 
-def _case(case: Case) -> dict[str, Any]:
+def _case(case: CaseSpec) -> dict[str, Any]:
     """Simulated times of a case with each device's default config, us."""
     row: dict[str, Any] = {"case": case.name}
     for name in FLOOR_DEVICES:

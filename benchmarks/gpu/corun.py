@@ -7,11 +7,12 @@ import dataclasses
 from typing import Any
 
 from pod_integrate.config import STRATEGIES
+from pod_integrate.model.floors import CaseSpec
 
 from .backends import Backend, backend
 from .corun_picture import draw
 from .corun_records import launch_with_records, share
-from .numbers_cases import CaseSpec, cases, default_of, make_case
+from .numbers_cases import cases, default_of, make_case
 from .output import Output, add_output
 
 _WARMUP = 2

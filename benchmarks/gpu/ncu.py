@@ -1,16 +1,19 @@
-"""What Nsight Compute says of one case: pipes, DRAM, occupancy and stalls of the kernel."""
+"""What Nsight Compute says of a case: tensor pipes, DRAM, occupancy and stalls of the kernel."""
 
 from __future__ import annotations
 
 import argparse
 import csv
 import io
+import json
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterable
 from typing import Any
 
+from . import machine
 from .output import Output, add_output
 
 _SECTIONS = (
@@ -25,17 +28,23 @@ _METRICS = (
     "sm__warps_active.avg.pct_of_peak_sustained_active",
     "gpu__time_duration.sum",
 )
-# Shown on the terminal; the JSON holds all.
-_SHOWN = (
-    "throughput",
-    "duration",
-    "occupancy",
-    "tensor",
-    "dram",
-    "registers",
-    "stalled",
-    "hit rate",
-)
+# By name in the summary: section and metric, without the unit. All that ncu said is saved too.
+_SUMMARY = {
+    "duration_us": ("metrics", "gpu__time_duration.sum"),
+    "tensor_pipe_pct": ("metrics", _METRICS[0]),
+    "dram_pct": ("metrics", "dram__throughput.avg.pct_of_peak_sustained_elapsed"),
+    "dram_read_bytes": ("metrics", "dram__bytes_read.sum"),
+    "l2_hit_pct": ("Memory Workload Analysis", "L2 Hit Rate"),
+    "issue_slots_pct": ("Compute Workload Analysis", "Issue Slots Busy"),
+    "occupancy_pct": ("Occupancy", "Achieved Occupancy"),
+    "occupancy_limit_pct": ("Occupancy", "Theoretical Occupancy"),
+    "registers": ("Launch Statistics", "Registers Per Thread"),
+    "spilling_requests": ("Memory Workload Analysis", "Local Memory Spilling Requests"),
+}
+_STALL = "Warp State Statistics / Stall "
+_NUMBER = re.compile(r"[\d,.]+")
+# To microseconds and bytes.
+_UNITS = {"ns": 1e-3, "us": 1.0, "ms": 1e3, "Kbyte": 1e3, "Mbyte": 1e6, "Gbyte": 1e9}
 _WARMUP = 2
 _TEXT = 1500
 
@@ -73,26 +82,68 @@ def parse(text: str) -> dict[str, str]:
     return metrics
 
 
+def summary(sections: dict[str, str], metrics: dict[str, str]) -> dict[str, Any]:
+    """The few numbers that say what bounds the kernel; one that ncu did not report is None.
+
+    stalls  cycles between two instructions of a warp by reason, the longest first
+    """
+    found: dict[str, Any] = {}
+    for name, (section, metric) in _SUMMARY.items():
+        source = metrics if section == "metrics" else sections
+        found[name] = next(
+            (
+                _number(value) * _UNITS.get(_unit(key), 1.0)
+                for key, value in source.items()
+                if _NUMBER.fullmatch(value)
+                and re.sub(r" \([^()]*\)$", "", key).endswith(f"/ {metric}")
+                and (section == "metrics" or key.startswith(section))
+            ),
+            None,
+        )
+    stalls = {
+        key.removeprefix(_STALL).rsplit(" (", 1)[0]: _number(value)
+        for key, value in sections.items()
+        if key.startswith(_STALL) and _NUMBER.fullmatch(value)
+    }
+    ordered = sorted(stalls.items(), key=lambda item: -item[1])
+    found["stalls"] = {name: cycles for name, cycles in ordered if cycles > 0}
+    return found
+
+
+def _unit(key: str) -> str:
+    unit = re.search(r"\(([^()]*)\)$", key)
+    return unit[1] if unit else ""
+
+
+def _number(text: str) -> float:
+    return float(text.replace(",", ""))
+
+
 def main(arguments: list[str] | None = None) -> None:
-    """Print the main metrics, save ncu.json."""
+    """Print the summaries as one JSON, save them and all that ncu said in ncu.json."""
     parser = argparse.ArgumentParser(prog="ncu", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--case", action="append", help="part of a case's name; may repeat")
+    parser.add_argument("--case", action="append", help="number or part of a name; may repeat")
     parser.add_argument("--strategy", default="fused")
     parser.add_argument("--seconds", type=float, default=120.0, help="limit of one ncu run")
     add_output(parser)
     options = parser.parse_args(arguments)
     output = Output(options.out, "ncu")
-    document: dict[str, Any] = {}
+    document: dict[str, Any] = {"machine": machine.report(), "summary": {}, "cases": {}}
     # Sections exist on every GPU; a metric's name may not, and costs the run it is part of.
     selections = {
         "sections": [word for name in _SECTIONS for word in ("--section", name)],
         "metrics": ["--metrics", ",".join(_METRICS)],
     }
+    failed = []
     for case in options.case or ["C0"]:
-        for name, selection in selections.items():
-            found = profile(case, options.strategy, options.seconds, selection)
-            document.setdefault(case, {})[name] = found
-            output.save(document)
-            for metric, value in found.items():
-                if metric == "error" or any(word in metric.lower() for word in _SHOWN):
-                    print(f"{case} {metric}: {value}", flush=True)
+        found = {
+            name: profile(case, options.strategy, options.seconds, selection)
+            for name, selection in selections.items()
+        }
+        failed += [f"{case}: {said['error']}" for said in found.values() if "error" in said]
+        document["cases"][case] = found
+        document["summary"][case] = summary(found["sections"], found["metrics"])
+        output.save(document)
+    print(json.dumps(document["summary"], indent=1))
+    if failed:
+        sys.exit("ncu: " + "; ".join(failed))

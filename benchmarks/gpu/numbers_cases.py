@@ -1,105 +1,129 @@
-"""Batches that are measured: the published cases, and a sample of the paper's sweep."""
+"""Batches that are measured: the published cases, and the sweep of the POD-Attention paper."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import itertools
+import random
+from collections.abc import Iterator
+from typing import Literal, NamedTuple
 
 import torch
 
 from pod_integrate import gpu
 from pod_integrate.batch import HybridBatch
 from pod_integrate.config import PodConfig
-from pod_integrate.keys import Geometry
+from pod_integrate.errors import PodAttentionError
 from pod_integrate.model.batches import Lengths
-from pod_integrate.model.floors import CASES
+from pod_integrate.model.floors import CASES, CaseSpec
 from pod_integrate.testing.batches import TORCH_DTYPES, Case
 
 from .backends import Backend, Cuda
 
+Part = Literal["all", "prefill", "decode"]
 _TINY = 256
 _TINY_DIM = 64
 # With a group of two, more rows than a decode tile holds.
 _TINY_CHUNK = 24
 
 
-class CaseSpec(NamedTuple):
-    """One prefill chunk at the end of `context`, and `decodes` requests."""
+class BenchmarkCaseError(PodAttentionError):
+    """A case was asked for that does not exist."""
+
+
+def tiny(spec: CaseSpec) -> CaseSpec:
+    """A batch of the same kind that the emulated SM attends in a second."""
+    chunk = max(_TINY_CHUNK, spec.chunk // _TINY)
+    return spec._replace(
+        chunk=chunk,
+        context=max(chunk, spec.context // _TINY),
+        decodes=max(1, spec.decodes // 16),
+        decode_context=max(1, spec.decode_context // _TINY),
+        head_dim=_TINY_DIM,
+        num_q_heads=max(2, spec.num_q_heads // 8),
+        num_kv_heads=max(1, spec.num_kv_heads // 8),
+    )
+
+
+class _Heads(NamedTuple):
+    """One model of the paper's sweep on one of its GPUs."""
 
     name: str
-    num_q_heads: int
-    num_kv_heads: int
-    chunk: int
-    context: int
-    decodes: int
-    decode_context: int
-    head_dim: int = 128
-    page_size: int = 16
-
-    @property
-    def geometry(self) -> Geometry:
-        """bf16 throughout."""
-        return Geometry(
-            num_q_heads=self.num_q_heads,
-            num_kv_heads=self.num_kv_heads,
-            head_dim=self.head_dim,
-            dtype="bf16",
-            kv_dtype="bf16",
-            page_size=self.page_size,
-        )
-
-    @property
-    def lengths(self) -> Lengths:
-        """The chunk first, then the decodes."""
-        contexts = [self.context, *[self.decode_context] * self.decodes]
-        return Lengths.of([self.chunk, *[1] * self.decodes], contexts)
-
-    def tiny(self) -> CaseSpec:
-        """A batch of the same kind that the emulated SM attends in a second."""
-        chunk = max(_TINY_CHUNK, self.chunk // _TINY)
-        return self._replace(
-            chunk=chunk,
-            context=max(chunk, self.context // _TINY),
-            decodes=max(1, self.decodes // 16),
-            decode_context=max(1, self.decode_context // _TINY),
-            head_dim=_TINY_DIM,
-            num_q_heads=max(2, self.num_q_heads // 8),
-            num_kv_heads=max(1, self.num_kv_heads // 8),
-        )
+    q: int
+    kv: int
+    weights_gib: int
 
 
-# A sample of the paper's sweep: heads x chunk x context, the last chunk of each prompt, decodes
-# that fill 95 % of the KV memory (facts of the public artifact).
-_GRID = (
-    CaseSpec("grid l3-tp1 512@4K", 32, 8, 512, 4096, 109, 4096),
-    CaseSpec("grid l3-tp1 1K@8K", 32, 8, 1024, 8192, 54, 8192),
-    CaseSpec("grid l3-tp1 2K@16K", 32, 8, 2048, 16384, 26, 16384),
-    CaseSpec("grid l3-tp1 1K@20K", 32, 8, 1024, 20480, 21, 20480),
-    CaseSpec("grid l3-tp2 512@8K", 16, 4, 512, 8192, 122, 8192),
-    CaseSpec("grid l3-tp2 1K@12K", 16, 4, 1024, 12288, 81, 12288),
-    CaseSpec("grid l3-tp2 2K@20K", 16, 4, 2048, 20480, 48, 20480),
-    CaseSpec("grid yi-tp1 512@12K", 32, 4, 512, 12288, 76, 12288),
-    CaseSpec("grid yi-tp1 1K@4K", 32, 4, 1024, 4096, 231, 4096),
-    CaseSpec("grid yi-tp1 2K@16K", 32, 4, 2048, 16384, 57, 16384),
+_SWEEP_HEADS = (
+    _Heads("Llama-3-8B tp1", 32, 8, 16),
+    _Heads("Llama-3-8B tp2", 16, 4, 8),
+    _Heads("Llama-3-8B tp4", 8, 2, 4),
+    _Heads("Llama-3-8B tp8", 4, 1, 2),
+    _Heads("Yi-6B tp1", 32, 4, 12),
+    _Heads("Yi-6B tp2", 16, 2, 6),
+    _Heads("Yi-6B tp4", 8, 1, 3),
 )
+_SWEEP_CHUNKS = (512, 1024, 2048)
+_SWEEP_CONTEXTS = (4096, 8192, 12288, 16384, 20480)
+# The decodes fill this share of what fits beside the weights on 90 % of 80 GiB, in 32 layers.
+_SWEEP_FILLS = (0.9, 0.95, 1.0)
+_LAYERS, _GPU_GIB, _USABLE = 32, 80, 0.9
 
 
-def published() -> list[CaseSpec]:
+def paper_grid() -> Iterator[CaseSpec]:
+    """The paper's sweep: heads x chunk x context x each chunk of the prompt x decodes; 4,410."""
+    for heads in _SWEEP_HEADS:
+        token = 2 * 2 * 128 * heads.kv * _LAYERS
+        tokens = _USABLE * ((_GPU_GIB - heads.weights_gib) << 30) / token
+        for chunk, context, fill in itertools.product(_SWEEP_CHUNKS, _SWEEP_CONTEXTS, _SWEEP_FILLS):
+            decodes = int(int(tokens // context) * fill)
+            for end in range(chunk, context + 1, chunk):
+                name = f"{heads.name} {chunk}@{end} + {decodes}@{context}"
+                yield CaseSpec(name, heads.q, heads.kv, chunk, end, decodes, context)
+
+
+def sample(seed: int) -> list[CaseSpec]:
+    """All of paper_grid() in random order: as many as there is time for are a fair sample."""
+    every = list(paper_grid())
+    random.Random(seed).shuffle(every)
+    return every
+
+
+def sized(machine: Backend, spec: CaseSpec) -> CaseSpec:
+    """The case itself on a GPU, a tiny one of its kind for the emulated SM."""
+    return spec if isinstance(machine, Cuda) else tiny(spec)
+
+
+def cases(machine: Backend) -> list[CaseSpec]:
     """The twelve published cases."""
-    return [CaseSpec(*case) for case in CASES]
+    return [sized(machine, spec) for spec in CASES]
 
 
-def cases(machine: Backend, *, grid: bool = False, only: str = "") -> list[CaseSpec]:
-    """The twelve published cases (and the grid's sample) whose name contains `only`."""
-    wanted = published()
-    wanted += _GRID if grid else ()
-    wanted = [spec for spec in wanted if only.lower() in spec.name.lower()]
-    return wanted if isinstance(machine, Cuda) else [spec.tiny() for spec in wanted]
+def find(machine: Backend, wanted: str) -> CaseSpec:
+    """The case with this number (from 1) or name, or whose name is the first to contain it.
+
+    Published cases come first, then paper_grid(). Raises BenchmarkCaseError when there is none.
+    """
+    every = [*CASES, *paper_grid()]
+    if wanted.isdecimal():
+        number = int(wanted)
+        exact, part = list(CASES[max(0, number - 1) : number]), []
+    else:
+        exact = [spec for spec in every if spec.name.lower() == wanted.lower()]
+        part = [spec for spec in every if wanted.lower() in spec.name.lower()]
+    if not exact + part:
+        names = ", ".join(f"{i} {spec.name!r}" for i, spec in enumerate(CASES, 1))
+        raise BenchmarkCaseError(
+            f"no case is called {wanted!r}; give a number or a part of a name. Published are "
+            f"{names}; cases of the paper's sweep look like {every[-1].name!r}"
+        )
+    return sized(machine, (exact + part)[0])
 
 
-def make_case(spec: CaseSpec, device: torch.device, seed: int = 0) -> Case:
-    """Unit-normal inputs made on the device, pages in random order."""
-    generator = torch.Generator(device).manual_seed(seed)
-    lengths, size = spec.lengths, spec.page_size
+def make_case(spec: CaseSpec, device: torch.device, part: Part = "all") -> Case:
+    """Unit-normal inputs made on the device, pages in random order; `part` of the requests."""
+    generator = torch.Generator(device).manual_seed(0)
+    asked = {"all": slice(None), "prefill": slice(0, 1), "decode": slice(1, None)}[part]
+    lengths, size = Lengths.of(*(side[asked] for side in spec.lengths)), spec.page_size
     pages = [-(-kv // size) for kv in lengths.kv_lens]
     total = sum(pages)
     order = torch.randperm(total, device=device, generator=generator).to(torch.int32)

@@ -6,9 +6,7 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from pod_integrate.model.floors import Floor, work_of
-
-from .numbers_cases import CaseSpec
+from pod_integrate.model.floors import CaseSpec, Floor, work_of
 
 Runs = list[dict[str, Any]]
 # bf16 outputs of different kernels; values are of order 1 / sqrt(keys).
@@ -73,7 +71,7 @@ def summarize(entries: dict[str, dict[str, Any]]) -> dict[str, Any]:
         if name.endswith("_us"):
             continue
         values = [ratios[name] for ratios in by_case.values() if name in ratios]
-        summary[f"{name}_geomean"] = round(_geomean(values), 4)
+        summary[f"{name}_geomean"] = round(geomean(values), 4)
         summary[f"{name}_cases"] = len(values)
     return summary
 
@@ -121,5 +119,6 @@ def _least(values: Iterable[float]) -> float:
     return min((value for value in values if math.isfinite(value)), default=math.nan)
 
 
-def _geomean(values: list[float]) -> float:
+def geomean(values: list[float]) -> float:
+    """Geometric mean of at least one value."""
     return math.exp(sum(math.log(value) for value in values) / len(values))

@@ -11,7 +11,7 @@ from pod_integrate.config import STRATEGIES, PodConfig
 
 from .backends import Backend, backend, moved
 from .checks_cases import SHAPES, Check
-from .numbers_cases import cases, default_of, make_case
+from .numbers_cases import cases, default_of, find, make_case
 from .output import add_output
 
 _SMALL = ("page edges", "window, cap, sinks", "speculative rows", "decode only", "prefill only")
@@ -37,8 +37,8 @@ def small(machine: Backend) -> int:
 
 
 def one(machine: Backend, name: str, config: PodConfig | None, repeats: int) -> int:
-    """A published case, `repeats` times; the number of calls."""
-    spec = cases(machine, grid=True, only=name)[0]
+    """A case, `repeats` times; the number of calls."""
+    spec = find(machine, name)
     case = make_case(spec, machine.device)
     for _ in range(repeats):
         machine.attend(case, config or default_of(machine, spec))
@@ -63,6 +63,6 @@ def main(arguments: list[str] | None = None) -> None:
     if options.config is not None:
         config = PodConfig.from_dict(json.loads(options.config.read_text()))
     if options.strategy is not None:
-        spec = cases(machine, grid=True, only=options.case)[0]
+        spec = find(machine, options.case)
         config = dataclasses.replace(config or default_of(machine, spec), strategy=options.strategy)
     print(f"{one(machine, options.case, config, options.repeats)} calls")

@@ -15,19 +15,19 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
+from pod_integrate.model.floors import CaseSpec
 from pod_integrate.testing.batches import Case
 
 from . import peers_flashinfer, peers_torch
 from .backends import Backend, backend
-from .numbers_cases import CaseSpec, default_of, make_case
+from .numbers_cases import Part, default_of, make_case, tiny
 from .numbers_summary import TOLERANCE
 from .output import Output, add_output
 
-Part = Literal["all", "prefill", "decode"]
 _TINY = CaseSpec("tiny", 16, 4, 128, 512, 4, 512)
 _TEXT = 800
 # Of each JIT build; several builds run at once, and one compiler takes up to 3 GB.
@@ -88,7 +88,7 @@ def usable(folder: Path) -> list[Peer]:
 
 def try_one(machine: Backend, peer: Peer) -> float:
     """Build and run a peer on a tiny batch; the difference to ours, or AssertionError."""
-    spec = _TINY if machine.name == "cuda" else _TINY.tiny()
+    spec = _TINY if machine.name == "cuda" else tiny(_TINY)
     case = make_case(spec, machine.device)
     ours = machine.attend(case, default_of(machine, spec)).out
     found = difference(peer.make(case, spec)(), ours, peer.part, spec)

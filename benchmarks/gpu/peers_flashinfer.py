@@ -7,9 +7,8 @@ from typing import NamedTuple
 
 import torch
 
+from pod_integrate.model.floors import CaseSpec
 from pod_integrate.testing.batches import Case
-
-from .numbers_cases import CaseSpec
 
 _WORKSPACE_BYTES = 512 << 20
 Call = Callable[[], torch.Tensor]

@@ -9,10 +9,9 @@ import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.attention.bias import causal_lower_right
 
+from pod_integrate.model.floors import CaseSpec
 from pod_integrate.testing.batches import Case
 from pod_integrate.testing.reference import gather
-
-from .numbers_cases import CaseSpec
 
 Make = Callable[[Case, CaseSpec], Callable[[], torch.Tensor]]
 

@@ -7,19 +7,20 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import statistics
 from pathlib import Path
 from typing import Any
 
 from .. import _results
-from .numbers_summary import of_case, summarize
+from . import record_tables
+from .numbers_summary import summarize
 
 _ROOT = Path(__file__).resolve().parents[2]
 _RESULTS = _ROOT / "benchmarks" / "results"
-_DOC = _ROOT / "docs" / "gpu.md"
-_PARTS = ("first_contact", "numbers", "tune", "sweep", "hf", "ncu")
+_DOC, _SPREAD = _ROOT / "docs" / "gpu.md", _ROOT / "docs" / "gpu_spread.svg"
+_PARTS = ("first_contact", "numbers", "tune", "sweep", "hf", "ncu", "grid")
 _NUMBERS, _CONTACT = "pod-attn bench gpu -- numbers", "pod-attn bench gpu -- first-contact"
+Headline = tuple[str, float, str, str]
 _GEOMEANS = {
     "gpu.fused_vs_serial_geomean": "fused_vs_serial",
     "gpu.fused_vs_best_serial_geomean": "fused_vs_best_serial",
@@ -29,22 +30,16 @@ _GEOMEANS = {
     "gpu.default_vs_best_serial_geomean": "default_vs_best_serial",
     "gpu.default_vs_flashinfer_batchpod_geomean": "default_vs_batchpod",
 }
-_COLUMNS = (
-    ("fused us", "fused_us", ".0f"),
-    ("default us", "fused_default_us", ".0f"),
-    ("our serial us", "serial_us", ".0f"),
-    ("any serial us", "best_serial_us", ".0f"),
-    ("vs our serial", "fused_vs_serial", ".2f"),
-    ("vs any serial", "fused_vs_best_serial", ".2f"),
-    ("vs BatchPOD", "fused_vs_batchpod", ".2f"),
-    ("vs BatchAttention", "fused_vs_batchattention", ".2f"),
-    ("over floor", "floor_ratio", ".2f"),
-)
+_GRID = "pod-attn bench gpu -- numbers --grid"
+_HF = "pod-attn bench gpu -- hf"
 
 
 def slim(document: dict[str, Any]) -> dict[str, Any]:
     """Numbers without the hundreds of configs that were tried and lost."""
     for entry in document["cases"].values():
+        if "configs_tried" in entry:
+            # Recorded before, and merged.
+            continue
         tried = [run for run in entry["runs"] if run.get("label") == "tried" and "median_us" in run]
         best = {}
         for run in tried:
@@ -57,21 +52,30 @@ def slim(document: dict[str, Any]) -> dict[str, Any]:
     return document
 
 
-def table(numbers: dict[str, Any]) -> str:
-    """One row per case; a number that was not measured is a dash."""
-    heads = ["case", "prefill", "decodes", *(name for name, _, _ in _COLUMNS)]
-    lines = [f"| {' | '.join(heads)} |", f"|---|---|---|{'---:|' * len(_COLUMNS)}"]
-    for name, entry in numbers["cases"].items():
-        ratios = of_case(entry)
-        cells = [format(ratios[key], how) if key in ratios else "-" for _, key, how in _COLUMNS]
-        row = [name, entry["prefill"], entry["decodes"], *cells]
-        lines.append(f"| {' | '.join(row)} |")
-    return "\n".join(lines)
+def merged(rerun: dict[str, Any], recorded: dict[str, Any], gpu: str) -> dict[str, Any]:
+    """Recorded numbers with the cases of `rerun` replaced; each of those names its own run.
+
+    Raises ValueError when the two come from different GPUs.
+    """
+    if recorded["gpu"] != gpu:
+        raise ValueError(
+            f"single cases were measured again on {gpu}, the recorded ones on {recorded['gpu']}; "
+            "measure all of them there: numbers without --cases"
+        )
+    told = ("utc", "kernel_build", "host_build", "clocks")
+    machine = {name: rerun["machine"].get(name) for name in told}
+    again = {
+        name: {**rerun["cases"][name], "machine": machine}
+        for name in rerun["rerun"]
+        if name in rerun["cases"]
+    }
+    kept = {name: value for name, value in recorded.items() if name not in ("gpu", "date")}
+    return {**kept, "cases": {**recorded["cases"], **again}}
 
 
-def headlines(documents: dict[str, dict[str, Any]]) -> list[tuple[str, float, str, str]]:
+def headlines(documents: dict[str, dict[str, Any]]) -> list[Headline]:
     """(name, value, unit, command) of what the folder holds."""
-    found: list[tuple[str, float, str, str]] = []
+    found: list[Headline] = []
     steps = documents.get("first_contact", {}).get("steps", {})
     if "result" in steps.get("conformance", {}):
         result = steps["conformance"]["result"]
@@ -89,6 +93,33 @@ def headlines(documents: dict[str, dict[str, Any]]) -> list[tuple[str, float, st
     if "floor_ratio_geomean" in summary:
         ratio = summary["floor_ratio_geomean"]
         found.append(("gpu.floor_ratio_geomean", ratio, "x, time / floor", _NUMBERS))
+    return found + _grid_headlines(documents) + _hf_headlines(documents)
+
+
+def _grid_headlines(documents: dict[str, dict[str, Any]]) -> list[Headline]:
+    spread = documents.get("grid", {}).get("summary", {}).get("all", {})
+    found: list[Headline] = []
+    for name in ("fused_vs_serial", "fused_vs_best_serial", "fused_vs_batchpod"):
+        if name in spread:
+            unit = f"x, {spread[name]['cases']} cases"
+            found.append((f"gpu.grid_{name}_geomean", spread[name]["geomean"], unit, _GRID))
+            found.append((f"gpu.grid_{name}_below_1", spread[name]["below_1"], "share", _GRID))
+    return found
+
+
+def _hf_headlines(documents: dict[str, dict[str, Any]]) -> list[Headline]:
+    document = documents.get("hf", {})
+    found: list[Headline] = []
+    runs, logits = document.get("runs", {}), document.get("logits", {})
+    if {"pod", "sdpa"} <= set(runs):
+        ratio = runs["sdpa"]["seconds"] / runs["pod"]["seconds"]
+        found.append(("gpu.generate_batch_speedup_vs_sdpa", ratio, "x", _HF))
+    if {"pod", "sdpa"} <= set(logits):
+        error = logits["pod"]["logit_mean"] / logits["sdpa"]["logit_mean"]
+        found.append(("gpu.logit_error_vs_sdpa", error, "x, mean error against fp32", _HF))
+    if "near_ties" in document.get("differences", {}).get("pod", {}):
+        share = document["differences"]["pod"]["near_ties"]
+        found.append(("gpu.differences_near_ties", share, "share", _HF))
     return found
 
 
@@ -99,25 +130,47 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     paths = {name: options.folder / f"{name}.json" for name in _PARTS}
     documents = {name: json.loads(p.read_text()) for name, p in paths.items() if p.exists()}
-    if "numbers" in documents:
-        documents["numbers"]["summary"] = summarize(documents["numbers"]["cases"])
     reports = [d["machine"] for d in documents.values() if "utc" in d.get("machine", {})]
     if not reports:
         parser.error(f"{options.folder} holds no result of {', '.join(_PARTS)}")
     where, when = reports[0]["device"]["name"], reports[0]["utc"][:10]
+    if "numbers" in documents:
+        if "rerun" in documents["numbers"]:
+            recorded = json.loads((_RESULTS / "gpu_numbers.json").read_text())
+            documents["numbers"] = merged(documents["numbers"], recorded, where)
+        documents["numbers"]["summary"] = summarize(documents["numbers"]["cases"])
     for name, document in documents.items():
-        kept = slim(document) if name == "numbers" else document
-        if name == "sweep":
-            kept = {**document, "cases": [_without_times(case) for case in document["cases"]]}
         path = _RESULTS / f"gpu_{name}.json"
-        path.write_text(json.dumps({"gpu": where, "date": when, **kept}, indent=1) + "\n")
+        kept = {"gpu": where, "date": when, **_kept(name, document)}
+        path.write_text(json.dumps(kept, indent=1) + "\n")
     for name, value, unit, command in headlines(documents):
         _results.record_headline(name, value, unit, command, where=where, when=when)
         print(f"{name:48s} {value:.4g} {unit}")
-    if "numbers" in documents:
-        text = _DOC.read_text()
-        drawn = f"<!-- gpu:begin -->\n{table(documents['numbers'])}\n<!-- gpu:end -->"
-        _DOC.write_text(re.sub(r"<!-- gpu:begin -->.*<!-- gpu:end -->", drawn, text, flags=re.S))
+    draw(documents)
+
+
+def draw(documents: dict[str, dict[str, Any]]) -> None:
+    """Replace the rows of docs/gpu.md of every document that is there."""
+    text = _DOC.read_text()
+    drawn = {
+        "gpu": ("numbers", record_tables.cases),
+        "gpu-grid": ("grid", record_tables.grid),
+        "gpu-hf": ("hf", record_tables.transformers),
+    }
+    for mark, (name, table) in drawn.items():
+        if name in documents:
+            text = record_tables.replaced(text, mark, table(documents[name]))
+    if "grid" in documents:
+        _SPREAD.write_text(record_tables.spread_picture(documents["grid"]))
+    _DOC.write_text(text)
+
+
+def _kept(name: str, document: dict[str, Any]) -> dict[str, Any]:
+    if name in ("numbers", "grid"):
+        return slim(document)
+    if name == "sweep":
+        return {**document, "cases": [_without_times(case) for case in document["cases"]]}
+    return document
 
 
 def _without_times(case: dict[str, Any]) -> dict[str, Any]:

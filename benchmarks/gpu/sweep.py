@@ -15,12 +15,13 @@ from typing import Any
 import torch
 
 from pod_integrate.config import PodConfig
+from pod_integrate.model.floors import CaseSpec
 from pod_integrate.testing.batches import Case
 from pod_integrate.variants import with_tiles
 
 from . import machine as machine_report
 from .backends import Backend, backend
-from .numbers_cases import CaseSpec, cases, default_of, make_case
+from .numbers_cases import default_of, find, make_case
 from .numbers_summary import TOLERANCE
 from .output import Output, add_output
 from .sweep_space import settings, sweep_variants
@@ -158,15 +159,15 @@ def main(arguments: list[str] | None = None) -> None:
     output = Output(options.out, "sweep")
     document: dict[str, Any] = {"machine": machine_report.report(), "cases": []}
     for name in options.case or ["C0", "figure 14, Llama"]:
-        for spec in cases(chosen, grid=True, only=name)[:1]:
-            with torch.inference_mode():
-                result = run(chosen, spec, timer, options.seconds)
-            document["cases"].append(result)
-            output.save(document)
-            print(
-                f"{spec.name}: default {result['default']['us']} us, tuned "
-                f"{result['tuned']['us']} us [{result['tuned']['config']}], best "
-                f"{result['best']['us']} us [{result['best']['config']}] of "
-                f"{result['measured']}, {result['left_out']} left out",
-                flush=True,
-            )
+        spec = find(chosen, name)
+        with torch.inference_mode():
+            result = run(chosen, spec, timer, options.seconds)
+        document["cases"].append(result)
+        output.save(document)
+        print(
+            f"{spec.name}: default {result['default']['us']} us, tuned "
+            f"{result['tuned']['us']} us [{result['tuned']['config']}], best "
+            f"{result['best']['us']} us [{result['best']['config']}] of "
+            f"{result['measured']}, {result['left_out']} left out",
+            flush=True,
+        )

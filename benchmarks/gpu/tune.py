@@ -18,7 +18,7 @@ import torch
 from pod_integrate.config import PodConfig
 from pod_integrate.defaults import default_config
 from pod_integrate.device import device_key, kernel_build
-from pod_integrate.model.floors import CASES
+from pod_integrate.model.floors import CASES, CaseSpec
 from pod_integrate.trace import WIRE_VERSION, StepRecord, TraceMessage
 from tuner.bench import OpBench
 from tuner.core import Tuner
@@ -29,7 +29,6 @@ from tuner.storage import Store
 from tuner.worker import describe, load_kernel, measure
 
 from . import machine
-from .numbers_cases import CaseSpec
 from .output import Output, add_output
 
 _STEPS = 8
@@ -141,7 +140,7 @@ def main(arguments: list[str] | None = None) -> None:
     output = Output(options.out, "tune")
     document: dict[str, Any] = {"machine": machine.report(), "cases": {}}
     wanted = options.cases.split(",")
-    for spec in (CaseSpec(*case) for case in CASES if case.name in wanted):
+    for spec in (case for case in CASES if case.name in wanted):
         document["cases"][spec.name] = found = tune(
             spec, device, trials=options.trials, seconds=options.seconds
         )

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from pod_integrate.errors import DtypeError
 from pod_integrate.keys import Geometry
-from pod_integrate.model.batches import Lengths, paper_geometry, visible_pairs
+from pod_integrate.model.batches import Lengths, visible_pairs
 from pod_integrate.model.devices import Device
 
 DECODE_TILE_ROWS = 16
@@ -90,8 +90,8 @@ def _floor(work: Work, flops: float, bandwidth: float) -> Floor:
     )
 
 
-class Case(NamedTuple):
-    """One published benchmark case: chunk tokens at `context`, `decodes` at `decode_context`."""
+class CaseSpec(NamedTuple):
+    """One prefill chunk at the end of `context`, and `decodes` requests at `decode_context`."""
 
     name: str
     num_q_heads: int
@@ -100,11 +100,20 @@ class Case(NamedTuple):
     context: int
     decodes: int
     decode_context: int
+    head_dim: int = 128
+    page_size: int = 16
 
     @property
     def geometry(self) -> Geometry:
-        """Heads per GPU, head dim 128, bf16."""
-        return paper_geometry(self.num_q_heads, self.num_kv_heads)
+        """Heads per GPU, bf16."""
+        return Geometry(
+            num_q_heads=self.num_q_heads,
+            num_kv_heads=self.num_kv_heads,
+            head_dim=self.head_dim,
+            dtype="bf16",
+            kv_dtype="bf16",
+            page_size=self.page_size,
+        )
 
     @property
     def lengths(self) -> Lengths:
@@ -114,16 +123,16 @@ class Case(NamedTuple):
 
 
 CASES = (
-    Case("C0", 16, 4, 1024, 12288, 80, 12288),
-    Case("C1", 16, 4, 12288, 12288, 220, 12288),
-    Case("C2", 16, 4, 16384, 16384, 250, 12288),
-    Case("table 8", 16, 4, 512, 16384, 64, 16384),
-    Case("figure 6, 54", 32, 4, 512, 16384, 54, 16384),
-    Case("figure 6, 55", 32, 4, 512, 16384, 55, 16384),
-    Case("figure 14, Yi-6B", 32, 4, 8192, 8192, 128, 8192),
-    Case("figure 14, Llama-3-8B", 32, 8, 8192, 8192, 128, 8192),
-    Case("FlashInfer 2K", 32, 8, 2048, 2048, 128, 2048),
-    Case("FlashInfer 4K/4K", 32, 8, 4096, 4096, 128, 4096),
-    Case("FlashInfer 4K/8K", 32, 8, 4096, 4096, 128, 8192),
-    Case("FlashInfer 6K/7K", 32, 8, 6000, 7000, 128, 8192),
+    CaseSpec("C0", 16, 4, 1024, 12288, 80, 12288),
+    CaseSpec("C1", 16, 4, 12288, 12288, 220, 12288),
+    CaseSpec("C2", 16, 4, 16384, 16384, 250, 12288),
+    CaseSpec("table 8", 16, 4, 512, 16384, 64, 16384),
+    CaseSpec("figure 6, 54", 32, 4, 512, 16384, 54, 16384),
+    CaseSpec("figure 6, 55", 32, 4, 512, 16384, 55, 16384),
+    CaseSpec("figure 14, Yi-6B", 32, 4, 8192, 8192, 128, 8192),
+    CaseSpec("figure 14, Llama-3-8B", 32, 8, 8192, 8192, 128, 8192),
+    CaseSpec("FlashInfer 2K", 32, 8, 2048, 2048, 128, 2048),
+    CaseSpec("FlashInfer 4K/4K", 32, 8, 4096, 4096, 128, 4096),
+    CaseSpec("FlashInfer 4K/8K", 32, 8, 4096, 4096, 128, 8192),
+    CaseSpec("FlashInfer 6K/7K", 32, 8, 6000, 7000, 128, 8192),
 )

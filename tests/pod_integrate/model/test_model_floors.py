@@ -10,7 +10,7 @@ import pytest
 from pod_integrate.errors import DtypeError
 from pod_integrate.model.batches import Lengths, paper_geometry, visible_pairs
 from pod_integrate.model.devices import DEVICES
-from pod_integrate.model.floors import CASES, Case, ideal_floor, real_floor, work_of
+from pod_integrate.model.floors import CASES, CaseSpec, ideal_floor, real_floor, work_of
 
 # GFLOP, GB; per GPU ms: ideal prefill and decode, real prefill and decode, largest speed-up.
 TABLE = """
@@ -32,7 +32,7 @@ TABLE = """
 @pytest.mark.parametrize(
     ("case", "line"), list(zip(CASES, TABLE, strict=True)), ids=[case.name for case in CASES]
 )
-def test_floor_of_a_published_case(case: Case, line: str) -> None:
+def test_floor_of_a_published_case(case: CaseSpec, line: str) -> None:
     totals, *devices = line.split("|")
     work = work_of(case.lengths, case.geometry)
     assert [f"{work.prefill_flops / 1e9:.1f}", f"{work.decode_bytes / 1e9:.3f}"] == totals.split()

@@ -10,7 +10,7 @@ import pytest
 from pod_integrate.config import STRATEGIES, PodConfig
 from pod_integrate.model.batches import Lengths, paper_geometry
 from pod_integrate.model.devices import DEVICES
-from pod_integrate.model.floors import CASES, Case, work_of
+from pod_integrate.model.floors import CASES, CaseSpec, work_of
 from pod_integrate.model.published import POD_2, POD_4, fa_config
 from pod_integrate.model.simulate import Simulation, simulate
 
@@ -43,7 +43,7 @@ def test_every_cta_runs_once_within_its_slots(config: PodConfig, strategy: str) 
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_no_launch_beats_tensor_pipes_or_memory(case: Case) -> None:
+def test_no_launch_beats_tensor_pipes_or_memory(case: CaseSpec) -> None:
     work = work_of(case.lengths, case.geometry)
     bound = max(
         (work.prefill_flops + work.decode_flops) / A100.kernel_flops,

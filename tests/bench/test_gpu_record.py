@@ -1,0 +1,215 @@
+"""What is filed after a visit to a GPU: merged numbers, tables, spreads, ncu's summary."""
+
+from __future__ import annotations
+
+import json
+import xml.etree.ElementTree as ET
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.gpu import ncu, numbers, numbers_grid, once, record, record_tables
+from benchmarks.gpu.backends import Cuda, Emulator
+from benchmarks.gpu.numbers_cases import BenchmarkCaseError, find, make_case, paper_grid, sample
+
+MACHINE = Emulator()
+GPU = object.__new__(Cuda)
+
+
+def test_the_papers_sweep_has_its_4410_cases_and_decode_batches() -> None:
+    every = list(paper_grid())
+    assert len(every) == len({spec.name for spec in every}) == 4410
+    assert max(spec.decodes for spec in every) == 1123
+    batches = {
+        (s.num_q_heads, s.num_kv_heads, s.decode_context, s.decodes)
+        for s in every
+        if s.num_q_heads * s.num_kv_heads in (256, 128)
+    }
+    # From the public artifact: Llama-3-8B and Yi-6B on one GPU.
+    for context, llama, yi in ((4096, (103, 109, 115), (219, 231, 244)), (20480, (20, 21, 23), ())):
+        assert {(32, 8, context, n) for n in llama} | {(32, 4, context, n) for n in yi} <= batches
+    assert sample(0)[:50] != every[:50] and set(sample(0)) == set(every)
+    assert sample(0) == sample(0)
+
+
+def test_a_case_is_found_by_number_name_and_part_of_its_name() -> None:
+    assert find(GPU, "12").name == find(GPU, "flashinfer 6K/7K").name == "FlashInfer 6K/7K"
+    assert find(GPU, "figure 14, yi").name == "figure 14, Yi-6B"
+    assert find(GPU, sample(0)[7].name) == sample(0)[7]
+    assert find(MACHINE, "1").head_dim == 64
+    for wrong in ("13", "0", "C9"):
+        with pytest.raises(BenchmarkCaseError, match=f"{wrong!r}.*12 'FlashInfer 6K/7K'"):
+            find(GPU, wrong)
+
+
+def test_parts_of_a_case_are_its_chunk_and_its_decodes() -> None:
+    spec = find(MACHINE, "C0")
+    q_lens = {
+        part: make_case(spec, MACHINE.device, part).batch.q_indptr.diff().tolist()
+        for part in ("all", "prefill", "decode")
+    }
+    assert q_lens["all"] == q_lens["prefill"] + q_lens["decode"]
+    assert q_lens["prefill"] == [spec.chunk] and q_lens["decode"] == [1] * spec.decodes
+
+
+def test_grid_on_the_emulated_sm_measures_everything_that_a_ratio_needs(tmp_path: Path) -> None:
+    numbers.main(["--backend", "emulator", "--grid", "--sample", "1", "--out", str(tmp_path)])
+    saved = json.loads((tmp_path / "grid.json").read_text())
+    (entry,) = saved["cases"].values()
+    labels = {(run.get("strategy"), run["label"], run["part"]) for run in entry["runs"]}
+    assert labels >= {("fused", "default", "all"), ("fused", "tried", "all")}
+    assert labels >= {("serial", "tried", "all"), (None, "alone", "prefill")}
+    assert not any("error" in run for run in entry["runs"])
+    assert saved["summary"]["all"]["fused_vs_serial"]["cases"] == 1
+    assert saved["sample"] == {"seed": 0, "of": 4410}
+    with pytest.raises(SystemExit):
+        numbers.main(["--grid", "--cases", "1", "--out", str(tmp_path)])
+
+
+def test_time_that_is_over_leaves_the_rest_of_the_grid_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(numbers.Numbers, "out_of_time", property(lambda self: True))
+    numbers.main(["--backend", "emulator", "--grid", "--sample", "3", "--out", str(tmp_path)])
+    saved = json.loads((tmp_path / "grid.json").read_text())
+    assert saved["cases"] == {} and saved["summary"] == {"all": {}, "balanced": {}}
+
+
+def entry(fused: float, serial: float, prefill: float = 50.0, **more: Any) -> dict[str, Any]:
+    def run(us: float, **of: Any) -> dict[str, Any]:
+        return {"name": "", "median_us": us, "part": "all", **of}
+
+    return {
+        "prefill": "1@1",
+        "decodes": "1@1",
+        "floor": {"fused_us": 10.0},
+        "runs": [
+            run(fused, strategy="fused", label="default"),
+            run(serial, strategy="serial", label="tried"),
+            run(prefill, label="alone", part="prefill"),
+            run(50.0, label="alone", part="decode"),
+        ],
+        **more,
+    }
+
+
+ENTRIES = {
+    "a": entry(100, 80),
+    "b": entry(100, 160, prefill=5),
+    "c": entry(100, 200),
+    "d": entry(100, 900, cut="time was over"),
+}
+
+
+def test_spread_counts_losses_and_leaves_out_cases_that_were_cut() -> None:
+    spread = numbers_grid.distribution(ENTRIES)
+    found = spread["all"]["fused_vs_serial"]
+    assert (found["cases"], found["min"], found["median"], found["max"]) == (3, 0.8, 1.6, 2.0)
+    assert found["below_1"] == pytest.approx(1 / 3, abs=1e-4)
+    assert found["geomean"] == pytest.approx((0.8 * 1.6 * 2) ** (1 / 3), abs=1e-4)
+    # Of b, prefill alone takes 5 of 55.
+    assert spread["balanced"]["fused_vs_serial"]["cases"] == 2
+    document = {"cases": ENTRIES, "summary": spread}
+    drawn = record_tables.grid(document)
+    assert "| our serial / fused | 3 | 1.37 | 0.80 | 0.80 | 1.60 | 2.00 | 2.00 | 33% |" in drawn
+    lines = ET.fromstring(record_tables.spread_picture(document)).findall("{*}polyline")
+    heights = [float(point.split(",")[1]) for point in lines[0].attrib["points"].split()]
+    assert len(heights) == 3 and heights == sorted(heights, reverse=True)
+
+
+def test_cases_measured_again_replace_the_recorded_ones() -> None:
+    recorded = {"gpu": "H", "date": "x", "timing": 1, "cases": {"a": entry(1, 1), "b": entry(2, 2)}}
+    rerun = {
+        "rerun": ["b", "z"],
+        "machine": {"utc": "now", "kernel_build": "new"},
+        "cases": {"b": entry(4, 8)},
+    }
+    merged = record.merged(rerun, recorded, "H")
+    assert merged["cases"]["a"] == recorded["cases"]["a"] and list(merged["cases"]) == ["a", "b"]
+    assert merged["cases"]["b"]["machine"]["kernel_build"] == "new" and "rerun" not in merged
+    drawn = record_tables.cases(merged)
+    assert "| b | 1@1 | 1@1 | 4 | 4 | 8 | 8 | 2.00 |" in drawn and "other rows: b." in drawn
+    with pytest.raises(ValueError, match="numbers without --cases"):
+        record.merged(rerun, recorded, "another")
+
+
+def test_what_was_slimmed_before_keeps_its_count() -> None:
+    once_slim = record.slim({"cases": {"a": entry(1, 1)}})
+    assert record.slim(once_slim)["cases"]["a"]["configs_tried"] == 1
+    assert len(once_slim["cases"]["a"]["runs"]) == 4
+
+
+def test_a_document_without_marks_is_refused() -> None:
+    text = "a <!-- x:begin -->\nold\n<!-- x:end --> b"
+    assert record_tables.replaced(text, "x", "n\\1w") == text.replace("old", "n\\1w")
+    with pytest.raises(ValueError, match="y:begin"):
+        record_tables.replaced(text, "y", "new")
+
+
+HF = {
+    "runs": {
+        "sdpa": {"seconds": 9.0, "tokens_per_second": 3, "answers_equal": 1, "tokens_equal": 1},
+        "pod": {"seconds": 3.0, "tokens_per_second": 9, "answers_equal": 0.5, "tokens_equal": 0.7},
+    },
+    "logits": {
+        "fp32_margin": {"median": 0.2},
+        "sdpa": {"logit_mean": 0.02, "logit_max": 0.1, "kl_mean": 1e-5, "top1_equal": 0.99},
+        "pod": {"logit_mean": 0.01, "logit_max": 0.1, "kl_mean": 1e-5, "top1_equal": 0.99},
+    },
+    "differences": {"pod": {"near_ties": 0.96, "gap_median": 0.005}},
+}
+
+
+def test_transformers_rows_and_headlines_come_from_the_document() -> None:
+    drawn = record_tables.transformers(HF)
+    assert "| `pod` | 9 | 50% | 70% | 96% | 0.005 |" in drawn
+    assert "| `pod` | 0.01 | 0.1 | 1e-05 | 99.0% |" in drawn
+    assert "| `sdpa` | 3 | 100% | 100% | - | - |" in record_tables.transformers(
+        {"runs": HF["runs"]}
+    )
+    found = {name: value for name, value, _, _ in record.headlines({"hf": HF})}
+    assert found["gpu.generate_batch_speedup_vs_sdpa"] == 3
+    assert found["gpu.logit_error_vs_sdpa"] == 0.5
+    assert found["gpu.differences_near_ties"] == 0.96
+
+
+def test_ncu_summary_reads_units_and_orders_stalls() -> None:
+    sections = {
+        "Warp State Statistics / Stall Wait (inst)": "0.80",
+        "Warp State Statistics / Stall Barrier (inst)": "1.20",
+        "Warp State Statistics / Stall GMMA (inst)": "0",
+        "Launch Statistics / Achieved Occupancy (%)": "99",
+        "Occupancy / Achieved Occupancy (%)": "12.30",
+        "Memory Workload Analysis / L2 Hit Rate (%)": "no data",
+    }
+    metrics = {
+        "Command line profiler metrics / gpu__time_duration.sum (ns)": "836,512",
+        "Command line profiler metrics / dram__bytes_read.sum (Gbyte)": "1.92",
+    }
+    found = ncu.summary(sections, metrics)
+    assert found["stalls"] == {"Barrier": 1.2, "Wait": 0.8}
+    assert list(found["stalls"]) == ["Barrier", "Wait"]
+    assert found["occupancy_pct"] == 12.3 and found["l2_hit_pct"] is None
+    assert found["duration_us"] == pytest.approx(836.512)
+    assert found["dram_read_bytes"] == pytest.approx(1.92e9) and found["registers"] is None
+
+
+def test_a_profiler_that_fails_ends_with_its_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def profile(case: str, strategy: str, seconds: float, selection: Any) -> dict[str, str]:
+        return {"error": "no ncu in PATH"}
+
+    monkeypatch.setattr(ncu, "profile", profile)
+    with pytest.raises(SystemExit, match="C0: no ncu in PATH"):
+        ncu.main(["--case", "C0", "--out", str(tmp_path)])
+    assert json.loads(capsys.readouterr().out)["C0"]["tensor_pipe_pct"] is None
+    assert json.loads((tmp_path / "ncu.json").read_text())["cases"]["C0"]["metrics"]["error"]
+
+
+def test_once_attends_a_case_by_its_number(capsys: pytest.CaptureFixture[str]) -> None:
+    main: Callable[[list[str]], None] = once.main
+    main(["--backend", "emulator", "--case", "9", "--repeats", "2"])
+    assert capsys.readouterr().out == "2 calls\n"
