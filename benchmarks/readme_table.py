@@ -36,7 +36,7 @@ ROWS = {
     "gpu.default_vs_serial_geomean": "Default fused config against our best serial",
     "gpu.default_vs_best_serial_geomean": "... against anybody's best serial",
     "gpu.default_vs_flashinfer_batchpod_geomean": "... against FlashInfer's BatchPOD",
-    "gpu.grid_fused_vs_serial_geomean": "Best fused against our best serial, sample of the paper's sweep",
+    "gpu.grid_fused_vs_serial_geomean": "Best fused against our best serial, paper's sweep",
     "gpu.grid_fused_vs_best_serial_geomean": "... against anybody's best serial",
     "gpu.grid_fused_vs_best_serial_below_1": "... share of cases where that serial is faster",
     "gpu.floor_ratio_geomean": "Best fused config, time above the roofline floor",
