@@ -575,3 +575,50 @@ CASE(accumulators_that_are_touched_while_in_flight) {
     issue(half);
   });
 }
+
+CASE(registers_that_change_after_the_fence) {
+  // Known from the second use on.
+  expect_group_error({"wgmma on accumulators that lane 7 has changed since the last wgmma_fence()"},
+                     [] {
+                       float d[8][4] = {};
+                       for (int round = 0; round < 2; ++round) {
+                         ptx::wgmma_fence();
+                         if (thread_index() % 32 == 7) d[5][2] += 1;
+                         issue(d, true);
+                         ptx::wgmma_commit();
+                         ptx::wgmma_wait<0>();
+                       }
+                     });
+  expect_group_error({"wgmma on registers of A that lane 9 has changed"}, [] {
+    float d[8][4] = {}, e[8][4] = {};
+    uint32_t a[4] = {};
+    ptx::wgmma_fence();
+    ptx::wgmma_rs<bf16>(d, a, descriptor(0, 8192, 1024));
+    ptx::wgmma_commit();
+    ptx::wgmma_fence();
+    if (thread_index() % 32 == 9) a[3] = 1;
+    ptx::wgmma_rs<bf16>(e, a, descriptor(0, 8192, 1024));
+    ptx::wgmma_commit();
+    ptx::wgmma_wait<0>();
+  });
+}
+
+CASE(registers_that_change_before_the_fence) {
+  in_every_schedule([] {
+    expect_group_runs([] {
+      clear_tiles();
+      float d[8][4] = {};
+      uint32_t a[4] = {};
+      for (int round = 0; round < 3; ++round) {
+        for (auto& tile : d) tile[round] += 1;
+        a[round] += 1;
+        ptx::wgmma_fence();
+        ptx::wgmma_rs<bf16>(d, a, descriptor(0, 8192, 1024));
+        issue(d, true);
+        ptx::wgmma_commit();
+        ptx::wgmma_wait<0>();
+      }
+      expect(d[7][0] == 1 && d[7][2] == 1 && d[7][3] == 0, "sums of zeros beside what was there");
+    });
+  });
+}

@@ -38,13 +38,20 @@ void run_mma(Warp& warp, bool is_bf16);
 void run_shuffle(Warp& warp, Collective op);
 const char* name_of(Collective op);
 
-// Asynchronous products (wgmma.cpp, wgmma_product.cpp).
+// Asynchronous products (wgmma.cpp, wgmma_product.cpp, wgmma_registers.cpp).
 constexpr unsigned kWgmmaRows = 16;  // of D, of one warp
 inline unsigned first_wgmma_row(const Warp& warp) {
   return static_cast<unsigned>(warp.index % kGroupWarps) * kWgmmaRows;
 }
 void execute_wgmma(const Warp& warp, Wgmma& op);
+// The accumulators of the lanes' d: those in flight already, or else new ones, poisoned.
+Accumulators& claim_accumulators(Warp& warp);
+void release_accumulators(const Accumulators& d);
+// Fails when registers that an earlier instruction used have changed since the last fence.
+void require_fenced_registers(Warp& warp, const uint8_t* const* lanes, size_t bytes,
+                              const char* what);
 void run_wgmma(Warp& warp);
+void run_wgmma_fence(Warp& warp);
 void run_wgmma_wait(Warp& warp);
 void reset_wgmma(Warp& warp);
 void require_no_wgmma(const Lane& self);

@@ -101,7 +101,7 @@ void complete(Warp& warp) {
       run_wgmma(warp);
       break;
     case Collective::kWgmmaFence:
-      warp.products.fenced = true;
+      run_wgmma_fence(warp);
       break;
     case Collective::kWgmmaCommit:
       ++warp.products.group;

@@ -3,7 +3,6 @@
 // Nothing of a result is visible before the wait for its group: the lanes' accumulators are poison
 // from the issue on, and their sums live in the warp's queue.
 
-#include <algorithm>
 #include <cinttypes>
 #include <cstring>
 
@@ -15,12 +14,6 @@ namespace {
 
 constexpr uint32_t kAtomBytes = 1024;
 constexpr uint32_t kAdvance = 0x60;  // bits that steps along k set in the start of a K-major tile
-constexpr int kPoison = 0xff;
-
-const struct Poison {
-  uint8_t bytes[kMaxColumnTiles * 16];
-  Poison() { std::memset(bytes, kPoison, sizeof bytes); }
-} poison;
 
 uint64_t encode(uint32_t start, uint32_t leading, uint32_t stride) {
   return uint64_t{start} >> 4 | uint64_t{leading >> 4} << 16 | uint64_t{stride >> 4} << 32 |
@@ -115,59 +108,6 @@ void announce(const Lane& self, const Wgmma& op) {
   }
 }
 
-// Lane l holds elements (l / 4, 2 * (l % 4)..) of both halves of each column tile.
-void take(Accumulators& d) {
-  for (int lane = 0; lane < kLanes; ++lane) {
-    const float* from = d.lanes[lane];
-    for (int n = 0; n < d.columns; ++n) {
-      std::memcpy(&d.values[n][0][0][2 * lane], from + 4 * n, 8);
-      std::memcpy(&d.values[n][1][0][2 * lane], from + 4 * n + 2, 8);
-    }
-  }
-}
-
-void give_back(const Accumulators& d) {
-  for (int lane = 0; lane < kLanes; ++lane) {
-    float* to = d.lanes[lane];
-    if (std::memcmp(to, poison.bytes, static_cast<size_t>(d.columns) * 16)) {
-      fail(
-          "lane %d wrote accumulators while a wgmma was in flight on them. Wait for its group "
-          "first",
-          lane);
-    }
-    for (int n = 0; n < d.columns; ++n) {
-      std::memcpy(to + 4 * n, &d.values[n][0][0][2 * lane], 8);
-      std::memcpy(to + 4 * n + 2, &d.values[n][1][0][2 * lane], 8);
-    }
-  }
-}
-
-// The accumulators of the lanes' d: those in flight already, or else new ones.
-Accumulators& claim(Warp& warp, const WgmmaForm& form) {
-  float** lanes = warp.wgmma.d;
-  auto& known = warp.products.accumulators;
-  Accumulators* chosen = nullptr;
-  for (const auto& entry : known) {
-    Accumulators& d = *entry;
-    if (d.writers == 0) {
-      chosen = &d;
-    } else if (d.lanes[0] < lanes[0] + 4 * form.columns && lanes[0] < d.lanes[0] + 4 * d.columns) {
-      if (d.columns == form.columns && std::equal(lanes, lanes + kLanes, d.lanes)) return d;
-      fail("wgmma on part of the accumulators of another one in flight. Wait for its group first");
-    }
-  }
-  if (!chosen) {
-    known.push_back(std::make_unique<Accumulators>());
-    chosen = known.back().get();
-  }
-  std::copy(lanes, lanes + kLanes, chosen->lanes);
-  chosen->columns = form.columns;
-  chosen->writers = 0;
-  if (form.accumulate) take(*chosen);
-  for (float* d : chosen->lanes) std::memset(d, kPoison, static_cast<size_t>(form.columns) * 16);
-  return *chosen;
-}
-
 bool is_due(const WgmmaQueue& queue, const Wgmma& op, int pending) {
   return op.group + pending < queue.group;
 }
@@ -190,7 +130,8 @@ void issue_wgmma(const WgmmaForm& form, float* d, const uint32_t* a) {
   Lane& self = *machine.current;
   WgmmaSlots& slots = self.warp->wgmma;
   slots.form[self.index] = form;
-  slots.d[self.index] = d;
+  slots.d[self.index] = reinterpret_cast<uint8_t*>(d);
+  slots.a_at[self.index] = reinterpret_cast<const uint8_t*>(a);
   for (int i = 0; a && i < 4; ++i) slots.a[i][self.index] = a[i];
   collective(self, Collective::kWgmma);
   announce(self, self.warp->products.issued.back());
@@ -225,6 +166,7 @@ void run_wgmma(Warp& warp) {
   op.b = decode(form.b, form.a_in_registers, form.columns, form.columns, "wgmma, B");
   if (form.a_in_registers) {
     std::memcpy(op.registers, warp.wgmma.a, sizeof op.registers);
+    require_fenced_registers(warp, warp.wgmma.a_at, 16, "registers of A");
   } else {
     op.a = decode(form.a, false, kGroupWarps * 2, 0, "wgmma, A");
   }
@@ -233,11 +175,16 @@ void run_wgmma(Warp& warp) {
       require_proxy_fence(*warp.cta, address, "wgmma");
     });
   }
-  op.d = &claim(warp, form);
+  op.d = &claim_accumulators(warp);
   ++op.d->writers;
   if (machine.configuration.copies == Copies::kLandAtIssue) execute_wgmma(warp, op);
   queue.issued.push_back(op);
   ++machine.statistics.wgmma;
+}
+
+void run_wgmma_fence(Warp& warp) {
+  warp.products.fenced = true;
+  for (Watched& registers : warp.products.watched) registers.remember();
 }
 
 void run_wgmma_wait(Warp& warp) {
@@ -248,7 +195,7 @@ void run_wgmma_wait(Warp& warp) {
     Wgmma& op = queue.issued[queue.done];
     if (!is_due(queue, op, pending)) return;
     if (!op.executed) execute_wgmma(warp, op);
-    if (--op.d->writers == 0) give_back(*op.d);
+    if (--op.d->writers == 0) release_accumulators(*op.d);
   }
   queue.issued.clear();
   queue.done = 0;
@@ -261,6 +208,7 @@ void reset_wgmma(Warp& warp) {
   queue.group = 0;
   queue.count = 0;
   queue.fenced = false;
+  queue.watched.clear();
   for (const auto& d : queue.accumulators) d->writers = 0;
 }
 

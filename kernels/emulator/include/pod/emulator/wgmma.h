@@ -20,7 +20,8 @@ struct WgmmaForm {
 
 struct WgmmaSlots {
   WgmmaForm form[32];
-  float* d[32];
+  uint8_t* d[32];  // the lanes' registers
+  const uint8_t* a_at[32];
   uint32_t a[4][32];
   int pending[32];
 };
@@ -47,7 +48,7 @@ struct SharedTile {
 
 // Accumulators that instructions in flight write. The lanes see poison meanwhile.
 struct Accumulators {
-  float* lanes[32];
+  uint8_t* lanes[32];
   int columns;
   int writers;                                         // in flight; 0: free
   alignas(64) float values[kMaxColumnTiles][2][8][8];  // by column tile: rows 0-7, rows 8-15
@@ -62,6 +63,17 @@ struct Wgmma {
   bool executed;
 };
 
+// Registers that an instruction has used and another may use again. Whoever writes them in between
+// must fence after it.
+struct Watched {
+  const uint8_t* lanes[32];
+  size_t bytes;  // of a lane
+  bool fenced;   // at_fence holds their content at the last fence
+  std::vector<uint8_t> at_fence;
+
+  void remember();
+};
+
 // Of one warp, oldest first, from `done` on.
 struct WgmmaQueue {
   std::vector<Wgmma> issued;
@@ -70,6 +82,7 @@ struct WgmmaQueue {
   bool fenced = false;  // since the last wait
   unsigned count = 0;   // of all that the warp issued
   std::vector<std::unique_ptr<Accumulators>> accumulators;
+  std::vector<Watched> watched;
 };
 
 // What a warp of a warpgroup issued as its instruction number `count`; the others must do the same.
