@@ -83,6 +83,7 @@ def shapes() -> list[Shape]:
         _shape("cap", [40, 1], [120, 100], page_size=7, logit_cap=4.0),
         _shape("sinks, split", [40, 1, 1], [150, 200, 50], plan=split, sinks=sinks),
         _shape("decode only", [1, 1, 1], [100, 37, 64], heads=(16, 1)),
+        _shape("large scores", [150, 1], [310, 60], scale=3.0),
         _shape("whole", [70, 1, 33], [90, 77, 33], plan={"max_prefill_waves": 0}),
     ]
 
@@ -126,7 +127,7 @@ def run(number: int, libraries: dict[str, Path], cases: list[Shape]) -> dict[str
     runs = 0
     for name, library in libraries.items():
         variant = Variant.parse(name)
-        emulator.build = lambda _, library=library: library  # type: ignore[assignment]
+        emulator.build = lambda *_, library=library, **__: library
         loaded = kernel_library.load(library).library
         ctypes.c_int.in_dll(loaded, "pod_mutant").value = number
         for shape in cases:

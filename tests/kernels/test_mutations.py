@@ -12,6 +12,7 @@ from typing import Any
 
 import mutations
 import pytest
+import wgmma_mutations
 
 from pod_integrate.testing.emulator_build import build_changed
 from pod_integrate.variants import Variant
@@ -22,31 +23,40 @@ VARIANTS = (
     "bf16-d64-p64x32s2w2-d16x32s2w2-c2-v2",
     "bf16-d64-p32x32s1w2-d16x32s1w1-c2-v2",
 )
+# Prefill on wgmma, which the others are too small for.
+WGMMA_VARIANTS = ("bf16-d64-p128x64s2w4-d16x32s2w2-c2-v1",)
+BUGS = (*mutations.MUTATIONS, *wgmma_mutations.MUTATIONS)
+# Bugs by the variants that they show in; 0 is none.
+OF_ALL = range(1 + len(mutations.MUTATIONS))
+NONE_IN_WGMMA = -1
+OF_WGMMA = range(OF_ALL.stop, 1 + len(BUGS))
 RUNNER = Path(__file__).parent / "mutation_runner.py"
 
 
-def run_all(pairs: list[str]) -> dict[int, dict[str, Any]]:
+def run_all(numbers: range, libraries: dict[str, Path]) -> dict[int, dict[str, Any]]:
     """Results by number; a bug that ends the process is caught by that."""
     results: dict[int, dict[str, Any]] = {}
-    last = len(mutations.MUTATIONS)
-    while len(results) <= last:
-        command = [sys.executable, str(RUNNER), str(len(results)), str(last), *pairs]
+    pairs = [f"{name}={path}" for name, path in libraries.items()]
+    while len(results) < len(numbers):
+        first = numbers.start + len(results)
+        command = [sys.executable, str(RUNNER), str(first), str(numbers.stop - 1), *pairs]
         done = subprocess.run(command, capture_output=True, text=True, timeout=600)
         for line in done.stdout.splitlines():
             result = json.loads(line)
             results[result["number"]] = result
-        if len(results) <= last:
+        if len(results) < len(numbers):
             assert results, done.stderr
+            number = numbers.start + len(results)
             why = f"the process ended with {done.returncode}"
-            results[len(results)] = {"number": len(results), "why": why, "shape": "?", "runs": 1}
+            results[number] = {"number": number, "why": why, "shape": "?", "runs": 1}
     return results
 
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> dict[int, dict[str, Any]]:
     folder = tmp_path_factory.mktemp("mutations")
-    cuda = mutations.plant(folder)
-    libraries = {name: folder / f"{name}.so" for name in VARIANTS}
+    cuda = mutations.plant(folder, BUGS)
+    libraries = {name: folder / f"{name}.so" for name in (*VARIANTS, *WGMMA_VARIANTS)}
     with ThreadPoolExecutor(2) as pool:
         jobs = [
             pool.submit(build_changed, Variant.parse(name), cuda, path)
@@ -54,25 +64,26 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[int, dict[str, Any
         ]
         for job in jobs:
             job.result()
-    return run_all([f"{name}={path}" for name, path in libraries.items()])
+    common = run_all(OF_ALL, {name: libraries[name] for name in VARIANTS})
+    wgmma = {name: libraries[name] for name in WGMMA_VARIANTS}
+    return {**common, **run_all(OF_WGMMA, wgmma), NONE_IN_WGMMA: run_all(range(1), wgmma)[0]}
 
 
 def test_kernel_without_a_bug_passes(results: dict[int, dict[str, Any]]) -> None:
-    assert results[0]["why"] is None, results[0]
+    for number in (0, NONE_IN_WGMMA):
+        assert results[number]["why"] is None, results[number]
 
 
 def test_there_are_enough_bugs_and_their_names_differ() -> None:
-    names = [mutation.name for mutation in mutations.MUTATIONS]
+    names = [bug.name for bug in BUGS]
     assert len(names) >= 20 and len(set(names)) == len(names)
 
 
-@pytest.mark.parametrize(
-    "number", range(1, len(mutations.MUTATIONS) + 1), ids=[m.name for m in mutations.MUTATIONS]
-)
+@pytest.mark.parametrize("number", range(1, len(BUGS) + 1), ids=[bug.name for bug in BUGS])
 def test_bug_is_caught(
     results: dict[int, dict[str, Any]],
     number: int,
     record_property: Callable[[str, object], None],
 ) -> None:
-    record_property("caught", {"bug": mutations.MUTATIONS[number - 1].name, **results[number]})
+    record_property("caught", {"bug": BUGS[number - 1].name, **results[number]})
     assert results[number]["why"] is not None, f"passed {results[number]['runs']} runs"
