@@ -71,6 +71,7 @@ void clean() {
     float sums[8][4];
     issue_product(sums);
     ptx::wgmma_wait<0>();
+    use(static_cast<int>(sums[7][3]));
     ptx::sync_cta();
   }
 }

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import mutations
 import pytest
+import wgmma_mutations
 from emulator_build import TESTS, build_program
 
 from pod_integrate import native
@@ -17,6 +18,8 @@ from pod_integrate.variants import Variant
 
 # Two row tiles per prefill warp, two stages, two decode items per CTA on two warps each.
 VARIANT = Variant.parse("bf16-d64-p64x32s2w2-d16x32s2w2-c2-v2")
+# The same with prefill on wgmma.
+WGMMA_VARIANT = Variant.parse("bf16-d64-p128x64s2w4-d16x32s2w2-c2-v1")
 RACE_EXIT_CODE = 66
 COUNTER = mutations.Mutation(
     "counter without an atomic",
@@ -34,6 +37,8 @@ BARRIERS = (
     "CTA reads its items before the barrier",
 )
 PLANTED = (COUNTER, *(bug for bug in mutations.MUTATIONS if bug.name in BARRIERS))
+WGMMA_BARRIERS = ("panels are multiplied before the barrier",)
+WGMMA_PLANTED = tuple(bug for bug in wgmma_mutations.MUTATIONS if bug.name in WGMMA_BARRIERS)
 
 pytestmark = [
     pytest.mark.deep,
@@ -41,10 +46,10 @@ pytestmark = [
 ]
 
 
-def build(name: str, cuda: Path, flags: Sequence[str] = ()) -> Path:
+def build(name: str, cuda: Path, flags: Sequence[str] = (), *, variant: Variant = VARIANT) -> Path:
     sources = [cuda / "csrc" / "variant.cu", cuda / "csrc" / "plan.cpp"]
     includes = [f"-I{cuda / 'csrc'}", f"-I{cuda / 'include'}"]
-    defines = VARIANT.defines(prefill_wgmma=False)
+    defines = variant.defines(prefill_wgmma=variant is WGMMA_VARIANT)
     flags = [*flags, "-fsanitize=thread", "-DPOD_EMULATOR_TSAN", *defines, *includes]
     return build_program(name, [*sources, TESTS / "kernel_races.cpp"], flags)
 
@@ -68,6 +73,13 @@ def test_kernel_has_no_race(shape: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize("shape", ["hybrid", "decode"])
+def test_kernel_with_wgmma_has_no_race(shape: str) -> None:
+    cuda = native.sources_dir() / "cuda"
+    done = watch(build("kernel_races_wgmma", cuda, variant=WGMMA_VARIANT), shape)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.fixture(scope="module")
 def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     cuda = mutations.plant(tmp_path_factory.mktemp("races"), PLANTED)
@@ -76,6 +88,7 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_every_race_that_is_named_is_planted() -> None:
     assert len(PLANTED) == 1 + len(BARRIERS)
+    assert len(WGMMA_PLANTED) == len(WGMMA_BARRIERS)
 
 
 @pytest.mark.parametrize("number", range(1, len(PLANTED) + 1), ids=[bug.name for bug in PLANTED])
@@ -83,3 +96,17 @@ def test_planted_race_is_reported(planted: Path, number: int) -> None:
     done = watch(planted, "hybrid", str(number))
     assert done.returncode == RACE_EXIT_CODE, done.stderr
     assert "WARNING: ThreadSanitizer: data race" in done.stderr
+
+
+@pytest.fixture(scope="module")
+def planted_in_wgmma(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    cuda = mutations.plant(tmp_path_factory.mktemp("races"), WGMMA_PLANTED)
+    return build("kernel_races_wgmma_planted", cuda, ["-DPOD_PLANTED"], variant=WGMMA_VARIANT)
+
+
+@pytest.mark.parametrize(
+    "number", range(1, len(WGMMA_PLANTED) + 1), ids=[bug.name for bug in WGMMA_PLANTED]
+)
+def test_planted_race_in_wgmma_is_reported(planted_in_wgmma: Path, number: int) -> None:
+    done = watch(planted_in_wgmma, "hybrid", str(number))
+    assert done.returncode == RACE_EXIT_CODE, done.stderr
