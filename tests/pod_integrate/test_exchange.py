@@ -19,7 +19,7 @@ from pod_integrate.exchange import POSTED, UPDATED, Channel, Exchange
 from pod_integrate.keys import Bucket, DeviceKey, Geometry
 from pod_integrate.recorder import Recorder
 from pod_integrate.registry import ActiveTable
-from pod_integrate.table import ConfigTable, Evidence, TableEntry
+from pod_integrate.testing.tables import make_table
 from pod_integrate.trace import TraceMessage, decode
 
 GEOMETRY = Geometry(
@@ -34,25 +34,10 @@ Handler = Callable[[httpx.Request], httpx.Response]
 
 
 def table(version: int = 1, *, build: str = BUILD, config: PodConfig = CONFIG) -> bytes:
-    evidence = Evidence(
-        pairs=30,
-        steps=30,
-        median_speedup=1.1,
-        lower_bound=1.05,
-        confidence=0.95,
-        method="replay",
-        measured_at="2026-01-01T00:00:00Z",
-        build=build,
-        trial=1,
+    made = make_table(
+        config, [BUCKET], geometry=GEOMETRY, device=DEVICE, build=build, version=version
     )
-    return ConfigTable(
-        version=version,
-        geometry=GEOMETRY,
-        device=DEVICE,
-        build=build,
-        updated="2026-01-01T00:00:00Z",
-        entries={BUCKET: TableEntry(config, evidence)},
-    ).to_json()
+    return made.to_json()
 
 
 def record_steps(recorder: Recorder, count: int) -> None:

@@ -13,7 +13,8 @@ from pod_integrate.config import PodConfig, TileConfig
 from pod_integrate.errors import TableError
 from pod_integrate.keys import Bucket, DeviceKey, Geometry
 from pod_integrate.registry import ActiveTable, save_file
-from pod_integrate.table import ConfigTable, Evidence, TableEntry
+from pod_integrate.table import ConfigTable
+from pod_integrate.testing.tables import make_table
 
 GEOMETRY = Geometry.parse("q8kv4d64-fp32-kvfp32-s1-w-1-c0")
 DEVICE = DeviceKey("some-cpu", "avx2", 4)
@@ -22,26 +23,11 @@ TILE = TileConfig(q_rows=64, kv_rows=32)
 
 
 def table(version: int, config: PodConfig | None = None) -> ConfigTable:
-    evidence = Evidence(
-        pairs=30,
-        steps=4,
-        median_speedup=1.2,
-        lower_bound=1.1,
-        confidence=0.95,
-        method="replay",
-        measured_at="2026-01-02T03:04:05Z",
-        build="cpu-0123456789",
-        trial=version,
-    )
     # The split carries the version, so that a reader can tell which table an entry came from.
     config = config or PodConfig(prefill=TILE, decode=TILE, decode_split_tokens=16 * version)
-    return ConfigTable(
-        version=version,
-        geometry=GEOMETRY,
-        device=DEVICE,
-        build="cpu-0123456789",
-        updated="2026-01-02T03:04:05Z",
-        entries={BUCKET: TableEntry(config, evidence)},
+    build = "cpu-0123456789"
+    return make_table(
+        config, [BUCKET], geometry=GEOMETRY, device=DEVICE, build=build, version=version
     )
 
 

@@ -11,20 +11,11 @@ import pytest
 from pod_integrate.config import PodConfig, TileConfig
 from pod_integrate.errors import TableError
 from pod_integrate.keys import Bucket, DeviceKey, Geometry
-from pod_integrate.table import MAX_TABLE_BYTES, ConfigTable, Evidence, TableEntry
+from pod_integrate.table import MAX_TABLE_BYTES, ConfigTable, TableEntry
+from pod_integrate.testing.tables import make_evidence
 
 TILE = TileConfig(q_rows=64, kv_rows=32)
-EVIDENCE = Evidence(
-    pairs=30,
-    steps=4,
-    median_speedup=1.2,
-    lower_bound=1.1,
-    confidence=0.95,
-    method="replay",
-    measured_at="2026-01-02T03:04:05Z",
-    build="cpu-0123456789",
-    trial=7,
-)
+EVIDENCE = make_evidence("cpu-0123456789", trial=7)
 
 
 def entry(split: int) -> TableEntry:

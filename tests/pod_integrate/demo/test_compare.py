@@ -16,24 +16,15 @@ from pod_integrate.demo import compare
 from pod_integrate.device import device_key
 from pod_integrate.errors import PodAttentionError
 from pod_integrate.keys import Bucket, Geometry
-from pod_integrate.table import ConfigTable, Evidence, TableEntry
+from pod_integrate.table import ConfigTable, TableEntry
+from pod_integrate.testing.tables import make_evidence
 from tuner.bench import OpBench
 from tuner.model import Pair
 
 GEOMETRY = Geometry(
     num_q_heads=4, num_kv_heads=2, head_dim=32, dtype="fp32", kv_dtype="fp32", page_size=1
 )
-EVIDENCE = Evidence(
-    pairs=40,
-    steps=4,
-    median_speedup=2.0,
-    lower_bound=1.5,
-    confidence=0.95,
-    method="replay",
-    measured_at="2026-01-01T00:00:00Z",
-    build="x",
-    trial=1,
-)
+EVIDENCE = make_evidence("x")
 HYBRID, DECODE = Bucket.of([32, 1], [64, 64]), Bucket.of([1] * 64, [4096] * 64)
 
 

@@ -17,9 +17,9 @@ from pod_integrate.engines.transformers import engine, layouts
 from pod_integrate.engines.transformers.ring import RingGather
 from pod_integrate.keys import Geometry
 from pod_integrate.registry import save_file
-from pod_integrate.table import ConfigTable, Evidence, TableEntry
 from pod_integrate.testing import hf_models
 from pod_integrate.testing.sink import TraceSink
+from pod_integrate.testing.tables import make_table
 
 TOKENS = 6
 LENGTHS = (5, 37, 90, 33)
@@ -175,25 +175,8 @@ def test_saved_table_is_looked_up(
     default = default_config(device_key(device), geometry)
     other = dataclasses.replace(default, prefill_ctas=1, decode_ctas=1)
     assert other != default
-    evidence = Evidence(
-        pairs=30,
-        steps=30,
-        median_speedup=1.1,
-        lower_bound=1.05,
-        confidence=0.95,
-        method="replay",
-        measured_at="2026-01-01T00:00:00Z",
-        build=kernel_build(device),
-        trial=1,
-    )
-    table = ConfigTable(
-        version=3,
-        geometry=geometry,
-        device=device_key(device),
-        build=kernel_build(device),
-        updated="2026-01-01T00:00:00Z",
-        entries={bucket: TableEntry(other, evidence)},
-    )
+    build = kernel_build(device)
+    table = make_table(other, [bucket], geometry=geometry, device=device_key(device), build=build)
     file = tmp_path / "table.json"
     save_file(file, table.to_json())
     monkeypatch.setenv("POD_ATTN_TABLE", str(file))

@@ -15,7 +15,7 @@ from pod_integrate.config import PodConfig
 from pod_integrate.demo.model import make_demo_model
 from pod_integrate.demo.workload import Request
 from pod_integrate.keys import Bucket, DeviceKey, Geometry
-from pod_integrate.table import ConfigTable, Evidence, TableEntry
+from pod_integrate.table import ConfigTable
 from pod_integrate.testing.sglang_server import (
     REFERENCE,
     VARIANTS,
@@ -28,6 +28,7 @@ from pod_integrate.testing.sglang_server import (
     wait_ready,
 )
 from pod_integrate.testing.sink import Mood, TraceSink
+from pod_integrate.testing.tables import make_table
 from pod_integrate.trace import StepRecord, TraceMessage
 
 pytestmark = [pytest.mark.server, pytest.mark.timeout(1800)]
@@ -162,30 +163,19 @@ def other_config(message: TraceMessage) -> PodConfig:
     )
 
 
-def make_table(stage: Stage, version: int, config: PodConfig) -> bytes:
+def table_of_seen(stage: Stage, version: int, config: PodConfig) -> bytes:
     """A table with `config` for every bucket that the server has met."""
     message = stage.sink.last()
     assert message is not None
-    evidence = Evidence(
-        pairs=30,
-        steps=30,
-        median_speedup=1.1,
-        lower_bound=1.05,
-        confidence=0.95,
-        method="replay",
-        measured_at="2026-01-01T00:00:00Z",
-        build=message.build,
-        trial=1,
-    )
-    buckets = {Bucket.of(r.q_lens, r.kv_lens) for r in stage.sink.records()}
-    return ConfigTable(
-        version=version,
+    table = make_table(
+        config,
+        {Bucket.of(r.q_lens, r.kv_lens) for r in stage.sink.records()},
         geometry=Geometry.parse(message.geometry),
         device=DeviceKey.parse(message.device),
         build=message.build,
-        updated="2026-01-01T00:00:00Z",
-        entries={bucket: TableEntry(config, evidence) for bucket in buckets},
-    ).to_json()
+        version=version,
+    )
+    return table.to_json()
 
 
 @pytest.fixture(scope="module")
@@ -197,7 +187,7 @@ def tuned(stage: Stage) -> PodConfig:
     message = stage.sink.last()
     assert message is not None
     config = other_config(message)
-    stage.sink.table = make_table(stage, 7, config)
+    stage.sink.table = table_of_seen(stage, 7, config)
     log = stage.pod.child.log
     wait_until(lambda: "config table version 7 in use" in log.read_text(), "table in use")
     return config

@@ -22,7 +22,7 @@ from pod_integrate.errors import SettingsError, UnsupportedFeatureError
 from pod_integrate.keys import Bucket, Geometry
 from pod_integrate.recorder import Recorder
 from pod_integrate.registry import ActiveTable, save_file
-from pod_integrate.table import ConfigTable, Evidence, TableEntry
+from pod_integrate.testing.tables import make_table
 
 GEOMETRY = Geometry(
     num_q_heads=8, num_kv_heads=4, head_dim=64, dtype="fp32", kv_dtype="fp32", page_size=1
@@ -82,26 +82,12 @@ def make_group(recorder: Recorder | None = None) -> LayerGroup:
     return LayerGroup(GEOMETRY, ActiveTable(GEOMETRY, device, native.build_id("cpu")), recorder)
 
 
-def make_table(group: LayerGroup, config: PodConfig, bucket: Bucket) -> bytes:
-    evidence = Evidence(
-        pairs=30,
-        steps=30,
-        median_speedup=1.1,
-        lower_bound=1.05,
-        confidence=0.95,
-        method="replay",
-        measured_at="2026-01-01T00:00:00Z",
-        build=group.active.build,
-        trial=1,
+def table_of(group: LayerGroup, config: PodConfig, bucket: Bucket) -> bytes:
+    active = group.active
+    table = make_table(
+        config, [bucket], geometry=GEOMETRY, device=active.device, build=active.build
     )
-    return ConfigTable(
-        version=3,
-        geometry=GEOMETRY,
-        device=group.active.device,
-        build=group.active.build,
-        updated="2026-01-01T00:00:00Z",
-        entries={bucket: TableEntry(config, evidence)},
-    ).to_json()
+    return table.to_json()
 
 
 def make_batch() -> Any:
@@ -116,7 +102,7 @@ def other_config(group: LayerGroup) -> PodConfig:
 def test_step_uses_the_default_until_a_table_knows_its_bucket() -> None:
     group, batch = make_group(), make_batch()
     assert group.plan(batch, live=True).config == default_config(group.active.device, GEOMETRY)
-    group.active.offer(make_table(group, other_config(group), batch.bucket))
+    group.active.offer(table_of(group, other_config(group), batch.bucket))
     assert group.plan(batch, live=True).config == other_config(group)
 
 
@@ -156,7 +142,7 @@ def test_restart_without_the_tuner_starts_from_the_saved_table(
     monkeypatch.setenv("POD_ATTN_TABLE", str(file))
     group = layer_groups().get(GEOMETRY)
     assert group.active.version == 0
-    save_file(file, make_table(group, other_config(group), make_batch().bucket))
+    save_file(file, table_of(group, other_config(group), make_batch().bucket))
     with caplog.at_level(logging.INFO):
         again = layer_groups().get(GEOMETRY)
     assert again.active.version == 3
