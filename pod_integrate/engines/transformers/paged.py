@@ -22,7 +22,7 @@ from pod_integrate.engines.transformers.layouts import (
     LayerViews,
     layout_of,
 )
-from pod_integrate.engines.transformers.ring import RingGather, RingRows, is_readable_in_place
+from pod_integrate.engines.transformers.ring import RingGather, RingRows, RingStep
 from pod_integrate.engines.transformers.upload import upload
 
 # Ids that upstream gives to the requests of its warm-up.
@@ -74,11 +74,12 @@ class PagedStep:
     def _sliding(self, group: CacheGroup, device: torch.device) -> GroupStep:
         assert group.window is not None
         tables = [group.blocks[name] for name in self.ids]
-        writes = RingRows.of_new(group, tables, self.past, self.q_lens, device)
-        if is_readable_in_place(self.past, self.q_lens, group.window):
+        ring = RingStep(group, group.window, tables, self.past, self.q_lens)
+        writes = RingRows.of_new(ring, device)
+        if ring.readable_in_place:
             kv_lens = [min(n, group.window) for n in self.kv_lens]
             return GroupStep(self._in_place(group, kv_lens, device), writes, None)
-        gather = RingGather.of(group, tables, self.past, self.q_lens, device)
+        gather = RingGather.of(ring, device)
         return GroupStep(gather.batch, writes, gather)
 
     def _in_place(self, group: CacheGroup, kv_lens: list[int], device: torch.device) -> HybridBatch:

@@ -7,8 +7,8 @@ rows of chunks that are longer than the window.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
-from typing import Self
+from collections.abc import Iterator
+from typing import NamedTuple, Self
 
 import torch
 
@@ -17,20 +17,38 @@ from pod_integrate.engines.transformers.layouts import CacheGroup
 from pod_integrate.engines.transformers.upload import upload
 
 
-def is_readable_in_place(past: list[int], q_lens: list[int], window: int) -> bool:
-    """Whether after the write the ring holds, at most, what each row of the step sees.
+class RingStep(NamedTuple):
+    """The requests of a step in a group with a window, each with its block table.
 
-    A decode sees the whole ring, in any order. A chunk needs order and rows of its own: it can
-    be read while nothing has wrapped around.
+    past    tokens of each before this step
+    q_lens  new tokens of each
     """
-    return all(q == 1 or p + q <= window for p, q in zip(past, q_lens, strict=True))
 
+    group: CacheGroup
+    window: int
+    tables: list[list[int]]
+    past: list[int]
+    q_lens: list[int]
 
-def _rows(group: CacheGroup, blocks: list[int], positions: Iterable[int]) -> list[int]:
-    assert group.window is not None
-    size, stride = group.page_size, group.page_stride
-    slots = (position % group.window for position in positions)
-    return [blocks[s // size] * stride * size + s % size for s in slots]
+    @property
+    def readable_in_place(self) -> bool:
+        """Whether after the write the ring holds, at most, what each row of the step sees.
+
+        A decode sees the whole ring, in any order. A chunk needs order and rows of its own: it can
+        be read while nothing has wrapped around.
+        """
+        lengths = zip(self.past, self.q_lens, strict=True)
+        return all(q == 1 or past + q <= self.window for past, q in lengths)
+
+    def requests(self) -> Iterator[tuple[list[int], int, int]]:
+        """(block table, tokens before, new tokens) of each request."""
+        return zip(self.tables, self.past, self.q_lens, strict=True)
+
+    def rows(self, blocks: list[int], positions: range) -> list[int]:
+        """Cache rows of these positions of one request."""
+        size, stride = self.group.page_size, self.group.page_stride
+        slots = (position % self.window for position in positions)
+        return [blocks[s // size] * stride * size + s % size for s in slots]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -44,22 +62,14 @@ class RingRows:
     kept: torch.Tensor | None
 
     @classmethod
-    def of_new(
-        cls,
-        group: CacheGroup,
-        tables: list[list[int]],
-        past: list[int],
-        q_lens: list[int],
-        device: torch.device,
-    ) -> Self:
+    def of_new(cls, step: RingStep, device: torch.device) -> Self:
         """Rows of the last `window` new tokens of each request."""
-        assert group.window is not None
         rows: list[int] = []
         kept: list[int] = []
         first = 0
-        for blocks, start, length in zip(tables, past, q_lens, strict=True):
-            skipped = max(0, length - group.window)
-            rows += _rows(group, blocks, range(start + skipped, start + length))
+        for blocks, start, length in step.requests():
+            skipped = max(0, length - step.window)
+            rows += step.rows(blocks, range(start + skipped, start + length))
             kept += range(first + skipped, first + length)
             first += length
         return cls(
@@ -92,31 +102,23 @@ class RingGather:
     new_at: torch.Tensor
 
     @classmethod
-    def of(
-        cls,
-        group: CacheGroup,
-        tables: list[list[int]],
-        past: list[int],
-        q_lens: list[int],
-        device: torch.device,
-    ) -> Self:
+    def of(cls, step: RingStep, device: torch.device) -> Self:
         """Indices of one step, shared by the layers of the group."""
-        assert group.window is not None
         old: list[int] = []
         old_at: list[int] = []
         new_at: list[int] = []
         starts: list[int] = []
         total = 0
-        for blocks, start, length in zip(tables, past, q_lens, strict=True):
-            seen = min(start, group.window - 1)
+        for blocks, start, length in step.requests():
+            seen = min(start, step.window - 1)
             starts.append(total)
-            old += _rows(group, blocks, range(start - seen, start))
+            old += step.rows(blocks, range(start - seen, start))
             old_at += range(total, total + seen)
             new_at += range(total + seen, total + seen + length)
             total += seen + length
         ends = [*starts[1:], total]
         batch = HybridBatch.build(
-            q_lens,
+            step.q_lens,
             [end - start for start, end in zip(starts, ends, strict=True)],
             page_indices=torch.arange(total, dtype=torch.int32, device=device),
             page_starts=upload(starts, device),
