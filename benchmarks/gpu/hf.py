@@ -37,6 +37,7 @@ _RUNS = {
     "sdpa, prompts reversed": "sdpa",
     "paged|eager": "paged|eager",
 }
+Step = Callable[[], dict[str, Any]]
 _FIRST = next(iter(_RUNS))
 _FORCED = ("sdpa", "pod", "eager")
 
@@ -128,7 +129,7 @@ class Measurement:
             "failed": {},
         }
 
-    def step(self, name: str, work: Callable[[], dict[str, Any]]) -> None:
+    def step(self, name: str, work: Step) -> None:
         """Do and save one thing; what fails, or has no time left, is said in `failed`."""
         began = time.monotonic()
         if began > self._until:
@@ -217,7 +218,7 @@ def main(arguments: list[str] | None = None) -> None:
     measurement = Measurement(_parse(arguments))
     hf.enable()
     torch.set_float32_matmul_precision("highest")
-    runs = {name: functools.partial(measurement.run, name) for name in _RUNS}
+    runs: dict[str, Step] = {name: functools.partial(measurement.run, name) for name in _RUNS}
     # By worth: logits tell most about the first two, and the last run is the slowest.
     steps = {_FIRST: runs.pop(_FIRST), "pod": runs.pop("pod"), "logits": measurement.logits, **runs}
     for name, work in steps.items():

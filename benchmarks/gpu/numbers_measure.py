@@ -47,7 +47,6 @@ class Numbers:
         self.document["ceilings"] = ceilings(machine, timer)
         self.save(now=True)
 
-    @property
     def out_of_time(self) -> bool:
         """Whether no further measurement should start."""
         return time.monotonic() > self._until
@@ -72,7 +71,7 @@ class Numbers:
         notes: dict[str, Any],
     ) -> None:
         """Time one thing; `make` may add to `notes`. What goes wrong is recorded in its place."""
-        if self.out_of_time:
+        if self.out_of_time():
             return
         run: dict[str, Any] = {"name": name}
         try:
@@ -151,7 +150,7 @@ def run(numbers: Numbers, wanted: Iterable[CaseSpec], passes: list[Pass]) -> Non
     """All passes; a case that fails as a whole is recorded and the next one follows."""
     for number, work in enumerate(passes):
         for spec in wanted:
-            if numbers.out_of_time:
+            if numbers.out_of_time():
                 break
             try:
                 work(numbers, spec)
@@ -160,7 +159,7 @@ def run(numbers: Numbers, wanted: Iterable[CaseSpec], passes: list[Pass]) -> Non
                 numbers.save()
             if numbers.machine.name == "cuda":
                 torch.cuda.empty_cache()
-            if numbers.out_of_time:
+            if numbers.out_of_time():
                 numbers.case(spec)["cut"] = f"time was over in pass {number + 1}"
                 numbers.save()
             print(f"pass {number + 1}: {line(spec.name, numbers.case(spec))}", flush=True)

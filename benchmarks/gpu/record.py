@@ -41,7 +41,7 @@ def slim(document: dict[str, Any]) -> dict[str, Any]:
             # Recorded before, and merged.
             continue
         tried = [run for run in entry["runs"] if run.get("label") == "tried" and "median_us" in run]
-        best = {}
+        best: dict[str, dict[str, Any]] = {}
         for run in tried:
             known = best.get(run["strategy"])
             if known is None or run["median_us"] < known["median_us"]:

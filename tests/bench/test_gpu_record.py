@@ -71,7 +71,7 @@ def test_grid_on_the_emulated_sm_measures_everything_that_a_ratio_needs(tmp_path
 def test_time_that_is_over_leaves_the_rest_of_the_grid_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(numbers.Numbers, "out_of_time", property(lambda self: True))
+    monkeypatch.setattr(numbers.Numbers, "out_of_time", lambda self: True)
     numbers.main(["--backend", "emulator", "--grid", "--sample", "3", "--out", str(tmp_path)])
     saved = json.loads((tmp_path / "grid.json").read_text())
     assert saved["cases"] == {} and saved["summary"] == {"all": {}, "balanced": {}}
