@@ -114,6 +114,12 @@ def _same_bits(s: Sections) -> Verdict:
     return Verdict(different == 0, "bits", f"{different} of {s.want.numel()} words differ")
 
 
+def _same_floats(s: Sections) -> Verdict:
+    got, want = floats(s.got), floats(s.want)
+    different = int(((s.got != s.want) & ~(got.isnan() & want.isnan())).sum())
+    return Verdict(different == 0, "bits, any NaN", f"{different} of {want.numel()} words differ")
+
+
 def _close(relative: float, absolute_within: tuple[float, float] | None = None) -> _Rule:
     def rule(s: Sections) -> Verdict:
         got, want = floats(s.got).double(), floats(s.want).double()
@@ -206,6 +212,7 @@ _PRODUCTS = [
     for columns in widths
 ]
 RULES: dict[str, _Rule] = {
+    "max": _same_floats,
     "ex2": _close(MATH_RELATIVE),
     "lg2": _close(MATH_RELATIVE, absolute_within=(0.5, 2.0)),
     "rcp": _close(RCP_RELATIVE),

@@ -4,6 +4,7 @@
 // arrived, and takes its result. Everything else takes effect at once in the calling lane.
 #pragma once
 
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -145,6 +146,12 @@ inline int atomic_add(int* gmem, int value) {
 float ex2(float x);
 float lg2(float x);
 float rcp(float x);
+
+// A number rather than NaN, and 0 rather than -0, as max.f32 does.
+inline float max(float a, float b) {
+  if (a == b) return std::signbit(a) ? b : a;
+  return a > b || b != b ? a : b;
+}
 
 // Rounds to nearest even, as cvt.rn does; NaN becomes the canonical 0x7fff.
 inline uint32_t to_bf16(float value) {
