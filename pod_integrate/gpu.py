@@ -1,12 +1,12 @@
-"""NVIDIA architectures that the CUDA kernel is compiled for, and what fits them."""
+"""What fits the GPUs that the CUDA kernel is compiled for: tiles, shared memory, registers."""
 
 from __future__ import annotations
 
-import re
-from typing import NamedTuple
-
+from pod_integrate.architectures import ARCHITECTURES as ARCHITECTURES
+from pod_integrate.architectures import Architecture as Architecture
+from pod_integrate.architectures import architecture as architecture
 from pod_integrate.config import PodConfig, TileConfig
-from pod_integrate.errors import ConfigInfeasibleError, KernelUnavailableError, ShapeError
+from pod_integrate.errors import ConfigInfeasibleError, ShapeError
 from pod_integrate.keys import DeviceKey, Geometry
 
 HEAD_DIMS = (64, 96, 128, 256)
@@ -23,55 +23,6 @@ _MAX_VIRTUAL_DECODE = 8
 _MAX_CTA_WARPS = 16
 # Addresses, masks, softmax state and operand fragments beside the accumulators.
 _OTHER_REGISTERS = 48
-_CAPABILITY = re.compile(r"sm(\d+)(\d)")
-
-
-class Architecture(NamedTuple):
-    """One compile target; shared memory in KiB per SM and per CTA (CUDA C++ Programming Guide).
-
-    name  as nvcc spells it, e.g. `sm_90a`
-    """
-
-    name: str
-    capability: tuple[int, int]
-    smem_per_sm: int
-    smem_per_cta: int
-    warps_per_sm: int
-
-
-ARCHITECTURES = {
-    arch.name: arch
-    for arch in (
-        Architecture("sm_80", (8, 0), 164, 163, 64),
-        Architecture("sm_86", (8, 6), 100, 99, 48),
-        Architecture("sm_89", (8, 9), 100, 99, 48),
-        Architecture("sm_90a", (9, 0), 228, 227, 64),
-        Architecture("sm_100", (10, 0), 228, 227, 64),
-        Architecture("sm_120", (12, 0), 100, 99, 48),
-    )
-}
-
-
-def architecture(capability: str) -> Architecture:
-    """The target whose code a GPU of this capability (`sm90`, `sm103`) runs.
-
-    Code runs on its own and on later minor versions of one major version. Raises
-    KernelUnavailableError for anything older than sm80, or of a major version without a target.
-    """
-    found = _CAPABILITY.fullmatch(capability)
-    if found is not None:
-        wanted = (int(found[1]), int(found[2]))
-        usable = [
-            arch
-            for arch in ARCHITECTURES.values()
-            if arch.capability[0] == wanted[0] and arch.capability <= wanted
-        ]
-        if usable:
-            return max(usable, key=lambda arch: arch.capability)
-    raise KernelUnavailableError(
-        f"no kernel for compute capability {capability!r}; compiled targets are "
-        f"{', '.join(ARCHITECTURES)} and later minor versions of them. Move the tensors to the CPU"
-    )
 
 
 def smem_bytes(config: PodConfig, head_dim: int) -> tuple[int, int]:
