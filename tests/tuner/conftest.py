@@ -1,13 +1,17 @@
-"""Fixtures of the page's tests: one browser and one stand-in service per test module."""
+"""Fixtures: one browser and one stand-in service per module for the page, a core and its clock."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from page_fixtures import CHROMIUM_ARGS, FakeTuner, Watched, recorded_overview
 from playwright.sync_api import Browser, sync_playwright
+from tuner_support import Clock, make_tuner
+
+from tuner.core import Tuner
 
 
 @pytest.fixture(scope="module")
@@ -41,3 +45,15 @@ def watched(chromium: Browser) -> Iterator[Watched]:
     context.set_default_timeout(10_000)
     yield Watched(context.new_page())
     context.close()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def tuner(tmp_path: Path, clock: Clock) -> Iterator[Tuner]:
+    made = make_tuner(tmp_path, clock)
+    yield made
+    made.close()

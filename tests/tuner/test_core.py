@@ -1,25 +1,23 @@
-"""The core: from traces to tables with recorded times, over restarts and lost workers."""
+"""The core: from traces to tables with recorded times."""
 
 from __future__ import annotations
 
-import math
-from pathlib import Path
-from typing import Any
-
 import pytest
-import sqlalchemy as sa
 from tuner_support import (
     BUCKET,
     BUILD,
     DEFAULT,
     DEVICE,
     GEOMETRY,
+    KEY,
+    SCOPE,
     STEP,
     WORKER,
     Clock,
     RecordedBench,
+    bucket,
     drive,
-    make_tuner,
+    kinds,
     message,
     nothing_matters,
     record,
@@ -30,33 +28,7 @@ from pod_integrate.config import PodConfig
 from pod_integrate.keys import Bucket
 from pod_integrate.registry import ActiveTable
 from pod_integrate.table import ConfigTable
-from tuner import schema
 from tuner.core import Tuner
-from tuner.model import Report, Scope, StudyKey, WorkerInfo
-
-SCOPE = Scope(str(GEOMETRY), str(DEVICE), BUILD)
-KEY = StudyKey(*SCOPE, BUCKET)
-
-
-def bucket(tuner: Tuner) -> dict[str, Any]:
-    row: dict[str, Any] = tuner.overview()["buckets"][0]
-    return row
-
-
-def kinds(tuner: Tuner) -> list[str]:
-    return [decision["kind"] for decision in reversed(tuner.overview()["decisions"])]
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def tuner(tmp_path: Path, clock: Clock) -> Any:
-    made = make_tuner(tmp_path, clock)
-    yield made
-    made.close()
 
 
 def test_a_better_config_is_found_and_published_with_evidence(tuner: Tuner) -> None:
@@ -185,59 +157,6 @@ def test_old_traffic_fades(tuner: Tuner, clock: Clock) -> None:
     assert tuner.overview()["buckets"][0]["bucket"] == "d1@64"
 
 
-@pytest.mark.parametrize(
-    ("device", "build", "works"),
-    [
-        (str(DEVICE), BUILD, True),
-        ("test-cpu:avx512:8", BUILD, True),
-        ("test-cpu:avx512:1", BUILD, False),
-        ("test-cpu:avx2:2", BUILD, False),
-        ("other-cpu:avx512:2", BUILD, False),
-        (str(DEVICE), "cpu-other", False),
-    ],
-)
-def test_only_a_worker_of_the_same_device_and_build_measures(
-    tuner: Tuner, device: str, build: str, works: bool
-) -> None:
-    tuner.ingest(message())
-    task = tuner.next_task(WorkerInfo(id="w", device=device, build=build))
-    assert (task is not None) == works
-    assert bucket(tuner)["status"] == ("tuning" if works else "no worker")
-
-
-def test_a_task_that_is_not_reported_goes_to_another_worker(tuner: Tuner, clock: Clock) -> None:
-    tuner.ingest(message())
-    first = tuner.next_task(WORKER)
-    other = WorkerInfo(id="w1", device=WORKER.device, build=BUILD)
-    second = tuner.next_task(other)
-    assert first is not None and second is not None and second.number != first.number
-    clock.now += tuner.settings.lease_seconds + 1
-    again = tuner.next_task(other)
-    assert again is not None and again.number == first.number and again.lost == 1
-    late = Report(task=first.id, worker=WORKER.id, outcome="failed", reason="late")
-    assert not tuner.report(late)
-
-
-def test_a_config_that_kills_every_worker_is_pruned_with_an_alert(tuner: Tuner) -> None:
-    tuner.ingest(message())
-    drive(tuner, RecordedBench(nothing_matters), tasks=1)
-    for _ in range(3):
-        assert tuner.next_task(WORKER) is not None
-        tuner.release(WORKER.id)
-    trial = tuner.trials(KEY)["trials"][1]
-    assert trial["state"] == "pruned" and "3 workers" in trial["reason"]
-    assert tuner.overview()["totals"]["alerts"] == 1
-
-
-def test_a_report_twice_counts_once(tuner: Tuner) -> None:
-    tuner.ingest(message())
-    task = tuner.next_task(WORKER)
-    assert task is not None
-    report = Report(task=task.id, worker=WORKER.id, outcome="failed", reason="x")
-    assert tuner.report(report)
-    assert not tuner.report(report)
-
-
 def test_a_repost_is_counted_once_and_a_restarted_server_is_not_a_repost(tuner: Tuner) -> None:
     assert tuner.ingest(message()) == (8, False)
     assert tuner.ingest(message()) == (0, True)
@@ -274,87 +193,3 @@ def test_another_bucket_starts_from_what_its_neighbour_promoted(tuner: Tuner) ->
     promoted = next(iter(table.entries.values())).config
     tried = tuner.trials(KEY._replace(bucket="p128@512+d4@512"))["trials"]
     assert PodConfig.from_dict(tried[1]["config"]) == promoted
-
-
-def test_a_restart_goes_on_where_it_was(tmp_path: Path, clock: Clock) -> None:
-    tuner = make_tuner(tmp_path, clock)
-    tuner.ingest(message())
-    drive(tuner, RecordedBench(split_matters), tasks=7)
-    held = tuner.next_task(WORKER)
-    before = tuner.trials(KEY)
-    tuner.close()
-    again = make_tuner(tmp_path, clock)
-    assert again.trials(KEY) == before
-    resumed = again.next_task(WORKER)
-    assert held is not None and resumed is not None
-    assert (resumed.number, resumed.phase) == (held.number, held.phase)
-    again.report(Report(task=resumed.id, worker=WORKER.id, outcome="failed", reason="x"))
-    drive(again, RecordedBench(split_matters))
-    assert bucket(again)["status"] == "promoted"
-    again.close()
-
-
-def test_table_versions_grow_over_a_restart_and_over_a_corrupt_row(
-    tmp_path: Path, clock: Clock
-) -> None:
-    tuner = make_tuner(tmp_path, clock)
-    tuner.ingest(message())
-    drive(tuner, RecordedBench(split_matters))
-    good = tuner.table(SCOPE)
-    with tuner.store.begin() as tx:
-        row = {**SCOPE._asdict(), "version": 7, "updated": 0.0, "body": b"{nonsense"}
-        tx.execute(sa.insert(schema.tables).values(row))
-    tuner.close()
-    again = make_tuner(tmp_path, clock)
-    assert again.table(SCOPE) == good
-    drive(again, RecordedBench(split_matters))
-    clock.now += again.settings.recheck_seconds + 1
-    drive(again, RecordedBench(lambda config: 1500.0 - split_matters(config)), tasks=60)
-    assert ConfigTable.from_json(again.table(SCOPE) or b"").version == 8
-    again.close()
-
-
-def test_unreadable_rows_are_skipped_and_the_rest_is_used(
-    tmp_path: Path, clock: Clock, caplog: pytest.LogCaptureFixture
-) -> None:
-    tuner = make_tuner(tmp_path, clock)
-    tuner.ingest(message())
-    drive(tuner, RecordedBench(nothing_matters), tasks=5)
-    with tuner.store.begin() as tx:
-        tx.execute(sa.update(schema.trials).where(schema.trials.c.number == 2).values(config="{"))
-        newest = sa.select(sa.func.max(schema.bucket_samples.c.id)).scalar_subquery()
-        tx.execute(
-            sa.update(schema.bucket_samples)
-            .where(schema.bucket_samples.c.id == newest)
-            .values(q_lens="[1, oops")
-        )
-        tx.execute(sa.insert(schema.bucket_stats).values(
-            geometry="nonsense", device="nonsense", build=BUILD, bucket="?", hybrid=False,
-            records=1, steps=99.0, weight=1e9, step_weight=99.0, updated=clock.now,
-        ))  # fmt: skip
-    tuner.close()
-    again = make_tuner(tmp_path, clock)
-    drive(again, RecordedBench(nothing_matters))
-    numbers = [t["number"] for t in again.trials(KEY)["trials"]]
-    assert 2 not in numbers and len(numbers) == len(set(numbers)) > 5
-    assert "unreadable" in caplog.text
-    again.close()
-
-
-def test_a_failing_database_leaves_memory_no_wiser_than_the_disk(
-    tuner: Tuner, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    tuner.ingest(message())
-    task = tuner.next_task(WORKER)
-    assert task is not None
-
-    def broken(*_args: object) -> None:
-        raise sa.exc.OperationalError("disk", {}, Exception("full"))
-
-    with monkeypatch.context() as patch:
-        patch.setattr("tuner.campaign.save_trial", broken)
-        with pytest.raises(sa.exc.OperationalError):
-            tuner.report(Report(task=task.id, worker=WORKER.id, outcome="failed", reason="x"))
-    again = tuner.next_task(WORKER)
-    assert again is not None and again.number == task.number
-    assert math.isclose(tuner.overview()["totals"]["pruned"], 0)

@@ -13,7 +13,7 @@ from pod_integrate.keys import DeviceKey, Geometry
 from pod_integrate.trace import WIRE_VERSION, StepRecord, TraceMessage
 from tuner.bench import Bench, MismatchError
 from tuner.core import Tuner
-from tuner.model import Lengths, Pair, WorkerInfo
+from tuner.model import Lengths, Pair, Scope, StudyKey, WorkerInfo
 from tuner.settings import TunerSettings
 from tuner.storage import Store
 from tuner.worker import measure
@@ -27,6 +27,8 @@ DEFAULT = default_config(DEVICE, GEOMETRY)
 WORKER = WorkerInfo(id="w0", device=str(DEVICE), build=BUILD)
 BUCKET = "p128@256+d4@256"
 STEP = ([128, 1, 1, 1, 1], [256, 256, 256, 256, 256])
+SCOPE = Scope(str(GEOMETRY), str(DEVICE), BUILD)
+KEY = StudyKey(*SCOPE, BUCKET)
 
 
 class Clock:
@@ -129,3 +131,14 @@ def split_matters(config: PodConfig) -> float:
 def nothing_matters(_config: PodConfig) -> float:
     """Every config takes the same time."""
     return 1000.0
+
+
+def bucket(tuner: Tuner) -> dict[str, Any]:
+    """The first bucket of the overview."""
+    row: dict[str, Any] = tuner.overview()["buckets"][0]
+    return row
+
+
+def kinds(tuner: Tuner) -> list[str]:
+    """Decisions, the oldest first."""
+    return [decision["kind"] for decision in reversed(tuner.overview()["decisions"])]
