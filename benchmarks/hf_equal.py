@@ -78,14 +78,14 @@ def _worker() -> None:
     import transformers
 
     from pod_integrate import hf
-    from pod_integrate.testing import hf_equal, hf_models, hf_scenarios
+    from pod_integrate.testing import hf_equal, hf_models, hf_scenario, hf_scenarios
 
     transformers.logging.set_verbosity_error()
     hf.enable()
     models = {
         name: [case._asdict() for case in hf_equal.compare(name)] for name in hf_models.MODELS
     }
-    prepared = hf_scenarios.Models()
+    prepared = hf_scenario.Models()
     scenarios = {name: hf_scenarios.run(name, prepared) for name in hf_scenarios.SCENARIOS}
     version = transformers.__version__
     print(json.dumps({"transformers": version, "models": models, "scenarios": scenarios}))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pod_integrate.testing import hf_equal, hf_models, hf_scenarios
+from pod_integrate.testing import hf_equal, hf_models, hf_scenario, hf_scenarios
 
 
 @pytest.mark.parametrize("name", list(hf_models.MODELS))
@@ -19,12 +19,12 @@ def test_greedy_tokens_equal_stock_attention_in_every_way_to_generate(name: str)
 
 
 @pytest.fixture(scope="module")
-def models() -> hf_scenarios.Models:
-    return hf_scenarios.Models()
+def models() -> hf_scenario.Models:
+    return hf_scenario.Models()
 
 
 @pytest.mark.parametrize("name", list(hf_scenarios.SCENARIOS))
-def test_batching_scenario(name: str, models: hf_scenarios.Models) -> None:
+def test_batching_scenario(name: str, models: hf_scenario.Models) -> None:
     result, reason = hf_scenarios.run(name, models)
     if result == "skipped":
         pytest.skip(reason)
