@@ -6,7 +6,9 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
+from api_support import Served
 from page_fixtures import CHROMIUM_ARGS, FakeTuner, Watched, recorded_overview
 from playwright.sync_api import Browser, sync_playwright
 from tuner_support import Clock, make_tuner
@@ -57,3 +59,16 @@ def tuner(tmp_path: Path, clock: Clock) -> Iterator[Tuner]:
     made = make_tuner(tmp_path, clock)
     yield made
     made.close()
+
+
+@pytest.fixture
+def served(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Served]:
+    made = Served(tmp_path, getattr(request, "param", ""))
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def client(served: Served) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=served.url, timeout=20, trust_env=False) as made:
+        yield made

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +10,7 @@ from typing import Any
 import httpx
 import msgspec
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
+from api_support import KEYS, MSGPACK, TOKEN, Served, post
 from tuner_support import (
     BUCKET,
     BUILD,
@@ -27,65 +25,6 @@ from tuner_support import (
 
 from pod_integrate.registry import ActiveTable
 from pod_integrate.trace import MAX_MESSAGE_BYTES, encode
-from tuner.api import create_app
-from tuner.core import Tuner
-from tuner.guard import HEADERS
-from tuner.host import TunerThread
-from tuner.service import _Server, listen, open_tuner, url_of
-from tuner.settings import TunerSettings
-
-KEYS = {"geometry": str(GEOMETRY), "device": str(DEVICE), "build": BUILD}
-TOKEN = "correct-horse"
-MSGPACK = {"Content-Type": "application/x-msgpack"}
-
-
-class Served:
-    """The app over a core with a clock of its own, on a free port of loopback."""
-
-    def __init__(self, folder: Path, token: str) -> None:
-        import uvicorn
-
-        settings = TunerSettings(data_dir=folder, port=0, trials=8, seed=1)
-        self.core = TunerThread(lambda: open_tuner(settings))
-        self.tuner: Tuner = self.core.tuner
-        self.app = create_app(self.core, token=token)
-        self._listener = listen(settings)
-        self.url = url_of(self._listener)
-        config = uvicorn.Config(self.app, log_config=None, timeout_graceful_shutdown=2)
-        self._server = _Server(config)
-        self._thread = threading.Thread(
-            target=self._server.run, kwargs={"sockets": [self._listener]}
-        )
-        self._thread.start()
-        # The socket is bound but refuses until uvicorn listens on it.
-        while not self._server.started:
-            assert self._thread.is_alive()
-            time.sleep(0.01)
-
-    def stop(self) -> None:
-        self.app.state.feed.stop()
-        self._server.should_exit = True
-        self._thread.join(20)
-        self.core.close()
-        self._listener.close()
-        assert not self._thread.is_alive()
-
-
-@pytest.fixture
-def served(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Served]:
-    made = Served(tmp_path, getattr(request, "param", ""))
-    yield made
-    made.stop()
-
-
-@pytest.fixture
-def client(served: Served) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=served.url, timeout=20, trust_env=False) as made:
-        yield made
-
-
-def post(client: httpx.Client, body: bytes, **headers: str) -> httpx.Response:
-    return client.post("/v1/traces", content=body, headers=MSGPACK | headers)
 
 
 def test_a_posted_message_is_acknowledged_once_and_a_repost_is_a_duplicate(
@@ -247,58 +186,6 @@ def test_events_stream_the_overview_and_end_with_the_server(
         assert list(lines) is not None
 
 
-def test_metrics_parse_and_agree_with_the_overview(served: Served, client: httpx.Client) -> None:
-    post(client, encode(message()))
-    drive(served.tuner, RecordedBench(split_matters))
-    totals = client.get("/v1/overview").json()["totals"]
-    families = list(text_string_to_metric_families(client.get("/metrics").text))
-    values = {
-        (sample.name, *sorted(sample.labels.items())): sample.value
-        for family in families
-        for sample in family.samples
-    }
-    assert values[("pod_tuner_records_total",)] == totals["records"] == 8
-    assert values[("pod_tuner_pairs_total",)] == totals["pairs"] > 0
-    labels = sorted({**KEYS, "bucket": BUCKET}.items())
-    assert values[("pod_tuner_bucket_lower_bound", *labels)] > 1
-    posted = {"route": "/v1/traces", "method": "POST", "code": "202"}
-    assert values[("pod_tuner_http_requests_total", *sorted(posted.items()))] == 1
-
-
-def test_every_answer_carries_the_security_headers(client: httpx.Client) -> None:
-    for path in ("/", "/docs", "/static/app.js", "/v1/overview", "/nowhere", "/v1/table"):
-        answer = client.get(path)
-        for name, value in HEADERS.items():
-            assert answer.headers[name] == value, path
-    assert client.get("/nowhere").json() == {"error": "Not Found"}
-
-
-def test_the_page_and_its_files_are_served(client: httpx.Client) -> None:
-    assert "<title>" in client.get("/").text
-    assert client.get("/static/app.js").status_code == 200
-    assert client.get("/static/../api.py").status_code == 404
-    assert client.get("/static/%2e%2e/api.py").status_code == 404
-
-
-def test_openapi_lists_every_endpoint_and_docs_show_it_offline(client: httpx.Client) -> None:
-    document = client.get("/openapi.json").json()
-    expected = {
-        "/v1/traces", "/v1/table", "/v1/overview", "/v1/events", "/v1/trials", "/v1/samples",
-        "/healthz", "/metrics",
-    }  # fmt: skip
-    assert set(document["paths"]) == expected
-    page = client.get("/docs").text
-    assert all(path in page for path in expected)
-    assert "http://" not in page and "https://" not in page
-
-
-def test_the_documented_example_is_accepted(client: httpx.Client) -> None:
-    document = client.get("/openapi.json").json()
-    content = document["paths"]["/v1/traces"]["post"]["requestBody"]["content"]
-    answer = client.post("/v1/traces", json=content["application/json"]["example"])
-    assert answer.status_code == 202
-
-
 def test_a_core_without_database_is_a_503_with_the_reason(
     served: Served, client: httpx.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -313,7 +200,3 @@ def test_a_core_without_database_is_a_503_with_the_reason(
     assert answer.headers["Retry-After"] == "2"
     monkeypatch.undo()
     assert post(client, encode(message())).json() == {"accepted": 8, "duplicate": False}
-
-
-def test_health_answers(client: httpx.Client) -> None:
-    assert client.get("/healthz").json()["status"] == "ok"

@@ -1,0 +1,56 @@
+"""The app on a real socket of loopback, over a core without Ray."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import httpx
+from tuner_support import BUILD, DEVICE, GEOMETRY
+
+from tuner.api import create_app
+from tuner.core import Tuner
+from tuner.host import TunerThread
+from tuner.service import _Server, listen, open_tuner, url_of
+from tuner.settings import TunerSettings
+
+KEYS = {"geometry": str(GEOMETRY), "device": str(DEVICE), "build": BUILD}
+TOKEN = "correct-horse"
+MSGPACK = {"Content-Type": "application/x-msgpack"}
+
+
+class Served:
+    """The app over a core with a clock of its own, on a free port of loopback."""
+
+    def __init__(self, folder: Path, token: str) -> None:
+        import uvicorn
+
+        settings = TunerSettings(data_dir=folder, port=0, trials=8, seed=1)
+        self.core = TunerThread(lambda: open_tuner(settings))
+        self.tuner: Tuner = self.core.tuner
+        self.app = create_app(self.core, token=token)
+        self._listener = listen(settings)
+        self.url = url_of(self._listener)
+        config = uvicorn.Config(self.app, log_config=None, timeout_graceful_shutdown=2)
+        self._server = _Server(config)
+        self._thread = threading.Thread(
+            target=self._server.run, kwargs={"sockets": [self._listener]}
+        )
+        self._thread.start()
+        # The socket is bound but refuses until uvicorn listens on it.
+        while not self._server.started:
+            assert self._thread.is_alive()
+            time.sleep(0.01)
+
+    def stop(self) -> None:
+        self.app.state.feed.stop()
+        self._server.should_exit = True
+        self._thread.join(20)
+        self.core.close()
+        self._listener.close()
+        assert not self._thread.is_alive()
+
+
+def post(client: httpx.Client, body: bytes, **headers: str) -> httpx.Response:
+    return client.post("/v1/traces", content=body, headers=MSGPACK | headers)
