@@ -1,9 +1,8 @@
 """Attention backend `pod`: every batch SGLang forms becomes one call of hybrid_attention per layer.
 
 Prefill chunks and running requests of a batch are attended together, whatever SGLang calls the
-batch. Lengths are known on the host, so nothing waits for the device. On a GPU decode steps may be
-captured in CUDA graphs (`graphs`); prefill steps run eagerly, also between the segments of
-SGLang's breakable prefill graphs.
+batch. Lengths are known on the host, so nothing waits for the device. On a GPU decode steps run in
+CUDA graphs (`graphs`), others eagerly, also between the segments of breakable prefill graphs.
 """
 
 from __future__ import annotations
@@ -113,7 +112,9 @@ class PodAttnBackend(AttentionBackend):  # type: ignore[misc]
     def init_cuda_graph_state(self, max_bs: int, max_num_tokens: int) -> None:
         """Reserve what captured decode steps of up to `max_bs` requests read."""
         check_decode_graphs(max_bs, max_num_tokens)
-        self._graphs = DecodeGraphs(self._req_to_token, max_bs)
+        # What is captured already reads the buffers of before.
+        if self._graphs is None or max_bs > self._graphs.max_requests:
+            self._graphs = DecodeGraphs(self._req_to_token, max_bs)
 
     def init_forward_metadata_out_graph(self, forward_batch: Any, in_capture: bool = False) -> None:
         """Prepare a step for its capture, or for a replay of what was captured."""
@@ -197,12 +198,11 @@ class PodAttnBackend(AttentionBackend):  # type: ignore[misc]
 
     def _plan(self, group: LayerGroup) -> Plan:
         step = self.forward_metadata
-        plan = step.plans.get(group)
-        if plan is None:
+        if group not in step.plans:
             captured = step.device_plans.get(group)
             plan = Plan(captured.config, None) if captured else None
-            step.plans[group] = plan = plan or group.plan(step.batch, live=step.live)
-        return plan
+            step.plans[group] = plan or group.plan(step.batch, live=step.live)
+        return step.plans[group]
 
     def _run(
         self,

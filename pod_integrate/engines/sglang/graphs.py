@@ -50,6 +50,7 @@ class DecodeGraphs:
     def __init__(
         self, req_to_token: torch.Tensor, max_requests: int, *, num_sms: int | None = None
     ) -> None:
+        self.max_requests = max_requests
         self._req_to_token = req_to_token
         self._num_sms = device_key(req_to_token.device).units if num_sms is None else num_sms
         self._starts = torch.zeros(max_requests, dtype=torch.int64, device=req_to_token.device)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from importlib.metadata import entry_points
 from typing import Any
 
@@ -64,6 +65,10 @@ def activate_cpu_platform() -> str | None:
 def _reason_to_stay_off() -> str | None:
     if os.environ.get("SGLANG_USE_CPU_ENGINE", "0").lower() in ("1", "true"):
         return "SGLANG_USE_CPU_ENGINE asks for SGLang's own CPU engine"
+    # SGLang has loaded it by the time that it asks; to import it here would import all of SGLang.
+    interface = sys.modules.get("sglang.srt.platforms.interface")
+    if interface is not None and not hasattr(interface, "PlatformCapabilities"):
+        return "this SGLang is too old for it (0.5.15 and 0.5.19 are, 0.5.23 is tested)"
     others = [
         point.name
         for point in entry_points(group="sglang.srt.platforms")

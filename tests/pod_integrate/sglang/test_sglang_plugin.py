@@ -76,6 +76,19 @@ def test_cpu_platform_gives_way_to_another_platform_plugin(monkeypatch: pytest.M
     assert plugin.activate_cpu_platform() == plugin.PLATFORM_CLASS
 
 
+@pytest.mark.usefixtures("cpu_host")
+def test_cpu_platform_stays_off_in_an_sglang_without_its_interface(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    name = "sglang.srt.platforms.interface"
+    monkeypatch.setitem(sys.modules, name, SimpleNamespace(PlatformCapabilities=object))
+    assert plugin.activate_cpu_platform() == plugin.PLATFORM_CLASS
+    monkeypatch.setitem(sys.modules, name, SimpleNamespace())
+    with caplog.at_level(logging.INFO):
+        assert plugin.activate_cpu_platform() is None
+    assert "too old" in caplog.text
+
+
 @pytest.mark.parametrize("module", accelerators.TORCH_MODULES)
 def test_every_torch_accelerator_counts(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(accelerators, "DEVICE_NODES", ())
