@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 import transformers
 
-from pod_integrate import gpu, nvcc
+from pod_integrate import gpu, native, nvcc
 from pod_integrate.defaults import default_config
 from pod_integrate.device import device_key
 from pod_integrate.keys import Geometry
@@ -118,9 +118,11 @@ def _prefill_graphs(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def prebuild(options: argparse.Namespace) -> None:
-    """Compile the variant that `pod` will use, once for all runs."""
+    """Compile what `pod` will use, once for all runs."""
     if options.device == "cpu":
+        native.build("cpu")
         return
+    native.build("host")
     device = device_key(torch.device("cuda"))
     geometry = Geometry(
         num_q_heads=options.heads,
