@@ -27,13 +27,14 @@ def directory() -> Path:
     return chosen or Path(platformdirs.user_cache_dir("pod-attention")) / "native"
 
 
-def digest(root: Path, suffixes: Iterable[str], flags: Iterable[str]) -> str:
-    """Ten hex digits that follow every source below `root` with one of `suffixes`, and `flags`."""
+def digest(roots: Iterable[Path], suffixes: Iterable[str], flags: Iterable[str]) -> str:
+    """Ten hex digits that follow every source below `roots` with one of `suffixes`, and `flags`."""
     value = hashlib.sha256()
     wanted = frozenset(suffixes)
-    for path in sorted(p for p in root.rglob("*") if p.suffix in wanted):
-        value.update(f"{path.relative_to(root).as_posix()}\0".encode())
-        value.update(path.read_bytes())
+    for root in roots:
+        for path in sorted(p for p in root.rglob("*") if p.suffix in wanted):
+            value.update(f"{path.relative_to(root).as_posix()}\0".encode())
+            value.update(path.read_bytes())
     for flag in flags:
         value.update(flag.encode())
     return value.hexdigest()[:10]

@@ -101,11 +101,21 @@ def sources_dir() -> Path:
 @functools.lru_cache(maxsize=2)
 def _build_id(kind: Kind) -> str:
     flags = (" ".join([unit.name, *_CXXFLAGS, *unit.flags]) for unit in _units(kind))
-    return f"{kind}-{build_cache.digest(_root(kind), ('.h', '.cpp'), flags)}"
+    return f"{kind}-{build_cache.digest(_roots(kind), ('.h', '.cpp'), flags)}"
 
 
 def _root(kind: Kind) -> Path:
     return sources_dir() / ("cpu" if kind == "cpu" else "cuda")
+
+
+def _roots(kind: Kind) -> tuple[Path, Path]:
+    """The library's own sources, and those that both libraries include."""
+    return _root(kind), common_dir()
+
+
+def common_dir() -> Path:
+    """Headers of kernels/common."""
+    return sources_dir() / "common"
 
 
 def _units(kind: Kind) -> list[_Unit]:
@@ -160,10 +170,10 @@ def _compile(kind: Kind, path: Path, progress: Progress | None) -> None:
 
 
 def _write_ninja(writer: Any, kind: Kind, library: str) -> None:
-    includes = [str(_root(kind) / "include"), *tvm_ffi.libinfo.include_paths()]
+    others = tvm_ffi.libinfo.include_paths()
     writer.variable("cxx", build_cache.host_compiler())
-    writer.variable("cxxflags", [*_CXXFLAGS, *(f"-isystem {i}" for i in includes[1:])])
-    writer.variable("includes", f"-I{includes[0]}")
+    writer.variable("cxxflags", [*_CXXFLAGS, *(f"-isystem {path}" for path in others)])
+    writer.variable("includes", [f"-I{root / 'include'}" for root in _roots(kind)])
     writer.rule(
         "compile",
         "$cxx $cxxflags $includes $flags -MMD -MF $out.d -c $in -o $out",

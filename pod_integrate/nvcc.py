@@ -41,7 +41,7 @@ _REMEDY = "pip install 'pod-attention[cuda]' brings one, or set CUDACXX to an nv
 
 def build_id() -> str:
     """Identity of the CUDA path's code and flags, e.g. `cuda-1a2b3c4d5e`; filed with results."""
-    return _digest("cuda", _SOURCES)
+    return _digest("cuda", _SOURCES, native.common_dir())
 
 
 def library_id() -> str:
@@ -120,8 +120,9 @@ def wheel_folders() -> list[Path]:
 
 
 @functools.lru_cache(maxsize=2)
-def _digest(prefix: str, suffixes: tuple[str, ...]) -> str:
-    return f"{prefix}-{build_cache.digest(native.sources_dir() / 'cuda', suffixes, _FLAGS)}"
+def _digest(prefix: str, suffixes: tuple[str, ...], *more: Path) -> str:
+    roots = (native.sources_dir() / "cuda", *more)
+    return f"{prefix}-{build_cache.digest(roots, suffixes, _FLAGS)}"
 
 
 def _file_name(variant: Variant, arch: Architecture) -> str:

@@ -59,7 +59,7 @@ def _source() -> Path:
 def _place(name: str, flags: Sequence[str]) -> Path:
     root = native.sources_dir()
     parts = [
-        build_cache.digest(root / folder, (".cu", ".cuh", ".h", ".cpp"), flags)[:5]
+        build_cache.digest([root / folder], (".cu", ".cuh", ".h", ".cpp"), flags)[:5]
         for folder in ("conformance", "cuda", "emulator")
     ]
     return build_cache.directory() / f"conformance-{''.join(parts)}" / name

@@ -62,8 +62,8 @@ def build_changed(
 def _folder(extra_flags: tuple[str, ...]) -> Path:
     root, flags = native.sources_dir(), _flags(extra_flags)
     version = build_cache.version_of(build_cache.host_compiler())
-    kernel = build_cache.digest(root / "cuda", (".cu", ".cuh", ".h"), ())
-    emulator = build_cache.digest(root / "emulator", (".h", ".cpp"), ())
+    kernel = build_cache.digest([root / "cuda"], (".cu", ".cuh", ".h"), ())
+    emulator = build_cache.digest([root / "emulator"], (".h", ".cpp"), ())
     text = " ".join((kernel, emulator, version, *flags))
     return build_cache.directory() / f"emulator-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
 

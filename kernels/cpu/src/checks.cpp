@@ -2,35 +2,13 @@
 
 #include "pod/cpu/checks.h"
 
-#include <tvm/ffi/error.h>
-
-#include <cmath>
-#include <string>
-
+#include "pod/common/tensor_checks.h"
 #include "pod/cpu/plan.h"
 
 namespace pod::cpu {
 namespace {
 
-using tvm::ffi::TensorView;
-
-std::string shape_of(const TensorView& t) {
-  std::string text = "[";
-  for (int i = 0; i < t.ndim(); ++i) text += (i ? ", " : "") + std::to_string(t.size(i));
-  return text + "]";
-}
-
-std::string name_of(DLDataType type) {
-  const char* base = type.code == kDLFloat    ? "float"
-                     : type.code == kDLBfloat ? "bfloat"
-                     : type.code == kDLInt    ? "int"
-                                              : "other";
-  return base + std::to_string(type.bits);
-}
-
-bool is_type(const TensorView& t, int code, int bits) {
-  return t.dtype().code == code && t.dtype().bits == bits && t.dtype().lanes == 1;
-}
+using namespace pod::checks;
 
 Dtype dtype_of(const TensorView& q) {
   if (is_type(q, kDLFloat, 32)) return Dtype::kFp32;
@@ -42,35 +20,12 @@ Dtype dtype_of(const TensorView& q) {
   __builtin_unreachable();
 }
 
-void check_same_dtype(const TensorView& q, const TensorView& t, const char* name) {
-  if (t.dtype() == q.dtype()) return;
-  TVM_FFI_THROW(DtypeError) << name << " is " << name_of(t.dtype()) << " but q is "
-                            << name_of(q.dtype()) << "; cast one to the other's dtype";
-}
-
 void check_rank(const TensorView& t, int rank, const char* name, const char* axes) {
   if (t.device().device_type != kDLCPU) {
     TVM_FFI_THROW(KernelUnavailableError)
         << name << " is not in CPU memory; this is the CPU kernel. Move all tensors to the CPU";
   }
-  if (t.ndim() != rank) {
-    TVM_FFI_THROW(ShapeError) << name << " must be " << axes << ", got shape " << shape_of(t);
-  }
-}
-
-void check_size(const TensorView& t, int axis, int64_t want, const char* name, const char* axes,
-                const char* from) {
-  if (t.size(axis) == want) return;
-  TVM_FFI_THROW(ShapeError) << name << " must be " << axes << " with " << from << " = " << want
-                            << ", got shape " << shape_of(t);
-}
-
-void check_rows(const TensorView& t, const char* name) {
-  const int last = t.ndim() - 1;
-  if (t.numel() == 0 || t.size(last) == 1 || t.stride(last) == 1) return;
-  TVM_FFI_THROW(ShapeError) << name << " needs a contiguous last axis, got stride "
-                            << t.stride(last) << " for shape " << shape_of(t)
-                            << "; call .contiguous() once where it is made";
+  check_ndim(t, rank, name, axes);
 }
 
 // A contiguous host vector of integers.
@@ -82,36 +37,20 @@ const T* check_vector(const TensorView& t, int64_t size, const char* name) {
                               << name_of(t.dtype());
   }
   if (size >= 0) check_size(t, 0, size, name, "[n]", "n");
-  check_rows(t, name);
+  check_last_axis(t, name);
   return static_cast<const T*>(t.data_ptr());
 }
 
-void check_heads(const Problem& p, int64_t page_size, const TensorView& k) {
-  if (p.num_kv_heads < 1 || p.num_q_heads % p.num_kv_heads != 0) {
-    TVM_FFI_THROW(ShapeError) << "q heads must be a multiple of KV heads, got Hq "
-                              << p.num_q_heads << " and Hkv " << p.num_kv_heads;
-  }
+void check_head_dim(const Problem& p) {
   if (p.head_dim < kMinHeadDim || p.head_dim > kMaxHeadDim || p.head_dim % kHeadDimStep) {
     TVM_FFI_THROW(ShapeError) << "head dim must be a multiple of " << kHeadDimStep << " in "
                               << kMinHeadDim << ".." << kMaxHeadDim << ", got " << p.head_dim
                               << "; pad q, k and v with zeros and pass scale explicitly";
   }
-  if (page_size < 1 || k.size(1) != page_size) {
-    TVM_FFI_THROW(ShapeError) << "batch.page_size is " << page_size << " but k_cache is [P, S, Hkv, D] "
-                              << "with S = " << k.size(1) << "; view the cache with that page size";
-  }
 }
 
-void check_lengths(const Problem& p, int64_t tokens) {
+void check_tokens(const Problem& p, int64_t tokens) {
   const int32_t* indptr = p.q_indptr;
-  if (indptr[0] != 0) TVM_FFI_THROW(ShapeError) << "q_indptr must start at 0, got " << indptr[0];
-  for (int b = 0; b < p.num_requests; ++b) {
-    const int q_len = indptr[b + 1] - indptr[b];
-    if (q_len < 0 || p.kv_lens[b] < q_len) {
-      TVM_FFI_THROW(ShapeError) << "request " << b << " has q_len " << q_len << " and kv_len "
-                                << p.kv_lens[b] << "; 0 <= q_len <= kv_len must hold";
-    }
-  }
   if (indptr[p.num_requests] != tokens) {
     TVM_FFI_THROW(ShapeError) << "q has T = " << tokens << " rows but the batch has "
                               << indptr[p.num_requests]
@@ -142,7 +81,8 @@ void check_pages(const Problem& p, int64_t indices, int64_t pages) {
           << "request " << b << " reads page_indices[" << from << ":" << to
           << "] but page_indices holds " << indices << "; check page_starts and kv_lens";
     }
-    const int64_t bad = first_bad(p.cache.page_indices + from, to - from, static_cast<int32_t>(pages));
+    const int64_t bad =
+        first_bad(p.cache.page_indices + from, to - from, static_cast<int32_t>(pages));
     if (bad >= 0) {
       TVM_FFI_THROW(PageIndexError)
           << "page_indices[" << from + bad << "] of request " << b << " is "
@@ -155,16 +95,12 @@ PagedCache check_cache(const Call& call, int64_t bytes) {
   const TensorView &k = call.k_cache, &v = call.v_cache;
   check_rank(k, 4, "k_cache", "[P, S, Hkv, D]");
   check_rank(v, 4, "v_cache", "[P, S, Hkv, D]");
-  check_same_dtype(call.q, k, "k_cache");
-  check_same_dtype(call.q, v, "v_cache");
-  check_size(k, 3, call.q.size(2), "k_cache", "[P, S, Hkv, D]", "D of q");
-  for (int axis = 0; axis < 4; ++axis) {
-    check_size(v, axis, k.size(axis), "v_cache", "[P, S, Hkv, D]", "that axis of k_cache");
-  }
-  check_rows(k, "k_cache");
-  check_rows(v, "v_cache");
+  check_cache_shape(call.q, k, v, call.page_size);
+  check_last_axis(k, "k_cache");
+  check_last_axis(v, "v_cache");
   if (k.size(0) > INT32_MAX) {
-    TVM_FFI_THROW(ShapeError) << "k_cache has " << k.size(0) << " pages, the limit is " << INT32_MAX;
+    TVM_FFI_THROW(ShapeError) << "k_cache has " << k.size(0) << " pages, the limit is "
+                              << INT32_MAX;
   }
   return {static_cast<const char*>(k.data_ptr()),
           static_cast<const char*>(v.data_ptr()),
@@ -183,15 +119,8 @@ void check_outputs(const Call& call) {
   const TensorView &q = call.q, &out = call.out, &lse = call.lse;
   check_rank(out, 3, "out", "[T, Hq, D]");
   check_rank(lse, 2, "lse", "[T, Hq]");
-  check_same_dtype(q, out, "out");
-  for (int axis = 0; axis < 3; ++axis) {
-    check_size(out, axis, q.size(axis), "out", "[T, Hq, D]", "that axis of q");
-    if (axis < 2) check_size(lse, axis, q.size(axis), "lse", "[T, Hq]", "that axis of q");
-  }
-  check_rows(out, "out");
-  if (!is_type(lse, kDLFloat, 32)) {
-    TVM_FFI_THROW(DtypeError) << "lse must be float32, got " << name_of(lse.dtype());
-  }
+  check_output_shape(q, out, lse);
+  check_last_axis(out, "out");
 }
 
 const float* check_sinks(const Call& call) {
@@ -199,24 +128,15 @@ const float* check_sinks(const Call& call) {
   const TensorView& sinks = call.sinks.value();
   check_rank(sinks, 1, "sinks", "[Hq]");
   check_size(sinks, 0, call.q.size(1), "sinks", "[Hq]", "Hq");
-  check_rows(sinks, "sinks");
-  if (!is_type(sinks, kDLFloat, 32)) {
-    TVM_FFI_THROW(DtypeError) << "sinks must be float32, got " << name_of(sinks.dtype());
-  }
+  check_last_axis(sinks, "sinks");
+  check_dtype(sinks, kDLFloat, 32, "sinks", "float32");
   return static_cast<const float*>(sinks.data_ptr());
 }
 
 void set_scores(const Call& call, Problem& p) {
   constexpr double kLog2e = 1.4426950408889634;
   const double scale = call.scale, cap = call.logit_cap;
-  if (!std::isfinite(scale) || !std::isfinite(cap) || cap < 0) {
-    TVM_FFI_THROW(ShapeError) << "scale must be finite and logit_cap finite and >= 0, got " << scale
-                              << " and " << cap;
-  }
-  if (call.window_left < -1 || call.window_left > INT32_MAX / 2) {
-    TVM_FFI_THROW(ShapeError) << "window_left must be -1 (no window) or 0.." << INT32_MAX / 2
-                              << ", got " << call.window_left;
-  }
+  check_scores(scale, cap, call.window_left);
   p.q_scale = static_cast<float>(cap > 0 ? scale / cap : scale * kLog2e);
   p.score_scale = static_cast<float>(cap * kLog2e);
   p.window_left = static_cast<int>(call.window_left);
@@ -227,7 +147,7 @@ void set_scores(const Call& call, Problem& p) {
 Problem check_call(const Call& call) {
   const TensorView& q = call.q;
   check_rank(q, 3, "q", "[T, Hq, D]");
-  check_rows(q, "q");
+  check_last_axis(q, "q");
   Problem p{};
   p.dtype = dtype_of(q);
   const int64_t bytes = q.dtype().bits / 8;
@@ -238,10 +158,11 @@ Problem check_call(const Call& call) {
   p.num_q_heads = static_cast<int>(q.size(1));
   p.num_kv_heads = static_cast<int>(call.k_cache.size(2));
   p.head_dim = static_cast<int>(q.size(2));
-  check_heads(p, call.page_size, call.k_cache);
+  check_head_dim(p);
   p.group = p.num_q_heads / p.num_kv_heads;
   p.row_bytes = static_cast<int>(p.head_dim * bytes);
-  check_lengths(p, q.size(0));
+  check_lengths(p.q_indptr, p.kv_lens, p.num_requests);
+  check_tokens(p, q.size(0));
   check_outputs(call);
   p.sinks = check_sinks(call);
   set_scores(call, p);
@@ -263,8 +184,15 @@ PodConfig check_config(tvm::ffi::ShapeView v) {
     TVM_FFI_THROW(ConfigInfeasibleError) << "config must be 13 integers, got " << v.size();
   }
   const auto at = [&](int i) { return static_cast<int>(v[i]); };
-  const PodConfig config{{at(0), at(1), at(2)}, {at(3), at(4), at(5)}, at(6),  at(7), at(8), at(9),
-                         at(10),                at(11),                static_cast<Strategy>(at(12))};
+  const PodConfig config{{at(0), at(1), at(2)},
+                         {at(3), at(4), at(5)},
+                         at(6),
+                         at(7),
+                         at(8),
+                         at(9),
+                         at(10),
+                         at(11),
+                         static_cast<Strategy>(at(12))};
   const auto tile_ok = [](const TileConfig& t) {
     return t.q_rows >= 16 && t.q_rows % 16 == 0 && t.kv_rows >= 16 && t.kv_rows % 16 == 0 &&
            t.stages >= 1;

@@ -2,35 +2,14 @@
 
 #include "checks.h"
 
-#include <tvm/ffi/error.h>
-
-#include <cmath>
-#include <string>
+#include "pod/common/tensor_checks.h"
 
 namespace pod {
 namespace {
 
-using tvm::ffi::TensorView;
+using namespace pod::checks;
 
 constexpr int kAlignment = 16;  // bytes of one asynchronous copy
-
-std::string shape_of(const TensorView& t) {
-  std::string text = "[";
-  for (int i = 0; i < t.ndim(); ++i) text += (i ? ", " : "") + std::to_string(t.size(i));
-  return text + "]";
-}
-
-std::string name_of(DLDataType type) {
-  const char* base = type.code == kDLFloat    ? "float"
-                     : type.code == kDLBfloat ? "bfloat"
-                     : type.code == kDLInt    ? "int"
-                                              : "other";
-  return base + std::to_string(type.bits);
-}
-
-bool is_type(const TensorView& t, int code, int bits) {
-  return t.dtype().code == code && t.dtype().bits == bits && t.dtype().lanes == 1;
-}
 
 void check_tensor(const Call& call, const TensorView& t, int rank, const char* name,
                   const char* axes) {
@@ -40,39 +19,14 @@ void check_tensor(const Call& call, const TensorView& t, int rank, const char* n
                               << " but q is on " << want.device_type << ":" << want.device_id
                               << "; move all tensors of a call to one device";
   }
-  if (t.ndim() != rank) {
-    TVM_FFI_THROW(ShapeError) << name << " must be " << axes << ", got shape " << shape_of(t);
-  }
-}
-
-void check_dtype(const TensorView& t, int code, int bits, const char* name, const char* want) {
-  if (is_type(t, code, bits)) return;
-  TVM_FFI_THROW(DtypeError) << name << " must be " << want << ", got " << name_of(t.dtype())
-                            << "; cast it once where it is made";
-}
-
-void check_size(const TensorView& t, int axis, int64_t want, const char* name, const char* axes,
-                const char* from) {
-  if (t.size(axis) == want) return;
-  TVM_FFI_THROW(ShapeError) << name << " must be " << axes << " with " << from << " = " << want
-                            << ", got shape " << shape_of(t);
-}
-
-void check_same_dtype(const Call& call, const TensorView& t, const char* name) {
-  if (t.dtype() == call.q.dtype()) return;
-  TVM_FFI_THROW(DtypeError) << name << " is " << name_of(t.dtype()) << " but q is "
-                            << name_of(call.q.dtype()) << "; cast one to the other's dtype";
+  check_ndim(t, rank, name, axes);
 }
 
 // Rows are copied 16 bytes at a time, so every row must start at a multiple of that.
 void check_rows(const TensorView& t, const char* name) {
   const int last = t.ndim() - 1;
   if (t.numel() == 0) return;
-  if (t.size(last) != 1 && t.stride(last) != 1) {
-    TVM_FFI_THROW(ShapeError) << name << " needs a contiguous last axis, got stride "
-                              << t.stride(last) << " for shape " << shape_of(t)
-                              << "; call .contiguous() once where it is made";
-  }
+  check_last_axis(t, name);
   const int64_t bytes = t.dtype().bits / 8;
   bool aligned = reinterpret_cast<uintptr_t>(t.data_ptr()) % kAlignment == 0;
   for (int axis = 0; axis < last; ++axis) {
@@ -129,26 +83,12 @@ void check_cache(const Call& call, LaunchArguments& a) {
   const TensorView &q = call.q, &k = call.k_cache, &v = call.v_cache;
   check_tensor(call, k, 4, "k_cache", "[P, S, Hkv, D]");
   check_tensor(call, v, 4, "v_cache", "[P, S, Hkv, D]");
-  check_same_dtype(call, k, "k_cache");
-  check_same_dtype(call, v, "v_cache");
-  check_size(k, 3, q.size(2), "k_cache", "[P, S, Hkv, D]", "D of q");
-  for (int axis = 0; axis < 4; ++axis) {
-    check_size(v, axis, k.size(axis), "v_cache", "[P, S, Hkv, D]", "that axis of k_cache");
-  }
+  check_cache_shape(q, k, v, call.page_size);
   check_rows(k, "k_cache");
   check_rows(v, "v_cache");
-  if (k.size(2) < 1 || q.size(1) % k.size(2) != 0) {
-    TVM_FFI_THROW(ShapeError) << "q heads must be a multiple of KV heads, got Hq " << q.size(1)
-                              << " and Hkv " << k.size(2);
-  }
   if (!is_head_dim(static_cast<int>(q.size(2)))) {
     TVM_FFI_THROW(ShapeError) << "head dim must be 64, 96, 128 or 256, got " << q.size(2)
                               << "; pad q, k and v with zeros and pass scale explicitly";
-  }
-  if (call.page_size < 1 || k.size(1) != call.page_size) {
-    TVM_FFI_THROW(ShapeError) << "batch.page_size is " << call.page_size
-                              << " but k_cache is [P, S, Hkv, D] with S = " << k.size(1)
-                              << "; view the cache with that page size";
   }
   check_span(k, "k_cache");
   check_span(v, "v_cache");
@@ -168,12 +108,7 @@ void check_outputs(const Call& call, LaunchArguments& a) {
   const TensorView &q = call.q, &out = call.out, &lse = call.lse;
   check_tensor(call, out, 3, "out", "[T, Hq, D]");
   check_tensor(call, lse, 2, "lse", "[T, Hq]");
-  check_same_dtype(call, out, "out");
-  check_dtype(lse, kDLFloat, 32, "lse", "float32");
-  for (int axis = 0; axis < 3; ++axis) {
-    check_size(out, axis, q.size(axis), "out", "[T, Hq, D]", "that axis of q");
-    if (axis < 2) check_size(lse, axis, q.size(axis), "lse", "[T, Hq]", "that axis of q");
-  }
+  check_output_shape(q, out, lse);
   check_rows(out, "out");
   a.out = out.data_ptr();
   a.out_token = out.stride(0), a.out_head = out.stride(1);
@@ -184,14 +119,7 @@ void check_outputs(const Call& call, LaunchArguments& a) {
 void set_scores(const Call& call, LaunchArguments& a) {
   constexpr double kLog2e = 1.4426950408889634;
   const double scale = call.scale, cap = call.logit_cap;
-  if (!std::isfinite(scale) || !std::isfinite(cap) || cap < 0) {
-    TVM_FFI_THROW(ShapeError) << "scale must be finite and logit_cap finite and >= 0, got " << scale
-                              << " and " << cap;
-  }
-  if (call.window_left < -1 || call.window_left > INT32_MAX / 2) {
-    TVM_FFI_THROW(ShapeError) << "window_left must be -1 (no window) or 0.." << INT32_MAX / 2
-                              << ", got " << call.window_left;
-  }
+  check_scores(scale, cap, call.window_left);
   // A negative scale would turn the maximum that the softmax subtracts into a minimum.
   if (scale < 0 && cap == 0) {
     TVM_FFI_THROW(ShapeError) << "scale must be >= 0, got " << scale << "; negate q instead";
@@ -255,16 +183,7 @@ PlanConfig check_config(tvm::ffi::ShapeView v) {
 }
 
 void check_lengths(const PlanProblem& p) {
-  if (p.q_indptr[0] != 0) {
-    TVM_FFI_THROW(ShapeError) << "q_indptr must start at 0, got " << p.q_indptr[0];
-  }
-  for (int b = 0; b < p.requests; ++b) {
-    const int q_len = p.q_indptr[b + 1] - p.q_indptr[b];
-    if (q_len < 0 || p.kv_lens[b] < q_len) {
-      TVM_FFI_THROW(ShapeError) << "request " << b << " has q_len " << q_len << " and kv_len "
-                                << p.kv_lens[b] << "; 0 <= q_len <= kv_len must hold";
-    }
-  }
+  checks::check_lengths(p.q_indptr, p.kv_lens, p.requests);
 }
 
 const int32_t* check_host_vector(const TensorView& t, int64_t size, const char* name) {

@@ -1,0 +1,122 @@
+// tensor_checks.h: what both kernels ask of the tensors and numbers of a call. Host only.
+#pragma once
+
+#include <tvm/ffi/container/tensor.h>
+#include <tvm/ffi/error.h>
+
+#include <cmath>
+#include <cstdint>
+#include <string>
+
+namespace pod::checks {
+
+using tvm::ffi::TensorView;
+
+inline std::string shape_of(const TensorView& t) {
+  std::string text = "[";
+  for (int i = 0; i < t.ndim(); ++i) text += (i ? ", " : "") + std::to_string(t.size(i));
+  return text + "]";
+}
+
+inline std::string name_of(DLDataType type) {
+  const char* base = type.code == kDLFloat    ? "float"
+                     : type.code == kDLBfloat ? "bfloat"
+                     : type.code == kDLInt    ? "int"
+                                              : "other";
+  return base + std::to_string(type.bits);
+}
+
+inline bool is_type(const TensorView& t, int code, int bits) {
+  return t.dtype().code == code && t.dtype().bits == bits && t.dtype().lanes == 1;
+}
+
+inline void check_dtype(const TensorView& t, int code, int bits, const char* name,
+                        const char* want) {
+  if (is_type(t, code, bits)) return;
+  TVM_FFI_THROW(DtypeError) << name << " must be " << want << ", got " << name_of(t.dtype())
+                            << "; cast it once where it is made";
+}
+
+inline void check_same_dtype(const TensorView& q, const TensorView& t, const char* name) {
+  if (t.dtype() == q.dtype()) return;
+  TVM_FFI_THROW(DtypeError) << name << " is " << name_of(t.dtype()) << " but q is "
+                            << name_of(q.dtype()) << "; cast one to the other's dtype";
+}
+
+inline void check_ndim(const TensorView& t, int rank, const char* name, const char* axes) {
+  if (t.ndim() == rank) return;
+  TVM_FFI_THROW(ShapeError) << name << " must be " << axes << ", got shape " << shape_of(t);
+}
+
+inline void check_size(const TensorView& t, int axis, int64_t want, const char* name,
+                       const char* axes, const char* from) {
+  if (t.size(axis) == want) return;
+  TVM_FFI_THROW(ShapeError) << name << " must be " << axes << " with " << from << " = " << want
+                            << ", got shape " << shape_of(t);
+}
+
+inline void check_last_axis(const TensorView& t, const char* name) {
+  const int last = t.ndim() - 1;
+  if (t.numel() == 0 || t.size(last) == 1 || t.stride(last) == 1) return;
+  TVM_FFI_THROW(ShapeError) << name << " needs a contiguous last axis, got stride "
+                            << t.stride(last) << " for shape " << shape_of(t)
+                            << "; call .contiguous() once where it is made";
+}
+
+// Shapes and dtypes of a paged cache [P, S, Hkv, D] beside q [T, Hq, D]; all have their ranks.
+inline void check_cache_shape(const TensorView& q, const TensorView& k, const TensorView& v,
+                              int64_t page_size) {
+  constexpr const char* kAxes = "[P, S, Hkv, D]";
+  check_same_dtype(q, k, "k_cache");
+  check_same_dtype(q, v, "v_cache");
+  check_size(k, 3, q.size(2), "k_cache", kAxes, "D of q");
+  for (int axis = 0; axis < 4; ++axis) {
+    check_size(v, axis, k.size(axis), "v_cache", kAxes, "that axis of k_cache");
+  }
+  if (k.size(2) < 1 || q.size(1) % k.size(2) != 0) {
+    TVM_FFI_THROW(ShapeError) << "q heads must be a multiple of KV heads, got Hq " << q.size(1)
+                              << " and Hkv " << k.size(2);
+  }
+  if (page_size < 1 || k.size(1) != page_size) {
+    TVM_FFI_THROW(ShapeError) << "batch.page_size is " << page_size << " but k_cache is " << kAxes
+                              << " with S = " << k.size(1)
+                              << "; view the cache with that page size";
+  }
+}
+
+// out [T, Hq, D] and lse [T, Hq] beside q; both have their ranks.
+inline void check_output_shape(const TensorView& q, const TensorView& out, const TensorView& lse) {
+  check_same_dtype(q, out, "out");
+  check_dtype(lse, kDLFloat, 32, "lse", "float32");
+  for (int axis = 0; axis < 3; ++axis) {
+    check_size(out, axis, q.size(axis), "out", "[T, Hq, D]", "that axis of q");
+    if (axis < 2) check_size(lse, axis, q.size(axis), "lse", "[T, Hq]", "that axis of q");
+  }
+}
+
+inline void check_scores(double scale, double logit_cap, int64_t window_left) {
+  if (!std::isfinite(scale) || !std::isfinite(logit_cap) || logit_cap < 0) {
+    TVM_FFI_THROW(ShapeError) << "scale must be finite and logit_cap finite and >= 0, got " << scale
+                              << " and " << logit_cap;
+  }
+  if (window_left < -1 || window_left > INT32_MAX / 2) {
+    TVM_FFI_THROW(ShapeError) << "window_left must be -1 (no window) or 0.." << INT32_MAX / 2
+                              << ", got " << window_left;
+  }
+}
+
+// q_indptr has requests + 1 entries.
+inline void check_lengths(const int32_t* q_indptr, const int32_t* kv_lens, int requests) {
+  if (q_indptr[0] != 0) {
+    TVM_FFI_THROW(ShapeError) << "q_indptr must start at 0, got " << q_indptr[0];
+  }
+  for (int b = 0; b < requests; ++b) {
+    const int q_len = q_indptr[b + 1] - q_indptr[b];
+    if (q_len < 0 || kv_lens[b] < q_len) {
+      TVM_FFI_THROW(ShapeError) << "request " << b << " has q_len " << q_len << " and kv_len "
+                                << kv_lens[b] << "; 0 <= q_len <= kv_len must hold";
+    }
+  }
+}
+
+}  // namespace pod::checks
