@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -165,7 +166,7 @@ def test_traces_become_a_table_with_the_real_op_and_a_killed_worker_is_replaced(
     keys = {
         "geometry": str(active.geometry), "device": str(active.device), "build": active.build,
     }  # fmt: skip
-    until(lambda: process.client.get("/v1/table", params=keys).status_code == 200, 150)
+    until(lambda: process.client.get("/v1/table", params=keys).status_code == 200, PATIENCE)
     table = active.offer(process.client.get("/v1/table", params=keys).content)
     (entry,) = table.entries.values()
     assert entry.evidence.lower_bound > 1.0 and entry.evidence.pairs >= 8
@@ -197,36 +198,65 @@ def test_it_listens_on_loopback_only(start: Callable[..., Process]) -> None:
     assert process.end(signal.SIGTERM) == 0
 
 
+def kill_workers(process: Process, names: tuple[str, ...]) -> set[str]:
+    """Kill Ray's processes of these actors; returns the names of those that were there."""
+    killed = set()
+    for child in process.children():
+        # Some child of Ray's ends at any time.
+        with contextlib.suppress(psutil.NoSuchProcess):
+            command = " ".join(child.cmdline())
+            for name in names:
+                if name in command:
+                    child.kill()
+                    killed.add(name)
+    return killed
+
+
+def open_to_others(process: Process) -> set[tuple[str, str]]:
+    """(process name, address) of listeners below this process, loopback left out."""
+    found = set()
+    for child in process.children():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            for each in child.net_connections("inet"):
+                loopback = each.laddr and each.laddr.ip.startswith(("127.", "::ffff:127."))
+                if each.status == "LISTEN" and not loopback:
+                    found.add((child.name(), each.laddr.ip))
+    return found
+
+
+# Of waits in the test on Ray, whose processes take many times longer when the machine is busy.
+PATIENCE = 300.0
+
+
+@pytest.mark.timeout(1800)
 @pytest.mark.ray
 def test_on_ray_a_killed_core_and_worker_come_back_and_nothing_acknowledged_is_lost(
     start: Callable[..., Process],
 ) -> None:
-    process = start("--ray", "--workers=1", "--poor", ready_seconds=400)
+    process = start("--ray", "--workers=1", "--poor", ready_seconds=2 * PATIENCE)
     assert process.overview()["tuner"]["host_mode"] == "ray"
     for sequence in range(3):
         assert process.post(real_message(sequence)).status_code == 202
-    until(lambda: process.overview()["totals"]["pairs"] > 0, 120)
-    for child in process.children():
-        if any(name in " ".join(child.cmdline()) for name in ("ray::Core", "ray::Measurer")):
-            child.kill()
+    until(lambda: process.overview()["totals"]["pairs"] > 0, PATIENCE)
+    actors = ("ray::Core", "ray::Measurer")
+    assert kill_workers(process, actors) == set(actors)
 
     def answers() -> bool:
-        answer = process.post(real_message(0))
+        try:
+            answer = process.post(real_message(0))
+        except httpx.TransportError:
+            # The request that was under way when the core died; a server posts it again.
+            return False
         return answer.status_code == 202 and answer.json()["duplicate"]
 
-    until(answers, 60)
+    until(answers, PATIENCE)
     assert process.overview()["totals"]["records"] == 12
     keys = {"geometry": str(SMALL), "build": native.build_id("cpu")}
     keys["device"] = str(device_key(torch.device("cpu"), threads=1))
-    until(lambda: process.client.get("/v1/table", params=keys).status_code == 200, 150)
-    open_to_others = {
-        (each.name(), c.laddr.ip)
-        for each in process.children()
-        for c in each.net_connections("inet")
-        if c.status == "LISTEN" and not c.laddr.ip.startswith(("127.", "::ffff:127."))
-    }
+    until(lambda: process.client.get("/v1/table", params=keys).status_code == 200, PATIENCE)
     # Serve's replicas bind one internal gRPC port to [::]; nothing else may leave loopback.
-    assert {ip for _, ip in open_to_others} <= {"::"} and len(open_to_others) <= 2
+    beyond = open_to_others(process)
+    assert {ip for _, ip in beyond} <= {"::"} and len(beyond) <= 2
     children = process.children()
-    assert process.end(signal.SIGINT) == 0
-    assert not psutil.wait_procs(children, timeout=20)[1]
+    assert process.end(signal.SIGINT, PATIENCE) == 0
+    assert not psutil.wait_procs(children, timeout=60)[1]
