@@ -73,7 +73,7 @@ def main() -> None:
     if options.only:
         print("results not saved: --only ran a part")
         return
-    _save(rows, options.threads)
+    _save(rows, options.threads, options.pairs)
 
 
 def _name(heads: tuple[int, int, int], page_size: int, shape: Shape) -> str:
@@ -190,7 +190,8 @@ def _line(row: dict[str, Any]) -> str:
     )
 
 
-def _save(rows: list[dict[str, Any]], threads: int) -> None:
+def _save(rows: list[dict[str, Any]], threads: int, pairs: int) -> None:
+    command = f"{COMMAND} --pairs {pairs} --threads {threads}"
     ratios = {
         variant: [row[f"ratio_{variant}"] for row in rows] for variant in ("contiguous", "gather")
     }
@@ -202,8 +203,10 @@ def _save(rows: list[dict[str, Any]], threads: int) -> None:
         for which, function in (("min", min), ("median", statistics.median), ("max", max))
     }
     document = {
-        "command": COMMAND,
+        "command": command,
         "threads": threads,
+        "pairs": pairs,
+        "torch": torch.__version__,
         "headline_variant": variant,
         **summary,
         "rows": rows,
@@ -212,9 +215,9 @@ def _save(rows: list[dict[str, Any]], threads: int) -> None:
     unit = (
         f"x, SDPA loop ({variant}) time / ours, {len(rows)} hybrid batches, fp32, {threads} threads"
     )
-    _results.record_headline("op.sdpa_loop_ratio_min", min(ratios[variant]), unit, COMMAND)
+    _results.record_headline("op.sdpa_loop_ratio_min", min(ratios[variant]), unit, command)
     median = round(statistics.median(ratios[variant]), 3)
-    _results.record_headline("op.sdpa_loop_ratio_median", median, unit, COMMAND)
+    _results.record_headline("op.sdpa_loop_ratio_median", median, unit, command)
     print(f"{path}: {variant} min {min(ratios[variant]):.2f}x, median {median:.2f}x")
 
 
