@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from emulator_build import TESTS, build_program
 
-UNITS = [TESTS / f"emulator_{name}.cpp" for name in ("unit", "machine", "misuse", "wgmma")]
+_NAMES = ("unit", "machine", "shared", "misuse", "wgmma")
+UNITS = [TESTS / f"emulator_{name}.cpp" for name in _NAMES]
 CASES = [name for path in UNITS for name in re.findall(r"^CASE\((\w+)\)", path.read_text(), re.M)]
 
 RACES = TESTS / "emulator_races.cpp"
