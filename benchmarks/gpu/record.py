@@ -18,7 +18,7 @@ from .numbers_summary import summarize
 _ROOT = Path(__file__).resolve().parents[2]
 _RESULTS = _ROOT / "benchmarks" / "results"
 _DOC, _SPREAD = _ROOT / "docs" / "gpu.md", _ROOT / "docs" / "gpu_spread.svg"
-_PARTS = ("first_contact", "numbers", "tune", "sweep", "hf", "ncu", "grid")
+_PARTS = ("first_contact", "numbers", "tune", "sweep", "hf", "sglang", "ncu", "grid")
 _NUMBERS, _CONTACT = "pod-attn bench gpu -- numbers", "pod-attn bench gpu -- first-contact"
 Headline = tuple[str, float, str, str]
 _GEOMEANS = {

@@ -26,12 +26,17 @@ _STOP_SECONDS = 15
 
 
 def compare(want: list[list[int]], got: list[list[int]]) -> dict[str, float]:
-    """Share of answers that are equal, and of tokens before each answer's first difference."""
+    """Share of equal answers, equal first tokens, and tokens before an answer's difference."""
     same = 0
     for a, b in zip(want, got, strict=True):
         same += next((i for i, (x, y) in enumerate(zip(a, b, strict=True)) if x != y), len(a))
     equal = sum(a == b for a, b in zip(want, got, strict=True))
-    return {"answers_equal": equal / len(want), "tokens_equal": same / sum(map(len, want))}
+    first = sum(a[0] == b[0] for a, b in zip(want, got, strict=True))
+    return {
+        "answers_equal": equal / len(want),
+        "first_tokens_equal": first / len(want),
+        "tokens_equal": same / sum(map(len, want)),
+    }
 
 
 class Worker:

@@ -46,7 +46,8 @@ def test_percentile_of_few_values() -> None:
 
 def test_shares_count_whole_answers_and_tokens_before_a_difference() -> None:
     got = sglang.compare([[1, 2, 3, 4], [5, 6, 7, 8]], [[1, 2, 3, 4], [5, 9, 7, 8]])
-    assert got == {"answers_equal": 0.5, "tokens_equal": 5 / 8}
+    assert got == {"answers_equal": 0.5, "first_tokens_equal": 1.0, "tokens_equal": 5 / 8}
+    assert sglang.compare([[1, 2], [3, 4]], [[9, 2], [3, 9]])["first_tokens_equal"] == 0.5
 
 
 def test_requests_are_the_same_every_time_and_long_prompts_arrive_later() -> None:
