@@ -91,6 +91,11 @@ POD_DEVICE void dump_cp_async(const ConformanceArguments& a, uint32_t* smem, int
   dump_16(section<kCpAsync>(a), first, other);
   dump_16(section<kCpAsyncZero>(a), zeros, other);
   ptx::sync_cta();
+  ptx::cp_async_16(ptx::smem_address(zeros + 4 * thread), source + 4 * kThreads);
+  ptx::cp_async_commit();
+  ptx::cp_async_wait<0>();
+  dump_16(section<kCpAsyncAlways>(a), zeros, thread);
+  ptx::sync_cta();
 }
 
 POD_DEVICE void dump_math(const ConformanceArguments& a, int thread) {
@@ -99,6 +104,7 @@ POD_DEVICE void dump_math(const ConformanceArguments& a, int thread) {
     section<kEx2>(a)[i] = bits_of(ptx::ex2(lo));
     section<kLg2>(a)[i] = bits_of(ptx::lg2(lo));
     section<kRcp>(a)[i] = bits_of(ptx::rcp(lo));
+    section<kMax>(a)[i] = bits_of(ptx::max(lo, hi));
     section<kPackBf16>(a)[i] = ptx::pack2<bf16>(lo, hi);
     section<kPackFp16>(a)[i] = ptx::pack2<fp16>(lo, hi);
   }
@@ -112,6 +118,11 @@ POD_DEVICE void dump_shuffles(const ConformanceArguments& a, int thread) {
   }
   const int from = ptx::shfl(static_cast<int>(a.words[thread]), (thread * 7 + 3) % kWarpSize);
   section<kShfl>(a)[thread] = static_cast<uint32_t>(from);
+  const int word = static_cast<int>(a.words[thread]);
+  section<kShflSegment8>(a)[thread] =
+      static_cast<uint32_t>(ptx::shfl_segment<8>(word, (thread * 3 + 1) % 8));
+  section<kShflSegment16>(a)[thread] =
+      static_cast<uint32_t>(ptx::shfl_segment<16>(word, (thread * 3 + 1) % 16));
   // By no lane, one lane, some that depend on data, all but one, all.
   const bool votes[kVotes] = {false, thread == 17, (a.words[thread] & 0x3f) == 0, thread != 17,
                               true};

@@ -104,15 +104,16 @@ struct Batch {
   void set_arguments() {
     LaunchArguments& a = arguments;
     a.q = q.data(), a.k = k.data(), a.v = v.data(), a.out = out.data(), a.lse = lse.data();
-    a.q_head = a.k_head = a.v_head = a.out_head = kDim;
+    a.q_head = a.out_head = kDim;
     a.q_token = a.out_token = kHeads * kDim;
-    a.k_slot = a.v_slot = kKvHeads * kDim;
-    a.k_page = a.v_page = kPageSize * kKvHeads * kDim;
+    constexpr uint32_t kChunks = kDim / 8;
+    a.k_strides = a.v_strides = {kPageSize * kKvHeads * kChunks, kKvHeads * kChunks, kChunks};
     a.lse_token = kHeads, a.lse_head = 1;
     a.page_indices = page_indices.data(), a.page_starts = page_starts.data();
     a.plan = plan.data(), a.counters = counters.data();
     a.partial_o = partial_o.data(), a.partial_lse = partial_lse.data();
     a.group = kHeads / kKvHeads, a.page_size = kPageSize, a.window_left = -1;
+    a.page_divider = divider(kPageSize);
     a.score_scale = 0.1f, a.sm_slots = kSms;
   }
 };

@@ -145,8 +145,8 @@ MUTATIONS = (
     Mutation(
         "page lookup of the wrong row",
         _TILE,
-        "row + block % 4 * 8)",
-        "row + ({on} ? 0 : block % 4 * 8))",
+        "step * kRowsAtOnce;\n  }",
+        "({on} ? 0 : step * kRowsAtOnce);\n  }",
     ),
     # Masks and tails
     Mutation(
@@ -171,14 +171,14 @@ MUTATIONS = (
     Mutation(
         "V rows past the keys copied",
         _TILE,
-        "block * 8 < left)",
-        "{on} || block * 8 < left)",
+        "step * kRowsAtOnce < left)",
+        "{on} || step * kRowsAtOnce < left)",
     ),
     Mutation(
         "pages past the keys looked up",
         _TILE,
-        "row < kWarpRows && key < end()",
-        "row < kWarpRows && ({on} || key < end())",
+        "step < kSteps && key < end()",
+        "step < kSteps && ({on} || key < end())",
     ),
     Mutation(
         "rows past the item stored",

@@ -74,6 +74,14 @@ def test_approximate_functions_are_what_they_are_called(inputs: Inputs, dumped: 
         assert bool((same | ((got - want).abs() <= 2.0**-23 * want.abs())).all()), name
 
 
+def test_max_prefers_numbers_to_nan(inputs: Inputs, dumped: Sections) -> None:
+    x = floats(inputs.values)
+    y = x.flip(0)
+    got = floats(dumped["max"])
+    want = torch.where(x.isnan(), y, torch.where(y.isnan(), x, torch.maximum(x, y)))
+    assert bool(((got == want) | (got.isnan() & want.isnan())).all())
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_pack2_rounds_to_nearest_even(dtype: str, inputs: Inputs, dumped: Sections) -> None:
     x = floats(inputs.values)
@@ -165,6 +173,7 @@ def test_copies_move_bytes_or_write_zeros(inputs: Inputs, dumped: Sections) -> N
     assert torch.equal(dumped["cp_async_16"], first)
     assert torch.equal(dumped["cp_async_wait"], first)
     assert torch.equal(dumped["cp_async_commit"], inputs.words[512:1024])
+    assert torch.equal(dumped["cp_async_16:always"], inputs.words[512:1024])
     assert not dumped["cp_async_16:zero"].any()
 
 
@@ -174,6 +183,9 @@ def test_shuffles_and_indices(inputs: Inputs, dumped: Sections) -> None:
     masks = [sent[lane ^ mask] for mask in (1, 2, 4, 8, 16)]
     assert torch.equal(dumped["shfl_xor"], torch.cat(masks))
     assert torch.equal(dumped["shfl"], sent[(lane * 7 + 3) % 32])
+    for width in (8, 16):
+        source = lane // width * width + (lane * 3 + 1) % width
+        assert torch.equal(dumped[f"shfl_segment:{width}"], sent[source])
     assert torch.equal(dumped["warp_uniform"], inputs.words[thread.long() // 32])
     assert torch.equal(dumped["thread_index"], thread)
     assert torch.equal(dumped["cta_index"], torch.arange(512, dtype=torch.int32))

@@ -42,8 +42,9 @@ MUTATIONS = (
     Mutation(
         "the first block is weighed while its products run",
         _ITEM,
-        "    first.template await<1>();\n    first.weigh",
-        "    if ({on}) first.template await<2>(); else first.template await<1>();\n    first.weigh",
+        "    first.template await<1>();\n    loop.refill_k",
+        "    if ({on}) first.template await<2>(); else first.template await<1>();\n"
+        "    loop.refill_k",
     ),
     Mutation(
         "the second block's products are never waited for",
@@ -54,8 +55,8 @@ MUTATIONS = (
     Mutation(
         "copies overwrite the panels of V that are being read",
         _ITEM,
-        "kRows, previous(), stage_);",
-        "kRows, {on} ? stage_ : previous(), stage_);",
+        "ring().v(previous())",
+        "ring().v({on} ? stage_ : previous())",
     ),
     # Operands
     Mutation(
@@ -91,8 +92,8 @@ MUTATIONS = (
     Mutation(
         "steps down the panels of V skip rows",
         _PANELS,
-        "(k * 16 * kPanelRowBytes >> 4)",
-        "(k * ({on} ? 32 : 16) * kPanelRowBytes >> 4)",
+        "ahead(descriptor, k * 16 * kPanelRowBytes)",
+        "ahead(descriptor, k * ({on} ? 32 : 16) * kPanelRowBytes)",
     ),
     Mutation(
         "scores add to those of the tile before",

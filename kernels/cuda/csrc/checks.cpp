@@ -71,6 +71,13 @@ void check_span(const TensorView& t, const char* name) {
   }
 }
 
+CacheStrides cache_strides(const TensorView& t) {
+  const auto units = [&](int axis) {
+    return static_cast<uint32_t>(t.stride(axis) * kElementBytes / kAlignment);
+  };
+  return {units(0), units(1), units(2)};
+}
+
 // The kernel keeps where a request's list starts as a 32-bit number.
 void check_list(const TensorView& t) {
   if (t.numel() > int64_t{INT32_MAX}) {
@@ -94,13 +101,13 @@ void check_cache(const Call& call, LaunchArguments& a) {
   check_span(v, "v_cache");
   a.k = k.data_ptr();
   a.v = v.data_ptr();
-  a.k_page = k.stride(0), a.k_slot = k.stride(1), a.k_head = k.stride(2);
-  a.v_page = v.stride(0), a.v_slot = v.stride(1), a.v_head = v.stride(2);
+  a.k_strides = cache_strides(k), a.v_strides = cache_strides(v);
   check_list(call.page_indices);
   a.page_indices =
       check_vector<int32_t>(call, call.page_indices, -1, kDLInt, "page_indices", "int32");
   a.page_starts = check_vector<int64_t>(call, call.page_starts, -1, kDLInt, "page_starts", "int64");
   a.page_size = static_cast<int>(call.page_size);
+  a.page_divider = divider(a.page_size);
   a.group = static_cast<int>(q.size(1) / k.size(2));
 }
 

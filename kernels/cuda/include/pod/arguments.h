@@ -35,7 +35,7 @@ struct alignas(16) Item {
   int kv0, kv1;    // keys kv0 .. kv1 - 1
   int slot;        // first row in the partial buffers; -1: the item writes out and lse itself
   int seen_first, seen_last;  // keys that every row sees; empty when last < first
-  int reserved;
+  int first_page;  // of the request in page_indices; the kernel fills it in
 };
 constexpr int kItemWords = sizeof(Item) / 4;
 
@@ -67,13 +67,30 @@ struct CtaRecord {
   uint64_t begin_ns, end_ns;
 };
 
+// Division by a number that a launch fixes: exact for 0 <= n < 2^31, two instructions on a device.
+// Source: Granlund and Montgomery, Division by Invariant Integers using Multiplication, 1994.
+struct Divider {
+  uint32_t multiplier;  // 0: a power of two
+  int shift;
+};
+inline Divider divider(int d) {
+  int log2 = 0;
+  while (int64_t{1} << log2 < d) ++log2;
+  if (int64_t{1} << log2 == d) return {0, log2};
+  return {static_cast<uint32_t>((uint64_t{1} << (31 + log2)) / d + 1), log2 - 1};
+}
+
+// Distances within a cache in chunks of 16 bytes, modulo 2^32: a cache ends within that many.
+struct CacheStrides {
+  uint32_t page, slot, head;
+};
+
 struct LaunchArguments {
   const void* q;  // [T, Hq, D]; strides in elements
   int64_t q_token, q_head;
   const void* k;  // [P, S, Hkv, D]
   const void* v;
-  int64_t k_page, k_slot, k_head;
-  int64_t v_page, v_slot, v_head;
+  CacheStrides k_strides, v_strides;
   const int32_t* page_indices;
   const int64_t* page_starts;  // [B]
   const float* sinks;          // [Hq] or null
@@ -90,10 +107,11 @@ struct LaunchArguments {
   void* side_stream;  // of Strategy::kStreams
   int group;
   int page_size;
-  int window_left;    // -1: none
-  int capped;          // whether scores pass through tanh
-  float cap_argument;  // with a cap: tanh(q.k * cap_argument)
-  float score_scale;   // > 0; turns q.k, or the tanh, into the exponent of a power of two
+  Divider page_divider;  // by page_size
+  int window_left;       // -1: none
+  int capped;            // whether scores pass through tanh
+  float cap_argument;    // with a cap: tanh(q.k * cap_argument)
+  float score_scale;     // > 0; turns q.k, or the tanh, into the exponent of a power of two
   int sm_slots;
   int prefill_ctas, decode_ctas, merge_ctas;  // grid sizes: at least what the plan needs
   int strategy;

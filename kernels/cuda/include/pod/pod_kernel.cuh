@@ -64,6 +64,11 @@ POD_DEVICE void take_work(Work<Variant>& work, const LaunchArguments& a, const P
     reinterpret_cast<int32_t*>(work.items)[i] = words[i];
   }
   ptx::sync_cta();
+  if (thread < ticket.count) {
+    Item& item = work.items[thread];
+    item.first_page = static_cast<int>(a.page_starts[item.request]);
+  }
+  ptx::sync_cta();
 }
 
 // Warps past those that an op's tile uses leave at once: no barrier of an item counts them.

@@ -1,100 +1,134 @@
 // kv_tile.cuh: rows of K and V, found through the page list, into shared memory.
 #pragma once
 
-#include "pod/arguments.h"
+#include "pod/layout/rows.cuh"
 #include "pod/layout/scope.cuh"
 #include "pod/layout/swizzle.cuh"
 #include "pod/ptx/async_copy.cuh"
 
 namespace pod::copy {
 
-// Each warp copies kRows / kWarps neighbouring rows of a tile. Its lanes look up one row each, a
-// tile ahead of the copies, and hand the places round by shuffles: a page index costs one load
-// per row and its latency is hidden, whatever the page size.
+// Each warp copies kRows / kWarps neighbouring rows of a tile, a few whole rows per instruction: a
+// segment of lanes takes a row, a lane the same chunk of every row that its segment takes. A lane
+// looks up the place of one of its segment's rows, a tile ahead of the copies, and a shuffle with a
+// constant index hands it round: a page index costs one load per row and its latency is hidden,
+// whatever the page size.
 template <int D, int kRows, int kWarps, class Layout = layout::Rows<D>>
 class KvLoader {
  public:
   POD_DEVICE KvLoader(const LaunchArguments& a, const Item& item, const Scope<kWarps>& scope)
       : a_(a),
-        pages_(static_cast<int>(a.page_starts[item.request])),
         item_(item),
         thread_(scope.thread) {}
 
   // Past the last key.
   POD_DEVICE int end() const { return item_.kv1; }
 
-  // Looks up the rows of the tile that starts at key `kv`; loads are in flight when it returns.
-  POD_DEVICE void look_up(int kv) { look_up(kv, v_place_); }
-
-  // The same for a loop that copies K one tile ahead of V: V's places wait for the next call.
-  POD_DEVICE void look_up_ahead(int kv) {
-    POD_UNROLL
-    for (int i = 0; i < kPlaces; ++i) v_place_[i] = v_next_[i];
-    look_up(kv, v_next_);
-  }
-
-  // Issues the copies of the looked-up rows into k_tile [kRows, D]; rows past the keys become
-  // zeros. The tile starts at key `kv`.
-  POD_DEVICE void load_k(uint32_t k_tile, int kv) const {
-    load(k_tile, kv, static_cast<const char*>(a_.k) + item_.kv_head * a_.k_head * 2, k_place_);
-  }
-  POD_DEVICE void load_v(uint32_t v_tile, int kv) const {
-    load(v_tile, kv, static_cast<const char*>(a_.v) + item_.kv_head * a_.v_head * 2, v_place_);
-  }
-
- private:
-  static constexpr int kChunks = D / 8;
-  static constexpr int kWarpRows = kRows / kWarps;
-  static constexpr int kPlaces = (kWarpRows + kWarpSize - 1) / kWarpSize;
-  static constexpr int kBlocks = kWarpRows / 8;
-  static constexpr int kPasses = 8 * kChunks / kWarpSize;  // of 32 chunks, over 8 rows
-  // Few addresses at a time beside the panels' consumers, whose accumulators fill the registers.
-  static constexpr int kUnroll = Layout::kIsPanels ? 2 : kPasses;
-  static_assert(kRows % (8 * kWarps) == 0, "a warp copies blocks of 8 rows");
-
-  POD_DEVICE void look_up(int kv, int (&v_place)[kPlaces]) {
+  // Starts to look up the rows of the tile that starts at key `kv`. Nothing waits for the loads
+  // before resolve().
+  POD_DEVICE void look_up(int kv) {
     const int thread = ptx::forget(thread_);
     POD_UNROLL
     for (int i = 0; i < kPlaces; ++i) {
-      const int row = i * kWarpSize + (thread & 31), key = kv + first_row(thread) + row;
-      k_place_[i] = v_place[i] = 0;
-      if (row < kWarpRows && key < end()) {
-        const int page = key / a_.page_size, slot = key - page * a_.page_size;
-        const int64_t index = a_.page_indices[pages_ + page];
-        k_place_[i] = static_cast<int>((index * a_.k_page + slot * a_.k_slot) >> 3);
-        v_place[i] = static_cast<int>((index * a_.v_page + slot * a_.v_slot) >> 3);
+      const int step = i * kSegment + thread % kSegment, key = key_of(kv, thread, step);
+      index_[i] = 0;
+      if (step < kSteps && key < end()) {
+        index_[i] = a_.page_indices[item_.first_page + layout::quotient(key, a_.page_divider)];
       }
     }
   }
 
-  // The first row that the thread's warp copies.
-  POD_DEVICE static int first_row(int thread) { return (thread >> 5) * kWarpRows; }
+  // Turns what was looked up for the tile that starts at key `kv` into places of K and V.
+  POD_DEVICE void resolve(int kv) {
+    const int thread = ptx::forget(thread_);
+    const uint32_t head = ptx::forget(item_.kv_head);
+    POD_UNROLL
+    for (int i = 0; i < kPlaces; ++i) {
+      const int key = key_of(kv, thread, i * kSegment + thread % kSegment);
+      const uint32_t slot = key - layout::quotient(key, a_.page_divider) * a_.page_size;
+      k_place_[i] = place(a_.k_strides, index_[i], slot, head);
+      v_place_[i] = place(a_.v_strides, index_[i], slot, head);
+    }
+  }
 
-  // The swizzle repeats after 8 rows, so one address serves all blocks at fixed distances.
-  POD_DEVICE void load(uint32_t tile, int kv, const char* base, const int (&place)[kPlaces]) const {
-    const int thread = ptx::forget(thread_), lane = thread & 31, row0 = first_row(thread);
-    POD_UNROLL_BY(kUnroll)
-    for (int pass = 0; pass < kPasses; ++pass) {
-      const unsigned i = pass * kWarpSize + lane;
-      const int row = i / kChunks, chunk = i % kChunks;
-      const uint32_t to = Layout::chunk_address(tile, row0, row, chunk);
-      const char* from = base + chunk * 16;
-      const int left = end() - kv - row0 - row;
+  // Issues the copies of the resolved rows into k_tile [kRows, D]; rows past the keys become zeros.
+  // The tile starts at key `kv`.
+  POD_DEVICE void load_k(uint32_t k_tile, int kv) const { load(k_tile, kv, a_.k, k_place_); }
+  POD_DEVICE void load_v(uint32_t v_tile, int kv) const { load(v_tile, kv, a_.v, v_place_); }
+
+ private:
+  static constexpr int kChunks = D / 8;
+  // Lanes of a segment past the row's chunks copy nothing.
+  static constexpr int kSegment = kChunks <= 8 ? 8 : kChunks <= 16 ? 16 : 32;
+  static constexpr int kRowsAtOnce = kWarpSize / kSegment;
+  static constexpr int kWarpRows = kRows / kWarps;
+  static constexpr int kSteps = kWarpRows / kRowsAtOnce;
+  static constexpr int kPlaces = (kSteps + kSegment - 1) / kSegment;
+  static constexpr int kBlockSteps = 8 / kRowsAtOnce;
+  static constexpr int kPartSteps =
+      Layout::kAtOnce < kBlockSteps ? Layout::kAtOnce : kBlockSteps;
+  static_assert(kRows % (8 * kWarps) == 0, "a warp copies blocks of 8 rows");
+
+  POD_DEVICE static uint32_t place(const CacheStrides& strides, uint32_t page, uint32_t slot,
+                                   uint32_t head) {
+    return page * strides.page + slot * strides.slot + head * strides.head;
+  }
+
+  // The first row that the thread's segment copies; the next is kRowsAtOnce further on.
+  POD_DEVICE static int first_row(int thread) {
+    return (thread >> 5) * kWarpRows + (thread & 31) / kSegment;
+  }
+
+  POD_DEVICE static int key_of(int kv, int thread, int step) {
+    return kv + first_row(thread) + step * kRowsAtOnce;
+  }
+
+  // In parts, each of which holds few addresses. All but the last tile of an item are whole, and need
+  // no test per row.
+  POD_DEVICE void load(uint32_t tile, int kv, const void* cache,
+                       const uint32_t (&place)[kPlaces]) const {
+    POD_UNROLL
+    for (int i = 0; i < kBlockSteps; i += kPartSteps) {
+      if (kv + kRows <= end()) {
+        load_part<true>(tile, kv, i, cache, place);
+      } else {
+        load_part<false>(tile, kv, i, cache, place);
+      }
+    }
+  }
+
+  // Steps first .. first + kPartSteps - 1 of every 8 rows: the swizzle repeats after these, so one
+  // address serves all blocks at fixed distances.
+  template <bool kWhole>
+  POD_DEVICE void load_part(uint32_t tile, int kv, int first, const void* cache,
+                            const uint32_t (&place)[kPlaces]) const {
+    const int thread = ptx::forget(thread_), chunk = thread % kSegment, row0 = first_row(thread);
+    const char* from = ptx::forget(static_cast<const char*>(cache) + chunk * 16);
+    const int left = end() - kv - row0;
+    // An array that a loop indexes at run time would leave the registers.
+    POD_UNROLL_BY(kWhole || kPlaces > 1 ? kPartSteps : 1)
+    for (int i = first; i < first + kPartSteps; ++i) {
+      const uint32_t to = Layout::chunk_address(tile, row0 + i * kRowsAtOnce, chunk);
       POD_UNROLL
-      for (int block = 0; block < kBlocks; ++block) {
-        const uint32_t where = ptx::shfl(place[block / 4], row + block % 4 * 8);
-        ptx::cp_async_16(to + block * 8 * Layout::kRowBytes, from + (uint64_t{where} << 4),
-                         block * 8 < left);
+      for (int block = 0; block < kSteps / kBlockSteps; ++block) {
+        const int step = i + block * kBlockSteps, held = kPlaces > 1 ? step / kSegment : 0;
+        const uint32_t where = ptx::shfl_segment<kSegment>(place[held], step % kSegment);
+        const uint32_t at = to + block * 8 * Layout::kRowBytes;
+        if (kSegment > kChunks && chunk >= kChunks) continue;
+        if constexpr (kWhole) {
+          ptx::cp_async_16(at, from + (uint64_t{where} << 4));
+        } else {
+          ptx::cp_async_16(at, from + (uint64_t{where} << 4), step * kRowsAtOnce < left);
+        }
       }
     }
   }
 
   const LaunchArguments& a_;
-  int pages_;  // of the request's list in page_indices
   const Item& item_;
   int thread_;
-  // Of the lane's rows, in units of 16 bytes.
-  int k_place_[kPlaces], v_place_[kPlaces], v_next_[kPlaces] = {};
+  // Pages of the lane's rows, then where these are, in units of 16 bytes.
+  uint32_t index_[kPlaces], k_place_[kPlaces], v_place_[kPlaces];
 };
 
 }  // namespace pod::copy

@@ -22,7 +22,7 @@ POD_DEVICE void load_queries(uint32_t q_tile, const LaunchArguments& a, const It
     const auto at =
         layout::token_head(item.q_begin, item.kv_head, item.row0 + (valid ? row : 0), a.group);
     const int64_t element = at.token * a.q_token + at.head * a.q_head + chunk * 8;
-    ptx::cp_async_16(Layout::chunk_address(q_tile, 0, row, chunk), q + element * 2, valid);
+    ptx::cp_async_16(Layout::chunk_address(q_tile, row, chunk), q + element * 2, valid);
   }
 }
 

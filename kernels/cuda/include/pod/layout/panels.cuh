@@ -19,14 +19,13 @@ constexpr uint32_t kPanelRow8Bytes = 8 * kPanelRowBytes;
 template <int D, int kRows>
 struct Panels {
   static_assert(D % kPanelColumns == 0 && kRows % 8 == 0, "whole panels, whole swizzles");
-  static constexpr bool kIsPanels = true;
   static constexpr uint32_t kRowBytes = kPanelRowBytes;
+  // Addresses that a copy holds at once: accumulators fill the registers of those who read panels.
+  static constexpr int kAtOnce = 2;
   static constexpr uint32_t kPanelBytes = kRows * kPanelRowBytes;
 
-  // Address of chunk `chunk` of row `row`, counted from row `row0`, a multiple of 8.
-  POD_DEVICE static uint32_t chunk_address(uint32_t tile, int row0, int row, int chunk) {
-    return tile + row0 * kPanelRowBytes + chunk / 8 * kPanelBytes + row * kPanelRowBytes +
-           ((chunk % 8 ^ (row & 7)) << 4);
+  POD_DEVICE static uint32_t chunk_address(uint32_t tile, int row, int chunk) {
+    return tile + chunk / 8 * kPanelBytes + row * kPanelRowBytes + ((chunk % 8 ^ (row & 7)) << 4);
   }
 
   // Descriptor of the tile as an operand whose 16 columns at a time are summed over: Q, K.
@@ -35,7 +34,7 @@ struct Panels {
   }
   // The same, `k` column blocks of 16 further along.
   POD_DEVICE static uint64_t columns_at(uint64_t descriptor, int k) {
-    return descriptor + ((k / 4 * kPanelBytes + k % 4 * 32) >> 4);
+    return ahead(descriptor, k / 4 * kPanelBytes + k % 4 * 32);
   }
 
   // Descriptor of the tile as an operand whose 16 rows at a time are summed over: V.
@@ -43,7 +42,13 @@ struct Panels {
     return ptx::wgmma_descriptor(tile, kPanelBytes, kPanelRow8Bytes);
   }
   POD_DEVICE static uint64_t rows_at(uint64_t descriptor, int k) {
-    return descriptor + (k * 16 * kPanelRowBytes >> 4);
+    return ahead(descriptor, k * 16 * kPanelRowBytes);
+  }
+
+ private:
+  // Addresses end within the lower half: adding there alone takes one instruction.
+  POD_DEVICE static uint64_t ahead(uint64_t descriptor, uint32_t bytes) {
+    return descriptor >> 32 << 32 | (static_cast<uint32_t>(descriptor) + (bytes >> 4));
   }
 };
 

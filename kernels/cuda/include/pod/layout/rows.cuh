@@ -7,6 +7,12 @@
 
 namespace pod::layout {
 
+POD_DEVICE int quotient(int n, const Divider& by) {
+  const auto dividend = static_cast<uint32_t>(n);
+  if (by.multiplier == 0) return static_cast<int>(dividend >> by.shift);
+  return static_cast<int>(uint64_t{dividend} * by.multiplier >> 32 >> by.shift);
+}
+
 struct TokenHead {
   int token;  // row of q and out
   int head;

@@ -25,12 +25,11 @@ POD_DEVICE uint32_t chunk_address(uint32_t tile, int row, int chunk) {
 // Tiles as ldmatrix reads them, for the copies; layout/panels.cuh has the warpgroup's.
 template <int D>
 struct Rows {
-  static constexpr bool kIsPanels = false;
   static constexpr uint32_t kRowBytes = D * 2;
+  static constexpr int kAtOnce = 8;  // addresses that a copy holds: all
 
-  // Address of chunk `chunk` of row `row`, counted from row `row0`, a multiple of 8.
-  POD_DEVICE static uint32_t chunk_address(uint32_t tile, int row0, int row, int chunk) {
-    return layout::chunk_address<D>(tile + row0 * kRowBytes, row, chunk);
+  POD_DEVICE static uint32_t chunk_address(uint32_t tile, int row, int chunk) {
+    return layout::chunk_address<D>(tile, row, chunk);
   }
 };
 

@@ -62,7 +62,10 @@ class KvLoop {
  private:
   // `kv` is the first key of the tile, which may lie past the last.
   POD_DEVICE void issue_k(int kv, int stage) {
-    if (kv < loader_.end()) loader_.load_k(ring_.k(stage), kv);
+    if (kv < loader_.end()) {
+      loader_.resolve(kv);
+      loader_.load_k(ring_.k(stage), kv);
+    }
     ptx::cp_async_commit();
   }
   // V is the second use of a tile's places, so the next tile's are looked up here.

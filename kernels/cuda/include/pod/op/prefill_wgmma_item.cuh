@@ -71,19 +71,23 @@ class PanelLoop {
   static_assert(kStages >= 2, "K(j + 1) and V(j) are read while K(j) still is");
   POD_DEVICE PanelLoop(const LaunchArguments& a, const Item& item, const Scope<kWarps>& scope,
                        uint32_t smem)
-      : loader_(a, item, scope), ring_{smem + kQueryRows * D * 2}, scope_(scope), kv_(item.kv0) {}
+      : loader_(a, item, scope),
+        ring_{ptx::warp_uniform(smem) + kQueryRows * D * 2},
+        scope_(scope),
+        kv_(ptx::warp_uniform(item.kv0)),
+        end_(ptx::warp_uniform(item.kv1)) {}
 
   // Closes a group of what was issued before and K(0), then fills the ring but for its last V.
   POD_DEVICE void start() {
-    loader_.look_up_ahead(kv_);
+    loader_.look_up(kv_);
+    loader_.resolve(kv_);
     loader_.load_k(ring_.k(0), kv_);
     ptx::cp_async_commit();
     POD_UNROLL
     for (int stage = 0; stage + 1 < kStages; ++stage) {
-      loader_.look_up_ahead(kv_ + (stage + 1) * kRows);
+      loader_.look_up(kv_ + (stage + 1) * kRows);
       load(kv_ + stage * kRows, stage, stage + 1);
     }
-    loader_.look_up_ahead(kv_ + kStages * kRows);
   }
 
   // The first group has landed, for all warps and for the matrix unit.
@@ -93,10 +97,20 @@ class PanelLoop {
   // products that read them.
   POD_DEVICE void await_next() const { await<kStages - 2>(); }
 
-  // Issues the group that is due into the places of K(j) and V(j - 1).
-  POD_DEVICE void refill() {
-    load(kv_ + (kStages - 1) * kRows, previous(), stage_);
-    loader_.look_up_ahead(kv_ + (kStages + 1) * kRows);
+  // The group that is due goes into the places of V(j - 1) and K(j), each under the softmax of
+  // another block: all of it in one go would stall the warps.
+  POD_DEVICE void refill_v() {
+    const int kv = kv_ + (kStages - 1) * kRows;
+    loader_.look_up(kv + kRows);
+    if (kv < end_) loader_.load_v(ring().v(previous()), kv);
+  }
+  POD_DEVICE void refill_k() {
+    const int kv = kv_ + kStages * kRows;
+    if (kv < end_) {
+      loader_.resolve(kv);
+      loader_.load_k(ring().k(stage_), kv);
+    }
+    ptx::cp_async_commit();
   }
 
   POD_DEVICE void advance() {
@@ -106,11 +120,11 @@ class PanelLoop {
 
   POD_DEVICE int kv() const { return kv_; }  // first key of tile j
   POD_DEVICE int next_kv() const { return kv_ + kRows; }
-  POD_DEVICE bool is_last() const { return next_kv() >= loader_.end(); }
-  POD_DEVICE uint32_t q() const { return ring_.base - kQueryRows * D * 2; }
-  POD_DEVICE uint32_t k() const { return ring_.k(stage_); }
-  POD_DEVICE uint32_t v() const { return ring_.v(stage_); }
-  POD_DEVICE uint32_t next_k() const { return ring_.k(next()); }
+  POD_DEVICE bool is_last() const { return next_kv() >= end_; }
+  POD_DEVICE uint32_t q() const { return ring().base - kQueryRows * D * 2; }
+  POD_DEVICE uint32_t k() const { return ring().k(stage_); }
+  POD_DEVICE uint32_t v() const { return ring().v(stage_); }
+  POD_DEVICE uint32_t next_k() const { return ring().k(next()); }
 
  private:
   template <int pending>
@@ -119,20 +133,26 @@ class PanelLoop {
     ptx::fence_proxy_async();
     scope_.sync();
   }
-  // V of the tile that starts at key `kv`, and the K after it; a group even where both lie past
-  // the last key.
-  POD_DEVICE void load(int kv, int v_stage, int k_stage) const {
-    if (kv < loader_.end()) loader_.load_v(ring_.v(v_stage), kv);
-    if (kv + kRows < loader_.end()) loader_.load_k(ring_.k(k_stage), kv + kRows);
+  // V of the tile that starts at key `kv`, and the K after it; a group even where both lie past the
+  // last key.
+  POD_DEVICE void load(int kv, int v_stage, int k_stage) {
+    if (kv < end_) loader_.load_v(ring_.v(v_stage), kv);
+    if (kv + kRows < end_) {
+      loader_.resolve(kv + kRows);
+      loader_.load_k(ring_.k(k_stage), kv + kRows);
+    }
     ptx::cp_async_commit();
   }
+  // One register for all its places.
+  POD_DEVICE KvRing<D, kRows, kStages> ring() const { return {ptx::forget(ring_.base)}; }
   POD_DEVICE int next() const { return stage_ + 1 == kStages ? 0 : stage_ + 1; }
   POD_DEVICE int previous() const { return stage_ == 0 ? kStages - 1 : stage_ - 1; }
 
   copy::KvLoader<D, kRows, kWarps, layout::Panels<D, kRows>> loader_;
   KvRing<D, kRows, kStages> ring_;
   Scope<kWarps> scope_;
-  int kv_, stage_ = 0;
+  // The same in all threads and known to be: uniform registers are not the accumulators'.
+  int kv_, end_, stage_ = 0;
 };
 
 // All tiles but the last. On entry A(j) is weighed and B(j)'s scores are done; on exit the same holds
@@ -146,13 +166,14 @@ POD_DEVICE void run_tiles(First& first, Second& second, Loop& loop, const Launch
     first.issue_values(loop.v());
     first.issue_scores(loop.q(), loop.next_k());
     ptx::wgmma_commit();
-    loop.refill();
+    loop.refill_v();
     second.weigh(a, item, loop.kv(), thread);
     ptx::wgmma_fence();
     second.issue_values(loop.v());
     second.issue_scores(loop.q(), loop.next_k());
     ptx::wgmma_commit();
     first.template await<1>();
+    loop.refill_k();
     first.weigh(a, item, loop.next_kv(), thread);
     second.template await<0>();
   }

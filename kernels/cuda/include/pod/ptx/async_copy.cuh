@@ -19,6 +19,11 @@ POD_DEVICE void cp_async_16(uint32_t smem, const void* gmem, bool valid) {
                : "memory");
 }
 
+POD_DEVICE void cp_async_16(uint32_t smem, const void* gmem) {
+  asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16;" ::"r"(smem), "l"(gmem)
+               : "memory");
+}
+
 // Closes the thread's current group of copies; a group may be empty.
 POD_DEVICE void cp_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 
@@ -34,6 +39,9 @@ POD_DEVICE void cp_async_wait() {
 inline uint32_t smem_address(const void* object) { return emulator::smem_address(object); }
 inline void cp_async_16(uint32_t smem, const void* gmem, bool valid) {
   emulator::cp_async_16(smem, gmem, valid);
+}
+inline void cp_async_16(uint32_t smem, const void* gmem) {
+  emulator::cp_async_16(smem, gmem, true);
 }
 inline void cp_async_commit() { emulator::cp_async_commit(); }
 template <int pending>

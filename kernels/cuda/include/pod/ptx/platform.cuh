@@ -28,11 +28,23 @@ POD_DEVICE int cta_index() { return static_cast<int>(blockIdx.x); }
 
 // A value that is the same in all lanes of the warp, said so to the compiler.
 POD_DEVICE int warp_uniform(int value) { return __shfl_sync(~0u, value, 0); }
+POD_DEVICE uint32_t warp_uniform(uint32_t value) { return __shfl_sync(~0u, value, 0); }
+
+// One instruction, where a comparison and a choice are two and take a detour through predicates.
+POD_DEVICE float max(float a, float b) { return fmaxf(a, b); }
 
 // Hides where a value came from: what is derived from it inside of a loop is worked out there,
 // instead of being hoisted out of the loop and held in registers that accumulators need.
 POD_DEVICE int forget(int value) {
   asm volatile("" : "+r"(value));
+  return value;
+}
+POD_DEVICE uint32_t forget(uint32_t value) {
+  asm volatile("" : "+r"(value));
+  return value;
+}
+POD_DEVICE const char* forget(const char* value) {
+  asm volatile("" : "+l"(value));
   return value;
 }
 
@@ -58,7 +70,11 @@ namespace pod::ptx {
 inline int thread_index() { return pod::emulator::thread_index(); }
 inline int cta_index() { return pod::emulator::cta_index(); }
 inline int warp_uniform(int value) { return pod::emulator::warp_uniform(value); }
+inline uint32_t warp_uniform(uint32_t value) { return pod::emulator::warp_uniform(value); }
 inline int forget(int value) { return value; }
+inline uint32_t forget(uint32_t value) { return value; }
+inline const char* forget(const char* value) { return value; }
+inline float max(float a, float b) { return emulator::max(a, b); }
 
 }  // namespace pod::ptx
 
@@ -83,7 +99,7 @@ struct alignas(16) Int4 {
 
 POD_DEVICE int min(int a, int b) { return a < b ? a : b; }
 POD_DEVICE int max(int a, int b) { return a > b ? a : b; }
-POD_DEVICE float max(float a, float b) { return a > b ? a : b; }
+POD_DEVICE float max(float a, float b) { return ptx::max(a, b); }
 POD_DEVICE int ceil_div(int a, int b) { return (a + b - 1) / b; }
 
 }  // namespace pod

@@ -13,6 +13,13 @@ POD_DEVICE float shfl_xor(float value, int mask) { return __shfl_xor_sync(~0u, v
 // shfl.sync.idx over the whole warp: the value of `lane`.
 POD_DEVICE int shfl(int value, int lane) { return __shfl_sync(~0u, value, lane); }
 
+// The same within segments of `width` lanes, a power of two: the value of lane `index` of one's own
+// segment.
+template <int width>
+POD_DEVICE int shfl_segment(int value, int index) {
+  return __shfl_sync(~0u, value, index, width);
+}
+
 // vote.sync.any: whether some lane of the warp says so.
 POD_DEVICE bool any(bool here) { return __any_sync(~0u, here); }
 
@@ -55,6 +62,10 @@ POD_DEVICE uint64_t globaltimer() {
 
 inline float shfl_xor(float value, int mask) { return emulator::shfl_xor(value, mask); }
 inline int shfl(int value, int lane) { return emulator::shfl(value, lane); }
+template <int width>
+inline int shfl_segment(int value, int index) {
+  return emulator::shfl(value, (thread_index() & 31 & -width) + index);
+}
 inline bool any(bool here) {
   float count = here ? 1.f : 0.f;
   for (int mask = 1; mask < kWarpSize; mask *= 2) count += emulator::shfl_xor(count, mask);
