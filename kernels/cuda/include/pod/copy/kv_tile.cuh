@@ -83,8 +83,8 @@ class KvLoader {
     return kv + first_row(thread) + step * kRowsAtOnce;
   }
 
-  // In parts, each of which holds few addresses. All but the last tile of an item are whole, and need
-  // no test per row.
+  // In parts, each of which holds few addresses. All but the last tile of an item are whole, and
+  // need no test per row.
   POD_DEVICE void load(uint32_t tile, int kv, const void* cache,
                        const uint32_t (&place)[kPlaces]) const {
     POD_UNROLL

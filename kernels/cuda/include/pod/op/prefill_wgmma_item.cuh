@@ -155,8 +155,8 @@ class PanelLoop {
   int kv_, end_, stage_ = 0;
 };
 
-// All tiles but the last. On entry A(j) is weighed and B(j)'s scores are done; on exit the same holds
-// of the last tile.
+// All tiles but the last. On entry A(j) is weighed and B(j)'s scores are done; on exit the same
+// holds of the last tile.
 template <class First, class Second, class Loop>
 POD_DEVICE void run_tiles(First& first, Second& second, Loop& loop, const LaunchArguments& a,
                           const Item& item, int thread) {
