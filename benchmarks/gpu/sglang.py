@@ -88,6 +88,8 @@ class Measurement:
     def __init__(self, options: argparse.Namespace, model: Path) -> None:
         self._options, self._model = options, model
         self._output = Output(options.out, "sglang")
+        # Apart from the numbers: to compare with runs of another visit.
+        self._answers = Output(options.out, "sglang_tokens")
         self._until = time.monotonic() + options.seconds
         self._tokens: dict[str, list[list[int]]] = {}
         self._requests = make_requests(options)
@@ -115,6 +117,7 @@ class Measurement:
                 raise RuntimeError(f"not run: {left:.0f} s are left of {self._options.seconds:.0f}")
             found = worker.measure(job, min(left, self._options.each))
             self._tokens[name] = found.pop("tokens")
+            self._answers.save(self._tokens)
             self.document["runs"][name] = found
             print(f"{name}: {_rounded(found)}", flush=True)
         except RuntimeError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import sys
 from pathlib import Path
@@ -98,6 +99,8 @@ def test_run_that_fails_is_noted_and_the_others_are_compared(tmp_path: Path) -> 
     assert found.document["runs"]["pod, mixed"]["tokens_equal"] == 0.5
     assert found.document["runs"]["fa3, mixed"]["answers_equal"] == 1.0
     assert '"scheduler died"' in (tmp_path / "sglang.json").read_text()
+    kept = json.loads((tmp_path / "sglang_tokens.json").read_text())
+    assert kept == {"pod, mixed": [[1, 2]], "fa3, mixed": [[1, 3]]}
 
 
 @pytest.mark.parametrize(
