@@ -5,97 +5,21 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import subprocess
-import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import psutil
 import pytest
 import torch
+from process_support import SMALL, Process, until
 from tuner_support import message, record
 
 from pod_integrate import native
 from pod_integrate.device import device_key
-from pod_integrate.keys import Geometry
 from pod_integrate.registry import ActiveTable
 from pod_integrate.trace import encode
-
-SCRIPT = Path(__file__).with_name("run_tuner_process.py")
-SMALL = Geometry(
-    num_q_heads=4, num_kv_heads=2, head_dim=64, dtype="fp32", kv_dtype="fp32", page_size=1
-)
-MSGPACK = {"Content-Type": "application/x-msgpack"}
-
-
-class Process:
-    """A tuner in a process of its own; `url` is known once it is ready."""
-
-    def __init__(self, folder: Path, *flags: str, ready_seconds: float = 120) -> None:
-        self.phases: dict[str, str] = {}
-        self._ready = threading.Event()
-        self.popen = subprocess.Popen(
-            [sys.executable, str(SCRIPT), str(folder), *flags],
-            stdout=subprocess.PIPE, text=True, start_new_session=True,
-        )  # fmt: skip
-        self._reader = threading.Thread(target=self._read)
-        self._reader.start()
-        if not self._ready.wait(ready_seconds) or "ready" not in self.phases:
-            self.end(signal.SIGKILL)
-            raise AssertionError(f"not ready, only {self.phases}")
-        self.client = httpx.Client(base_url=self.phases["ready"], timeout=30, trust_env=False)
-
-    def _read(self) -> None:
-        assert self.popen.stdout is not None
-        for line in self.popen.stdout:
-            phase, _, detail = line.strip().partition(" ")
-            self.phases[phase] = detail
-            if phase == "ready":
-                self._ready.set()
-        self._ready.set()
-
-    def children(self) -> list[psutil.Process]:
-        """Every process below this one."""
-        return psutil.Process(self.popen.pid).children(recursive=True)
-
-    def end(self, number: int, seconds: float = 60) -> int:
-        """Send a signal and wait; returns the exit code."""
-        if self.popen.poll() is None:
-            self.popen.send_signal(number)
-        try:
-            code = self.popen.wait(seconds)
-        except subprocess.TimeoutExpired:
-            self.popen.kill()
-            self.popen.wait()
-            raise
-        finally:
-            self._reader.join(10)
-            if self.popen.stdout is not None:
-                self.popen.stdout.close()
-            if hasattr(self, "client"):
-                self.client.close()
-        return code
-
-    def overview(self) -> dict[str, Any]:
-        """GET /v1/overview."""
-        document: dict[str, Any] = self.client.get("/v1/overview").json()
-        return document
-
-    def post(self, body: bytes) -> httpx.Response:
-        """POST /v1/traces."""
-        return self.client.post("/v1/traces", content=body, headers=MSGPACK)
-
-
-def until(condition: Callable[[], bool], seconds: float) -> None:
-    """Wait for a condition; fails when it does not come."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.2)
 
 
 @pytest.fixture
@@ -224,6 +148,11 @@ def open_to_others(process: Process) -> set[tuple[str, str]]:
     return found
 
 
+def status(process: Process) -> str:
+    """Of the first bucket."""
+    return str(process.overview()["buckets"][0]["status"])
+
+
 # Of waits in the test on Ray, whose processes take many times longer when the machine is busy.
 PATIENCE = 300.0
 
@@ -233,7 +162,7 @@ PATIENCE = 300.0
 def test_on_ray_a_killed_core_and_worker_come_back_and_nothing_acknowledged_is_lost(
     start: Callable[..., Process],
 ) -> None:
-    process = start("--ray", "--workers=1", "--poor", ready_seconds=2 * PATIENCE)
+    process = start("--ray", "--workers=1", ready_seconds=2 * PATIENCE)
     assert process.overview()["tuner"]["host_mode"] == "ray"
     for sequence in range(3):
         assert process.post(real_message(sequence)).status_code == 202
@@ -253,7 +182,11 @@ def test_on_ray_a_killed_core_and_worker_come_back_and_nothing_acknowledged_is_l
     assert process.overview()["totals"]["records"] == 12
     keys = {"geometry": str(SMALL), "build": native.build_id("cpu")}
     keys["device"] = str(device_key(torch.device("cpu"), threads=1))
-    until(lambda: process.client.get("/v1/table", params=keys).status_code == 200, PATIENCE)
+    # Whether anything beats the default in so few trials is luck; that the search ends is not.
+    until(lambda: status(process) in ("promoted", "default is best"), PATIENCE)
+    assert process.overview()["totals"]["trials"] >= 8
+    table = process.client.get("/v1/table", params=keys)
+    assert table.status_code == (200 if status(process) == "promoted" else 404)
     # Serve's replicas bind one internal gRPC port to [::]; nothing else may leave loopback.
     beyond = open_to_others(process)
     assert {ip for _, ip in beyond} <= {"::"} and len(beyond) <= 2
