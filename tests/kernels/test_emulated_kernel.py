@@ -20,7 +20,7 @@ from pod_integrate.testing.emulator import Schedule
 from pod_integrate.variants import Variant
 
 # Head dims, dtypes, one and two row tiles per warp, one to three stages, decode items on one, two
-# and four warps, alone or several in a CTA.
+# and four warps, alone or several in a CTA. The last two prefill on wgmma.
 VARIANTS = (
     "bf16-d64-p64x32s1w4-d16x64s1w4-c2-v1",
     "fp16-d64-p64x32s2w2-d16x32s2w2-c3-v2",
@@ -28,6 +28,8 @@ VARIANTS = (
     "bf16-d128-p128x64s1w4-d16x64s2w4-c2-v1",
     "fp16-d128-p32x32s3w2-d16x32s1w1-c4-v2",
     "bf16-d256-p64x32s1w4-d16x32s1w2-c2-v1",
+    "bf16-d128-p128x64s2w4-d16x64s2w4-c2-v1",
+    "fp16-d64-p128x64s3w4-d16x64s1w4-c2-v1",
 )
 SCHEDULES = {
     "ascending": Schedule(order="ascending"),
