@@ -28,16 +28,25 @@ code for sm_90a
 
 def test_instructions_are_counted_per_kernel() -> None:
     counts = sass.parse_sass(DUMP)
-    assert counts["fused"] == {"HMMA": 2, "LDSM": 1, "LDGSTS": 1, "BAR": 1, "LDL": 0, "STL": 0}
+    none = {"HGMMA": 0, "LDL": 0, "STL": 0}
+    assert counts["fused"] == {"HMMA": 2, "LDSM": 1, "LDGSTS": 1, "BAR": 1, **none}
     assert counts["merge"]["STL"] == 1
 
 
 def test_missing_names_kernels_and_instructions() -> None:
-    good = {"HMMA": 1, "LDSM": 1, "LDGSTS": 1}
+    good = {"HMMA": 1, "LDSM": 1, "LDGSTS": 1, "HGMMA": 0}
     kernels = {"prefill": good, "decode": good | {"LDSM": 0}, "fused": good}
     assert sass.missing(kernels) == ["decode has no LDSM"]
     assert sass.missing(kernels | {"decode": good}) == []
     assert sass.missing({"fused": good}) == ["only ['fused'] of three kernels"]
+
+
+def test_prefill_on_the_warpgroup_unit_needs_neither_hmma_nor_ldsm() -> None:
+    good = {"HMMA": 1, "LDSM": 1, "LDGSTS": 1, "HGMMA": 1}
+    bare = {"HMMA": 0, "LDSM": 0, "LDGSTS": 1, "HGMMA": 1}
+    assert sass.missing({"prefill": bare, "decode": good, "fused": good}) == []
+    lacking = sass.missing({"prefill": bare, "decode": bare, "fused": good})
+    assert lacking == ["decode has no HMMA", "decode has no LDSM"]
 
 
 def test_missing_programs_are_named_with_the_remedy(
