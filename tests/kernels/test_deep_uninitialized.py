@@ -23,7 +23,12 @@ from pod_integrate.testing import emulator
 from pod_integrate.testing.emulator_build import build_changed
 from pod_integrate.variants import Variant
 
-VARIANTS = ("bf16-d64-p64x32s1w4-d16x64s1w4-c2-v1", "bf16-d96-p64x32s1w2-d16x32s3w1-c2-v2")
+# The last prefills on wgmma.
+VARIANTS = (
+    "bf16-d64-p64x32s1w4-d16x64s1w4-c2-v1",
+    "bf16-d96-p64x32s1w2-d16x32s3w1-c2-v2",
+    "fp16-d64-p128x64s2w4-d16x64s1w4-c2-v1",
+)
 # What is unset depends little on who runs first.
 SCHEDULES = ("ascending", "random late")
 PLANTED = (
@@ -72,7 +77,7 @@ def clang() -> list[str]:
 def running(library: Path) -> Iterator[ctypes.CDLL]:
     """Emulated calls run `library`."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(emulator, "build", lambda _: library)
+        patch.setattr(emulator, "build", lambda _, **__: library)
         yield kernel_library.load(library).library
 
 
