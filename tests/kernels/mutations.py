@@ -1,39 +1,8 @@
-"""Bugs to plant in the CUDA kernel, one per class of mistake; tests must catch each by name.
-
-The kernel's source stays free of them: a copy is changed, and `{on}` in the replacement is true
-only while that bug is switched on, so one library holds them all.
-"""
+"""Bugs to plant in the CUDA kernel, one per class of mistake; tests must catch each by name."""
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Sequence
-from pathlib import Path
-from typing import NamedTuple
-
-from pod_integrate import native
-
-
-class Mutation(NamedTuple):
-    """`old`, the only place of this text in `file`, becomes `new`."""
-
-    name: str
-    file: str
-    old: str
-    new: str
-
-    def apply(self, include: Path, number: int) -> None:
-        """Plant the bug below include/pod as number `number`; fails when its place has moved."""
-        path = include / self.file
-        text = path.read_text()
-        if text.count(self.old) != 1:
-            raise AssertionError(
-                f"mutation {self.name!r}: {self.old!r} occurs {text.count(self.old)} times in "
-                f"{self.file}, expected once"
-            )
-        changed = self.new.replace("{on}", f"(pod_mutant == {number})")
-        path.write_text(text.replace(self.old, changed))
-
+from planting import Mutation
 
 _LOOP, _TILE, _PRODUCTS = "op/kv_loop.cuh", "copy/kv_tile.cuh", "mma/products.cuh"
 _PREFILL, _DECODE, _SOFTMAX = "op/prefill_item.cuh", "op/decode_item.cuh", "softmax.cuh"
@@ -267,21 +236,3 @@ MUTATIONS = (
         "round < prefill || {on} ? Op::kPrefill",
     ),
 )
-
-
-def plant(folder: Path, bugs: Sequence[Mutation] = MUTATIONS) -> Path:
-    """A copy of kernels/cuda in `folder` with every bug in it; `pod_mutant` = i switches on the
-    i-th, counted from 1."""
-    cuda = folder / "cuda"
-    shutil.copytree(native.sources_dir() / "cuda", cuda)
-    for number, bug in enumerate(bugs, start=1):
-        bug.apply(cuda / "include" / "pod", number)
-    platform = cuda / "include" / "pod" / "ptx" / "platform.cuh"
-    switch = 'extern "C" int pod_mutant;\n'
-    platform.write_text(
-        platform.read_text().replace("namespace pod {", f"{switch}namespace pod {{")
-    )
-    variant = cuda / "csrc" / "variant.cu"
-    exported = '\nextern "C" {\n__attribute__((visibility("default"))) int pod_mutant = 0;\n}\n'
-    variant.write_text(variant.read_text() + exported)
-    return cuda

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import mutations
+import planting
 import pytest
 import wgmma_mutations
 from emulator_build import TESTS, build_program
@@ -21,7 +22,7 @@ VARIANT = Variant.parse("bf16-d64-p64x32s2w2-d16x32s2w2-c2-v2")
 # The same with prefill on wgmma.
 WGMMA_VARIANT = Variant.parse("bf16-d64-p128x64s2w4-d16x32s2w2-c2-v1")
 RACE_EXIT_CODE = 66
-COUNTER = mutations.Mutation(
+COUNTER = planting.Mutation(
     "counter without an atomic",
     "ptx/sync.cuh",
     "return emulator::atomic_add(gmem, value);",
@@ -82,7 +83,7 @@ def test_kernel_with_wgmma_has_no_race(shape: str) -> None:
 
 @pytest.fixture(scope="module")
 def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    cuda = mutations.plant(tmp_path_factory.mktemp("races"), PLANTED)
+    cuda = planting.plant(tmp_path_factory.mktemp("races"), PLANTED)
     return build("kernel_races_planted", cuda, ["-DPOD_PLANTED"])
 
 
@@ -100,7 +101,7 @@ def test_planted_race_is_reported(planted: Path, number: int) -> None:
 
 @pytest.fixture(scope="module")
 def planted_in_wgmma(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    cuda = mutations.plant(tmp_path_factory.mktemp("races"), WGMMA_PLANTED)
+    cuda = planting.plant(tmp_path_factory.mktemp("races"), WGMMA_PLANTED)
     return build("kernel_races_wgmma_planted", cuda, ["-DPOD_PLANTED"], variant=WGMMA_VARIANT)
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import mutations
+import planting
 import pytest
 import test_emulated_kernel as suite
 
@@ -32,19 +32,19 @@ VARIANTS = (
 # What is unset depends little on who runs first.
 SCHEDULES = ("ascending", "random late")
 PLANTED = (
-    mutations.Mutation(
+    planting.Mutation(
         "output accumulators not set",
         "softmax.cuh",
         "o[tile][i][j] = 0.f;",
         "if (!{on}) o[tile][i][j] = 0.f;",
     ),
-    mutations.Mutation(
+    planting.Mutation(
         "row sums not set",
         "softmax.cuh",
         "l[tile][0] = l[tile][1] = 0.f;",
         "if (!{on}) l[tile][0] = l[tile][1] = 0.f;",
     ),
-    mutations.Mutation(
+    planting.Mutation(
         "score accumulators not set",
         "mma/products.cuh",
         "s[tile][n][j] = 0.f;",
@@ -105,7 +105,7 @@ def test_nothing_depends_on_unset_variables(
 @pytest.fixture(scope="module")
 def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("planted")
-    cuda = mutations.plant(folder, PLANTED)
+    cuda = planting.plant(folder, PLANTED)
     library = folder / "planted.so"
     build_changed(Variant.parse(VARIANTS[0]), cuda, library, compiler=clang())
     return library

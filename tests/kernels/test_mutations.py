@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import mutations
+import planting
 import pytest
 import wgmma_mutations
 
@@ -55,7 +56,7 @@ def run_all(numbers: range, libraries: dict[str, Path]) -> dict[int, dict[str, A
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> dict[int, dict[str, Any]]:
     folder = tmp_path_factory.mktemp("mutations")
-    cuda = mutations.plant(folder, BUGS)
+    cuda = planting.plant(folder, BUGS)
     libraries = {name: folder / f"{name}.so" for name in (*VARIANTS, *WGMMA_VARIANTS)}
     with ThreadPoolExecutor(2) as pool:
         jobs = [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mutations import Mutation
+from planting import Mutation
 
 _ITEM, _PANELS = "op/prefill_wgmma_item.cuh", "layout/panels.cuh"
 _PRODUCTS, _SOFTMAX, _KERNEL = "mma/warpgroup.cuh", "softmax.cuh", "pod_kernel.cuh"
