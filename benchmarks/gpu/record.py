@@ -156,6 +156,7 @@ def draw(documents: dict[str, dict[str, Any]]) -> None:
         "gpu": ("numbers", record_tables.cases),
         "gpu-grid": ("grid", record_tables.grid),
         "gpu-hf": ("hf", record_tables.transformers),
+        "gpu-sglang": ("sglang", record_tables.sglang),
     }
     for mark, (name, table) in drawn.items():
         if name in documents:

@@ -114,6 +114,32 @@ _LOGITS = (
 )
 
 
+def sglang(document: dict[str, Any]) -> str:
+    """Runs of SGLang; a document of one pass per engine has no figures of saturation or apart."""
+    rows = []
+    for name, run in document["runs"].items():
+        row = [f"`{name}`", _cell(run.get("saturated", {}), "output_tokens_per_second", ",.0f")]
+        row += [" / ".join(_cell(run, key, how) for key in keys) for keys, how in _TIMES.values()]
+        row += [_cell(run, "tokens_equal", ".0%")]
+        rows.append([*row, _cell(run.get("passes_equal", {}), "tokens_equal", ".0%")])
+    against = f"tokens before a difference from `{document['compared_with']}`"
+    heads = ["backend", "saturated output tokens/s", *_TIMES, against, "from its own next pass"]
+    drawn = _table(heads, rows, texts=1)
+    counted = {run.get("passes_counted", 1) for run in document["runs"].values()}
+    if counted == {1}:
+        return f"{drawn}\n\nOne pass of each engine."
+    return (
+        f"{drawn}\n\nMedians of {max(counted)} passes in one engine, after one that is not counted."
+    )
+
+
+_TIMES = {
+    "TTFT of prompts p50 / p99 ms": (("ttft_ms_prompts_p50", "ttft_ms_prompts_p99"), ".0f"),
+    "TTFT of the burst p50 ms": (("ttft_ms_running_p50",), ".0f"),
+    "ITL p50 / p99 ms": (("itl_ms_p50", "itl_ms_p99"), ".2f"),
+}
+
+
 def _cell(values: dict[str, Any], key: str, how: str) -> str:
     return format(values[key], how) if key in values else "-"
 

@@ -1,8 +1,9 @@
 """SGLang end to end: attention backend `pod` against stock ones, with mixed chunks on and off.
 
 Llama of real head counts with random bf16 weights, CUDA graphs on. Long prompts arrive beside many
-running requests. Greedy tokens of a random model flip at near ties wherever rounding differs, so
-equality has controls: a stock backend with other batches, and another stock backend.
+running requests, several times in one engine: medians count, the first pass does not. Greedy tokens
+of a random model flip at near ties wherever rounding differs, so equality has controls: two passes
+of one engine, a stock backend with other batches, and another stock backend.
 """
 
 from __future__ import annotations
@@ -19,24 +20,11 @@ from typing import Any
 
 from . import machine
 from .output import Output, add_output
+from .sglang_figures import compare
 from .sglang_job import Run, engine_arguments, make_model, make_requests, prebuild, runs
 
 _LOG_TAIL = 1500
 _STOP_SECONDS = 15
-
-
-def compare(want: list[list[int]], got: list[list[int]]) -> dict[str, float]:
-    """Share of equal answers, equal first tokens, and tokens before an answer's difference."""
-    same = 0
-    for a, b in zip(want, got, strict=True):
-        same += next((i for i, (x, y) in enumerate(zip(a, b, strict=True)) if x != y), len(a))
-    equal = sum(a == b for a, b in zip(want, got, strict=True))
-    first = sum(a[0] == b[0] for a, b in zip(want, got, strict=True))
-    return {
-        "answers_equal": equal / len(want),
-        "first_tokens_equal": first / len(want),
-        "tokens_equal": same / sum(map(len, want)),
-    }
 
 
 class Worker:
@@ -96,7 +84,7 @@ class Measurement:
         names = ("running", "prompts", "longest", "new", "interval", "layers", "heads", "device")
         self.document: dict[str, Any] = {
             "machine": machine.report(),
-            "load": {name: getattr(options, name) for name in (*names, "prefill_graphs")},
+            "load": {name: getattr(options, name) for name in (*names, "prefill_graphs", "passes")},
             "compared_with": Run(options.stock, options.stock, True).name,
             "runs": {},
             "failed": {},
@@ -111,6 +99,8 @@ class Measurement:
             "engine": engine_arguments(worker.run, self._model, self._options),
             "warmup": [{**request, "new": 4, "at": 0.0} for request in some],
             "requests": self._requests,
+            "passes": self._options.passes,
+            "saturated": self._options.saturated,
         }
         try:
             if left < self._options.least:
@@ -133,12 +123,15 @@ class Measurement:
                 self.document["runs"][name] |= compare(want, tokens)
 
 
-def _rounded(found: dict[str, Any]) -> dict[str, Any]:
-    return {k: float(f"{v:.4g}") if isinstance(v, float) else v for k, v in found.items()}
+def _rounded(found: Any) -> Any:
+    if isinstance(found, dict):
+        return {name: _rounded(value) for name, value in found.items()}
+    if isinstance(found, list):
+        return [_rounded(value) for value in found]
+    return float(f"{found:.4g}") if isinstance(found, float) else found
 
 
-def _parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="sglang", description=(__doc__ or "").split("\n")[0])
+def _add_load(parser: argparse.ArgumentParser) -> None:
     add = functools.partial(parser.add_argument, type=int)
     add("--running", default=32, help="requests that decode beside the prompts")
     add("--prompts", default=24, help="long prompts that arrive")
@@ -146,7 +139,21 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--new", default=256, help="tokens of an answer of a running request")
     add("--layers", default=12)
     add("--heads", default=32, help="query heads, a multiple of 4")
-    parser.add_argument("--interval", type=float, default=0.1, help="seconds between long prompts")
+    add("--passes", default=5, help="times that an engine gets the load; the first is not counted")
+    parser.add_argument(
+        "--interval", type=float, default=0.1, help="seconds between long prompts; 0: all at once"
+    )
+    parser.add_argument(
+        "--saturated",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="then passes in which every request is sent at once",
+    )
+
+
+def _parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="sglang", description=(__doc__ or "").split("\n")[0])
+    _add_load(parser)
     parser.add_argument("--prefill-graphs", choices=("breakable", "disabled"), default="breakable")
     parser.add_argument("--stock", default=None, help="backend to compare with: fa3")
     parser.add_argument("--control", default=None, help="another stock backend: triton")
@@ -160,6 +167,8 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if options.backend != "cuda":
         parser.error("SGLang runs its whole model, which the emulated SM cannot: --device cpu")
+    if options.passes < 2:
+        parser.error(f"--passes must be >= 2, got {options.passes}: the first is not counted")
     if options.quick:
         options.layers, options.seconds = min(options.layers, 8), min(options.seconds, 300.0)
     cpu = options.device == "cpu"

@@ -16,6 +16,8 @@ from pod_integrate.device import device_key
 from pod_integrate.keys import Geometry
 from pod_integrate.variants import Variant
 
+from .sglang_figures import PROMPTS, RUNNING
+
 _HEAD_DIM = 128
 _CHUNK = 2048
 _VOCAB = 32000
@@ -72,16 +74,17 @@ def make_requests(options: argparse.Namespace) -> list[dict[str, Any]]:
     draw = random.Random(0)
     vocab = 256 if options.device == "cpu" else _VOCAB
 
-    def request(low: int, high: int, new: int, at: float) -> dict[str, Any]:
+    def request(kind: str, low: int, high: int, new: int, at: float) -> dict[str, Any]:
         ids = [draw.randrange(3, vocab) for _ in range(draw.randrange(low, high))]
-        return {"ids": ids, "new": new, "at": at}
+        return {"kind": kind, "ids": ids, "new": new, "at": at}
 
     longest = options.longest
     running = [
-        request(longest // 16, longest // 4, options.new, 0.0) for _ in range(options.running)
+        request(RUNNING, longest // 16, longest // 4, options.new, 0.0)
+        for _ in range(options.running)
     ]
     return running + [
-        request(longest // 4, longest, options.new // 4, options.interval * (i + 1))
+        request(PROMPTS, longest // 4, longest, options.new // 4, options.interval * (i + 1))
         for i in range(options.prompts)
     ]
 

@@ -1,4 +1,4 @@
-"""One SGLang engine over one list of requests: `python -m benchmarks.gpu.sglang_run`.
+"""One SGLang engine over one load, several times: `python -m benchmarks.gpu.sglang_run`.
 
 A process of its own, because SGLang ends its parent when its scheduler dies. It imports SGLang,
 which takes long, and then waits for a line on standard input: files of the job and of the result.
@@ -8,19 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-import statistics
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+from .sglang_figures import Answer, compare, of_passes, rates, summary
 
-class Answer(NamedTuple):
-    """Tokens of one request, and the times in seconds at which it was sent and they came."""
-
-    tokens: list[int]
-    sent: float
-    arrived: list[tuple[float, int]]
+SATURATED_PASSES = 3
+Ask = Callable[[list[dict[str, Any]]], tuple[list[Answer], float]]
 
 
 async def ask(engine: Any, request: dict[str, Any], began: float) -> Answer:
@@ -49,31 +46,26 @@ async def ask_all(engine: Any, requests: list[dict[str, Any]]) -> tuple[list[Ans
     return list(answers), time.perf_counter() - began
 
 
-def summary(
-    requests: list[dict[str, Any]], answers: list[Answer], seconds: float
+def timed_passes(ask_once: Ask, requests: list[dict[str, Any]], passes: int) -> dict[str, Any]:
+    """Figures of the load, `tokens` of the first counted pass, and how equal two of them are."""
+    figures, tokens = [], []
+    for _ in range(passes):
+        answers, seconds = ask_once(requests)
+        figures.append(summary(requests, answers, seconds))
+        tokens.append([answer.tokens for answer in answers])
+        print(f"pass {len(figures)}: {figures[-1]}", flush=True)
+    found = {**of_passes(figures), "tokens": tokens[1]}
+    if passes > 2:
+        found["passes_equal"] = compare(tokens[1], tokens[2])
+    return found
+
+
+def saturated_passes(
+    ask_once: Ask, requests: list[dict[str, Any]], passes: int = SATURATED_PASSES
 ) -> dict[str, Any]:
-    """Rates, and percentiles of times to the first and between the following tokens."""
-    first = [answer.arrived[0][0] - answer.sent for answer in answers]
-    between = []
-    for answer in answers:
-        for (before, had), (now, has) in zip(answer.arrived, answer.arrived[1:], strict=False):
-            # Tokens of one chunk share the time since the chunk before.
-            between += [(now - before) / (has - had)] * (has - had) if has > had else []
-    new = sum(request["new"] for request in requests)
-    return {
-        "seconds": seconds,
-        "output_tokens_per_second": new / seconds,
-        "tokens_per_second": (new + sum(len(r["ids"]) for r in requests)) / seconds,
-        **{f"ttft_ms_p{p}": percentile(first, p) * 1e3 for p in (50, 99)},
-        **{f"itl_ms_p{p}": percentile(between, p) * 1e3 for p in (50, 99)},
-    }
-
-
-def percentile(values: list[float], p: int) -> float:
-    """Of any number of values, by linear interpolation; nan of none."""
-    if len(values) < 2:
-        return values[0] if values else float("nan")
-    return statistics.quantiles(values, n=100, method="inclusive")[p - 1]
+    """Rates where arrivals bound nothing: every request is sent at once."""
+    at_once = [{**request, "at": 0.0} for request in requests]
+    return of_passes([rates(at_once, ask_once(at_once)[1]) for _ in range(passes)])
 
 
 def run(job: dict[str, Any]) -> dict[str, Any]:
@@ -86,17 +78,20 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
     print(f"engine up after {started:.0f} s", flush=True)
     try:
         loop = engine.loop if hasattr(engine, "loop") else asyncio.new_event_loop()
-        loop.run_until_complete(ask_all(engine, job["warmup"]))
+
+        def ask_once(requests: list[dict[str, Any]]) -> tuple[list[Answer], float]:
+            found: tuple[list[Answer], float] = loop.run_until_complete(ask_all(engine, requests))
+            return found
+
+        ask_once(job["warmup"])
         print(f"warm after {time.perf_counter() - began:.0f} s", flush=True)
-        answers, seconds = loop.run_until_complete(ask_all(engine, job["requests"]))
+        found = timed_passes(ask_once, job["requests"], job["passes"])
+        if job["saturated"]:
+            found["saturated"] = saturated_passes(ask_once, job["requests"])
+        print(f"measured after {time.perf_counter() - began:.0f} s", flush=True)
     finally:
         engine.shutdown()
-    return {
-        "sglang": sglang.__version__,
-        "start_seconds": started,
-        **summary(job["requests"], answers, seconds),
-        "tokens": [answer.tokens for answer in answers],
-    }
+    return {"sglang": sglang.__version__, "start_seconds": started, **found}
 
 
 def main() -> None:
