@@ -24,7 +24,7 @@ def geometry_of(
     logit_cap: float = 0.0,
 ) -> Geometry:
     """Geometry of a call; raises DtypeError for a dtype that no kernel takes."""
-    return _geometry(
+    return make_geometry(
         q.shape[1],
         k_cache.shape[2],
         q.shape[2],
@@ -37,7 +37,7 @@ def geometry_of(
 
 
 @functools.lru_cache(maxsize=4096)
-def _geometry(
+def make_geometry(
     num_q_heads: int,
     num_kv_heads: int,
     head_dim: int,
@@ -47,6 +47,7 @@ def _geometry(
     window_left: int,
     logit_cap: float,
 ) -> Geometry:
+    """A Geometry of plain numbers and torch's dtypes; raises DtypeError as geometry_of."""
     if dtype not in _DTYPES or kv_dtype not in _DTYPES:
         raise DtypeError(
             f"q is {dtype}, k_cache {kv_dtype}; the kernel takes float32, bfloat16 and float16. "

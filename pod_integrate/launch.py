@@ -1,32 +1,33 @@
 """The CUDA path of the op: variant, plan, workspace and streams of one call.
 
-A batch is planned and uploaded once per geometry, config and stream, however many layers share it.
+A batch is planned and uploaded once per geometry, config and stream (`uploads`), however many
+layers share it, and what does not change between calls is looked up once: a layer pays each line.
 Nothing waits for the device: memory comes from torch's caching allocator, so it is safe on any
 stream and inside graph captures.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
-import threading
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import NamedTuple
 
 import torch
 import tvm_ffi
-from torch.utils.weak import WeakTensorKeyDictionary
 
 from pod_integrate import gpu, kernel_library, native, nvcc
 from pod_integrate.config import STRATEGIES, PodConfig, unflatten_config
 from pod_integrate.defaults import default_config, require_feasible
 from pod_integrate.device import device_key
 from pod_integrate.errors import ShapeError, UnsupportedFeatureError
-from pod_integrate.geometry import geometry_of
+from pod_integrate.geometry import make_geometry
 from pod_integrate.kernel_library import KERNELS, KernelLibrary
 from pod_integrate.keys import Geometry
-from pod_integrate.planning import Capacity, plan_batch
+from pod_integrate.planning import Capacity
+from pod_integrate.uploads import Plans, Room, Uploaded
 from pod_integrate.variants import Variant
 
 logger = logging.getLogger(__name__)
@@ -49,19 +50,29 @@ class Chosen(NamedTuple):
         return max(_MIN_SM_SLOTS, 2 * self.num_sms)
 
 
-class _Uploaded(NamedTuple):
-    """A batch's plan in device memory; `kv_lens` is held so that its id stays its own."""
+class _Route:
+    """What calls of one config and geometry on one device share, looked up once per call."""
 
-    words: torch.Tensor
-    capacity: Capacity
-    tokens: int
-    kv_lens: torch.Tensor
+    def __init__(self, chosen: Chosen, device: torch.device) -> None:
+        host = native.load("host")
+        self.attend, self._workspace_size = host.attend, host.workspace_size
+        self.addresses = (chosen.library.launch, chosen.library.error)
+        self.sm_slots, self._head_dim = chosen.sm_slots, chosen.geometry.head_dim
+        self.strategy = STRATEGIES.index(chosen.config.strategy)
+        self.two_streams = chosen.config.strategy == "streams"
+        self.plans = Plans(
+            chosen.geometry, chosen.config, chosen.num_sms, device=device, room=self.room
+        )
+
+    def room(self, capacity: Capacity) -> Room:
+        """Of a launch with these grid sizes."""
+        size = self._workspace_size(self.sm_slots, capacity.partial_rows, self._head_dim)
+        return Room(tvm_ffi.Shape(capacity), int(size))
 
 
-_Key = tuple[object, ...]
-_lock = threading.Lock()
-# By q_indptr; entries go with their batch.
-_plans: MutableMapping[torch.Tensor, dict[_Key, _Uploaded]] = WeakTensorKeyDictionary()
+_NOTHING: AbstractContextManager[None] = contextlib.nullcontext()
+# Triton and inductor ask the same: an integer, without the Stream that torch.cuda makes each time.
+_raw_stream: Callable[[int], int] | None = getattr(torch._C, "_cuda_getCurrentRawStream", None)
 
 
 def attend(
@@ -89,23 +100,49 @@ def attend(
 
     records  int64 [CTAs, 4] on q's device, receives what each CTA did (CtaRecord of arguments.h)
     """
-    geometry = geometry_of(q, k_cache, window_left=window_left, logit_cap=logit_cap)
-    with _current(q.device):
-        chosen = choose(tuple(config), geometry, q.device.index)
-        if plan is None:
-            uploaded = _upload(q_indptr, kv_lens, chosen, q.device)
-            _require_rows(q, page_starts, uploaded)
-            plan, needs = uploaded.words, uploaded.capacity
-        else:
-            needs = Capacity(*capacity)
-        side = _side_stream(q.device) if chosen.config.strategy == "streams" else 0
-        native.load("host").attend(
-            *(chosen.library.launch, chosen.library.error, q, k_cache, v_cache, plan),
-            *(page_indices, page_starts, page_size, scale, window_left, logit_cap, sinks),
-            *(out, lse, _workspace(chosen, needs.partial_rows, q.device), _shape(needs)),
-            *(STRATEGIES.index(chosen.config.strategy), chosen.sm_slots),
-            *(_stream(q.device), side, records),
+    device = q.device
+    _, heads, dim = q.shape
+    _, slots, kv_heads, _ = k_cache.shape
+    with _current(device):
+        route = _route(
+            *(tuple(config), heads, kv_heads, dim, q.dtype, k_cache.dtype, slots),
+            *(window_left, logit_cap, device),
         )
+        stream = _stream(device)
+        if plan is None:
+            _require_no_capture()
+            uploaded = route.plans.get(q_indptr, kv_lens, stream)
+            _require_rows(q, page_starts, uploaded)
+            plan, room = uploaded.words, uploaded.room
+        else:
+            room = route.room(Capacity(*capacity))
+        side = _side_stream(device) if route.two_streams else 0
+        route.attend(
+            *(*route.addresses, q, k_cache, v_cache, plan, page_indices, page_starts, page_size),
+            *(scale, window_left, logit_cap, sinks, out, lse),
+            torch.empty(room.workspace, dtype=torch.uint8, device=device),
+            *(room.capacity, route.strategy, route.sm_slots, stream, side, records),
+        )
+
+
+@functools.lru_cache(maxsize=4096)
+def _route(
+    config: tuple[int, ...],
+    num_q_heads: int,
+    num_kv_heads: int,
+    head_dim: int,
+    dtype: torch.dtype,
+    kv_dtype: torch.dtype,
+    page_size: int,
+    window_left: int,
+    logit_cap: float,
+    device: torch.device,
+) -> _Route:
+    # Plain numbers, because a Geometry takes longer to make and hash than all of them.
+    geometry = make_geometry(
+        *(num_q_heads, num_kv_heads, head_dim, dtype, kv_dtype, page_size, window_left, logit_cap)
+    )
+    return _Route(choose(config, geometry, device.index), device)
 
 
 @functools.lru_cache(maxsize=4096)
@@ -126,56 +163,27 @@ def choose(config: tuple[int, ...], geometry: Geometry, device: int) -> Chosen:
     return Chosen(library, chosen, geometry, key.units)
 
 
-def _upload(
-    q_indptr: torch.Tensor, kv_lens: torch.Tensor, chosen: Chosen, device: torch.device
-) -> _Uploaded:
-    heads = (chosen.geometry.num_q_heads, chosen.geometry.num_kv_heads, chosen.geometry.window_left)
-    key: _Key = (id(kv_lens), *heads, chosen.config, device.index, _stream(device))
+def _require_no_capture() -> None:
     if _is_capturing():
         # The graph would replay with a plan whose memory belongs to this batch alone.
         raise UnsupportedFeatureError(
             "a CUDA graph is being captured and the call has no plan; make a DevicePlan before "
             "the capture and pass it as plan="
         )
-    with _lock:
-        found = _plans.setdefault(q_indptr, {}).get(key)
-    if found is not None:
-        return found
-    pin = device.type == "cuda"
-    planned = plan_batch(
-        q_indptr, kv_lens, chosen.geometry, chosen.config, num_sms=chosen.num_sms, pin=pin
-    )
-    # torch keeps the page-locked source until the copy has run.
-    words = planned.words.to(device, non_blocking=True)
-    made = _Uploaded(words, planned.capacity, planned.tokens, kv_lens)
-    with _lock:
-        _plans.setdefault(q_indptr, {})[key] = made
-    return made
 
 
-def _require_rows(q: torch.Tensor, page_starts: torch.Tensor, uploaded: _Uploaded) -> None:
+def _require_rows(q: torch.Tensor, page_starts: torch.Tensor, uploaded: Uploaded) -> None:
     if q.shape[0] != uploaded.tokens:
         raise ShapeError(f"q has T = {q.shape[0]} rows but the batch has {uploaded.tokens} tokens")
-    if page_starts.numel() != uploaded.kv_lens.numel():
+    if page_starts.numel() != uploaded.requests:
         raise ShapeError(
-            f"page_starts has {page_starts.numel()} requests but kv_lens {uploaded.kv_lens.numel()}"
+            f"page_starts has {page_starts.numel()} requests but kv_lens {uploaded.requests}"
         )
 
 
-def _workspace(chosen: Chosen, partial_rows: int, device: torch.device) -> torch.Tensor:
-    size = native.load("host").workspace_size(
-        chosen.sm_slots, partial_rows, chosen.geometry.head_dim
-    )
-    return torch.empty(size, dtype=torch.uint8, device=device)
-
-
-@functools.lru_cache(maxsize=4096)
-def _shape(capacity: Capacity) -> tvm_ffi.Shape:
-    return tvm_ffi.Shape(capacity)
-
-
 def _current(device: torch.device) -> AbstractContextManager[None]:
-    return torch.cuda.device(device)
+    # Entering a device asks the driver twice, though it nearly always is the current one.
+    return _NOTHING if torch.cuda.current_device() == device.index else torch.cuda.device(device)
 
 
 def _is_capturing() -> bool:
@@ -183,6 +191,8 @@ def _is_capturing() -> bool:
 
 
 def _stream(device: torch.device) -> int:
+    if _raw_stream is not None:
+        return _raw_stream(device.index)
     return int(torch.cuda.current_stream(device).cuda_stream)
 
 

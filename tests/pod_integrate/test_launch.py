@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from pod_integrate import kernel_library, launch
+from pod_integrate import kernel_library, launch, uploads
 from pod_integrate.config import PodConfig, flatten_config
 from pod_integrate.device_plan import DevicePlan
 from pod_integrate.errors import ShapeError, UnsupportedFeatureError
@@ -54,7 +54,9 @@ def device(monkeypatch: pytest.MonkeyPatch) -> Device:
         return plan_batch(q, kv, geometry, config, **more)
 
     monkeypatch.setattr(launch, "choose", choose)
-    monkeypatch.setattr(launch, "plan_batch", plan)
+    # Of the choose of another test.
+    launch._route.cache_clear()
+    monkeypatch.setattr(uploads, "plan_batch", plan)
     monkeypatch.setattr(launch, "_current", lambda _: contextlib.nullcontext())
     monkeypatch.setattr(launch, "_is_capturing", lambda: device.capturing)
     monkeypatch.setattr(launch, "_stream", lambda _: device.stream)
@@ -119,10 +121,35 @@ def test_batch_with_the_same_queries_and_other_keys_gets_its_own_plan(device: De
     assert torch.allclose(out.double(), attention_reference(*other).out, rtol=0.01, atol=0.01)
 
 
+def test_layers_that_alternate_between_batches_and_streams_get_their_own_plans(
+    device: Device,
+) -> None:
+    cases = [make_case(), make_case(seed=1)]
+    for stream in (0, 1, 0, 1):
+        device.stream = stream
+        for case in cases:
+            out, _ = call(case)
+            assert torch.allclose(
+                out.double(), attention_reference(*case).out, rtol=0.01, atol=0.01
+            )
+    assert len(device.planned) == 4
+
+
+def test_only_the_strategy_of_two_streams_asks_for_a_second(
+    device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[torch.device] = []
+    monkeypatch.setattr(launch, "_side_stream", lambda d: asked.append(d) or 0)
+    call(make_case())
+    assert not asked
+    call(make_case(), dataclasses.replace(CONFIG, strategy="streams"))
+    assert asked == [CPU]
+
+
 def test_plans_go_with_their_batch(device: Device) -> None:
     case = make_case()
     call(case)
-    (uploaded,) = launch._plans[case.batch.q_indptr].values()
+    (uploaded,) = uploads._plans[case.batch.q_indptr].values()
     words = weakref.ref(uploaded.words)
     del uploaded, case
     gc.collect()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -120,3 +122,35 @@ def test_config_that_contradicts_the_plan_is_refused() -> None:
     other = dataclasses.replace(CONFIG, strategy="serial")
     with pytest.raises(ConfigError, match="plan was made for"):
         hybrid_attention(*case, plan=plan, config=other)
+
+
+def test_stream_is_asked_for_without_an_object_where_torch_can(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    device = torch.device("cuda", 3)
+    monkeypatch.setattr(launch, "_raw_stream", lambda index: 100 + index)
+    assert launch._stream(device) == 103
+    asked: list[torch.device] = []
+
+    def current(device: torch.device) -> Any:
+        asked.append(device)
+        return SimpleNamespace(cuda_stream=7)
+
+    monkeypatch.setattr(launch, "_raw_stream", None)
+    monkeypatch.setattr(torch.cuda, "current_stream", current)
+    assert launch._stream(device) == 7 and asked == [device]
+
+
+def test_device_is_entered_unless_it_is_current(monkeypatch: pytest.MonkeyPatch) -> None:
+    entered: list[torch.device] = []
+
+    def enter(device: torch.device) -> Any:
+        entered.append(device)
+        return contextlib.nullcontext()
+
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "device", enter)
+    for index in (1, 0):
+        with launch._current(torch.device("cuda", index)):
+            pass
+    assert entered == [torch.device("cuda", 0)]
