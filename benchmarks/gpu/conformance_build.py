@@ -22,7 +22,7 @@ _HOST_FLAGS = (
 ).split()
 
 
-# Tells the sources that the target has wgmma.
+# Tells the sources that the target has wgmma and setmaxnreg.
 _WGMMA_FLAG = "-DPOD_CONFORMANCE_WGMMA"
 WGMMA_ARCH = "sm_90a"
 

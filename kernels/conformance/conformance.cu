@@ -13,6 +13,7 @@
 #include "pod/ptx/math.cuh"
 #include "pod/ptx/mma.cuh"
 #include "pod/ptx/sync.cuh"
+#include "registers.cuh"
 #include "sections.cuh"
 #include "wgmma.cuh"
 
@@ -145,6 +146,27 @@ POD_DEVICE uint32_t exchange(uint32_t* smem, int thread, int threads, int rounds
   return sum;
 }
 
+// The halves of the CTA answer each other through shared memory: in each turn one writes, arrives
+// and goes on, and the other waits and reads.
+POD_DEVICE uint32_t answer(uint32_t* smem, int thread, int rounds) {
+  constexpr int kHalf = kThreads / 2;
+  const int half = thread / kHalf;
+  const uint32_t* other = smem + (1 - half) * kHalf;
+  uint32_t sum = static_cast<uint32_t>(thread);
+  for (int round = 1; round <= rounds; ++round) {
+    for (int turn = 0; turn < 2; ++turn) {
+      if (half == turn) {
+        smem[thread] = sum;
+        ptx::bar_arrive(3 + turn, kThreads);
+      } else {
+        ptx::bar_sync(3 + turn, kThreads);
+        sum = sum * 3 + other[(thread + round * 5 + 1) % kHalf];
+      }
+    }
+  }
+  return sum;
+}
+
 POD_DEVICE void dump_barriers(const ConformanceArguments& a, uint32_t* smem, int thread) {
   const int warp = thread / kWarpSize, lane = thread % kWarpSize;
   section<kSyncWarp>(a)[thread] =
@@ -157,6 +179,8 @@ POD_DEVICE void dump_barriers(const ConformanceArguments& a, uint32_t* smem, int
   section<kBarSync>(a)[thread] =
       exchange(smem + half * kHalf, thread % kHalf, kHalf, kRounds * (half + 1),
                [half] { ptx::bar_sync(1 + half, kHalf); });
+  ptx::sync_cta();
+  section<kBarArrive>(a)[thread] = answer(smem, thread, kRounds);
 }
 
 POD_GLOBAL(kThreads, 1) instructions_kernel(const POD_GRID_CONSTANT ConformanceArguments a) {
@@ -205,6 +229,7 @@ ptx::Error run(const ConformanceArguments& a) {
   if (!code) code = ptx::launch(machine_kernel, kCtas, kCtaThreads, 0, a.stream, a);
   if (!code) code = ptx::launch(instructions_kernel, 1, kThreads, kWords * 4, a.stream, a);
   if (!code) code = launch_wgmma(a);
+  if (!code) code = launch_registers(a);
   return code;
 }
 

@@ -27,8 +27,10 @@ constexpr int kCounters = 4;
 constexpr int kRounds = 16;
 constexpr int kMasks = 5;
 constexpr int kVotes = 5;
+constexpr int kHeld = kWords / kThreads;  // registers of a thread while their number changes
 
-// Products of whole tiles, A [64, 64] B [64, n] + C; none where the target has no wgmma.
+// Products of whole tiles, A [64, 64] B [64, n] + C; none where the target has no wgmma, and then
+// no setmaxnreg either.
 #ifdef POD_CONFORMANCE_WGMMA
 constexpr int kTiles = 4;
 #else
@@ -74,6 +76,7 @@ enum Place : int {
   kSyncWarp,
   kSyncCta,
   kBarSync,
+  kBarArrive,
   kAtomicOld,
   kAtomicSum,
   kClear,
@@ -97,6 +100,8 @@ enum Place : int {
   kWgmmaFence,
   kWgmmaWait,
   kWgmmaCommit,
+  kRaiseRegisters,
+  kLowerRegisters,
   kPlaces
 };
 
@@ -128,6 +133,7 @@ constexpr Section kSections[kPlaces] = {{"thread_index", kThreads},
                                         {"sync_warp", kThreads},
                                         {"sync_cta", kThreads},
                                         {"bar_sync", kThreads},
+                                        {"bar_arrive", kThreads},
                                         {"atomic_add:old", kCtas* kCtaThreads},
                                         {"atomic_add:sum", 1},
                                         {"clear", 1},
@@ -150,7 +156,9 @@ constexpr Section kSections[kPlaces] = {{"thread_index", kThreads},
                                         {"fence_proxy_async", kFirstProduct64},
                                         {"wgmma_fence", kFirstProduct64},
                                         {"wgmma_wait", kFirstProduct64},
-                                        {"wgmma_commit", kFirstProduct64}};
+                                        {"wgmma_commit", kFirstProduct64},
+                                        {"raise_registers", kHeld* kWgmmaThreads},
+                                        {"lower_registers", kHeld* kWgmmaThreads}};
 
 constexpr int place_of(Place place) {
   int words = 0;

@@ -40,39 +40,6 @@ CASE(a_collective_without_lanes_that_returned) {
   });
 }
 
-CASE(lanes_of_a_warp_at_different_barriers) {
-  expect_error({"divergent barrier", "barrier 1 for 32", "barrier 2 for 32"},
-               [] { ptx::bar_sync(1 + thread_index() / 16, 32); });
-}
-
-CASE(a_barrier_that_one_warp_never_reaches) {
-  expect_error(
-      {"deadlock", "cta 0 warp 0 waits at barrier 0 (32 of 64 threads)"},
-      [] {
-        if (thread_index() < 32) ptx::sync_cta();
-      },
-      64);
-}
-
-CASE(two_barriers_that_wait_for_each_other) {
-  expect_error(
-      {"deadlock", "warp 0 waits at barrier 1", "; cta 0 warp 1 waits at barrier 2"},
-      [] { ptx::bar_sync(1 + thread_index() / 32, 64); }, 64);
-}
-
-CASE(warps_that_give_a_barrier_different_counts) {
-  expect_error(
-      {"barrier 1: this warp expects", "64", "96"},
-      [] { ptx::bar_sync(1, thread_index() < 32 ? 64 : 96); }, 96);
-}
-
-CASE(barriers_that_do_not_exist) {
-  expect_error({"bar.sync 16, 32"}, [] { ptx::bar_sync(16, 32); });
-  expect_error(
-      {"bar.sync 1, 48"}, [] { ptx::bar_sync(1, 48); }, 64);
-  expect_error({"bar.sync 1, 64"}, [] { ptx::bar_sync(1, 64); });
-}
-
 CASE(a_misaligned_ldmatrix_row) {
   expect_error({"ldmatrix", "multiple of 16"}, [] {
     POD_DYNAMIC_SMEM(smem);

@@ -15,7 +15,7 @@ using ptx::thread_index;
 
 namespace {
 
-constexpr int kThreads = 128;
+constexpr int kThreads = 128, kHalf = kThreads / 2;
 constexpr uint32_t kTileBytes = 64 * 128;
 alignas(16) int source[kThreads * 4];
 int counter;
@@ -46,6 +46,27 @@ void issue_product(float (&d)[8][4]) {
   ptx::wgmma_commit();
 }
 
+int* cells() {
+  POD_DYNAMIC_SMEM(smem);
+  return reinterpret_cast<int*>(smem);
+}
+
+// Half of the CTA fills a buffer for the other half, which gives it back.
+void pass_on(int rounds) {
+  const int thread = thread_index();
+  for (int round = 0; round < rounds; ++round) {
+    if (thread < kHalf) {
+      if (round > 0) ptx::bar_sync(2, kThreads);
+      cells()[thread] = round;
+      ptx::bar_arrive(1, kThreads);
+    } else {
+      ptx::bar_sync(1, kThreads);
+      use(cells()[thread - kHalf]);
+      if (round + 1 < rounds) ptx::bar_arrive(2, kThreads);
+    }
+  }
+}
+
 // A pipeline as the kernels have it: copies, ldmatrix, wgmma, a shared variable, reuse of the
 // buffer.
 void clean() {
@@ -72,6 +93,8 @@ void clean() {
     issue_product(sums);
     ptx::wgmma_wait<0>();
     use(static_cast<int>(sums[7][3]));
+    ptx::sync_cta();
+    pass_on(5);
     ptx::sync_cta();
   }
 }
@@ -110,6 +133,30 @@ void copies_read_by_others_without_barrier() {
   use(smem[16 * (thread_index() ^ 32)]);
 }
 
+void buffer_refilled_after_the_arrival() {
+  const int thread = thread_index();
+  if (thread < kHalf) {
+    cells()[thread] = 0;
+    ptx::bar_arrive(1, kThreads);
+    cells()[thread] = 1;
+  } else {
+    ptx::bar_sync(1, kThreads);
+    use(cells()[thread - kHalf]);
+  }
+}
+
+// To arrive shows others what was written; it does not show what they wrote.
+void buffer_read_after_an_arrival() {
+  const int thread = thread_index();
+  if (thread < kHalf) {
+    ptx::bar_arrive(1, kThreads);
+    use(cells()[thread]);
+  } else {
+    cells()[thread - kHalf] = 0;
+    ptx::bar_sync(1, kThreads);
+  }
+}
+
 void tile_multiplied_without_barrier() {
   fill_tile(0);
   float d[8][4];
@@ -138,6 +185,8 @@ const Entry kEntries[] = {
     {"buffer_reused_without_barrier", buffer_reused_without_barrier},
     {"lanes_without_warp_sync", lanes_without_warp_sync},
     {"copies_read_by_others_without_barrier", copies_read_by_others_without_barrier},
+    {"buffer_refilled_after_the_arrival", buffer_refilled_after_the_arrival},
+    {"buffer_read_after_an_arrival", buffer_read_after_an_arrival},
     {"tile_multiplied_without_barrier", tile_multiplied_without_barrier},
     {"tile_refilled_before_the_wait", tile_refilled_before_the_wait},
 };

@@ -1,4 +1,4 @@
-// emulator_shared.cpp: shared memory, static variables and barriers of the emulated GPU.
+// emulator_shared.cpp: shared memory and static variables of the emulated GPU.
 
 #include <string>
 
@@ -104,39 +104,4 @@ CASE(a_cta_starts_without_the_static_variables_of_the_last) {
         expect(*first == 1, "two variables share memory");
       },
       32, 2);
-}
-
-CASE(named_barriers_work_after_other_warps_have_left) {
-  for (int order = kAscending; order <= kRandom; ++order) {
-    configure(order);
-    int passed = 0;
-    expect_runs(
-        [&] {
-          const int warp = thread_index() / 32;
-          if (warp == 0) return;
-          ptx::bar_sync(1 + warp % 2, 64);
-          ptx::bar_sync(3, 128);
-          ++passed;
-        },
-        160);
-    expect(passed == 128, std::to_string(passed) + " threads passed");
-  }
-}
-
-CASE(barriers_keep_their_phases_apart) {
-  for (int seed = 0; seed < 8; ++seed) {
-    configure(kRandom, kLandAtWait, 50, seed);
-    int round = 0, wrong = 0;
-    expect_runs(
-        [&] {
-          for (int i = 0; i < 20; ++i) {
-            ptx::sync_cta();
-            wrong += round != i;
-            ptx::sync_cta();
-            if (thread_index() == 0) ++round;
-          }
-        },
-        128);
-    expect(wrong == 0, std::to_string(wrong) + " threads saw another round");
-  }
 }

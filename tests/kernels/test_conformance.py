@@ -146,8 +146,10 @@ def test_wgmma_descriptors_have_their_fields(inputs: Inputs, dumped: Sections) -
     assert torch.equal(dumped["hold"], inputs.words[: 8 * 128])
 
 
-def test_a_target_without_wgmma_skips_it_and_says_so(inputs: Inputs, dumped: Sections) -> None:
-    lacks = {name for name in dumped if "wgmma" in name}
+def test_a_target_without_warpgroup_instructions_skips_them_and_says_so(
+    inputs: Inputs, dumped: Sections
+) -> None:
+    lacks = {name for name in dumped if "wgmma" in name or "registers" in name}
     got = {name: words[:0] if name in lacks else words for name, words in dumped.items()}
     assert set(conformance.lacking(got, dumped)) == lacks
     verdicts = conformance.compare(got, dumped, inputs, SMS)
@@ -205,6 +207,20 @@ def test_barriers_pass_every_number_on(dumped: Sections) -> None:
     assert torch.equal(dumped["sync_warp"], warp.repeat(4))
     assert torch.equal(dumped["sync_cta"], exchanged(128, 16))
     assert torch.equal(dumped["bar_sync"], torch.cat([exchanged(64, 16), exchanged(64, 32)]))
+
+
+def test_arrivals_pass_every_number_on(dumped: Sections) -> None:
+    halves = [torch.arange(64), torch.arange(64, 128)]
+    for r in range(1, 17):
+        source = (torch.arange(64) + r * 5 + 1) % 64
+        for reader in (1, 0):
+            halves[reader] = (halves[reader] * 3 + halves[1 - reader][source]) % 2**32
+    assert torch.equal(dumped["bar_arrive"], torch.cat(halves).to(torch.int32))
+
+
+def test_values_stay_in_registers_that_move(inputs: Inputs, dumped: Sections) -> None:
+    assert torch.equal(dumped["lower_registers"], inputs.words)
+    assert torch.equal(dumped["raise_registers"], inputs.words)
 
 
 def exchanged(threads: int, rounds: int) -> torch.Tensor:

@@ -17,7 +17,7 @@ constexpr uint32_t kDynamicBase = kStaticCapacity + 16;
 void configure(const Configuration& configuration);
 Statistics take_statistics(bool reset);
 
-// Lanes, warps, barriers (scheduler.cpp).
+// Lanes and warps (scheduler.cpp).
 uint32_t random_bits();
 void draw_preemption();
 void draw_order(Warp& warp);
@@ -25,6 +25,14 @@ Lane* pick_lane();  // of any warp; null when none is ready
 void run_until_idle();
 [[noreturn]] void finish_lane(Lane& self);
 void report_deadlock();
+
+// Barriers (barriers.cpp).
+void run_barrier(Warp& warp, bool waits);
+void require_no_arrivals(const Cta& cta);
+
+// Counts of registers (register_counts.cpp).
+void run_setmaxnreg(Warp& warp);
+void require_whole_groups_moved(const Cta& cta);
 
 // Fibers (fibers.cpp). A prepared lane starts the kernel when it is first switched to.
 void prepare_stacks(Warp& warp);

@@ -131,6 +131,10 @@ const char* name_of(Collective op) {
       return "sync_warp";
     case Collective::kBarrier:
       return "bar.sync";
+    case Collective::kBarrierArrive:
+      return "bar.arrive";
+    case Collective::kSetmaxnreg:
+      return "setmaxnreg";
     case Collective::kWgmma:
       return "wgmma";
     case Collective::kWgmmaFence:

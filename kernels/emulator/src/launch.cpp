@@ -83,6 +83,7 @@ void start(Cta& cta, int index) {
     warp.blocked_at = -1;
     draw_order(warp);
     reset_wgmma(warp);
+    warp.register_moves.clear();
     prepare_stacks(warp);
     for (Lane& lane : warp.lanes) {
       lane.in_flight->copies.clear();

@@ -36,42 +36,6 @@ Lane& pick_or_host() {
   return next ? *next : machine.host;
 }
 
-// A barrier of which the last warp has come lets all of them go.
-void open_barrier(Cta& cta, Barrier& barrier) {
-  for (uint32_t waiting = barrier.waiting; waiting; waiting &= waiting - 1) {
-    Warp& warp = *cta.warps[static_cast<size_t>(__builtin_ctz(waiting))];
-    warp.ready = kFullWarp;
-    warp.blocked_at = -1;
-  }
-  barrier.arrived = 0;
-  barrier.waiting = 0;
-  ++barrier.phase;
-}
-
-void run_barrier(Warp& warp) {
-  const BarrierSlots& slots = warp.barrier;
-  const int id = slots.id[0], threads = slots.threads[0];
-  for (int lane = 1; lane < kLanes; ++lane) {
-    if (slots.id[lane] != id || slots.threads[lane] != threads) {
-      fail(
-          "divergent barrier: lane 0 of the warp gives barrier %d for %d threads, lane %d gives "
-          "barrier %d for %d. Name one barrier in all lanes",
-          id, threads, lane, slots.id[lane], slots.threads[lane]);
-    }
-  }
-  Barrier& barrier = warp.cta->barriers[id];
-  if (barrier.arrived && barrier.expected != threads) {
-    fail("barrier %d: this warp expects %d threads, those that wait expect %d. Give one count", id,
-         threads, barrier.expected);
-  }
-  ++machine.statistics.barriers;
-  barrier.expected = threads;
-  barrier.arrived += kLanes;
-  barrier.waiting |= 1u << warp.index;
-  warp.blocked_at = id;
-  if (barrier.arrived == threads) open_barrier(*warp.cta, barrier);
-}
-
 void complete(Warp& warp) {
   const Collective op = warp.op;
   warp.op = Collective::kNone;
@@ -96,7 +60,12 @@ void complete(Warp& warp) {
       ++warp.phase;
       break;
     case Collective::kBarrier:
-      return run_barrier(warp);
+      return run_barrier(warp, true);
+    case Collective::kBarrierArrive:
+      return run_barrier(warp, false);
+    case Collective::kSetmaxnreg:
+      run_setmaxnreg(warp);
+      break;
     case Collective::kWgmma:
       run_wgmma(warp);
       break;
@@ -206,25 +175,6 @@ void sync_warp() {
   races::acquire(tag);
 }
 
-void sync_cta() { bar_sync(0, machine.current->warp->cta->threads); }
-
-void bar_sync(int id, int threads) {
-  Lane& self = *machine.current;
-  Cta& cta = *self.warp->cta;
-  if (id < 0 || id >= kBarriers || threads <= 0 || threads % kLanes || threads > cta.threads) {
-    fail("bar.sync %d, %d: ids are 0..%d, counts are multiples of 32 up to the CTA's %d threads",
-         id, threads, kBarriers - 1, cta.threads);
-  }
-  self.warp->barrier.id[self.index] = id;
-  self.warp->barrier.threads[self.index] = threads;
-  // Two tags in turn: a thread already on its way to the next phase must not count as having
-  // synchronized with one that has yet to leave this phase.
-  char* tag = reinterpret_cast<char*>(&cta.barriers[id]) + (cta.barriers[id].phase & 1);
-  races::release(tag);
-  collective(self, Collective::kBarrier);
-  races::acquire(tag);
-}
-
 void finish_lane(Lane& self) {
   Warp& warp = *self.warp;
   require_no_copies(self);
@@ -233,6 +183,10 @@ void finish_lane(Lane& self) {
   if (warp.op != Collective::kNone) {
     fail("divergent warp: this lane returns while %d lanes wait at %s", waiting_lanes(warp),
          name_of(warp.op));
+  }
+  if (warp.cta->live == 1) {
+    require_no_arrivals(*warp.cta);
+    require_whole_groups_moved(*warp.cta);
   }
   races::release(&launch_tag);
   warp.live &= ~self.bit;

@@ -34,6 +34,13 @@ POD_DEVICE void bar_sync(int id, int threads) {
   asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
 }
 
+// bar.arrive id, threads: the warp counts at barrier `id` as in bar_sync() and goes on. What it
+// wrote before is seen by those that bar_sync() there; it must not come again before the barrier
+// opened.
+POD_DEVICE void bar_arrive(int id, int threads) {
+  asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory");
+}
+
 // Relaxed, device scope; the old value.
 POD_DEVICE int atomic_add(int* gmem, int value) { return atomicAdd(gmem, value); }
 
@@ -74,6 +81,7 @@ inline bool any(bool here) {
 inline void sync_warp() { emulator::sync_warp(); }
 inline void sync_cta() { emulator::sync_cta(); }
 inline void bar_sync(int id, int threads) { emulator::bar_sync(id, threads); }
+inline void bar_arrive(int id, int threads) { emulator::bar_arrive(id, threads); }
 inline int atomic_add(int* gmem, int value) { return emulator::atomic_add(gmem, value); }
 inline uint32_t smid() { return emulator::smid(); }
 inline uint32_t nsmid() { return emulator::nsmid(); }

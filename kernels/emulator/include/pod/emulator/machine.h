@@ -136,6 +136,10 @@ inline int warp_uniform(int value) {
 void sync_warp();
 void sync_cta();
 void bar_sync(int id, int threads);
+void bar_arrive(int id, int threads);
+
+void raise_registers(int count);
+void lower_registers(int count);
 
 inline int atomic_add(int* gmem, int value) {
   before_atomic();

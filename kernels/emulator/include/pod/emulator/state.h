@@ -16,7 +16,7 @@ namespace pod::emulator {
 
 constexpr int kLanes = 32;
 constexpr uint32_t kFullWarp = ~0u;
-constexpr int kBarriers = 16;  // bar.sync ids of a CTA
+constexpr int kBarriers = 16;  // of a CTA
 constexpr int kMaxThreads = 1024;
 
 // What a whole warp does together. All lanes must arrive before any goes on.
@@ -31,6 +31,8 @@ enum class Collective : uint8_t {
   kWarpUniform,
   kSyncWarp,
   kBarrier,
+  kBarrierArrive,
+  kSetmaxnreg,
   kWgmma,
   kWgmmaFence,
   kWgmmaCommit,
@@ -113,6 +115,9 @@ struct BarrierSlots {
   int id[kLanes];
   int threads[kLanes];
 };
+struct RegisterSlots {
+  int move[kLanes];  // to so many registers a thread; negative: by lowering
+};
 
 struct Warp {
   uint32_t ready = 0;  // lanes that can run; the other live ones wait at `op` or `blocked_at`
@@ -128,8 +133,10 @@ struct Warp {
   alignas(64) LdmatrixSlots ldmatrix;
   alignas(64) ShuffleSlots shuffle;
   alignas(64) BarrierSlots barrier;
+  alignas(64) RegisterSlots registers;
   alignas(64) WgmmaSlots wgmma;
   WgmmaQueue products;
+  std::vector<int> register_moves;  // as in RegisterSlots, in their order
   Lane lanes[kLanes];
   CopyQueue in_flight[kLanes];
 };
@@ -138,6 +145,7 @@ struct Barrier {
   int arrived = 0;       // threads
   int expected = 0;      // threads
   uint32_t waiting = 0;  // warps
+  uint32_t came = 0;     // warps that wait or have only arrived
   unsigned phase = 0;
 };
 
