@@ -55,7 +55,8 @@ class PodConfig:
       decode_ctas        50:50
     max_prefill_waves    KV of a prefill is split until its items fill this many waves of
                          SMs x ctas_per_sm at most; 0 never splits
-    decode_split_tokens  KV tokens per decode item (split-KV); 0 never splits
+    decode_split_tokens  most KV tokens of a decode item (split-KV); 0 never splits. On a GPU items
+                         get shorter, down to 256, where a batch would leave CTA slots idle
     virtual_decode       decode items that one CTA takes at once, >= 1
     strategy             fused (one launch), serial (prefill, then decode) or streams (side by
                          side on disjoint resources)

@@ -74,6 +74,8 @@ class DevicePlan:
     ) -> Self:
         """Room for each of `batches`, and for the prefill of one beside the decodes of another.
 
+        A smaller batch has shorter decode items only as far as this room holds their splits: name
+        small batches too that should.
         Holds none of them yet. Raises ShapeError when there is no batch.
         """
         config, num_sms = _resolve(torch.device(device), geometry, config, num_sms)
@@ -104,14 +106,11 @@ class DevicePlan:
         config = self.config
         if decode_split_tokens is not None and decode_split_tokens != config.decode_split_tokens:
             config = dataclasses.replace(config, decode_split_tokens=decode_split_tokens)
-        planned = plan_batch(
-            batch.q_indptr,
-            batch.kv_lens,
-            self.geometry,
-            config,
-            num_sms=self.num_sms,
-            pin=self.device.type == "cuda",
-        )
+        fill = min(self.num_sms * config.ctas_per_sm, self.capacity.decode_ctas)
+        planned = self._plan(batch, config, fill)
+        if fill and self._short(planned):
+            # No room to merge what shorter items split: a batch that fits without them goes on.
+            planned = self._plan(batch, config, 0)
         self._require_room(planned)
         # torch keeps the page-locked source until the copy has run.
         self.words[: planned.words.numel()].copy_(planned.words, non_blocking=True)
@@ -139,16 +138,30 @@ class DevicePlan:
                 "both to that"
             )
 
-    def _require_room(self, planned: Planned) -> None:
+    def _plan(self, batch: HybridBatch, config: PodConfig, fill_ctas: int) -> Planned:
+        return plan_batch(
+            batch.q_indptr,
+            batch.kv_lens,
+            self.geometry,
+            config,
+            num_sms=self.num_sms,
+            fill_ctas=fill_ctas,
+            pin=self.device.type == "cuda",
+        )
+
+    def _short(self, planned: Planned) -> list[str]:
         limits = {"tokens": self.max_tokens, "requests": self.max_requests}
         limits |= self.capacity._asdict()
         needs = {"tokens": planned.tokens, "requests": planned.requests}
         needs |= planned.capacity._asdict()
-        short = [
+        return [
             f"{name} {needs[name]} of {limits[name]}"
             for name in limits
             if needs[name] > limits[name]
         ]
+
+    def _require_room(self, planned: Planned) -> None:
+        short = self._short(planned)
         if short:
             raise ShapeError(
                 f"the batch ({planned.requests} requests, {planned.tokens} tokens) needs more than "

@@ -14,6 +14,8 @@ from pod_integrate.keys import Geometry
 
 _FIRST_WORDS = 1 << 14
 _HEADER_WORDS, _ITEM_WORDS, _MERGE_WORDS = 16, 12, 8
+# Keys of the shortest decode item that plan.cpp makes to fill a GPU: its kLeastSplit.
+LEAST_SPLIT = 256
 
 
 class Capacity(NamedTuple):
@@ -57,23 +59,28 @@ def plan_batch(
     config: PodConfig,
     *,
     num_sms: int,
+    fill_ctas: int | None = None,
     pin: bool = False,
 ) -> Planned:
     """Plan a batch for a GPU of `num_sms` SMs.
 
     q_indptr, kv_lens  as in HybridBatch
+    fill_ctas          most decode CTAs that a batch too small for the GPU is given by parts shorter
+                       than config.decode_split_tokens; default num_sms x ctas_per_sm, 0 keeps the
+                       config's length
     pin                put the words into page-locked memory, from where they are copied to a GPU
                        without a wait
     Raises ShapeError for lengths that contradict each other.
     """
     flat = tvm_ffi.Shape(flatten_config(config))
+    fill = num_sms * config.ctas_per_sm if fill_ctas is None else fill_ctas
     heads = (geometry.num_q_heads, geometry.num_kv_heads, geometry.window_left)
     plan = native.load("host").plan
-    count, *needs = plan(q_indptr, kv_lens, *heads, flat, num_sms, _scratch.words)
+    count, *needs = plan(q_indptr, kv_lens, *heads, flat, num_sms, fill, _scratch.words)
     if count > _scratch.words.numel():
         # Twice the need: a batch that grows step by step should not plan twice each time.
         _scratch.words = torch.empty(2 * count, dtype=torch.int32)
-        count, *needs = plan(q_indptr, kv_lens, *heads, flat, num_sms, _scratch.words)
+        count, *needs = plan(q_indptr, kv_lens, *heads, flat, num_sms, fill, _scratch.words)
     words = torch.empty(count, dtype=torch.int32, pin_memory=pin)
     words.copy_(_scratch.words[:count])
     return Planned(words, Capacity(*needs), int(q_indptr[-1]), kv_lens.numel())

@@ -155,7 +155,8 @@ def _plan_text(plan: dict[str, Any]) -> str:
         f"plan: {plan['prefill_items']} prefill items in {plan['prefill_ctas']} CTAs, "
         f"{plan['decode_items']} decode items in {plan['decode_ctas']} CTAs, tickets "
         f"{prefill}:{decode}, {plan['waves']:.2f} waves\n"
-        f"      {plan['split_items']} items hold part of a KV range; {plan['merge_blocks']} merge "
+        f"      decode items of up to {plan['decode_item_keys']} keys; "
+        f"{plan['split_items']} items hold part of a KV range; {plan['merge_blocks']} merge "
         f"blocks, {plan['partial_rows']} partial rows; {plan['smem_bytes'] / 1024:.0f} KiB of "
         "shared memory per CTA"
     )

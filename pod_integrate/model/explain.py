@@ -134,6 +134,7 @@ def _plan(run: Simulation, config: PodConfig, geometry: Geometry) -> dict[str, A
     return {
         "prefill_items": len(plan.prefill),
         "decode_items": len(plan.decode),
+        "decode_item_keys": int((plan.decode["kv1"] - plan.decode["kv0"]).max(initial=0)),
         "split_items": int(sum(np.count_nonzero(i["slot"] >= 0) for i in plan[:2])),
         "prefill_ctas": plan.prefill_ctas,
         "decode_ctas": plan.decode_ctas,

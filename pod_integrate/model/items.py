@@ -46,12 +46,24 @@ class Plan(NamedTuple):
     partial_rows: int
 
 
-def make_plan(lengths: Lengths, geometry: Geometry, config: PodConfig, sms: int) -> Plan:
-    """Plan a batch for a device with `sms` SMs. Builds the host library on first use."""
+def make_plan(
+    lengths: Lengths,
+    geometry: Geometry,
+    config: PodConfig,
+    sms: int,
+    *,
+    fill_ctas: int | None = None,
+) -> Plan:
+    """Plan a batch for a device with `sms` SMs; fill_ctas as of plan_batch.
+
+    Builds the host library on first use.
+    """
     indptr = np.zeros(len(lengths.q_lens) + 1, dtype=np.int32)
     np.cumsum(lengths.q_lens, out=indptr[1:])
     kv_lens = torch.tensor(lengths.kv_lens, dtype=torch.int32)
-    planned = plan_batch(torch.from_numpy(indptr), kv_lens, geometry, config, num_sms=sms)
+    planned = plan_batch(
+        torch.from_numpy(indptr), kv_lens, geometry, config, num_sms=sms, fill_ctas=fill_ctas
+    )
     capacity = planned.capacity
     words = planned.words.numpy()
     return _decode(words, capacity.prefill_ctas, capacity.decode_ctas, capacity.partial_rows)

@@ -53,10 +53,20 @@ class Simulation(NamedTuple):
     records: list[CtaRecord]
 
 
-def simulate(lengths: Lengths, geometry: Geometry, config: PodConfig, device: Device) -> Simulation:
-    """Simulate one call. Raises DtypeError for values that the GPU kernel does not take."""
+def simulate(
+    lengths: Lengths,
+    geometry: Geometry,
+    config: PodConfig,
+    device: Device,
+    *,
+    fill_ctas: int | None = None,
+) -> Simulation:
+    """Simulate one call; fill_ctas as of plan_batch.
+
+    Raises DtypeError for values that the GPU kernel does not take.
+    """
     require_gpu_dtype(geometry)
-    plan = make_plan(lengths, geometry, config, device.sms)
+    plan = make_plan(lengths, geometry, config, device.sms, fill_ctas=fill_ctas)
     demands = (
         prefill_demand(plan, geometry, config, device),
         decode_demand(plan, geometry, config, device),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
+import hypothesis
+import hypothesis.strategies as st
 import pytest
 import torch
 
@@ -23,6 +25,8 @@ CONFIG = PodConfig(
     decode=TileConfig(q_rows=16, kv_rows=64, warps=4),
     decode_split_tokens=64,
 )
+# Long enough for items to get shorter where they leave some of the 8 CTA slots idle.
+LONG = dataclasses.replace(CONFIG, decode_split_tokens=2048)
 CPU = torch.device("cpu")
 
 
@@ -30,8 +34,8 @@ def batch(q_lens: list[int], kv_lens: list[int]) -> HybridBatch:
     return make_batch(q_lens, kv_lens, geometry=GEOMETRY, seed=0).batch
 
 
-def reserve(*batches: HybridBatch) -> DevicePlan:
-    return DevicePlan.reserve(batches, CPU, GEOMETRY, config=CONFIG, num_sms=4)
+def reserve(*batches: HybridBatch, config: PodConfig = CONFIG) -> DevicePlan:
+    return DevicePlan.reserve(batches, CPU, GEOMETRY, config=config, num_sms=4)
 
 
 LARGE = batch([100, 1, 1], [200, 300, 90])
@@ -90,6 +94,41 @@ def test_words_suffice_for_whatever_the_capacity_admits(virtual_decode: int) -> 
 def test_mixture_of_reserved_batches_fits() -> None:
     plan = reserve(batch([100, 1], [200, 8]), batch([1] * 9, [640] * 9))
     plan.update(batch([90, *[1] * 8], [190, *[600] * 8]))
+
+
+def words_of(chosen: HybridBatch, **more: int) -> torch.Tensor:
+    return plan_batch(chosen.q_indptr, chosen.kv_lens, GEOMETRY, LONG, num_sms=4, **more).words
+
+
+def test_small_batch_has_short_items_where_their_merge_has_room() -> None:
+    few, many = batch([1], [2000]), batch([1] * 4, [2000] * 4)
+    filled, whole = words_of(few), words_of(few, fill_ctas=0)
+    assert (filled[1], whole[1]) == (8, 2)
+    for reserved, want in (((many, few), filled), ((many,), whole)):
+        plan = reserve(*reserved, config=LONG)
+        plan.update(few)
+        assert torch.equal(plan.words[: want.numel()], want)
+
+
+def test_items_get_no_shorter_than_a_small_grid_holds() -> None:
+    # 600 keys are three parts of 256 at most: six CTAs, where eight could be filled.
+    plan = reserve(batch([1], [600]), config=LONG)
+    longer = batch([1], [1024])
+    plan.update(longer)
+    assert plan.capacity.decode_ctas == plan.words[1] == 6 < words_of(longer)[1]
+
+
+@hypothesis.settings(max_examples=60, deadline=None)
+@hypothesis.given(lens=st.lists(st.integers(1, 6000), min_size=1, max_size=6), data=st.data())
+def test_whatever_is_smaller_than_what_was_reserved_fits(
+    lens: list[int], data: st.DataObject
+) -> None:
+    plan = reserve(batch([1] * len(lens), lens), config=LONG)
+    shorter = [data.draw(st.integers(1, n)) for n in lens]
+    kept = data.draw(st.integers(1, len(lens)))
+    smaller = batch([1] * kept, shorter[:kept])
+    plan.update(smaller)
+    assert plan.words[1] >= words_of(smaller, fill_ctas=0)[1]
 
 
 def test_unused_plan_is_an_empty_batch() -> None:

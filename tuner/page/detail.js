@@ -19,7 +19,7 @@ const FIELDS = {
   prefill_ctas: "prefill side of the CTA ratio; 0:0 follows the work",
   decode_ctas: "decode side of the CTA ratio; 0:0 follows the work",
   max_prefill_waves: "limit on prefill splits, in waves; 0 never splits",
-  decode_split_tokens: "KV tokens of a decode item; 0 never splits",
+  decode_split_tokens: "most KV tokens of a decode item; 0 never splits",
   virtual_decode: "decode items that one CTA takes at once",
   strategy: "one launch, one side after the other, or side by side",
 };

@@ -19,9 +19,11 @@ using tvm::ffi::TensorView;
 
 // Plans a batch into `buffer`, a host int32 vector, and returns
 // [words, prefill_ctas, decode_ctas, merge_ctas, partial_rows]. A buffer of fewer words is left as
-// it is.
+// it is. Decode items become shorter than the config has them until there are `fill_ctas` CTAs of
+// them or the GPU is full; 0 leaves them as long.
 Shape plan(TensorView q_indptr, TensorView kv_lens, int64_t num_q_heads, int64_t num_kv_heads,
-           int64_t window_left, Shape config, int64_t num_sms, TensorView buffer) {
+           int64_t window_left, Shape config, int64_t num_sms, int64_t fill_ctas,
+           TensorView buffer) {
   if (num_kv_heads < 1 || num_q_heads % num_kv_heads != 0) {
     TVM_FFI_THROW(ShapeError) << "q heads must be a multiple of KV heads, got Hq " << num_q_heads
                               << " and Hkv " << num_kv_heads;
@@ -34,6 +36,7 @@ Shape plan(TensorView q_indptr, TensorView kv_lens, int64_t num_q_heads, int64_t
   p.group = static_cast<int>(num_q_heads / num_kv_heads);
   p.window_left = static_cast<int>(window_left);
   p.num_sms = static_cast<int>(num_sms);
+  p.fill_ctas = static_cast<int>(fill_ctas);
   check_lengths(p);
   check_host_vector(buffer, -1, "buffer");
   const Plan made = make_plan(p, check_config(config));

@@ -14,7 +14,7 @@ struct PlanConfig {
   PodConfig tiles;
   int prefill_ctas, decode_ctas;  // CTA ratio; 0:0 is proportional to the CTAs of both ops
   int max_prefill_waves;          // 0 never splits the KV of a prefill
-  int decode_split_tokens;        // 0 never splits the KV of a decode
+  int decode_split_tokens;        // most keys of a decode item; 0 never splits the KV of a decode
 };
 
 struct PlanProblem {
@@ -25,6 +25,7 @@ struct PlanProblem {
   int group;  // query heads per KV head
   int window_left;
   int num_sms;
+  int fill_ctas;  // most decode CTAs that a batch is given by items shorter than the config's
 };
 
 struct Plan {

@@ -6,6 +6,7 @@ req_to_token table in place. All are on the device at addresses that never chang
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
@@ -20,7 +21,7 @@ from pod_integrate.device_plan import DevicePlan
 from pod_integrate.engines.groups import LayerGroup
 from pod_integrate.errors import UnsupportedFeatureError
 from pod_integrate.keys import Geometry
-from pod_integrate.planning import Capacity, plan_batch
+from pod_integrate.planning import LEAST_SPLIT, Capacity, plan_batch
 
 logger = logging.getLogger(__name__)
 
@@ -120,26 +121,29 @@ def decode_capacity(
     """Room for any batch of `size` decodes of up to `context` keys.
 
     The config's own KV split where that needs at most SPARE_WAVES of the GPU beyond unsplit
-    items; with more keys than that `split_tokens` makes the parts longer instead.
+    items; with more keys than that `split_tokens` makes the parts longer instead. At least one
+    wave where shorter parts can fill it.
     """
-    whole, worst = (
-        _needs(geometry, config, [length] * size, num_sms) for length in (1, max(1, context))
+    context, slots = max(1, context), num_sms * config.ctas_per_sm
+    whole = _needs(geometry, config, [1] * size, num_sms)
+    room = _at_most(
+        _needs(geometry, config, [context] * size, num_sms),
+        whole.decode_ctas + SPARE_WAVES * slots,
+        geometry,
+        config,
     )
-    spare = SPARE_WAVES * num_sms * config.ctas_per_sm
-    if worst.decode_ctas <= whole.decode_ctas + spare:
-        return worst
-    ctas = whole.decode_ctas + spare
-    rows = min(config.decode.q_rows, geometry.num_q_heads // geometry.num_kv_heads)
-    return worst._replace(
-        decode_ctas=ctas,
-        partial_rows=min(worst.partial_rows, ctas * config.virtual_decode * rows),
-    )
+    if config.decode_split_tokens <= LEAST_SPLIT or whole.decode_ctas > slots:
+        return room
+    least = dataclasses.replace(config, decode_split_tokens=LEAST_SPLIT)
+    filled = _at_most(_needs(geometry, least, [context] * size, num_sms), slots, geometry, config)
+    return Capacity(*map(max, room, filled))
 
 
 def split_tokens(batch: HybridBatch, plan: DevicePlan, geometry: Geometry) -> int:
-    """KV tokens per decode item with which a batch of decodes fits its plan's capacity.
+    """Most KV tokens of a decode item with which a batch of decodes fits its plan's capacity.
 
-    The config's own where that fits, else the least that does; 0, no split, where none does.
+    The config's own where that fits, else the least that does; 0, no split, where none does. The
+    plan goes below it for a batch that would not fill the GPU.
     """
     config = plan.config
     keys = batch.kv_lens.numpy().astype(np.int64)
@@ -160,7 +164,18 @@ def split_tokens(batch: HybridBatch, plan: DevicePlan, geometry: Geometry) -> in
     return split if split <= _MAX_SPLIT else 0
 
 
+def _at_most(needs: Capacity, ctas: int, geometry: Geometry, config: PodConfig) -> Capacity:
+    """What a decode grid of `ctas` CTAs at most can need of it."""
+    rows = min(config.decode.q_rows, geometry.num_q_heads // geometry.num_kv_heads)
+    ctas = min(needs.decode_ctas, ctas)
+    return needs._replace(
+        decode_ctas=ctas, partial_rows=min(needs.partial_rows, ctas * config.virtual_decode * rows)
+    )
+
+
 def _needs(geometry: Geometry, config: PodConfig, kv_lens: list[int], num_sms: int) -> Capacity:
+    """Of a batch of decodes, in parts of the config's own length."""
     indptr = torch.arange(len(kv_lens) + 1, dtype=torch.int32)
     lengths = torch.tensor(kv_lens, dtype=torch.int32)
-    return plan_batch(indptr, lengths, geometry, config, num_sms=num_sms).capacity
+    planned = plan_batch(indptr, lengths, geometry, config, num_sms=num_sms, fill_ctas=0)
+    return planned.capacity

@@ -43,6 +43,18 @@ def test_json_answers_the_same_question() -> None:
     assert document["simulated"]["fused"]["us"] >= document["floors"]["h100"]["ideal"]["fused_us"]
 
 
+def test_plan_of_a_small_batch_shows_the_shorter_items_that_fill_the_gpu() -> None:
+    plan = json.loads(explain("d1@8k", "--json", "--device", "h100"))["plan"]
+    assert (plan["decode_items"], plan["decode_item_keys"]) == (256, 256)
+    assert plan["split_items"] == 256 and plan["merge_blocks"] == 8
+    full = json.loads(explain("d32@2k", "--json", "--device", "h100"))["plan"]
+    assert (full["decode_items"], full["decode_item_keys"], full["split_items"]) == (256, 2048, 0)
+    assert "decode items of up to 256 keys; 256 items hold part" in explain(
+        "d1@8k", "--device", "h100"
+    )
+    assert json.loads(explain("p512@4k", "--json"))["plan"]["decode_item_keys"] == 0
+
+
 def test_lists_say_the_same_as_the_text_form() -> None:
     lists = explain("--q-lens", "512,1,1", "--kv-lens", "4096,300,300", "--json")
     assert json.loads(lists) == json.loads(explain("p512@4k+d2@300", "--json"))

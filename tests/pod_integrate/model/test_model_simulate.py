@@ -11,7 +11,7 @@ from pod_integrate.config import STRATEGIES, PodConfig
 from pod_integrate.model.batches import Lengths, paper_geometry
 from pod_integrate.model.devices import DEVICES
 from pod_integrate.model.floors import CASES, CaseSpec, work_of
-from pod_integrate.model.published import POD_2, POD_4, fa_config
+from pod_integrate.model.published import POD_2, POD_4, fa_config, time_us
 from pod_integrate.model.simulate import Simulation, simulate
 
 A100 = DEVICES["a100"]
@@ -110,6 +110,14 @@ def test_splits_add_a_merge() -> None:
     split = run(dataclasses.replace(POD_2, decode_split_tokens=1024))
     whole = run(dataclasses.replace(POD_2, max_prefill_waves=0))
     assert split.merge_us > 0 and whole.merge_us == 0
+
+
+def test_published_kernels_keep_their_own_splits() -> None:
+    lengths = Lengths.parse("d2@8k")
+    config = dataclasses.replace(POD_2, decode_split_tokens=4096, virtual_decode=1)
+    ours, theirs = (simulate(lengths, GEOMETRY, config, A100, fill_ctas=n) for n in (None, 0))
+    assert len(theirs.plan.decode) == 4 * GEOMETRY.num_kv_heads < len(ours.plan.decode)
+    assert time_us(lengths, GEOMETRY, config, A100) == theirs.us
 
 
 def test_flash_attention_splits_only_what_does_not_fill_the_device() -> None:

@@ -11,15 +11,11 @@ import pytest
 import torch
 
 from pod_integrate import kernel_library, launch
-from pod_integrate.batch import HybridBatch
 from pod_integrate.config import PodConfig, flatten_config
 from pod_integrate.engines.groups import LayerGroup
 from pod_integrate.engines.sglang.graphs import (
-    SPARE_WAVES,
     DecodeGraphs,
     GraphStep,
-    decode_capacity,
-    split_tokens,
 )
 from pod_integrate.engines.sglang.step import replayed_bucket
 from pod_integrate.errors import ShapeError, UnsupportedFeatureError
@@ -76,6 +72,8 @@ def attend(monkeypatch: pytest.MonkeyPatch) -> Any:
         return launch.Chosen(library, launch.unflatten_config(config), geometry, num_sms=SMS)
 
     monkeypatch.setattr(launch, "choose", choose)
+    # Of the choose of another test.
+    launch._route.cache_clear()
     monkeypatch.setattr(launch, "_current", lambda _: contextlib.nullcontext())
     monkeypatch.setattr(launch, "_stream", lambda _: 0)
 
@@ -180,64 +178,6 @@ def test_bucket_of_a_replay_leaves_padding_out(table: torch.Tensor, group: Layer
     padded = forward_batch([100, 100], [1, 2], padding=2)
     bucket = replayed_bucket(graphs.update(padded).batch, padded)
     assert (bucket.decodes, bucket.prefill_tokens) == (2, 0)
-
-
-def batch_of(kv_lens: list[int], context: int) -> HybridBatch:
-    return HybridBatch.build(
-        [1] * len(kv_lens),
-        kv_lens,
-        page_indices=torch.zeros((1, context), dtype=torch.int32),
-        page_starts=[0] * len(kv_lens),
-        page_size=1,
-    )
-
-
-LLAMA = dataclasses.replace(GEOMETRY, num_q_heads=32, num_kv_heads=8, head_dim=128)
-SHIPPED = dataclasses.replace(CONFIG, decode_split_tokens=2048)
-
-
-@pytest.mark.parametrize("virtual_decode", [1, 4])
-@pytest.mark.parametrize("size", [1, 8, 256])
-def test_grid_of_a_long_context_is_bounded_and_holds_every_batch(
-    size: int, virtual_decode: int
-) -> None:
-    context, num_sms = 1 << 17, 132
-    config = dataclasses.replace(SHIPPED, virtual_decode=virtual_decode)
-    capacity = decode_capacity(LLAMA, config, size, context, num_sms)
-    items = -(-size * LLAMA.num_kv_heads // virtual_decode)
-    assert items <= capacity.decode_ctas <= items + SPARE_WAVES * num_sms * config.ctas_per_sm
-    assert capacity.prefill_ctas == 0
-    plan: Any = SimpleNamespace(config=config, capacity=capacity)
-    generator = torch.Generator().manual_seed(size)
-    one_long = [context] + [1] * (size - 1)
-    ragged = torch.randint(1, context, (size,), generator=generator).tolist()
-    for kv_lens in (one_long, [context] * size, [1] * size, ragged):
-        batch = batch_of(kv_lens, context)
-        split = split_tokens(batch, plan, LLAMA)
-        planned = plan_batch(
-            batch.q_indptr,
-            batch.kv_lens,
-            LLAMA,
-            dataclasses.replace(config, decode_split_tokens=split),
-            num_sms=num_sms,
-        )
-        assert all(n <= m for n, m in zip(planned.capacity, capacity, strict=True)), kv_lens[:3]
-
-
-def test_batch_that_fits_keeps_the_configs_split() -> None:
-    capacity = decode_capacity(LLAMA, SHIPPED, 8, 1 << 17, 132)
-    plan: Any = SimpleNamespace(config=SHIPPED, capacity=capacity)
-    assert split_tokens(batch_of([8192] * 8, 1 << 17), plan, LLAMA) == 2048
-    longer = split_tokens(batch_of([1 << 17] * 8, 1 << 17), plan, LLAMA)
-    assert longer > 2048 and longer % 16 == 0
-
-
-def test_config_that_never_splits_is_left_alone() -> None:
-    config = dataclasses.replace(SHIPPED, decode_split_tokens=0)
-    capacity = decode_capacity(LLAMA, config, 8, 1 << 17, 132)
-    plan: Any = SimpleNamespace(config=config, capacity=capacity)
-    assert (capacity.decode_ctas, capacity.partial_rows) == (64, 0)
-    assert split_tokens(batch_of([1 << 17] * 8, 1 << 17), plan, LLAMA) == 0
 
 
 def test_without_the_longer_split_a_long_batch_would_not_fit(table: torch.Tensor) -> None:
