@@ -84,7 +84,8 @@ def hybrid_attention(
         plan.require_fits(q, k_cache, batch, window_left)
     result = torch.empty_like(q, memory_format=torch.contiguous_format) if out is None else out
     lse = q.new_empty(q.shape[:2], dtype=torch.float32)
-    torch.ops.pod.hybrid_attention(
+    attend: Any = launch.attend if q.is_cuda and _nobody_watches(q) else _dispatched
+    attend(
         *(q, k_cache, v_cache, batch.q_indptr, batch.kv_lens, batch.page_indices),
         *(batch.page_starts, batch.page_size, q.shape[-1] ** -0.5 if scale is None else scale),
         *(window_left, logit_cap, sinks, _config_of(config, plan), result, lse),
@@ -103,15 +104,11 @@ def _check(
 ) -> None:
     if q.device.type not in ("cpu", "cuda"):
         raise kernel_unavailable(q.device)
-    # A meta or fake tensor among real ones would reach the fake kernel and leave `out` unwritten.
-    others = {"k_cache": k_cache, "v_cache": v_cache, "sinks": sinks, "out": out}
-    others |= {"page_indices": batch.page_indices, "page_starts": batch.page_starts}
-    for name, tensor in others.items():
-        if tensor is not None and tensor.device != q.device:
-            raise DeviceMismatchError(
-                f"{name} is on {tensor.device} but q is on {q.device}; move all tensors of a call "
-                "to one device"
-            )
+    device, pages, starts = q.device, batch.page_indices, batch.page_starts
+    if not (device == k_cache.device == v_cache.device == pages.device == starts.device):
+        _refuse_devices(q, k_cache=k_cache, v_cache=v_cache, page_indices=pages, page_starts=starts)
+    if (sinks is not None and sinks.device != device) or (out is not None and out.device != device):
+        _refuse_devices(q, sinks=sinks, out=out)
     if q.dim() != 3 or k_cache.dim() != 4:
         raise ShapeError(
             f"q must be [T, Hq, D] and k_cache must be [P, S, Hkv, D], got shapes {list(q.shape)} "
@@ -122,6 +119,32 @@ def _check(
             "hybrid_attention has no gradient but q or k_cache requires one; call it under "
             "torch.no_grad() or torch.inference_mode()"
         )
+
+
+def _refuse_devices(q: torch.Tensor, **others: torch.Tensor | None) -> None:
+    # A meta or fake tensor among real ones would reach the fake kernel and leave `out` unwritten.
+    for name, tensor in others.items():
+        if tensor is not None and tensor.device != q.device:
+            raise DeviceMismatchError(
+                f"{name} is on {tensor.device} but q is on {q.device}; move all tensors of a call "
+                "to one device"
+            )
+
+
+def _nobody_watches(q: torch.Tensor) -> bool:
+    """Whether a call may skip torch's dispatcher, which costs as much as all the rest of it.
+
+    Not where something wants to see the op: tracing, gradients, a profiler, a mode, a subclass or
+    a functorch transform.
+    """
+    return not (
+        torch.compiler.is_compiling()
+        or torch.is_grad_enabled()
+        or torch._C._autograd._profiler_enabled()
+        or type(q) is not torch.Tensor
+        or torch._C._len_torch_dispatch_stack()
+        or torch._C._functorch.peek_interpreter_stack() is not None
+    )
 
 
 def _config_of(config: PodConfig | None, plan: DevicePlan | None) -> list[int]:
@@ -135,6 +158,8 @@ def _config_of(config: PodConfig | None, plan: DevicePlan | None) -> list[int]:
     return flatten_config(plan.config)
 
 
+# The overload itself: the packet of overloads would be resolved at each call.
+_dispatched: Any = torch.ops.pod.hybrid_attention.default
 _library.impl("hybrid_attention", launch_cpu.attend, "CPU")
 _library.impl("hybrid_attention", launch.attend, "CUDA")
 torch.library.register_fake("pod::hybrid_attention", lambda *_: None, lib=_library)

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from pod_integrate import launch
+from pod_integrate import launch, op
 from pod_integrate.batch import HybridBatch
 from pod_integrate.config import flatten_config
 from pod_integrate.device_plan import DevicePlan
@@ -154,3 +154,18 @@ def test_device_is_entered_unless_it_is_current(monkeypatch: pytest.MonkeyPatch)
         with launch._current(torch.device("cuda", index)):
             pass
     assert entered == [torch.device("cuda", 0)]
+
+
+def test_dispatcher_is_skipped_only_where_nothing_wants_to_see_the_op() -> None:
+    q = torch.zeros(2)
+    with torch.inference_mode():
+        assert op._nobody_watches(q)
+        assert not op._nobody_watches(torch.nn.Parameter(q, requires_grad=False))
+        with FakeTensorMode():
+            assert not op._nobody_watches(q)
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]):
+            assert not op._nobody_watches(q)
+        seen: list[bool] = []
+        torch.vmap(lambda x: seen.append(op._nobody_watches(x)) or x)(q)
+        assert seen == [False]
+    assert not op._nobody_watches(q)
