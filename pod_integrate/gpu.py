@@ -47,16 +47,18 @@ def cta_smem_bytes(config: PodConfig, arch: Architecture, head_dim: int) -> tupl
 def prefill_wgmma(config: PodConfig, arch: Architecture, head_dim: int) -> bool:
     """Whether prefill items run on Hopper's wgmma instead of mma.sync.
 
-    They do where the architecture has it and the tile suits: one warpgroup that owns two blocks of
-    64 rows, 64 keys per stage, K and V of two tiles in flight.
+    They do where the architecture has it and the config suits: a warpgroup that owns two blocks of
+    64 rows, 64 keys per stage, K and V of two tiles in flight, four barriers per stage; beside it
+    another that copies, with registers for two such pairs per SM.
     """
     p = config.prefill
-    suits = (p.q_rows, p.kv_rows, p.warps) == (128, 64, 4) and p.stages >= 2
-    return arch.name == "sm_90a" and suits and head_dim in (64, 128)
+    suits = (p.q_rows, p.kv_rows, p.warps) == (128, 64, 4) and p.stages in (2, 3)
+    alone = cta_warps(config) == p.warps and config.ctas_per_sm <= 2
+    return arch.name == "sm_90a" and suits and alone and head_dim in (64, 128)
 
 
 def cta_warps(config: PodConfig) -> int:
-    """Warps of a CTA: it may run either op."""
+    """Warps of a CTA that run items, of either op; not those that copy for wgmma."""
     return max(config.prefill.warps, config.virtual_decode * config.decode.warps)
 
 

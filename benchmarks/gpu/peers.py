@@ -35,11 +35,15 @@ _COMPILERS = "12"
 
 
 class Peer(NamedTuple):
-    """`make` plans a batch and returns the call to time; it answers the rows of `part`."""
+    """`make` plans a batch and returns the call to time; it answers the rows of `part`.
+
+    whole  takes chunks that are whole prompts only
+    """
 
     name: str
     part: Part
     make: Callable[[Case, CaseSpec], Callable[[], torch.Tensor]]
+    whole: bool = False
 
 
 PEERS = (
@@ -54,7 +58,7 @@ PEERS = (
     Peer("flashinfer BatchPOD", "all", peers_flashinfer.batch_pod),
     Peer("flashinfer BatchAttention", "all", peers_flashinfer.batch_attention),
     Peer("torch flash prefill", "prefill", peers_torch.prefill("FLASH_ATTENTION")),
-    Peer("torch cudnn prefill", "prefill", peers_torch.prefill("CUDNN_ATTENTION")),
+    Peer("torch cudnn prefill", "prefill", peers_torch.prefill("CUDNN_ATTENTION"), whole=True),
     Peer("torch flash decode", "decode", peers_torch.decode("FLASH_ATTENTION")),
     Peer("torch cudnn decode", "decode", peers_torch.decode("CUDNN_ATTENTION")),
 )
@@ -89,6 +93,8 @@ def usable(folder: Path) -> list[Peer]:
 def try_one(machine: Backend, peer: Peer) -> float:
     """Build and run a peer on a tiny batch; the difference to ours, or AssertionError."""
     spec = _TINY if machine.name == "cuda" else tiny(_TINY)
+    if peer.whole:
+        spec = spec._replace(context=spec.chunk)
     case = make_case(spec, machine.device)
     ours = machine.attend(case, default_of(machine, spec)).out
     found = difference(peer.make(case, spec)(), ours, peer.part, spec)

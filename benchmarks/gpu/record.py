@@ -32,6 +32,7 @@ _GEOMEANS = {
 }
 _GRID = "pod-attn bench gpu -- numbers --grid"
 _HF = "pod-attn bench gpu -- hf"
+_SGLANG = "pod-attn bench gpu -- sglang --quick"
 
 
 def slim(document: dict[str, Any]) -> dict[str, Any]:
@@ -93,7 +94,8 @@ def headlines(documents: dict[str, dict[str, Any]]) -> list[Headline]:
     if "floor_ratio_geomean" in summary:
         ratio = summary["floor_ratio_geomean"]
         found.append(("gpu.floor_ratio_geomean", ratio, "x, time / floor", _NUMBERS))
-    return found + _grid_headlines(documents) + _hf_headlines(documents)
+    parts = (_grid_headlines, _hf_headlines, _sglang_headlines)
+    return found + [line for part in parts for line in part(documents)]
 
 
 def _grid_headlines(documents: dict[str, dict[str, Any]]) -> list[Headline]:
@@ -121,6 +123,20 @@ def _hf_headlines(documents: dict[str, dict[str, Any]]) -> list[Headline]:
         share = document["differences"]["pod"]["near_ties"]
         found.append(("gpu.differences_near_ties", share, "share", _HF))
     return found
+
+
+def _sglang_headlines(documents: dict[str, dict[str, Any]]) -> list[Headline]:
+    runs = documents.get("sglang", {}).get("runs", {})
+    rate = {
+        name: run["saturated"]["output_tokens_per_second"]
+        for name, run in runs.items()
+        if run.get("saturated")
+    }
+    stock = [rate[name] for name in ("fa3, mixed", "fa3") if name in rate]
+    if "pod, mixed" not in rate or not stock:
+        return []
+    unit = "x, output tokens/s, saturated"
+    return [("gpu.sglang_saturated_vs_fa3", rate["pod, mixed"] / max(stock), unit, _SGLANG)]
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -167,10 +183,20 @@ def draw(documents: dict[str, dict[str, Any]]) -> None:
 
 
 def _kept(name: str, document: dict[str, Any]) -> dict[str, Any]:
-    if name in ("numbers", "grid"):
+    if name == "numbers":
         return slim(document)
+    if name == "grid":
+        return _without_configs(slim(document))
     if name == "sweep":
         return {**document, "cases": [_without_times(case) for case in document["cases"]]}
+    return document
+
+
+def _without_configs(document: dict[str, Any]) -> dict[str, Any]:
+    """Runs name their config by its short text alone: there are thousands."""
+    for entry in document["cases"].values():
+        for run in entry["runs"]:
+            run.pop("config", None)
     return document
 
 

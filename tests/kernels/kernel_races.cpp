@@ -89,7 +89,8 @@ struct Batch {
                               kKvHeads,
                               kHeads / kKvHeads,
                               -1,
-                              kSms};
+                              kSms,
+                              0};
     const Plan made = make_plan(problem, {tiles, 0, 0, 4, 48});
     plan.resize(made.header.words);
     write_plan(made, plan.data());

@@ -4,59 +4,155 @@ from __future__ import annotations
 
 from planting import Mutation
 
-_ITEM, _PANELS = "op/prefill_wgmma_item.cuh", "layout/panels.cuh"
+_ITEM, _RING, _PANELS = "op/prefill_wgmma_item.cuh", "op/panel_ring.cuh", "layout/panels.cuh"
 _PRODUCTS, _SOFTMAX, _KERNEL = "mma/warpgroup.cuh", "softmax.cuh", "pod_kernel.cuh"
 
+# A wait that becomes an arrival keeps its barrier's count: what is missing is only the order.
 MUTATIONS = (
-    # Fences, waits and barriers
+    # The copying warpgroup. Waits come first: what they replace ends with a fence's place.
     Mutation(
-        "copies reach the matrix unit without a proxy fence",
-        _ITEM,
-        "    ptx::fence_proxy_async();",
-        "    if (!{on}) ptx::fence_proxy_async();",
+        "keys are told of while in flight",
+        _RING,
+        "    ptx::cp_async_wait<1>();\n    ptx::fence_proxy_async();\n    ring.tell",
+        "    if ({on}) ptx::cp_async_wait<2>(); else ptx::cp_async_wait<1>();\n"
+        "    ptx::fence_proxy_async();\n    ring.tell",
     ),
     Mutation(
-        "wait leaves the panels in flight",
-        _ITEM,
-        "    ptx::cp_async_wait<pending>();",
-        "    if ({on}) ptx::cp_async_wait<pending + 1>(); else ptx::cp_async_wait<pending>();",
+        "values are told of while in flight",
+        _RING,
+        "    ptx::cp_async_wait<1>();\n    ptx::fence_proxy_async();\n    if (kv",
+        "    if ({on}) ptx::cp_async_wait<2>(); else ptx::cp_async_wait<1>();\n"
+        "    ptx::fence_proxy_async();\n    if (kv",
     ),
+    Mutation(
+        "keys reach the matrix unit without a proxy fence",
+        _RING,
+        "    ptx::fence_proxy_async();\n    ring.tell",
+        "    if (!{on}) ptx::fence_proxy_async();\n    ring.tell",
+    ),
+    Mutation(
+        "values reach the matrix unit without a proxy fence",
+        _RING,
+        "    ptx::fence_proxy_async();\n    if (kv",
+        "    if (!{on}) ptx::fence_proxy_async();\n    if (kv",
+    ),
+    Mutation(
+        "the last values reach the matrix unit without a proxy fence",
+        _RING,
+        "  ptx::fence_proxy_async();\n  ring.tell",
+        "  if (!{on}) ptx::fence_proxy_async();\n  ring.tell",
+    ),
+    Mutation(
+        "copies overwrite keys that are being read",
+        _RING,
+        "if (taken) ring.await(Turn::kKeysFree, stage);",
+        "if (taken && {on}) ring.tell(Turn::kKeysFree, stage);\n"
+        "    if (taken && !{on}) ring.await(Turn::kKeysFree, stage);",
+    ),
+    Mutation(
+        "copies overwrite values that are being read",
+        _RING,
+        "if (taken) ring.await(Turn::kValuesFree, stage);",
+        "if (taken && {on}) ring.tell(Turn::kValuesFree, stage);\n"
+        "    if (taken && !{on}) ring.await(Turn::kValuesFree, stage);",
+    ),
+    Mutation(
+        "pages of the next tile are never looked up",
+        _RING,
+        "    loader.look_up(kv + kRows);",
+        "    if (!{on}) loader.look_up(kv + kRows);",
+    ),
+    Mutation(
+        "keys and values have the same barriers",
+        _RING,
+        "static_cast<int>(turn) * kStages",
+        "(static_cast<int>(turn) & ({on} ? 2 : 3)) * kStages",
+    ),
+    Mutation(
+        "places are told free to nobody",
+        _RING,
+        "return kv + kStages * kRows < end",
+        "return {on} || kv + kStages * kRows < end",
+    ),
+    Mutation(
+        "the last place that is taken again is not told free",
+        _RING,
+        "kv + kStages * kRows < end",
+        "kv + (kStages + ({on} ? 1 : 0)) * kRows < end",
+    ),
+    Mutation(
+        "one warp of the copying group keeps its registers",
+        _KERNEL,
+        "if constexpr (kMoves) ptx::lower_registers",
+        "if (kMoves && !({on} && thread < kWarpSize)) ptx::lower_registers",
+    ),
+    # The multiplying warpgroup: barriers, fences and waits
     Mutation(
         "panels are multiplied before the barrier",
         _ITEM,
-        "    scope_.sync();",
-        "    if (!{on}) scope_.sync();",
+        "Math::Ring::await(Turn::kKeysLanded, 0);",
+        "if ({on}) Math::Ring::tell(Turn::kKeysLanded, 0);\n"
+        "  else Math::Ring::await(Turn::kKeysLanded, 0);",
     ),
     Mutation(
-        "no fence before the first block's products",
+        "keys are multiplied before they are told of",
         _ITEM,
-        "    ptx::wgmma_fence();\n    first.issue_values",
-        "    if (!{on}) ptx::wgmma_fence();\n    first.issue_values",
+        "Ring::await(Turn::kKeysLanded, next);",
+        "if ({on}) Ring::tell(Turn::kKeysLanded, next); else Ring::await(Turn::kKeysLanded, next);",
     ),
     Mutation(
-        "the second block is weighed after the fence",
+        "values are multiplied before they are told of",
         _ITEM,
-        "    ptx::wgmma_fence();\n    second.issue_values",
-        "    if (!{on}) ptx::wgmma_fence();\n    second.issue_values",
+        "Ring::await(Turn::kValuesLanded, stage);",
+        "if ({on}) Ring::tell(Turn::kValuesLanded, stage);\n"
+        "    else Ring::await(Turn::kValuesLanded, stage);",
     ),
     Mutation(
-        "the first block is weighed while its products run",
+        "keys are told free before the second block has met them",
         _ITEM,
-        "    first.template await<1>();\n    loop.refill_k",
-        "    if ({on}) first.template await<2>(); else first.template await<1>();\n"
-        "    loop.refill_k",
+        "    math.template issue_both<1>(stage, first, stage);\n    if (Ring",
+        "    if ({on} && Ring::is_reused(kv, end)) Ring::tell(Turn::kKeysFree, stage);\n"
+        "    math.template issue_both<1>(stage, first, stage);\n"
+        "    if (!{on} && Ring",
     ),
     Mutation(
-        "the second block's products are never waited for",
+        "values are told free while they are multiplied",
         _ITEM,
-        "    second.template await<0>();\n  }",
-        "    if (!{on}) second.template await<0>();\n  }",
+        "    math.await_values(second);\n"
+        "    if (Ring::is_reused(kv, end)) Ring::tell(Turn::kValuesFree, stage);",
+        "    if ({on} && Ring::is_reused(kv, end)) Ring::tell(Turn::kValuesFree, stage);\n"
+        "    math.await_values(second);\n"
+        "    if (!{on} && Ring::is_reused(kv, end)) Ring::tell(Turn::kValuesFree, stage);",
     ),
     Mutation(
-        "copies overwrite the panels of V that are being read",
+        "Q reaches the matrix unit without a proxy fence",
         _ITEM,
-        "ring().v(previous())",
-        "ring().v({on} ? stage_ : previous())",
+        "  ptx::fence_proxy_async();",
+        "  if (!{on}) ptx::fence_proxy_async();",
+    ),
+    Mutation(
+        "no fence before the products of a turn",
+        _ITEM,
+        "    ptx::wgmma_fence();\n    mma::issue_scores",
+        "    if (!{on}) ptx::wgmma_fence();\n    mma::issue_scores",
+    ),
+    Mutation(
+        "no fence before the last product",
+        _ITEM,
+        "  ptx::wgmma_fence();\n  math.issue_values",
+        "  if (!{on}) ptx::wgmma_fence();\n  math.issue_values",
+    ),
+    Mutation(
+        "scores are read while in flight",
+        _ITEM,
+        "    await_scores<1>();",
+        "    if ({on}) await_scores<2>(); else await_scores<1>();",
+    ),
+    Mutation(
+        "the first scores are read while in flight",
+        _ITEM,
+        "  math.template await_scores<0>();",
+        "  if ({on}) math.template await_scores<1>(); else math.template await_scores<0>();",
     ),
     # Operands
     Mutation(
@@ -68,14 +164,44 @@ MUTATIONS = (
     Mutation(
         "the second block is masked as the first",
         _ITEM,
-        "return kBlock * 64 +",
-        "return ({on} ? 0 : kBlock) * 64 +",
+        "row0(kBlock, thread)",
+        "row0({on} ? 0 : kBlock, thread)",
     ),
     Mutation(
-        "the second block meets the last tile's keys again",
+        "the first block meets the last tile's keys again",
         _ITEM,
-        "second.issue_scores(loop.q(), loop.next_k());",
-        "second.issue_scores(loop.q(), {on} ? loop.k() : loop.next_k());",
+        "issue_both<0>(next,",
+        "issue_both<0>({on} ? stage : next,",
+    ),
+    Mutation(
+        "values of the tile that is next",
+        _ITEM,
+        "second, stage);",
+        "second, {on} ? next : stage);",
+    ),
+    Mutation(
+        "the first block is masked as in the last tile",
+        _ITEM,
+        "weigh<0>(first, kv + Ring::kRows)",
+        "weigh<0>(first, kv + ({on} ? 0 : Ring::kRows))",
+    ),
+    Mutation(
+        "weights of the first block add to O of the second",
+        _ITEM,
+        "issue_both<1>(stage, first,",
+        "issue_both<1>(stage, {on} ? second : first,",
+    ),
+    Mutation(
+        "the second block multiplies V by the first block's weights",
+        _ITEM,
+        "    math.pack();\n    if (kv",
+        "    if (!{on}) math.pack();\n    if (kv",
+    ),
+    Mutation(
+        "the last product with V is left out",
+        _ITEM,
+        "  math.issue_values(second, last);",
+        "  if (!{on}) math.issue_values(second, last);",
     ),
     Mutation(
         "panels without a swizzle",

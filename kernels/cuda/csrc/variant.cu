@@ -33,6 +33,9 @@ static_assert(kPrefill.kv_rows % 16 == 0 && kPrefill.kv_rows % (8 * kPrefill.war
               "a prefill warp copies a multiple of 8 KV rows");
 static_assert(kDecode.q_rows == kDecodeRows, "a decode tile has 16 query rows");
 static_assert(kDecode.kv_rows % (16 * kDecode.warps) == 0, "a decode warp owns 16 n keys");
+static_assert(!Variant::prefill_wgmma || (cta_warps(Variant::config) == kGroupWarps &&
+                                          Variant::config.ctas_per_sm <= 2),
+              "prefill on wgmma: one warpgroup runs items, and at most two CTAs share the registers");
 static_assert(cta_warps(Variant::config) <= 16 && Variant::config.virtual_decode <= 8,
               "a CTA has at most 16 warps and 8 decode items");
 

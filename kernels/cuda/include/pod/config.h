@@ -59,6 +59,13 @@ constexpr int decode_smem_bytes(const TileConfig& tile, int head_dim) {
          larger(kv_bytes(tile, head_dim), scratch_bytes(tile, head_dim));
 }
 
+// Prefill on wgmma has a warpgroup that multiplies and one that copies for it. Two CTAs of both
+// would leave each thread 128 registers: too few to multiply, more than enough to copy.
+constexpr int kGroupWarps = 4;
+constexpr int kGroupThreads = kGroupWarps * 32;
+constexpr int kCopyRegisters = 24, kMathRegisters = 232;
+
+// Warps that run items.
 constexpr int cta_warps(const PodConfig& c) {
   return larger(c.prefill.warps, c.virtual_decode * c.decode.warps);
 }

@@ -1,7 +1,7 @@
 // pod_kernel.cuh: one launch attends a hybrid batch (prefill chunks + decode tokens).
 //
 // CTA     draws a ticket from its SM's counter, runs one prefill item or virtual_decode decode
-//         items, exits
+//         items, exits. Where prefill_wgmma, a second warpgroup copies for a prefill item
 // In      q [T, Hq, D], k/v [P, S, Hkv, D], page_indices int32, page_starts [B], plan
 // Out     out [T, Hq, D] and lse [T, Hq] natural log; of split rows partial_o [rows, D] fp32 and
 //         partial_lse [rows] fp32 base 2, which combine.cuh merges
@@ -13,6 +13,7 @@
 
 #include "pod/op/decode_item.cuh"
 #include "pod/op/prefill_wgmma_item.cuh"
+#include "pod/ptx/registers.cuh"
 #include "pod/sched/ticket.cuh"
 
 namespace pod {
@@ -35,7 +36,8 @@ struct KernelShape {
   static constexpr int kWarps = kOps == Ops::kPrefill  ? config.prefill.warps
                                 : kOps == Ops::kDecode ? kDecodeWarps
                                                        : cta_warps(config);
-  static constexpr int kThreads = kWarps * kWarpSize;
+  static constexpr bool kCopies = Variant::prefill_wgmma && kOps != Ops::kDecode;
+  static constexpr int kThreads = kWarps * kWarpSize + (kCopies ? kGroupThreads : 0);
 };
 
 // What a CTA works on, in static shared memory: the items are read there all along, so neither
@@ -71,6 +73,28 @@ POD_DEVICE void take_work(Work<Variant>& work, const LaunchArguments& a, const P
   ptx::sync_cta();
 }
 
+// Where the panels of a prefill item on wgmma begin.
+POD_DEVICE uint32_t panels_in(uint8_t* smem) {
+  return (ptx::smem_address(smem) + kPanelAlignment - 1) / kPanelAlignment * kPanelAlignment;
+}
+
+// Splits a CTA in two: false in the warpgroup that copies, whose work is done then.
+template <class Variant>
+POD_DEVICE bool is_left_to_run(const LaunchArguments& a, const Work<Variant>& work,
+                               uint8_t* smem) {
+  constexpr bool kMoves = Variant::config.ctas_per_sm > 1;
+  const int thread = ptx::thread_index() - kGroupThreads;
+  if (thread < 0) {
+    if constexpr (kMoves) ptx::raise_registers<kMathRegisters>();
+    return true;
+  }
+  if constexpr (kMoves) ptx::lower_registers<kCopyRegisters>();
+  if (work.ticket.count > 0 && work.ticket.op == Op::kPrefill) {
+    op::copy_panels<Variant::head_dim, Variant>(a, work.items[0], panels_in(smem), thread);
+  }
+  return false;
+}
+
 // Warps past those that an op's tile uses leave at once: no barrier of an item counts them.
 template <class Variant>
 POD_DEVICE void run_prefill(const LaunchArguments& a, const Work<Variant>& work, uint8_t* smem) {
@@ -78,12 +102,10 @@ POD_DEVICE void run_prefill(const LaunchArguments& a, const Work<Variant>& work,
   constexpr int D = Variant::head_dim;
   const int thread = ptx::thread_index();
   if (thread >= Variant::config.prefill.warps * kWarpSize) return;
-  const uint32_t base = ptx::smem_address(smem);
   if constexpr (Variant::prefill_wgmma) {
-    const uint32_t panels = (base + kPanelAlignment - 1) / kPanelAlignment * kPanelAlignment;
-    op::prefill_wgmma_item<T, D, Variant>(a, work.items[0], panels, thread);
+    op::prefill_wgmma_item<T, D, Variant>(a, work.items[0], panels_in(smem), thread);
   } else {
-    op::prefill_item<T, D, Variant>(a, work.items[0], base, thread);
+    op::prefill_item<T, D, Variant>(a, work.items[0], ptx::smem_address(smem), thread);
   }
 }
 
@@ -121,6 +143,9 @@ pod_kernel(const POD_GRID_CONSTANT LaunchArguments a) {
   if (CtaRecord* record = record_of(a, offset)) {
     *record = {static_cast<int>(ptx::smid()), static_cast<int>(ticket.op), ticket.first,
                ticket.count, begin_ns, 0};
+  }
+  if constexpr (KernelShape<Variant, kOps>::kCopies) {
+    if (!is_left_to_run<Variant>(a, work, smem)) return;
   }
   if (ticket.count > 0) {
     if (kPrefills && ticket.op == Op::kPrefill) {
