@@ -40,6 +40,7 @@ ROWS = {
     "gpu.grid_fused_vs_best_serial_geomean": "... against anybody's best serial (without cuDNN)",
     "gpu.grid_fused_vs_best_serial_below_1": "... share of cases where that serial is faster",
     "gpu.floor_ratio_geomean": "Best fused config, time above the roofline floor",
+    "gpu.speed_after_numerics_geomean": "Speed of the kernel after its numerics were made exact",
     "gpu.corun_share": "Busy time in which an SM held both ops, mean of the cases",
     "gpu.generate_batch_speedup_vs_sdpa": "transformers' `generate_batch` on POD against `sdpa`",
     "gpu.logit_error_vs_sdpa": "... error of bf16 logits against fp32, over `sdpa`'s",

@@ -18,7 +18,7 @@ from .numbers_summary import summarize
 _ROOT = Path(__file__).resolve().parents[2]
 _RESULTS = _ROOT / "benchmarks" / "results"
 _DOC, _SPREAD = _ROOT / "docs" / "gpu.md", _ROOT / "docs" / "gpu_spread.svg"
-_PARTS = ("first_contact", "numbers", "tune", "sweep", "hf", "sglang", "ncu", "grid")
+_PARTS = ("first_contact", "numbers", "tune", "sweep", "hf", "sglang", "ncu", "grid", "versus")
 _NUMBERS, _CONTACT = "pod-attn bench gpu -- numbers", "pod-attn bench gpu -- first-contact"
 Headline = tuple[str, float, str, str]
 _GEOMEANS = {
@@ -33,6 +33,7 @@ _GEOMEANS = {
 _GRID = "pod-attn bench gpu -- numbers --grid"
 _HF = "pod-attn bench gpu -- hf"
 _SGLANG = "pod-attn bench gpu -- sglang --quick"
+_VERSUS = "python -m benchmarks.gpu versus --label {label} before=TREE after=."
 
 
 def slim(document: dict[str, Any]) -> dict[str, Any]:
@@ -94,7 +95,7 @@ def headlines(documents: dict[str, dict[str, Any]]) -> list[Headline]:
     if "floor_ratio_geomean" in summary:
         ratio = summary["floor_ratio_geomean"]
         found.append(("gpu.floor_ratio_geomean", ratio, "x, time / floor", _NUMBERS))
-    parts = (_grid_headlines, _hf_headlines, _sglang_headlines)
+    parts = (_grid_headlines, _hf_headlines, _sglang_headlines, _versus_headlines)
     return found + [line for part in parts for line in part(documents)]
 
 
@@ -137,6 +138,16 @@ def _sglang_headlines(documents: dict[str, dict[str, Any]]) -> list[Headline]:
         return []
     unit = "x, output tokens/s, saturated"
     return [("gpu.sglang_saturated_vs_fa3", rate["pod, mixed"] / max(stock), unit, _SGLANG)]
+
+
+def _versus_headlines(documents: dict[str, dict[str, Any]]) -> list[Headline]:
+    document = documents.get("versus", {})
+    found = document.get("compared", {}).get("after, fused")
+    if found is None:
+        return []
+    name = f"gpu.speed_after_{document['label']}_geomean"
+    unit = f"x, time before / after, {len(found['cases'])} cases"
+    return [(name, found["geomean"], unit, _VERSUS.format(label=document["label"]))]
 
 
 def main(arguments: list[str] | None = None) -> None:
