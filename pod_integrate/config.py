@@ -16,6 +16,8 @@ from pod_integrate.errors import ConfigError
 
 Strategy = Literal["fused", "serial", "streams"]
 STRATEGIES: tuple[str, ...] = get_args(Strategy)
+# Keys of the shortest decode item that the CUDA planner makes to fill a GPU: its kLeastSplit.
+LEAST_SPLIT = 256
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +99,18 @@ class PodConfig:
             self.strategy in STRATEGIES,
             f"strategy must be one of {STRATEGIES}, got {self.strategy!r}",
         )
+
+    def batch_invariant(self) -> PodConfig:
+        """This config without what lets one request's answer depend on the rest of its batch.
+
+        A request attended with it gets the same out and lse, bit for bit, alone and in any batch,
+        in any place of it, with any number of threads or SMs. Prefill KV is not split, and decode
+        KV into parts of one length: at most LEAST_SPLIT keys, which no planner makes shorter to
+        fill a device. Costs time where few requests are long. It takes one config for every step:
+        a table chooses by the batch.
+        """
+        split = min(self.decode_split_tokens, LEAST_SPLIT)
+        return dataclasses.replace(self, max_prefill_waves=0, decode_split_tokens=split)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain nested dict, field names as above; `from_dict` is its inverse."""

@@ -9,13 +9,12 @@ import torch
 import tvm_ffi
 
 from pod_integrate import native
+from pod_integrate.config import LEAST_SPLIT as LEAST_SPLIT
 from pod_integrate.config import PodConfig, flatten_config
 from pod_integrate.keys import Geometry
 
 _FIRST_WORDS = 1 << 14
 _HEADER_WORDS, _ITEM_WORDS, _MERGE_WORDS = 16, 12, 8
-# Keys of the shortest decode item that plan.cpp makes to fill a GPU: its kLeastSplit.
-LEAST_SPLIT = 256
 
 
 class Capacity(NamedTuple):

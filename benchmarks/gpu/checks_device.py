@@ -43,6 +43,7 @@ def device_checks(machine: Cuda) -> Iterator[tuple[str, Callable[[], None]]]:
         yield f"graph replay, changed lengths | {strategy}", _bind(_graph, machine, config)
         yield f"two streams at once | {strategy}", _bind(_two_streams, machine, config)
         yield f"each item once | {strategy}", _bind(_records, machine, config)
+        yield f"same bits in any batch | {strategy}", _bind(_invariant, machine, config)
     yield "torch.compile, one graph", _bind(_compiled, machine, base)
 
 
@@ -156,6 +157,27 @@ def _compiled(machine: Cuda, config: PodConfig) -> None:
     machine.synchronize()
     assert torch.equal(lse, want_lse), "lse of the compiled step differs from eager"
     assert torch.equal(out, want), "out of the compiled step differs from eager"
+
+
+def _invariant(machine: Cuda, config: PodConfig) -> None:
+    """A request alone, where an op has a kernel of its own, and beside all others."""
+    config = config.batch_invariant()
+    for seed, (q_lens, kv_lens) in enumerate(_STEPS):
+        case = moved(_case(q_lens, kv_lens, seed), machine.device)
+        together, ends = hybrid_attention(*case, config=config), case.batch.q_indptr.tolist()
+        for b, (q_len, kv_len) in enumerate(zip(q_lens, kv_lens, strict=True)):
+            rows = slice(ends[b], ends[b + 1])
+            batch = HybridBatch.build(
+                [q_len],
+                [kv_len],
+                page_indices=case.batch.page_indices,
+                page_starts=case.batch.page_starts[b : b + 1],
+                page_size=case.batch.page_size,
+            )
+            alone = hybrid_attention(case.q[rows], *case[1:3], batch, config=config)
+            for name in ("out", "lse"):
+                if not torch.equal(getattr(alone, name), getattr(together, name)[rows]):
+                    raise AssertionError(f"{name} of request {b} of {kv_lens} differs alone")
 
 
 def _records(machine: Cuda, config: PodConfig) -> None:
