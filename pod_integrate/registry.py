@@ -14,36 +14,31 @@ from pod_integrate.table import ConfigTable, Lookup
 
 logger = logging.getLogger(__name__)
 
-_DEFAULT = Lookup(None, "default", None)
+_DEFAULT = Lookup(None, "default")
 
 
 class ActiveTable:
     """Holds the last good table of one (geometry, device, build).
 
     `lookup` is one attribute read and a dict look-up, safe from any thread; `offer` replaces the
-    table whole or raises TableError and changes nothing.
+    table whole or raises TableError and changes nothing. An entry acts in its own bucket only.
     """
 
     def __init__(self, geometry: Geometry, device: DeviceKey, build: str) -> None:
         self.geometry, self.device, self.build = geometry, device, build
-        # One attribute holds the table and its cache, so that a reader never pairs two versions.
-        self._state: tuple[ConfigTable | None, dict[Bucket, Lookup]] = (None, {})
+        # Read once per call, so that a reader never pairs two versions.
+        self._table: ConfigTable | None = None
 
     @property
     def version(self) -> int:
         """Version of the table in use, 0 when there is none."""
-        table, _ = self._state
+        table = self._table
         return table.version if table is not None else 0
 
     def lookup(self, bucket: Bucket) -> Lookup:
         """Config for a bucket; its `config` is None when the default applies."""
-        table, cache = self._state
-        if table is None:
-            return _DEFAULT
-        hit = cache.get(bucket)
-        if hit is None:
-            hit = cache[bucket] = table.lookup(bucket)
-        return hit
+        table = self._table
+        return _DEFAULT if table is None else table.lookup(bucket)
 
     def offer(self, data: bytes) -> ConfigTable:
         """Take a serialized table into use; raises TableError and keeps the old one if it is bad.
@@ -61,7 +56,7 @@ class ActiveTable:
                 require_feasible(entry.config, self.device, self.geometry)
             except PodAttentionError as error:
                 raise TableError(f"entry {str(bucket)!r}: {error}") from error
-        self._state = (table, {})
+        self._table = table
         logger.info("config table version %d in use, %d buckets", table.version, len(table.entries))
         return table
 

@@ -17,10 +17,7 @@ from pod_integrate.keys import Bucket, DeviceKey, Geometry
 SCHEMA = 1
 MAX_TABLE_BYTES = 4 << 20
 MAX_ENTRIES = 4096
-# Beyond three doublings in total another bucket's best says little: defaults are safer.
-MAX_DISTANCE = 3.0
-
-Source = Literal["exact", "nearest", "default"]
+Source = Literal["exact", "default"]
 
 
 class Evidence(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -59,7 +56,9 @@ class Lookup(NamedTuple):
 
     config: PodConfig | None
     source: Source
-    bucket: Bucket | None
+
+
+_DEFAULT = Lookup(None, "default")
 
 
 class _Document(msgspec.Struct, forbid_unknown_fields=True):
@@ -84,18 +83,12 @@ class ConfigTable:
     entries: dict[Bucket, TableEntry]
 
     def lookup(self, bucket: Bucket) -> Lookup:
-        """Exact bucket, else the nearest within MAX_DISTANCE, else the default.
+        """The config that was proven in exactly this bucket, else the default.
 
-        An empty bucket has no neighbours. Ties go to the smaller printed name, so that every
-        process with the same table picks the same config.
+        What is fastest in one bucket may be slower than the default in the next one.
         """
         entry = self.entries.get(bucket)
-        if entry is not None:
-            return Lookup(entry.config, "exact", bucket)
-        near = min(self.entries, key=lambda b: (bucket.distance(b), str(b)), default=None)
-        if near is None or bucket.distance(near) > MAX_DISTANCE:
-            return Lookup(None, "default", None)
-        return Lookup(self.entries[near].config, "nearest", near)
+        return _DEFAULT if entry is None else Lookup(entry.config, "exact")
 
     def to_json(self) -> bytes:
         """Indented JSON, keys in a fixed order, so that versions can be diffed."""

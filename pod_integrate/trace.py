@@ -35,7 +35,7 @@ class StepRecord(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     attention_us  summed time of the attention op over layers, 0 when unknown
     layers        attention calls in the step
     config        key into TraceMessage.configs of the PodConfig used
-    source        `exact`, `nearest` or `default`: how that config was found
+    source        `exact`: the table's entry for this bucket; `default`: it has none
     """
 
     time: Annotated[float, msgspec.Meta(ge=0.0)]
@@ -46,7 +46,7 @@ class StepRecord(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     attention_us: _Micros
     layers: Annotated[int, msgspec.Meta(ge=0, le=4096)]
     config: _Key
-    source: Annotated[str, msgspec.Meta(pattern="^(exact|nearest|default)$")]
+    source: Annotated[str, msgspec.Meta(pattern="^(exact|default)$")]
 
 
 class TraceMessage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

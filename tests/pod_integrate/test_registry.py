@@ -38,7 +38,7 @@ def active() -> ActiveTable:
 
 def test_default_applies_before_any_table(active: ActiveTable) -> None:
     assert active.version == 0
-    assert active.lookup(BUCKET) == (None, "default", None)
+    assert active.lookup(BUCKET) == (None, "default")
 
 
 def test_offered_table_is_in_use_at_once(active: ActiveTable) -> None:

@@ -1,4 +1,4 @@
-"""ConfigTable reads back what it wrote, rejects bad JSON whole, and finds the nearest bucket."""
+"""ConfigTable reads back what it wrote, rejects bad JSON whole, and acts in its own buckets."""
 
 from __future__ import annotations
 
@@ -45,33 +45,22 @@ def test_json_does_not_depend_on_the_order_of_entries() -> None:
     assert turned.to_json() == FULL.to_json()
 
 
+def test_a_config_acts_in_the_bucket_that_it_was_proven_in() -> None:
+    found = FULL.lookup(Bucket.parse("p1k@8k+d64@4k"))
+    assert found.source == "exact"
+    assert found.config is not None and found.config.decode_split_tokens == 512
+
+
 @pytest.mark.parametrize(
-    ("bucket", "source", "split"),
-    [
-        ("p1k@8k+d64@4k", "exact", 512),
-        ("p2k@8k+d32@4k", "nearest", 512),
-        ("p1k@8k+d64@64k", "default", None),
-        ("d16@2k", "nearest", 128),
-        ("p256@2k", "nearest", 256),
-    ],
+    "bucket",
+    ["p2k@8k+d64@4k", "p1k@8k+d32@4k", "p1k@8k+d64@8k", "d16@2k", "d8@1k", "p256@2k", "empty"],
 )
-def test_lookup_takes_exact_then_nearest_then_default(
-    bucket: str, source: str, split: int | None
-) -> None:
-    found = FULL.lookup(Bucket.parse(bucket))
-    assert found.source == source
-    assert (found.config.decode_split_tokens if found.config else None) == split
+def test_a_bucket_next_to_a_proven_one_runs_the_default(bucket: str) -> None:
+    assert FULL.lookup(Bucket.parse(bucket)) == (None, "default")
 
 
-def test_lookup_of_an_empty_bucket_or_table_is_the_default() -> None:
-    assert FULL.lookup(Bucket()).source == "default"
-    assert table().lookup(Bucket.parse("d8@2k")).source == "default"
-
-
-def test_ties_go_to_the_smaller_name() -> None:
-    tied = table(**{"d16@1k": 16, "d4@1k": 32})
-    found = tied.lookup(Bucket.parse("d8@1k"))
-    assert str(found.bucket) == "d16@1k"
+def test_an_empty_table_means_defaults() -> None:
+    assert table().lookup(Bucket.parse("d8@2k")) == (None, "default")
 
 
 def document() -> dict[str, Any]:
