@@ -16,11 +16,22 @@ from pod_integrate.errors import ShapeError
 Dtype = Literal["fp32", "bf16", "fp16"]
 _GEOMETRY = re.compile(
     r"q(?P<hq>\d+)kv(?P<hkv>\d+)d(?P<dim>\d+)-(?P<dtype>fp32|bf16|fp16)-kv(?P<kv>fp32|bf16|fp16)"
-    r"-s(?P<page>\d+)-w(?P<window>-?\d+)-c(?P<cap>\d+(?:\.\d+)?)"
+    r"-s(?P<page>\d+)-w(?P<window>-?\d+)-c(?P<cap>\d+(?:\.\d+)?)",
+    re.ASCII,
 )
-_DEVICE = re.compile(r"[a-z0-9][a-z0-9_.+-]{0,79}:[a-z0-9_]{1,16}:\d{1,4}")
+# What a printed geometry may hold, by its group above; the op has limits of its own.
+GEOMETRY_LIMITS = {
+    "hq": (1, 4096),
+    "hkv": (1, 4096),
+    "dim": (1, 4096),
+    "page": (1, 1 << 20),
+    "window": (-1, 1 << 30),
+    "cap": (0, 1_000_000_000),
+}
+MAX_BUCKET_NUMBER = 1 << 40
+_DEVICE = re.compile(r"[a-z0-9][a-z0-9_.+-]{0,79}:[a-z0-9_]{1,16}:[1-9]\d{0,3}", re.ASCII)
 _SIDE = r"(\d+k?)@(\d+k?)"
-_BUCKET = re.compile(rf"(?:p{_SIDE})?(?:(?<=.)\+)?(?:d{_SIDE})?")
+_BUCKET = re.compile(rf"(?:p{_SIDE})?(?:(?<=.)\+)?(?:d{_SIDE})?", re.ASCII)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +67,11 @@ class Geometry:
                 f"'q8kv4d64-fp32-kvfp32-s1-w-1-c0'"
             )
         part = found.groupdict()
+        for name, (low, high) in GEOMETRY_LIMITS.items():
+            if not low <= float(part[name]) <= high:
+                raise ShapeError(
+                    f"geometry {text[:96]!r}: {name} must be {low}..{high}, got {part[name][:24]}"
+                )
         return cls(
             num_q_heads=int(part["hq"]),
             num_kv_heads=int(part["hkv"]),
@@ -156,6 +172,8 @@ class Bucket:
         numbers = dataclasses.astuple(bucket)
         if str(bucket) != text or any(n & (n - 1) for n in numbers):
             raise ShapeError(f"bucket {text[:64]!r} is not canonical: powers of two, 1024 as 1k")
+        if max(numbers) > MAX_BUCKET_NUMBER:
+            raise ShapeError(f"bucket {text[:64]!r}: a number is over {MAX_BUCKET_NUMBER}")
         return bucket
 
     def distance(self, other: Bucket) -> float:

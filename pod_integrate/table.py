@@ -1,6 +1,7 @@
 """ConfigTable: the tuned PodConfig of each bucket, with its evidence, as versioned JSON.
 
-A table belongs to one (geometry, device, kernel build). A bad table is rejected whole.
+A table belongs to one (geometry, device, kernel build). A bad table is rejected whole; bounds of
+its numbers are those of wire.py.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from typing import Any, Literal, NamedTuple, Self
 
 import msgspec
 
+from pod_integrate import wire
 from pod_integrate.config import PodConfig
 from pod_integrate.errors import PodAttentionError, TableError
 from pod_integrate.keys import Bucket, DeviceKey, Geometry
@@ -33,15 +35,15 @@ class Evidence(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     trial           trial number inside the study
     """
 
-    pairs: int
-    steps: int
-    median_speedup: float
-    lower_bound: float
-    confidence: float
-    method: str
-    measured_at: str
-    build: str
-    trial: int
+    pairs: wire.Number
+    steps: wire.Number
+    median_speedup: wire.Speedup
+    lower_bound: wire.Speedup
+    confidence: wire.Share
+    method: wire.Key
+    measured_at: wire.Key
+    build: wire.Key
+    trial: wire.Number
 
 
 class TableEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -62,13 +64,13 @@ _DEFAULT = Lookup(None, "default")
 
 
 class _Document(msgspec.Struct, forbid_unknown_fields=True):
-    schema: int
-    version: int
-    geometry: str
-    device: str
-    build: str
-    updated: str
-    entries: dict[str, dict[str, Any]]
+    schema: wire.WireVersion
+    version: wire.Number
+    geometry: wire.Key
+    device: wire.Key
+    build: wire.Key
+    updated: wire.Key
+    entries: dict[wire.Key, dict[str, Any]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,7 +119,7 @@ class ConfigTable:
             raise TableError(f"table is {len(data)} bytes, the limit is {MAX_TABLE_BYTES}")
         try:
             document = msgspec.json.decode(data, type=_Document, strict=True)
-        except msgspec.DecodeError as error:
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             raise TableError(f"table is not valid JSON of schema {SCHEMA}: {error}") from error
         if document.schema != SCHEMA:
             raise TableError(f"table has schema {document.schema}, this release reads {SCHEMA}")

@@ -1,15 +1,17 @@
 """Trace schema: what a server tells the tuner about its steps. Lengths and times only.
 
 On the wire one TraceMessage is one msgpack document (`application/x-msgpack`), arrays instead
-of maps; the same structs read JSON objects for people with curl.
+of maps; the same structs read JSON objects for people with curl. Bounds are those of wire.py.
 """
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any
 
 import msgspec
 
+from pod_integrate import wire
 from pod_integrate.config import PodConfig
 from pod_integrate.errors import PodAttentionError, TraceError
 from pod_integrate.keys import DeviceKey, Geometry
@@ -19,10 +21,10 @@ MAX_MESSAGE_BYTES = 1 << 20
 MAX_RECORDS = 2048
 MAX_ROWS = 4096
 
-_Length = Annotated[int, msgspec.Meta(ge=0, le=1 << 24)]
-_Micros = Annotated[float, msgspec.Meta(ge=0.0, le=1e10)]
-_Lengths = Annotated[list[_Length], msgspec.Meta(max_length=MAX_ROWS)]
-_Key = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
+MAX_CONFIGS = 256
+_MAX_ERROR = 500
+
+_Lengths = Annotated[list[wire.Length], msgspec.Meta(max_length=MAX_ROWS)]
 
 
 class StepRecord(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
@@ -35,18 +37,19 @@ class StepRecord(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     attention_us  summed time of the attention op over layers, 0 when unknown
     layers        attention calls in the step
     config        key into TraceMessage.configs of the PodConfig used
-    source        `exact`: the table's entry for this bucket; `default`: it has none
+    source        `exact`: the table's entry for this bucket; `default`: it has none;
+                  `nearest`, of servers before 0.2: the entry of a bucket near by
     """
 
-    time: Annotated[float, msgspec.Meta(ge=0.0)]
-    step: Annotated[int, msgspec.Meta(ge=0)]
+    time: wire.UnixSeconds
+    step: wire.StepNumber
     q_lens: _Lengths
     kv_lens: _Lengths
-    step_us: _Micros
-    attention_us: _Micros
-    layers: Annotated[int, msgspec.Meta(ge=0, le=4096)]
-    config: _Key
-    source: Annotated[str, msgspec.Meta(pattern="^(exact|default)$")]
+    step_us: wire.Micros
+    attention_us: wire.Micros
+    layers: wire.Layers
+    config: wire.Key
+    source: Annotated[str, msgspec.Meta(pattern="^(exact|nearest|default)$")]
 
 
 class TraceMessage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -59,16 +62,16 @@ class TraceMessage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     configs        printable config key -> PodConfig as a dict
     """
 
-    version: int
-    server: _Key
-    sequence: Annotated[int, msgspec.Meta(ge=0)]
-    geometry: _Key
-    device: _Key
-    build: _Key
-    seen: Annotated[int, msgspec.Meta(ge=0)]
-    dropped: Annotated[int, msgspec.Meta(ge=0)]
-    table_version: Annotated[int, msgspec.Meta(ge=0)]
-    configs: dict[str, dict[str, Any]]
+    version: wire.WireVersion
+    server: wire.Key
+    sequence: wire.StepNumber
+    geometry: wire.Key
+    device: wire.Key
+    build: wire.Key
+    seen: wire.Steps
+    dropped: wire.Steps
+    table_version: wire.Number
+    configs: Annotated[dict[wire.Key, dict[str, Any]], msgspec.Meta(max_length=MAX_CONFIGS)]
     records: Annotated[list[StepRecord], msgspec.Meta(max_length=MAX_RECORDS)]
 
 
@@ -88,10 +91,21 @@ def decode(body: bytes, *, json: bool = False) -> TraceMessage:
             message = msgspec.json.decode(body, type=TraceMessage)
         else:
             message = msgspec.msgpack.decode(body, type=TraceMessage)
-    except msgspec.DecodeError as error:
-        raise TraceError(f"trace message is malformed: {error}") from error
+    except (msgspec.MsgspecError, ValueError, TypeError, RecursionError) as error:
+        # msgspec lets through what Python raises about a text's bytes and about deep nesting.
+        raise TraceError(f"trace message is malformed: {_named(error)}") from error
     _check(message)
     return message
+
+
+def _named(error: Exception) -> str:
+    """An error's text; places inside of records, which msgspec numbers, by their field's name."""
+    names = StepRecord.__struct_fields__
+
+    def name(place: re.Match[str]) -> str:
+        return f"{place[1]}.{names[int(place[2])]}"
+
+    return re.sub(r"(\$\.records\[\d+\])\[(\d)\]", name, str(error))[:_MAX_ERROR]
 
 
 def _check(message: TraceMessage) -> None:
@@ -105,7 +119,7 @@ def _check(message: TraceMessage) -> None:
         for config in message.configs.values():
             PodConfig.from_dict(config)
     except PodAttentionError as error:
-        raise TraceError(f"trace message: {error}") from error
+        raise TraceError(f"trace message: {error}"[:_MAX_ERROR]) from error
     for record in message.records:
         if len(record.q_lens) != len(record.kv_lens):
             raise TraceError(

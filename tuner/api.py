@@ -22,7 +22,7 @@ from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, Streamin
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
-from pod_integrate import __version__
+from pod_integrate import __version__, wire
 from pod_integrate.errors import PodAttentionError, TraceError
 from pod_integrate.trace import MAX_MESSAGE_BYTES, decode
 from tuner import api_docs as docs
@@ -40,7 +40,7 @@ HOUSEKEEPING_SECONDS = 2.0
 MAX_STREAMS = 64
 MSGPACK, JSON = "application/x-msgpack", "application/json"
 
-_Key = Annotated[str, Query(min_length=1, max_length=128)]
+_Key = Annotated[str, Query(min_length=1, max_length=wire.MAX_KEY, pattern=wire.KEY_PATTERN)]
 
 
 class ApiError(PodAttentionError):

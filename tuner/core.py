@@ -94,6 +94,7 @@ class Tuner:
         The same report twice is filed once.
         """
         now = self.clock()
+        report = report.checked()
         lease = self._leases.take_back(report.task)
         state = self.workers.get(report.worker)
         if state is not None:

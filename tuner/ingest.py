@@ -25,6 +25,8 @@ from tuner.storage import upsert
 logger = logging.getLogger(__name__)
 
 SAMPLES_PER_BUCKET = 48
+# The largest integer that JSON's readers have exactly.
+MAX_COUNT = 1 << 53
 
 
 class Ingested(NamedTuple):
@@ -100,8 +102,13 @@ def _count_server(tx: sa.Connection, message: TraceMessage, now: float) -> None:
     row = {name: getattr(message, name) for name in ("server", "geometry", "device", "build")}
     upsert(
         tx, schema.servers, row | new | state,
-        {name: c[name] + value for name, value in new.items()} | state,
+        {name: _added(c[name], value) for name, value in new.items()} | state,
     )  # fmt: skip
+
+
+def _added(column: sa.Column[int], value: int) -> sa.ColumnElement[int]:
+    """A counter that stops at MAX_COUNT: an overflow would fail every later message."""
+    return sa.case((column > MAX_COUNT - value, MAX_COUNT), else_=column + value)
 
 
 def _count_bucket(

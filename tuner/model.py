@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import datetime
 import hashlib
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 
+from pod_integrate import wire
 from pod_integrate.errors import ShapeError
 from pod_integrate.keys import Bucket, DeviceKey, Geometry
 
 TrialState = Literal["running", "complete", "pruned"]
+# Pairs of one report, and letters kept of a reason: builds fail in many words.
+MAX_PAIRS = 10_000
+MAX_REASON = 4000
 Outcome = Literal["measured", "infeasible", "mismatch", "failed"]
 
 
@@ -96,9 +100,9 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
 class Pair(msgspec.Struct, frozen=True, array_like=True):
     """Baseline and candidate next to each other on the batch `batch` (digest), us per call."""
 
-    baseline_us: float
-    candidate_us: float
-    batch: str = ""
+    baseline_us: wire.TimedMicros
+    candidate_us: wire.TimedMicros
+    batch: Annotated[str, msgspec.Meta(max_length=8)] = ""
 
     @property
     def speedup(self) -> float:
@@ -109,11 +113,24 @@ class Pair(msgspec.Struct, frozen=True, array_like=True):
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """What came of a task; `reason` is empty only for `measured`."""
 
-    task: str
-    worker: str
+    task: wire.Key
+    worker: wire.Key
     outcome: Outcome
     reason: str = ""
-    pairs: list[Pair] = []
+    pairs: Annotated[list[Pair], msgspec.Meta(max_length=MAX_PAIRS)] = []
+
+    def checked(self) -> Report:
+        """This report with everything in its bounds: as `failed` where it was not.
+
+        Structs that travel pickled are not checked on the way.
+        """
+        reason = self.reason.replace("\0", "")[:MAX_REASON]
+        try:
+            plain = msgspec.to_builtins(msgspec.structs.replace(self, reason=reason))
+            return msgspec.convert(plain, Report)
+        except msgspec.ValidationError as error:
+            reason = f"the worker's report is malformed: {error}"
+            return Report(task=self.task, worker=self.worker, outcome="failed", reason=reason)
 
 
 class WorkerInfo(msgspec.Struct, frozen=True, kw_only=True):

@@ -156,7 +156,9 @@ def _servers(tx: sa.Connection, now: float) -> list[dict[str, Any]]:
 def _totals(tx: sa.Connection) -> dict[str, Any]:
     servers, trials_table, decisions = schema.servers.c, schema.trials.c, schema.decisions.c
     sums = [servers.messages, servers.records, servers.seen, servers.dropped, servers.hybrid]
-    counted = tx.execute(sa.select(*(sa.func.coalesce(sa.func.sum(c), 0) for c in sums))).one()
+    # As floats: a sum of integers that overflows is an error in SQLite.
+    floats = (sa.func.coalesce(sa.func.sum(sa.cast(c, sa.Float)), 0) for c in sums)
+    counted = tx.execute(sa.select(*floats)).one()
     messages, records, seen, dropped, hybrid = (int(value) for value in counted)
     states = tx.execute(sa.select(trials_table.state, sa.func.count()).group_by(trials_table.state))
     by_state = {row[0]: row[1] for row in states}

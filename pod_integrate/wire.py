@@ -1,0 +1,41 @@
+"""Bounds of what another process can send: every number has two ends, every text a length.
+
+What lies beyond is refused with the field's name and the limit. The ends are far from what servers
+do and far inside of what SQLite, PostgreSQL and Arrow store, sums of messages included.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta
+
+MAX_INT32 = (1 << 31) - 1
+# Seconds of the year 9999, the last that ISO 8601 and datetime have.
+MAX_UNIX_SECONDS = 253_402_300_799.0
+MAX_STEPS = 1 << 32
+MAX_STEP_NUMBER = 1 << 48
+MAX_LENGTH = 1 << 24
+MAX_MICROS = 1e10
+MAX_LAYERS = 4096
+# Printable ASCII: PostgreSQL refuses a NUL, logs and pages would show the others as something else.
+KEY_PATTERN = "^[ -~]+$"
+MAX_KEY = 128
+
+Key = Annotated[str, Meta(min_length=1, max_length=MAX_KEY, pattern=KEY_PATTERN)]
+WireVersion = Annotated[int, Meta(ge=0, le=1 << 16)]
+# Columns of 32 bits in PostgreSQL.
+Number = Annotated[int, Meta(ge=0, le=MAX_INT32)]
+# Counts up by one for as long as a process lives.
+StepNumber = Annotated[int, Meta(ge=0, le=MAX_STEP_NUMBER)]
+# Steps of one message: a year of them at 130 a second.
+Steps = Annotated[int, Meta(ge=0, le=MAX_STEPS)]
+UnixSeconds = Annotated[float, Meta(ge=0.0, le=MAX_UNIX_SECONDS)]
+Length = Annotated[int, Meta(ge=0, le=MAX_LENGTH)]
+Layers = Annotated[int, Meta(ge=0, le=MAX_LAYERS)]
+# Of one step; 0 stands for unknown.
+Micros = Annotated[float, Meta(ge=0.0, le=MAX_MICROS)]
+# Of one timed call.
+TimedMicros = Annotated[float, Meta(ge=1e-3, le=MAX_MICROS)]
+Speedup = Annotated[float, Meta(ge=1e-3, le=1e3)]
+Share = Annotated[float, Meta(ge=0.0, le=1.0)]
