@@ -41,14 +41,13 @@ def kernel_build(device: torch.device) -> str:
 
 def num_threads() -> int:
     """Threads the CPU kernel uses: POD_ATTN_THREADS, else torch.get_num_threads()."""
-    if "POD_ATTN_THREADS" not in os.environ:
-        return torch.get_num_threads()
-    return _forced_threads(os.environ["POD_ATTN_THREADS"])
+    forced = os.environ.get("POD_ATTN_THREADS")
+    return _forced_threads(forced) if forced else torch.get_num_threads()
 
 
 def isa() -> str:
     """Instruction set of the CPU kernel: the best this machine has, or POD_ATTN_ISA."""
-    return _isa(os.environ.get("POD_ATTN_ISA"))
+    return _isa(os.environ.get("POD_ATTN_ISA") or None)
 
 
 def kernel_unavailable(device: torch.device) -> KernelUnavailableError:

@@ -15,7 +15,7 @@ Isa = Literal["avx512", "avx2", "portable"]
 
 
 class Settings(BaseSettings):
-    """What POD_ATTN_<NAME> says; every field may be left out.
+    """What POD_ATTN_<NAME> says; every field may be left out, and an empty value leaves it out.
 
     tuner_url     base URL of the tuner; none: nothing is sent, the saved table or defaults apply
     tuner_token   bearer token for the tuner's write endpoints
@@ -27,7 +27,7 @@ class Settings(BaseSettings):
     poll_seconds  pause between two questions for a newer table
     """
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True)
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, frozen=True)
 
     tuner_url: str | None = None
     tuner_token: SecretStr | None = None

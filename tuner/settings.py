@@ -23,6 +23,8 @@ def _data_dir() -> Path:
 class TunerSettings(BaseSettings):
     """Settings of one tuner; each field reads POD_TUNER_<NAME>. Use `load` in start-up code.
 
+    An empty variable is as good as an unset one.
+
     data_dir          where the default database and trace archive live
     database_url      SQLAlchemy URL; empty: sqlite file `tuner.db` in data_dir
     trace_dir         Parquet archive of traces; empty: `traces` in data_dir
@@ -49,7 +51,9 @@ class TunerSettings(BaseSettings):
     min_steps         traced steps that a bucket needs before it is tuned
     """
 
-    model_config = SettingsConfigDict(env_prefix="POD_TUNER_", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix="POD_TUNER_", env_ignore_empty=True, extra="ignore", frozen=True
+    )
 
     data_dir: Path = pydantic.Field(default_factory=_data_dir)
     database_url: str = ""

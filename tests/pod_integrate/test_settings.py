@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from pod_integrate import settings
-from pod_integrate.device import num_threads
+from pod_integrate.device import isa, num_threads
 from pod_integrate.errors import SettingsError
+from tuner.settings import TunerSettings
+from tuner.settings import load as tuner_settings
 
 
 @pytest.fixture(autouse=True)
@@ -58,3 +60,23 @@ def test_malformed_value_names_its_variable(
 def test_token_never_appears_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("POD_ATTN_TUNER_TOKEN", "very-secret")
     assert "very-secret" not in repr(settings.load())
+
+
+EVERY_VARIABLE = [
+    *(f"{settings.PREFIX}{name}".upper() for name in settings.Settings.model_fields),
+    *(f"POD_TUNER_{name}".upper() for name in TunerSettings.model_fields),
+]
+
+
+@pytest.mark.parametrize("variable", EVERY_VARIABLE)
+def test_empty_variable_is_as_good_as_an_unset_one(
+    variable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(variable, raising=False)
+
+    def in_use() -> object:
+        return settings.load(), tuner_settings(), num_threads(), isa()
+
+    unset = in_use()
+    monkeypatch.setenv(variable, "")
+    assert in_use() == unset
