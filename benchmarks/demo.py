@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import _results
-from rich.console import Console
 
 from pod_integrate.demo.options import DemoOptions
 from pod_integrate.demo.run import Demo
 from pod_integrate.demo.summary import DemoResult
+from pod_integrate.terminal import console
 
 COMMAND = "pod-attn bench demo"
 
@@ -32,7 +32,7 @@ def main() -> None:
     # A fresh folder: a table or trials of an earlier run would make the loop look faster.
     with tempfile.TemporaryDirectory(prefix="pod-attn-demo-") as state:
         options = dataclasses.replace(defaults, state=Path(state), **vars(arguments))
-        with Demo(options, Console()) as demo:
+        with Demo(options, console()) as demo:
             result = demo.run()
     record(result, dataclasses.asdict(options))
 

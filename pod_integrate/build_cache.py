@@ -44,18 +44,23 @@ def build_once(path: Path, compile_to: Callable[[Path], None]) -> Path:
     """Call compile_to(path) unless `path` exists; processes that build at once wait on a file lock.
 
     `compile_to` has to make the file appear complete or not at all. Raises BuildError when another
-    process holds the lock for LOCK_SECONDS.
+    process holds the lock for LOCK_SECONDS, or when the folder cannot be written.
     """
     if path.exists():
         return path
-    path.parent.mkdir(parents=True, exist_ok=True)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(path.with_suffix(".lock"), timeout=LOCK_SECONDS):
             if not path.exists():
                 compile_to(path)
     except filelock.Timeout as error:
         raise BuildError(
             f"another process has held {error.lock_file} for {LOCK_SECONDS} s; end it and retry"
+        ) from error
+    except OSError as error:
+        raise BuildError(
+            f"cannot write {path.parent}: {error.strerror or error}; set POD_ATTN_CACHE_DIR to a "
+            "folder that can be written"
         ) from error
     return path
 

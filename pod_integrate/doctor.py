@@ -12,12 +12,13 @@ from typing import Literal, NamedTuple
 import httpx
 import torch
 from rich.console import Console
-from rich.table import Table
 
 from pod_integrate import gpu, native, nvcc, settings
 from pod_integrate.device import device_key, num_threads
+from pod_integrate.distribution import install_command, version
 from pod_integrate.errors import BuildError, PodAttentionError
 from pod_integrate.keys import DeviceKey, Geometry
+from pod_integrate.terminal import styled
 from pod_integrate.variants import Variant
 
 Status = Literal["ok", "note", "missing"]
@@ -25,14 +26,16 @@ _HEAD_DIM = 128
 _GEOMETRY = Geometry(
     num_q_heads=1, num_kv_heads=1, head_dim=_HEAD_DIM, dtype="bf16", kv_dtype="bf16", page_size=1
 )
+# What is looked for, and the extra of ours that brings it; None: we cannot be without.
 _PACKAGES = {
     "torch": None,
     "apache-tvm-ffi": None,
-    "sglang": "pip install 'pod-attention[sglang]'",
-    "transformers": "pip install 'pod-attention[sglang]'",
-    "ray": "pip install 'pod-attention[tuner]'",
-    "optuna": "pip install 'pod-attention[tuner]'",
+    "sglang": "sglang",
+    "transformers": "transformers",
+    "ray": "tuner",
+    "optuna": "tuner",
 }
+_COLORS = {"ok": "green", "note": "yellow", "missing": "red"}
 
 
 class Finding(NamedTuple):
@@ -73,7 +76,8 @@ def _machine() -> Finding:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return Finding(
         "machine",
-        f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, {memory:.0f} GiB, "
+        f"pod-attention {version()}, {platform.system()} {platform.machine()}, "
+        f"{os.cpu_count()} cores, {memory:.0f} GiB, "
         f"Python {platform.python_version()}",
     )
 
@@ -169,29 +173,29 @@ def _tuner() -> Finding:
 
 def _versions() -> list[Finding]:
     findings = []
-    for package, remedy in _PACKAGES.items():
+    for package, extra in _PACKAGES.items():
         try:
             findings.append(Finding(package, importlib.metadata.version(package)))
         except importlib.metadata.PackageNotFoundError:
-            findings.append(
-                Finding(package, "not installed", "note" if remedy else "missing", remedy or "")
-            )
+            status: Status = "note" if extra else "missing"
+            remedy = install_command(extra) if extra else "reinstall pod-attention"
+            findings.append(Finding(package, "not installed", status, remedy))
     return findings
 
 
 def print_findings(console: Console, findings: list[Finding], *, as_json: bool) -> None:
-    """A table for people or a JSON list of {name, value, status, remedy}."""
+    """Lines for people, whole however narrow the terminal is, or a JSON list of {name, value,
+    status, remedy}."""
     if as_json:
         console.print_json(json.dumps([finding._asdict() for finding in findings]))
         return
-    colors = {"ok": "green", "note": "yellow", "missing": "red"}
-    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    table.add_column(no_wrap=True)
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
+    width = max(len(finding.name) for finding in findings)
     for finding in findings:
-        remedy = f"\n[dim]-> {finding.remedy}[/]" if finding.remedy else ""
-        table.add_row(
-            f"[{colors[finding.status]}]{finding.status}[/]", finding.name, finding.value + remedy
-        )
-    console.print(table)
+        status = (f"{finding.status:<8}", _COLORS[finding.status])
+        line = styled(status, f" {finding.name:<{width}}  ", finding.value)
+        # Nothing is wrapped here: a command or a path is copied as one line.
+        console.print(line, soft_wrap=True)
+        if finding.remedy:
+            console.print(
+                styled(f"{'':<8} {'':<{width}}  ", ("-> " + finding.remedy, "dim")), soft_wrap=True
+            )

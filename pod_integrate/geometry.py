@@ -6,7 +6,7 @@ import functools
 
 import torch
 
-from pod_integrate.errors import DtypeError
+from pod_integrate.errors import DtypeError, ShapeError
 from pod_integrate.keys import Dtype, Geometry
 
 _DTYPES: dict[torch.dtype, Dtype] = {
@@ -14,6 +14,26 @@ _DTYPES: dict[torch.dtype, Dtype] = {
     torch.bfloat16: "bf16",
     torch.float16: "fp16",
 }
+
+
+# As kernels/cpu/src/checks.cpp; a GPU takes fewer (gpu.HEAD_DIMS).
+HEAD_DIM_STEP, MIN_HEAD_DIM, MAX_HEAD_DIM = 16, 32, 256
+HEAD_DIM_RULE = f"a multiple of {HEAD_DIM_STEP} in {MIN_HEAD_DIM}..{MAX_HEAD_DIM}"
+
+
+def takes_head_dim(head_dim: int) -> bool:
+    """Whether any kernel of ours takes heads of this size."""
+    return MIN_HEAD_DIM <= head_dim <= MAX_HEAD_DIM and head_dim % HEAD_DIM_STEP == 0
+
+
+def require_heads(num_q_heads: int, num_kv_heads: int, head_dim: int) -> None:
+    """Raise ShapeError when the op cannot attend with these heads on any machine."""
+    if num_kv_heads < 1 or num_q_heads < 1 or num_q_heads % num_kv_heads:
+        raise ShapeError(
+            f"query heads must be a multiple of KV heads, got {num_q_heads} and {num_kv_heads}"
+        )
+    if not takes_head_dim(head_dim):
+        raise ShapeError(f"head dim must be {HEAD_DIM_RULE}, got {head_dim}")
 
 
 def geometry_of(

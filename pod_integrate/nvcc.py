@@ -20,6 +20,7 @@ from pathlib import Path
 from pod_integrate import build_cache, native
 from pod_integrate.build_cache import Progress
 from pod_integrate.build_report import Report, is_wgmma_serialized, parse_usage
+from pod_integrate.distribution import install_command
 from pod_integrate.errors import BuildError
 from pod_integrate.gpu import Architecture, require_fits, require_head_dim
 from pod_integrate.variants import Variant
@@ -36,7 +37,6 @@ _FLAGS = (
 _SYSTEM = "/usr/local/cuda"
 _KERNEL_SOURCES = (".cu", ".cuh", ".h")
 _SOURCES = (*_KERNEL_SOURCES, ".cpp")
-_REMEDY = "pip install 'pod-attention[cuda]' brings one, or set CUDACXX to an nvcc"
 
 
 def build_id() -> str:
@@ -99,7 +99,7 @@ def find_nvcc() -> Path:
     raise BuildError(
         f"no nvcc {_dotted(_MIN_VERSION)} or newer: "
         f"{'; '.join(seen) or 'none in PATH, CUDA_HOME, /usr/local/cuda or as a pip wheel'}. "
-        f"{_REMEDY}"
+        f"{_remedy()}"
     )
 
 
@@ -107,8 +107,12 @@ def nvcc_version(nvcc: Path) -> tuple[int, int]:
     """Release of an nvcc, e.g. (13, 0); raises BuildError when it cannot be run."""
     found = re.search(r"release (\d+)\.(\d+)", build_cache.version_of(str(nvcc)))
     if found is None:
-        raise BuildError(f"{nvcc} --version names no release; {_REMEDY}")
+        raise BuildError(f"{nvcc} --version names no release; {_remedy()}")
     return int(found[1]), int(found[2])
+
+
+def _remedy() -> str:
+    return f"{install_command('cuda')} brings one, or set CUDACXX to an nvcc"
 
 
 def wheel_folders() -> list[Path]:
@@ -143,7 +147,7 @@ def _require_version(nvcc: Path, least: tuple[int, int] = _MIN_VERSION, why: str
     version = nvcc_version(nvcc)
     if version < least:
         raise BuildError(
-            f"{nvcc} is {_dotted(version)}, {_dotted(least)} or newer is needed{why}. {_REMEDY}"
+            f"{nvcc} is {_dotted(version)}, {_dotted(least)} or newer is needed{why}. {_remedy()}"
         )
     return nvcc
 

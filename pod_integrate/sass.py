@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pod_integrate import nvcc
 from pod_integrate.build_report import short_name
+from pod_integrate.distribution import install_command
 from pod_integrate.errors import BuildError
 
 # Tensor-core products, fragment loads, asynchronous copies: what attention should consist of.
@@ -22,7 +23,6 @@ _WARPGROUP = ("HGMMA", "LDGSTS")
 COUNTED = (*INTENDED, "HGMMA", "BAR", "LDL", "STL")
 _FUNCTION = re.compile(r"^\s*Function : (\S+)", re.M)
 _INSTRUCTION = re.compile(r"^\s*/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9]*)", re.M)
-_REMEDY = "pip install 'pod-attention[cuda]' brings it"
 
 
 def find_cuobjdump() -> Path:
@@ -34,7 +34,9 @@ def find_cuobjdump() -> Path:
     for program in ("cuobjdump", "nvdisasm"):
         place = shutil.which(program, path=_search_path())
         if place is None:
-            raise BuildError(f"no {program} in PATH or as a pip wheel; {_REMEDY}")
+            raise BuildError(
+                f"no {program} in PATH or as a pip wheel; {install_command('cuda')} brings it"
+            )
         found.append(Path(place))
     return found[0]
 

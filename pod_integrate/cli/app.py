@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
-from rich.console import Console
 
 from pod_integrate.cli import bench, explain, transformers, tuner
+from pod_integrate.cli.paths import naming, writable_file, writable_folder
 from pod_integrate.demo.options import DemoOptions
+from pod_integrate.distribution import version
 from pod_integrate.errors import PodAttentionError
+from pod_integrate.terminal import console, styled
 
 app = typer.Typer(
     name="pod-attn",
     no_args_is_help=True,
     rich_markup_mode="markdown",
+    # A traceback with the values of variables would print tokens.
+    pretty_exceptions_show_locals=False,
     help="POD-Attention for LLM servers: one launch attends a hybrid batch of prefill chunks and "
     "decode tokens, tuned live on the traffic that your server really gets.\n\n"
     "Start with `pod-attn doctor`, then `pod-attn demo`.",
@@ -27,6 +31,24 @@ app.command("explain")(explain.explain)
 app.command("transformers", context_settings=transformers.PASS_THROUGH)(transformers.transformers)
 
 _DEFAULT = DemoOptions()
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"pod-attn {version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def group(
+    _version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Options of `pod-attn` itself."""
 
 
 @app.command()
@@ -96,10 +118,10 @@ def demo(
         chunk=chunk,
         server_port=server_port,
         tuner_port=tuner_port,
-        state=state.resolve(),
+        state=writable_folder(state.resolve()),
         seed=seed,
     )
-    with Demo(options, Console()) as running:
+    with Demo(options, console()) as running:
         running.run()
         if not once:
             running.hold()
@@ -116,7 +138,7 @@ def doctor(
     from pod_integrate.doctor import examine, print_findings
 
     findings = examine()
-    print_findings(Console(), findings, as_json=as_json)
+    print_findings(console(), findings, as_json=as_json)
     if any(finding.status == "missing" for finding in findings):
         raise typer.Exit(1)
 
@@ -152,8 +174,11 @@ def build(
     """
     from pod_integrate.cli import build as command
 
+    if report is not None:
+        # Before the minutes of compiling, not after.
+        writable_file(report)
     command.run(
-        Console(),
+        console(),
         archs=arch or [],
         every=every,
         names=variant or [],
@@ -169,7 +194,9 @@ def demo_model(
     layers: Annotated[int, typer.Option(min=1, max=64)] = 8,
     q_heads: Annotated[int, typer.Option(min=1, max=128, help="Query heads.")] = 8,
     kv_heads: Annotated[int, typer.Option(min=1, max=128, help="KV heads; divides q_heads.")] = 4,
-    head_dim: Annotated[int, typer.Option(min=32, max=256, help="Head dim.")] = 64,
+    head_dim: Annotated[
+        int, typer.Option(help="Head dim: a multiple of 16 in 32..256, as the kernel takes.")
+    ] = 64,
     max_context: Annotated[int, typer.Option(min=64, help="Longest context, tokens.")] = 16384,
     seed: Annotated[int, typer.Option(help="Seed of the weights.")] = 0,
 ) -> None:
@@ -179,27 +206,34 @@ def demo_model(
     """
     from pod_integrate.demo.model import make_demo_model
 
-    path = make_demo_model(
-        directory,
-        layers=layers,
-        q_heads=q_heads,
-        kv_heads=kv_heads,
-        head_dim=head_dim,
-        max_context=max_context,
-        seed=seed,
-    )
-    Console().print(f"demo model in {path}", soft_wrap=True)
+    with naming(directory):
+        path = make_demo_model(
+            directory,
+            layers=layers,
+            q_heads=q_heads,
+            kv_heads=kv_heads,
+            head_dim=head_dim,
+            max_context=max_context,
+            seed=seed,
+        )
+    console().print(f"demo model in {path}", soft_wrap=True)
 
 
-def main() -> None:
-    """Entry point: user mistakes end with their message and code 2, Ctrl-C with 130."""
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point: user mistakes end with their message and code 2, Ctrl-C with 130.
+
+    arguments  those of the command line; None: of this process
+    """
     try:
-        app(standalone_mode=True)
+        app(arguments, standalone_mode=True)
     except PodAttentionError as error:
-        Console(stderr=True).print(f"[red]{type(error).__name__}[/]: {error}", soft_wrap=True)
-        sys.exit(2)
-    except FileExistsError as error:
-        Console(stderr=True).print(f"[red]error[/]: {error}", soft_wrap=True)
-        sys.exit(2)
+        _refuse(type(error).__name__, str(error))
+    except OSError as error:
+        _refuse("error", str(error))
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _refuse(name: str, message: str) -> NoReturn:
+    console(stderr=True).print(styled((name, "red"), f": {message}"), soft_wrap=True)
+    sys.exit(2)

@@ -9,19 +9,18 @@ from pathlib import Path
 import msgspec
 import torch
 from rich.console import Console
-from rich.table import Table
 
 from pod_integrate import gpu, native, nvcc
 from pod_integrate.build_report import Report
 from pod_integrate.device import device_key
 from pod_integrate.errors import ConfigError
+from pod_integrate.terminal import Cell, Figures, styled
 from pod_integrate.testing import emulator_build
 from pod_integrate.variants import Variant, defaults, shipped
 
 _EVERY = "all"
 # The emulated SM has no limits of its own; variants for it are chosen as for this one.
 _EMULATED = "sm_90a"
-_WIDTH = 112
 
 
 def run(
@@ -52,17 +51,12 @@ def run(
     if report is not None:
         text = msgspec.json.format(msgspec.json.encode(reports))
         report.write_bytes(text + b"\n")
-    view = table(reports)
-    # A narrow terminal wraps lines, which is better than cut names.
-    Console(file=console.file, width=max(console.width, _WIDTH)).print(view)
+    console.print(table(reports))
 
 
-def table(reports: Iterable[Report]) -> Table:
+def table(reports: Iterable[Report]) -> Figures:
     """One row per variant and architecture; spills and missing residency are marked."""
-    view = Table(box=None, padding=(0, 2, 0, 0))
-    view.add_column("variant", no_wrap=True)
-    for name in ("arch", "registers", "spills B", "smem KiB", "CTAs/SM", "seconds"):
-        view.add_column(name, justify="right")
+    view = Figures(("variant", "arch", "registers", "spills B", "smem KiB", "CTAs/SM", "seconds"))
     for report in reports:
         declared = Variant.parse(report.variant).ctas_per_sm
         fits = report.resident_ctas >= declared
@@ -70,12 +64,16 @@ def table(reports: Iterable[Report]) -> Table:
             report.variant,
             report.arch,
             str(report.registers),
-            f"[red]{report.spills}[/]" if report.spills else "0",
+            _red(str(report.spills)) if report.spills else "0",
             f"{report.smem / 1024:.1f}",
-            str(declared) if fits else f"[red]{report.resident_ctas} of {declared}[/]",
+            str(declared) if fits else _red(f"{report.resident_ctas} of {declared}"),
             f"{report.seconds:.1f}",
         )
     return view
+
+
+def _red(text: str) -> Cell:
+    return styled((text, "red"))
 
 
 def _require_compatible(

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
+
+from pod_integrate.terminal import Figures, console, styled
 
 if TYPE_CHECKING:
     from pod_integrate.config import PodConfig
@@ -68,11 +69,11 @@ def explain(
     document = model.explain(question)
     if compare:
         document["compare"] = model.compare(question)
-    console = Console()
+    screen = console()
     if as_json:
-        console.print_json(json.dumps(document))
+        screen.print_json(json.dumps(document))
         return
-    _print(console, document, question.config.short())
+    _print(screen, document, question.config.short())
 
 
 def _lengths(batch: str | None, q_lens: str | None, kv_lens: str | None) -> Lengths:
@@ -112,28 +113,30 @@ def _config(text: str | None, key: DeviceKey, geometry: Geometry) -> PodConfig:
         ) from error
     except json.JSONDecodeError as error:
         raise ConfigError(f"config is no JSON: {error}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"config file {text!r} is not text: {error}") from error
 
 
-def _print(console: Console, document: dict[str, Any], config: str) -> None:
-    console.print(
+def _print(screen: Console, document: dict[str, Any], config: str) -> None:
+    screen.print(
         f"{document['requests']} requests, {document['query_tokens']} query tokens, "
         f"{document['geometry']}\n{document['device']}, {config}",
         soft_wrap=True,
-        highlight=False,
     )
     if document["infeasible"]:
-        console.print(f"[red]does not fit[/]: {document['infeasible']}", soft_wrap=True)
-    console.print(_work_text(document), highlight=False)
-    console.print(_floor_table(document["floors"]))
-    console.print(_plan_text(document["plan"]), highlight=False)
-    console.print(_times_table("simulated", document["simulated"], document["label"]))
+        screen.print(styled(("does not fit", "red"), f": {document['infeasible']}"), soft_wrap=True)
+    screen.print(_work_text(document))
+    screen.print(_floor_table(document["floors"]))
+    screen.print(_plan_text(document["plan"]))
+    screen.print(_times_table("simulated", document["simulated"], document["label"]))
     for name, lines in document["timeline"].items():
-        console.print(f"one SM, {name} (P prefill, D decode, . idle; {document['label']})")
+        screen.print(f"one SM, {name} (P prefill, D decode, . idle; {document['label']})")
         for line in lines:
-            console.print(f"  |{line}|", highlight=False)
+            # The picture of an SM is as wide as it is: wrapped, its slots would not line up.
+            screen.print(f"  |{line}|", soft_wrap=True)
     if "compare" in document:
         rows = {_row_name(row): row for row in document["compare"]}
-        console.print(_times_table("other configs", rows, document["label"]))
+        screen.print(_times_table("other configs", rows, document["label"]))
 
 
 def _row_name(row: dict[str, Any]) -> str:
@@ -162,10 +165,11 @@ def _plan_text(plan: dict[str, Any]) -> str:
     )
 
 
-def _floor_table(floors: dict[str, Any]) -> Table:
-    table = Table(title="floors, us: data-sheet rates / rates of the best published kernels")
-    for name in ("GPU", "prefill", "decode", "serial", "fused", "at most"):
-        table.add_column(name, justify="left" if name == "GPU" else "right", no_wrap=True)
+def _floor_table(floors: dict[str, Any]) -> Figures:
+    table = Figures(
+        ("GPU", "prefill", "decode", "serial", "fused", "at most"),
+        title="floors, us: data-sheet rates / rates of the best published kernels",
+    )
     for entry in floors.values():
         ideal, real = entry["ideal"], entry["real"]
         cells = [
@@ -176,10 +180,9 @@ def _floor_table(floors: dict[str, Any]) -> Table:
     return table
 
 
-def _times_table(title: str, rows: dict[str, Any], label: str) -> Table:
-    table = Table(title=f"{title} ({label})")
-    for name in ("", "us", "over real floor", "merge us", "tensor", "HBM"):
-        table.add_column(name, justify="right" if name else "left")
+def _times_table(title: str, rows: dict[str, Any], label: str) -> Figures:
+    columns = ("", "us", "over real floor", "merge us", "tensor", "HBM")
+    table = Figures(columns, title=f"{title} ({label})")
     for name, row in rows.items():
         shares = (f"{row['tensor_share']:.0%}", f"{row['dram_share']:.0%}")
         ratio = f"{row['over_floor']:.2f}x"

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
-app = typer.Typer(no_args_is_help=True, help="The tuning service: run it, read its tables.")
+from pod_integrate.cli.paths import read_text, writable_folder
+from pod_integrate.terminal import console
+
+app = typer.Typer(no_args_is_help=True, help="The tuning service: `up` runs it.")
 
 
 @app.callback()
@@ -57,15 +59,13 @@ def up(
         "workers": workers,
     }
     if state_dir is not None:
-        state_dir = state_dir.resolve()
-        state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        chosen["data_dir"] = state_dir
+        chosen["data_dir"] = writable_folder(state_dir.resolve(), mode=0o700)
     if token_file is not None:
-        chosen["token"] = token_file.read_text().strip()
+        chosen["token"] = read_text(token_file).strip()
     settings = load(**{name: value for name, value in chosen.items() if value is not None})
-    console = Console()
+    screen = console()
     run_tuner(
         settings,
         ray=ray,
-        on_phase=lambda phase, detail: console.print(f"{phase}  {detail}", soft_wrap=True),
+        on_phase=lambda phase, detail: screen.print(f"{phase}  {detail}", soft_wrap=True),
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from pod_integrate.errors import ShapeError
+from pod_integrate.geometry import require_heads
 
 _SPECIAL = ("<|begin|>", "<|end|>", "<|user|>", "<|assistant|>")
 _CHAT_TEMPLATE = (
@@ -34,11 +34,10 @@ def make_demo_model(
     greedy decoding is then stable under rounding. The folder appears whole or not at all; an
     existing one made with the same arguments is kept.
 
-    Raises ShapeError when q_heads is not a multiple of kv_heads, and FileExistsError when `path`
-    holds something else.
+    Raises ShapeError when no kernel takes these heads, and FileExistsError when `path` holds
+    something else.
     """
-    if q_heads % kv_heads:
-        raise ShapeError(f"q_heads {q_heads} must be a multiple of kv_heads {kv_heads}")
+    require_heads(q_heads, kv_heads, head_dim)
     wanted = {
         "layers": layers,
         "q_heads": q_heads,

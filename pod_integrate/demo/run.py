@@ -49,9 +49,11 @@ class Demo:
 
     def run(self) -> DemoResult:
         """All phases up to the summary; raises StartError when a child does not come up."""
+        # A trace that cannot be read is told before minutes of starting.
+        requests, words = self._requests()
         self._prepare()
         self._start()
-        requests = self._requests()
+        self.phases.note(words)
         stats, overview = asyncio.run(self._load(requests))
         comparison = self._compare(overview)
         seconds = time.monotonic() - self.phases.started
@@ -94,7 +96,9 @@ class Demo:
         self._children.append(
             Child("sglang", self._server(server_port), log=logs / "sglang.log", env=self._env())
         )
-        self.phases.note(f"[dim]start[/]  Ray + tuner and SGLang, side by side; logs in {logs}")
+        self.phases.note(
+            ("start", "dim"), f"  Ray + tuner and SGLang, side by side; logs in {logs}"
+        )
         for child, url in zip(
             self._children,
             (f"{self.tuner_url}/healthz", f"{self.server_url}/health"),
@@ -131,7 +135,8 @@ class Demo:
             "POD_ATTN_TABLE": str(self.options.state / "table.json"),
         }
 
-    def _requests(self) -> list[Request]:
+    def _requests(self) -> tuple[list[Request], str]:
+        """The load, and what it is in words."""
         options = self.options
         shape = Shape(rate=options.rate, scale=options.scale, max_prompt=4096, max_answer=256)
         count = max(1, round(options.rate * options.seconds))
@@ -142,11 +147,11 @@ class Demo:
             source = str(options.trace)
         prompts = sum(r.prompt_tokens for r in requests) / len(requests)
         answers = sum(r.answer_tokens for r in requests) / len(requests)
-        self.phases.note(
+        words = (
             f"load: {len(requests)} requests at {options.rate:g}/s, lengths x {options.scale:g} "
             f"(mean prompt {prompts:.0f}, answer {answers:.0f} tokens) from {source}"
         )
-        return requests
+        return requests, words
 
     async def _load(self, requests: list[Request]) -> tuple[LoadStats, dict[str, Any]]:
         stats = LoadStats()

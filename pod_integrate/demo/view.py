@@ -13,6 +13,7 @@ from rich.live import Live
 from rich.table import Table
 
 from pod_integrate.demo.load import LoadStats
+from pod_integrate.terminal import Figures, styled
 
 _PLAIN_EVERY = 10.0
 _LIVE_BUCKETS = 8
@@ -26,20 +27,21 @@ class Phases:
     started: float = dataclasses.field(default_factory=time.monotonic)
     seconds: dict[str, float] = dataclasses.field(default_factory=dict)
 
-    def note(self, text: str) -> None:
-        """One line with the time since start."""
+    def note(self, *parts: str | tuple[str, str]) -> None:
+        """One line with the time since start; parts are text or (text, style)."""
         elapsed = time.monotonic() - self.started
-        self.console.print(f"[dim]{elapsed:7.1f} s[/]  {text}", soft_wrap=True)
+        self.console.print(styled((f"{elapsed:7.1f} s", "dim"), "  ", *parts), soft_wrap=True)
 
     def done(self, name: str, seconds: float, text: str = "") -> None:
         """One finished phase that took `seconds`."""
         self.seconds[name] = seconds
-        self.note(f"[green]ready[/]  {name} in {seconds:.1f} s{'  ' + text if text else ''}")
+        more = f"  {text}" if text else ""
+        self.note(("ready", "green"), f"  {name} in {seconds:.1f} s{more}")
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         """Time a block as one phase."""
-        self.note(f"[dim]start[/]  {name}")
+        self.note(("start", "dim"), f"  {name}")
         begin = time.monotonic()
         yield
         self.done(name, time.monotonic() - begin)
@@ -84,25 +86,38 @@ class LiveView:
 def _counters(stats: LoadStats, overview: dict[str, Any] | None, total: int) -> RenderableType:
     totals = (overview or {}).get("totals", {})
     table = Table.grid(padding=(0, 3))
+    failed = f" ({stats.failed} failed)" if stats.failed else ""
+    shown = {name: number(totals.get(name)) for name in ("steps_seen", "trials", "promotions")}
     table.add_row(
-        f"requests [b]{stats.done}[/]/{total}" + (f" ({stats.failed} failed)" * bool(stats.failed)),
-        f"TTFT p50 [b]{ms(stats.percentile('ttft', 50))}[/] p99 {ms(stats.percentile('ttft', 99))}",
-        f"TBT p50 [b]{ms(stats.percentile('tbt', 50))}[/] p99 {ms(stats.percentile('tbt', 99))}",
+        styled("requests ", (f"{stats.done}", "b"), f"/{total}{failed}"),
+        *(
+            styled(
+                f"{name.upper()} p50 ",
+                (ms(stats.percentile(name, 50)), "b"),
+                f" p99 {ms(stats.percentile(name, 99))}",
+            )
+            for name in ("ttft", "tbt")
+        ),
     )
     table.add_row(
-        f"steps [b]{number(totals.get('steps_seen'))}[/], "
-        f"hybrid {share(totals.get('hybrid_share'))}",
-        f"trials [b]{number(totals.get('trials'))}[/], pruned {number(totals.get('pruned'))}",
-        f"promotions [b]{number(totals.get('promotions'))}[/], "
-        f"rollbacks {number(totals.get('rollbacks'))}",
+        styled(
+            "steps ", (shown["steps_seen"], "b"), f", hybrid {share(totals.get('hybrid_share'))}"
+        ),
+        styled("trials ", (shown["trials"], "b"), f", pruned {number(totals.get('pruned'))}"),
+        styled(
+            "promotions ",
+            (shown["promotions"], "b"),
+            f", rollbacks {number(totals.get('rollbacks'))}",
+        ),
     )
     return table
 
 
 def _buckets(overview: dict[str, Any] | None) -> RenderableType:
-    table = Table(box=None, header_style="dim")
-    for name in ("bucket", "time", "default", "best", "speed-up", "trials", "status"):
-        table.add_column(name, justify="left" if name in ("bucket", "status") else "right")
+    table = Figures(
+        ("bucket", "time", "default", "promoted", "speed-up", "at least", "trials", "status"),
+        words=frozenset({"status"}),
+    )
     for row in ((overview or {}).get("buckets") or [])[:_LIVE_BUCKETS]:
         table.add_row(
             row["bucket"],
@@ -110,6 +125,7 @@ def _buckets(overview: dict[str, Any] | None) -> RenderableType:
             us(row["default_us"]),
             us(row["best_us"]),
             ratio(row["speedup"]),
+            ratio(row["lower_bound"]),
             number(row["trials"]),
             row["status"],
         )
@@ -118,9 +134,7 @@ def _buckets(overview: dict[str, Any] | None) -> RenderableType:
 
 def print_summary(console: Console, rows: list[tuple[str, str]]) -> None:
     """The short table that the demo ends with."""
-    table = Table(title="pod-attention demo", title_style="bold", show_header=False, min_width=64)
-    for name, value in rows:
-        table.add_row(name, value)
+    table = Figures(("", ""), [*rows], title="pod-attention demo", words=frozenset({""}))
     console.print()
     console.print(table)
 

@@ -54,7 +54,7 @@ def test_missing_programs_are_named_with_the_remedy(
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(nvcc, "wheel_folders", lambda: [tmp_path / "none"])
-    with pytest.raises(BuildError, match=r"no cuobjdump .*pod-attention\[cuda\]"):
+    with pytest.raises(BuildError, match=r"no cuobjdump .*pip install .*\[cuda\]"):
         sass.find_cuobjdump()
     for program in ("cuobjdump", "nvdisasm"):
         if program == "nvdisasm":

@@ -13,6 +13,7 @@ import torch
 
 from pod_integrate.engines.sglang.facts import EngineFacts, LayerFacts
 from pod_integrate.errors import KernelUnavailableError, UnsupportedFeatureError
+from pod_integrate.geometry import HEAD_DIM_RULE, takes_head_dim
 
 _Facts = TypeVar("_Facts")
 SERVED_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -135,8 +136,8 @@ _LAYER: tuple[_Rule[LayerFacts], ...] = (
     ),
     _Rule(
         "this head dim",
-        lambda f: f.qk_head_dim % 16 != 0 or not 32 <= f.qk_head_dim <= 256,
-        lambda f: f"{f.qk_head_dim}, not a multiple of 16 in 32..256",
+        lambda f: not takes_head_dim(f.qk_head_dim),
+        lambda f: f"{f.qk_head_dim}, not {HEAD_DIM_RULE}",
         "use --attention-backend triton or torch_native",
     ),
     _Rule(

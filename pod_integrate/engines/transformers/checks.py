@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from pod_integrate.errors import KernelUnavailableError, UnsupportedFeatureError
+from pod_integrate.geometry import HEAD_DIM_RULE, takes_head_dim
 
 # Arguments that change the scores and that the op does not know.
 _SCORE_ARGUMENTS = ("position_bias", "head_mask", "alibi", "alibi_slopes")
@@ -29,10 +30,9 @@ def check_head_dim(dim: int, value_dim: int) -> None:
             f"attention 'pod' needs one head dim, got {dim} for keys and {value_dim} for values "
             f"(as in multi-head latent attention); {_STOCK}"
         )
-    if dim % 16 or not 32 <= dim <= 256:
+    if not takes_head_dim(dim):
         raise UnsupportedFeatureError(
-            f"attention 'pod' needs a head dim that is a multiple of 16 in 32..256, got {dim}; "
-            f"{_STOCK}"
+            f"attention 'pod' needs a head dim that is {HEAD_DIM_RULE}, got {dim}; {_STOCK}"
         )
 
 

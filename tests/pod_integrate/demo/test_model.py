@@ -34,5 +34,5 @@ def test_same_arguments_keep_the_folder_and_others_refuse(tmp_path: Path) -> Non
 
 
 def test_heads_that_do_not_divide_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ShapeError, match="multiple of kv_heads"):
+    with pytest.raises(ShapeError, match="multiple of KV heads"):
         make_demo_model(tmp_path / "model", q_heads=3, kv_heads=2)

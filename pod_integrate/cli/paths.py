@@ -1,0 +1,45 @@
+"""Paths that the command line was given, looked at before any work is done for them."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from pod_integrate.errors import SettingsError
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Turn an OSError of the block into a SettingsError that names `path` as the user gave it."""
+    try:
+        yield
+    except OSError as error:
+        # One of ours has a message of its own and no number.
+        said = f"{path} cannot be used: {error.strerror}; choose another"
+        raise SettingsError(said if error.strerror else str(error)) from error
+
+
+def writable_folder(folder: Path, *, mode: int = 0o777) -> Path:
+    """`folder`, made where it is missing; raises SettingsError where nothing can be written."""
+    with naming(folder):
+        folder.mkdir(parents=True, exist_ok=True, mode=mode)
+        # Asked by doing: permission bits say little of a read-only mount or of root.
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+
+
+def writable_file(file: Path) -> Path:
+    """`file`, whose folder has to exist; raises SettingsError when it cannot be written there."""
+    with naming(file), tempfile.TemporaryFile(dir=file.parent):
+        return file
+
+
+def read_text(file: Path) -> str:
+    """Text of a file; raises SettingsError when it cannot be read or is not UTF-8."""
+    try:
+        with naming(file):
+            return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"{file} is not text: {error}") from error

@@ -1,0 +1,163 @@
+"""Every path that a command takes: one that cannot be used gives one line and a code."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from pod_integrate import __version__
+from pod_integrate.cli import app as cli
+from pod_integrate.errors import BuildError
+
+# How each path is given; other arguments make the command reach it and no further.
+PATHS: dict[str, list[str]] = {
+    "demo trace": ["demo", "--once", "--trace", "{}"],
+    "demo state": ["demo", "--once", "--state", "{}"],
+    "build report": ["build", "--arch", "sm_80", "--report", "{}"],
+    "demo-model directory": ["demo-model", "{}"],
+    "explain config": ["explain", "p512@4k", "{}"],
+    "tuner up state_dir": ["tuner", "up", "--no-ray", "--state-dir", "{}"],
+    "tuner up token_file": ["tuner", "up", "--no-ray", "--token-file", "{}"],
+}
+READ = ("demo trace", "explain config", "tuner up token_file")
+
+
+def commands(app: typer.Typer, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every command as it is typed, with what Typer was told of it."""
+    for info in app.registered_commands:
+        assert info.callback is not None
+        yield prefix + (info.name or info.callback.__name__), info
+    for group in app.registered_groups:
+        assert group.typer_instance is not None and group.name
+        yield from commands(group.typer_instance, f"{prefix}{group.name} ")
+
+
+def run(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[Any, str]:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(arguments)
+    return ended.value.code, capsys.readouterr().err
+
+
+@pytest.fixture
+def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command that gets past its paths fails the test instead of building or serving."""
+
+    def reached(*_: Any, **__: Any) -> None:
+        raise AssertionError("the path was not looked at before the work began")
+
+    monkeypatch.setattr("pod_integrate.native.build", reached)
+    monkeypatch.setattr("pod_integrate.nvcc.build", reached)
+    monkeypatch.setattr("tuner.service.run_tuner", reached)
+    monkeypatch.setattr("pod_integrate.demo.processes.Child.__init__", reached)
+
+
+def test_no_path_of_any_command_is_left_out_below() -> None:
+    found = set()
+    for name, info in commands(cli.app):
+        for parameter, kind in inspect.get_annotations(info.callback).items():
+            if re.search(r"\bPath\b|\bFile", str(kind)):
+                found.add(f"{name} {parameter}")
+    # A file or the text itself.
+    found.add("explain config")
+    assert found == set(PATHS)
+
+
+@pytest.mark.parametrize("where", ["no such file system", "below a file"])
+@pytest.mark.parametrize("name", PATHS)
+def test_path_that_cannot_be_used_is_one_line_and_a_code(
+    name: str, where: str, no_work: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    path = "/proc/x/y" if where == "no such file system" else str(tmp_path / "file" / "x")
+    code, said = run([word.format(path) for word in PATHS[name]], capsys)
+    assert code in (1, 2)
+    flat = said.replace("\n", "").replace("│", "").replace(" ", "")
+    assert path.replace(" ", "") in flat and "Traceback" not in said
+    if "Usage" not in said:
+        assert len(said.splitlines()) == 1, said
+
+
+@pytest.mark.parametrize("name", READ)
+def test_file_that_is_no_text_is_refused_by_name(
+    name: str, no_work: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    binary = tmp_path / "binary"
+    binary.write_bytes(b"\x7fELF\xff\xfe\x00")
+    code, said = run([word.format(binary) for word in PATHS[name]], capsys)
+    assert code == 2 and str(binary) in said and len(said.splitlines()) == 1
+
+
+def test_cache_folder_that_cannot_be_written_names_its_variable(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from pod_integrate.build_cache import build_once
+
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BuildError, match=r"cannot write .*file/native.*POD_ATTN_CACHE_DIR"):
+        build_once(tmp_path / "file" / "native" / "lib.so", lambda _: None)
+
+
+def test_error_of_any_command_keeps_its_brackets(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    remedy = "pip install '.[cuda]' or [red]x[/] :warning: list[int]"
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise BuildError(remedy)
+
+    monkeypatch.setattr("pod_integrate.cli.build.run", fail)
+    assert run(["build"], capsys) == (2, f"BuildError: {remedy}\n")
+
+
+# Every argument of `transformers` goes to another program.
+@pytest.mark.parametrize("name", [n for n, _ in commands(cli.app) if n != "transformers"])
+def test_usage_error_of_every_command_keeps_its_brackets(name: str) -> None:
+    done = CliRunner().invoke(cli.app, [*name.split(), "--[cuda]"], env={"COLUMNS": "200"})
+    assert done.exit_code == 2 and "--[cuda]" in done.output
+
+
+def test_version_is_the_one_of_the_package() -> None:
+    done = CliRunner().invoke(cli.app, ["--version"])
+    assert (done.exit_code, done.output) == (0, f"pod-attn {__version__}\n")
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--head-dim", "40"], "head dim must be a multiple of 16 in 32..256, got 40"),
+        (["--head-dim", "16"], "got 16"),
+        (["--head-dim", "272"], "got 272"),
+        (["--q-heads", "3", "--kv-heads", "2"], "got 3 and 2"),
+    ],
+)
+def test_demo_model_that_nobody_could_serve_is_refused(
+    flags: list[str], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, said = run(["demo-model", str(tmp_path / "m"), *flags], capsys)
+    assert code == 2 and words in said and not (tmp_path / "m").exists()
+
+
+def test_refused_head_dims_are_those_that_the_kernel_refuses() -> None:
+    import torch
+
+    from pod_integrate import HybridBatch, hybrid_attention
+    from pod_integrate.errors import ShapeError
+    from pod_integrate.geometry import takes_head_dim
+
+    batch = HybridBatch.build(
+        [1], [1], page_indices=torch.zeros(1, dtype=torch.int32), page_starts=[0], page_size=1
+    )
+    for dim in (8, 16, 24, 32, 40, 48, 64, 72, 80, 96, 128, 240, 248, 256, 264, 272):
+        q = torch.zeros(1, 1, dim)
+        if takes_head_dim(dim):
+            hybrid_attention(q, q[None], q[None], batch)
+        else:
+            with pytest.raises(ShapeError, match="head dim"):
+                hybrid_attention(q, q[None], q[None], batch)
