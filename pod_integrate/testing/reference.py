@@ -45,7 +45,7 @@ def attention_reference(
             continue
         # Only slots that some row sees are read: a windowed cache may have freed the others.
         first = max(0, kv_len - n - window_left) if window_left >= 0 else 0
-        visible = _visible(n, kv_len, window_left)[:, first:].to(q.device)
+        visible = visible_keys(n, kv_len, window_left)[:, first:].to(q.device)
         keys = gather(k_cache, batch, b, first).to(dtype)
         values = gather(v_cache, batch, b, first).to(dtype)
         for head in range(q.shape[1]):
@@ -66,7 +66,7 @@ def gather(cache: torch.Tensor, batch: HybridBatch, request: int, first: int = 0
     return cache[pages, token % size]
 
 
-def _visible(n: int, kv_len: int, window_left: int) -> torch.Tensor:
+def visible_keys(n: int, kv_len: int, window_left: int) -> torch.Tensor:
     """Bool [n, kv_len]: the last row stands at position kv_len - 1."""
     position = torch.arange(kv_len - n, kv_len)[:, None]
     key = torch.arange(kv_len)[None, :]
