@@ -74,8 +74,9 @@ class PodAttnBackend(AttentionBackend):  # type: ignore[misc]
         check_engine(engine_facts(runner))
         self._on_cpu = device_type(runner) == "cpu"
         self._device = device_of(runner)
-        self._pool = runner.token_to_kv_pool
-        self._req_to_token = runner.req_to_token_pool.req_to_token
+        # Under these names models, SGLang's fused KV writers and its graph runners ask for them.
+        self.token_to_kv_pool = runner.token_to_kv_pool
+        self.req_to_token_pool = runner.req_to_token_pool
         self._dtype = DTYPES[runner.dtype]
         # Compiled and loaded now: a request should not wait for it, nor fail on it.
         native.load("cpu" if self._on_cpu else "host")
@@ -114,7 +115,7 @@ class PodAttnBackend(AttentionBackend):  # type: ignore[misc]
         check_decode_graphs(max_bs, max_num_tokens)
         # What is captured already reads the buffers of before.
         if self._graphs is None or max_bs > self._graphs.max_requests:
-            self._graphs = DecodeGraphs(self._req_to_token, max_bs)
+            self._graphs = DecodeGraphs(self.req_to_token_pool.req_to_token, max_bs)
 
     def init_forward_metadata_out_graph(self, forward_batch: Any, in_capture: bool = False) -> None:
         """Prepare a step for its capture, or for a replay of what was captured."""
@@ -136,7 +137,7 @@ class PodAttnBackend(AttentionBackend):  # type: ignore[misc]
 
     def init_forward_metadata(self, forward_batch: Any) -> None:
         """Read the lengths of a step, once for all layers."""
-        batch = hybrid_batch(forward_batch, self._req_to_token)
+        batch = hybrid_batch(forward_batch, self.req_to_token_pool.req_to_token)
         # Warm-up batches carry no request ids.
         live = forward_batch.rids is not None
         if live:
@@ -186,7 +187,7 @@ class PodAttnBackend(AttentionBackend):  # type: ignore[misc]
         # Layers that share another layer's KV pass none of their own.
         if save_kv_cache and k is not None and v is not None:
             where = write_loc(forward_batch)
-            self._pool.set_kv_buffer(layer, where, k, v, layer.k_scale, layer.v_scale)
+            self.token_to_kv_pool.set_kv_buffer(layer, where, k, v, layer.k_scale, layer.v_scale)
         plan = self._plan(group)
         start = time.perf_counter()
         rows = q.reshape(-1, layer.tp_q_head_num, layer.qk_head_dim)
@@ -221,8 +222,8 @@ class PodAttnBackend(AttentionBackend):  # type: ignore[misc]
         hybrid_attention(
             rows[:tokens],
             # The pool is [slots, Hkv, D]: a slot is a page of one token.
-            self._pool.get_key_buffer(layer.layer_id).unsqueeze(1),
-            self._pool.get_value_buffer(layer.layer_id).unsqueeze(1),
+            self.token_to_kv_pool.get_key_buffer(layer.layer_id).unsqueeze(1),
+            self.token_to_kv_pool.get_value_buffer(layer.layer_id).unsqueeze(1),
             step.batch,
             config=config,
             scale=layer.scaling,

@@ -6,7 +6,7 @@ from typing import Any
 
 from sglang.srt.platforms.cpu import CpuDeviceMixin
 from sglang.srt.platforms.device_mixin import PlatformEnum
-from sglang.srt.platforms.interface import PlatformCapabilities, SRTPlatform
+from sglang.srt.platforms.interface import SRTPlatform
 
 
 class PodCpuPlatform(CpuDeviceMixin, SRTPlatform):  # type: ignore[misc]
@@ -19,7 +19,6 @@ class PodCpuPlatform(CpuDeviceMixin, SRTPlatform):  # type: ignore[misc]
     _enum = PlatformEnum.OOT
     device_name = "cpu"
     device_type = "cpu"
-    capabilities = PlatformCapabilities()
 
     def get_default_attention_backend(self) -> str:
         """Name used when the operator names none."""

@@ -13,16 +13,20 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from importlib.metadata import entry_points
+from importlib.metadata import entry_points, version
 from typing import Any
 
 from pod_integrate.engines.sglang.accelerators import find_accelerator
+from pod_integrate.errors import UnsupportedFeatureError
 
 logger = logging.getLogger(__name__)
 
 BACKEND = "pod"
 PLATFORM = "pod_cpu"
 PLATFORM_CLASS = "pod_integrate.engines.sglang.platform.PodCpuPlatform"
+# First SGLang whose platforms can say that they have no Triton; older ones launch Triton kernels
+# beside any attention backend that they do not know.
+CPU_SINCE = "0.5.22"
 
 
 def register() -> None:
@@ -34,6 +38,7 @@ def register() -> None:
     if BACKEND not in ATTENTION_BACKEND_CHOICES:
         add_attention_backend_choices([BACKEND])
     _warn_when_platform_is_filtered()
+    _refuse_cpus_of_old_sglang()
 
 
 def _make_backend(runner: Any) -> Any:
@@ -47,11 +52,14 @@ def _make_backend(runner: Any) -> Any:
 def activate_cpu_platform() -> str | None:
     """Class path of the CPU platform, or None wherever something better may be there.
 
-    SGLANG_PLATFORM=pod_cpu always gets it. Otherwise None on a host with any sign of an
-    accelerator, when SGLang's own CPU engine is asked for, and next to another platform plug-in:
-    SGLang would take our answer even on a GPU host.
+    SGLANG_PLATFORM=pod_cpu always gets it, or UnsupportedFeatureError where this SGLang is too
+    old. Otherwise None on a host with any sign of an accelerator, when SGLang's own CPU engine is
+    asked for, and next to another platform plug-in: SGLang would take our answer even on a GPU
+    host.
     """
     if os.environ.get("SGLANG_PLATFORM") == PLATFORM:
+        if _too_old():
+            raise UnsupportedFeatureError(_old_sglang())
         return PLATFORM_CLASS
     reason = _reason_to_stay_off()
     if reason is None:
@@ -65,10 +73,8 @@ def activate_cpu_platform() -> str | None:
 def _reason_to_stay_off() -> str | None:
     if os.environ.get("SGLANG_USE_CPU_ENGINE", "0").lower() in ("1", "true"):
         return "SGLANG_USE_CPU_ENGINE asks for SGLang's own CPU engine"
-    # SGLang has loaded it by the time that it asks; to import it here would import all of SGLang.
-    interface = sys.modules.get("sglang.srt.platforms.interface")
-    if interface is not None and not hasattr(interface, "PlatformCapabilities"):
-        return "this SGLang is too old for it (0.5.15 and 0.5.19 are, 0.5.23 is tested)"
+    if _too_old():
+        return _old_sglang()
     others = [
         point.name
         for point in entry_points(group="sglang.srt.platforms")
@@ -78,6 +84,38 @@ def _reason_to_stay_off() -> str | None:
         return f"other platform plug-ins are installed ({', '.join(sorted(others))})"
     found = find_accelerator()
     return f"this host has an accelerator ({found})" if found else None
+
+
+def _too_old() -> bool:
+    # Loaded when SGLang asks; to import it here would import all of SGLang.
+    interface = sys.modules.get("sglang.srt.platforms.interface")
+    return interface is not None and not hasattr(interface, "PlatformCapabilities")
+
+
+def _old_sglang() -> str:
+    return (
+        f"on a machine without an accelerator attention backend pod needs SGLang {CPU_SINCE} or "
+        f"newer, this is {version('sglang')}; pip install 'sglang>={CPU_SINCE}'"
+    )
+
+
+def _refuse_cpus_of_old_sglang() -> None:
+    """Stop a server that asks for `pod` on a CPU of an SGLang that cannot serve there.
+
+    Not raised from `register`: SGLang would log it and go on.
+    """
+    if not _too_old() or find_accelerator() is not None:
+        return
+    from sglang.srt.plugins.hook_registry import HookRegistry, HookType
+
+    target = "sglang.srt.server_args.ServerArgs.__post_init__"
+    HookRegistry.register(target, _refuse_backend, HookType.BEFORE)
+
+
+def _refuse_backend(server_args: Any) -> None:
+    names = ("attention_backend", "prefill_attention_backend", "decode_attention_backend")
+    if any(getattr(server_args, name, None) == BACKEND for name in names):
+        raise UnsupportedFeatureError(_old_sglang())
 
 
 def _whitelisted(name: str) -> bool:

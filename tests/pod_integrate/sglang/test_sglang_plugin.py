@@ -6,11 +6,13 @@ import logging
 import subprocess
 import sys
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
 from pod_integrate.engines.sglang import accelerators, plugin
+from pod_integrate.errors import UnsupportedFeatureError
 
 NO_ACCELERATOR = accelerators.find_accelerator() is None
 
@@ -76,17 +78,46 @@ def test_cpu_platform_gives_way_to_another_platform_plugin(monkeypatch: pytest.M
     assert plugin.activate_cpu_platform() == plugin.PLATFORM_CLASS
 
 
-@pytest.mark.usefixtures("cpu_host")
-def test_cpu_platform_stays_off_in_an_sglang_without_its_interface(
+@pytest.fixture
+def old_sglang(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An SGLang before platforms could say that they have no Triton."""
+    from sglang.srt.server_args import ServerArgs  # noqa: F401
+
+    monkeypatch.setitem(sys.modules, "sglang.srt.platforms.interface", SimpleNamespace())
+    monkeypatch.setattr(plugin, "version", lambda name: "0.5.17")
+
+
+@pytest.mark.usefixtures("cpu_host", "old_sglang")
+def test_cpu_platform_in_an_old_sglang_stays_off_and_forced_names_the_version(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    name = "sglang.srt.platforms.interface"
-    monkeypatch.setitem(sys.modules, name, SimpleNamespace(PlatformCapabilities=object))
-    assert plugin.activate_cpu_platform() == plugin.PLATFORM_CLASS
-    monkeypatch.setitem(sys.modules, name, SimpleNamespace())
     with caplog.at_level(logging.INFO):
         assert plugin.activate_cpu_platform() is None
-    assert "too old" in caplog.text
+    assert "needs SGLang 0.5.22 or newer, this is 0.5.17" in caplog.text
+    monkeypatch.setenv("SGLANG_PLATFORM", "pod_cpu")
+    with pytest.raises(UnsupportedFeatureError, match="needs SGLang 0.5.22 or newer"):
+        plugin.activate_cpu_platform()
+
+
+@pytest.mark.usefixtures("old_sglang")
+def test_old_sglang_on_a_cpu_stops_where_pod_is_asked_for_and_nowhere_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from sglang.srt.plugins.hook_registry import HookRegistry
+
+    hooks: list[Any] = []
+    monkeypatch.setattr(HookRegistry, "register", lambda *args: hooks.append(args))
+    monkeypatch.setattr(plugin, "find_accelerator", lambda: "/dev/nvidia0")
+    plugin.register()
+    assert hooks == []
+    monkeypatch.setattr(plugin, "find_accelerator", lambda: None)
+    plugin.register()
+    ((target, hook, kind),) = hooks
+    assert (target, kind.name) == ("sglang.srt.server_args.ServerArgs.__post_init__", "BEFORE")
+    hook(SimpleNamespace(attention_backend="triton"))
+    for name in ("attention_backend", "prefill_attention_backend", "decode_attention_backend"):
+        with pytest.raises(UnsupportedFeatureError, match="pip install 'sglang>=0.5.22'"):
+            hook(SimpleNamespace(**{name: "pod"}))
 
 
 @pytest.mark.parametrize("module", accelerators.TORCH_MODULES)
