@@ -38,7 +38,7 @@ class StepRecord(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     layers        attention calls in the step
     config        key into TraceMessage.configs of the PodConfig used
     source        `exact`: the table's entry for this bucket; `default`: it has none;
-                  `nearest`, of servers before 0.2: the entry of a bucket near by
+                  `nearest`, of older servers: the entry of a bucket near by
     """
 
     time: wire.UnixSeconds

@@ -24,19 +24,18 @@ from tuner import overview
 from tuner.archive import TraceArchive
 from tuner.assemble import make_entry, make_task
 from tuner.campaign import Campaign
-from tuner.ingest import BucketLoad, Ingested, Sample
+from tuner.ingest import Ingested, Sample
 from tuner.leases import MAX_LOST, Lease, Leases, WorkerState
 from tuner.model import Report, Scope, StudyKey, Task, WorkerInfo
+from tuner.parking import Parking, worth_tuning
 from tuner.publish import Publisher
 from tuner.records import load_trials
 from tuner.settings import TunerSettings
-from tuner.storage import Store
+from tuner.storage import Store, is_storage_failure
 from tuner.study import Study
 
 logger = logging.getLogger(__name__)
 
-# A bucket below this share of attention time is not worth measuring.
-MIN_TIME_SHARE = 0.002
 # Replayed steps change this often: a worker keeps the inputs of some batches in memory.
 _REPLAY_SECONDS, _REPLAY_SAMPLES = 30.0, 6
 _NEIGHBOURS = 2
@@ -58,6 +57,7 @@ class Tuner:
         self.campaigns: dict[StudyKey, Campaign] = {}
         self.workers: dict[str, WorkerState] = {}
         self.host_mode = "plain"
+        self.parking = Parking(store)
         self._leases = Leases()
         self._replays: dict[StudyKey, tuple[float, list[Sample]]] = {}
         self._history_due = 0.0
@@ -80,8 +80,8 @@ class Tuner:
         state.info, state.seen, state.task = worker, now, None
         self._expire(now)
         with self.store.begin() as tx:
-            candidates = self._worth_tuning(tx, worker, now)
-        for load in candidates:
+            loads = traffic.loads(tx, now=now, half_life=self.settings.half_life_seconds)
+        for load in worth_tuning(loads, self.settings, worker, self.parking, now):
             task = self._task_for(load.key, worker.id, now)
             if task is not None:
                 state.task, state.since = f"{load.key.bucket} #{task.number} {task.phase}", now
@@ -104,8 +104,12 @@ class Tuner:
             return False
         if report.outcome == "measured" and not report.pairs:
             self._count_lost(lease, now)
+            return True
+        self._file(lease, report, now)
+        if report.outcome == "measured":
+            self.parking.worked(lease.task.key)
         else:
-            self._file(lease, report, now)
+            self.parking.failed(lease.task.key, report.outcome, report.reason, now)
         return True
 
     def release(self, worker: str) -> None:
@@ -147,22 +151,11 @@ class Tuner:
         """Give the database back."""
         self.store.close()
 
-    def _worth_tuning(self, tx: sa.Connection, worker: WorkerInfo, now: float) -> list[BucketLoad]:
-        loads = traffic.loads(tx, now=now, half_life=self.settings.half_life_seconds)
-        total = sum(load.weight for load in loads)
-        return [
-            load
-            for load in loads
-            if load.weight > 0
-            and load.weight >= MIN_TIME_SHARE * total
-            and load.steps >= self.settings.min_steps
-            and worker.can_measure(load.key.scope)
-        ]
-
     def _task_for(self, key: StudyKey, worker: str, now: float) -> Task | None:
-        with self._careful(key), self.store.begin() as tx:
+        work, samples = None, list[Sample]()
+        with self._careful(key, now), self.store.begin() as tx:
             campaign = self._campaign(tx, key, now)
-            work = campaign and campaign.next_work(tx, self._leases.busy(key), now)
+            work = campaign.next_work(tx, self._leases.busy(key), now) if campaign else None
             samples = self._replay(tx, key, now) if work else []
         if not work or not samples:
             return None
@@ -214,7 +207,7 @@ class Tuner:
         task = lease.task
         campaign = self.campaigns[task.key]
         table = None
-        with self._careful(task.key), self.store.begin() as tx:
+        with self._careful(task.key, now), self.store.begin() as tx:
             change = campaign.report(
                 tx, lease.work.trial, task.phase, report.outcome, report.reason, report.pairs, now
             )
@@ -226,20 +219,27 @@ class Tuner:
             self.publisher.commit(task.key.scope, table)
 
     @contextlib.contextmanager
-    def _careful(self, key: StudyKey) -> Iterator[None]:
-        """When a transaction fails, memory must not know more than the database."""
+    def _careful(self, key: StudyKey, now: float) -> Iterator[None]:
+        """When a transaction fails, memory must not know more than the database.
+
+        The database's own failures are raised; any other one is this bucket's, and costs it alone.
+        """
         try:
             yield
-        except Exception:
+        except Exception as error:
             self.campaigns.pop(key, None)
             self._leases.forget(key)
-            raise
+            if is_storage_failure(error):
+                raise
+            logger.exception("bucket %s failed", key)
+            self.parking.failed(key, "failed", f"{type(error).__name__}: {error}", now)
 
     def _expire(self, now: float) -> None:
         for lease in self._leases.overdue(now):
             self._count_lost(lease, now)
 
     def _count_lost(self, lease: Lease, now: float) -> None:
+        self.parking.failed(lease.task.key, "lost", "a worker never reported", now)
         if self._leases.count_lost(lease):
             reason = f"{MAX_LOST} workers took it and never reported; the config may crash them"
             report = Report(

@@ -114,6 +114,8 @@ def _status(
         return "promoted"
     if not any(state.info.can_measure(key.scope) for state in tuner.workers.values()):
         return "no worker"
+    if tuner.parking.is_parked(key, tuner.clock()):
+        return "parked"
     if campaign is None or not campaign.trials:
         return "waiting"
     return "default is best" if campaign.resting else "tuning"

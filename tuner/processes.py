@@ -126,7 +126,8 @@ def _child(pipe: Connection, name: str, nice: int) -> None:
     import torch
 
     from tuner.bench import OpBench
-    from tuner.worker import describe, load_kernel, measured_device, run_loop
+    from tuner.settings import load
+    from tuner.worker import HANG_LEASES, describe, load_kernel, measured_device, run_loop
 
     # Ctrl-C reaches the whole foreground group; the parent decides when a worker ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -136,4 +137,7 @@ def _child(pipe: Connection, name: str, nice: int) -> None:
     device = measured_device()
     load_kernel(device)
     source = _PipeSource(pipe)
-    run_loop(source, describe(name, device), OpBench(device), stop=lambda: source.closed)
+    run_loop(
+        source, describe(name, device), OpBench(device),
+        stop=lambda: source.closed, limit_seconds=HANG_LEASES * load().lease_seconds,
+    )  # fmt: skip

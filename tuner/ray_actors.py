@@ -139,8 +139,12 @@ class Measurer:
     def run(self) -> None:
         """Measure until the actor is killed."""
         from tuner.bench import OpBench
-        from tuner.worker import describe, load_kernel, measured_device, run_loop
+        from tuner.settings import load
+        from tuner.worker import HANG_LEASES, describe, load_kernel, measured_device, run_loop
 
         device = measured_device()
         load_kernel(device)
-        run_loop(ActorSource(), describe(self._name, device), OpBench(device), stop=lambda: False)
+        run_loop(
+            ActorSource(), describe(self._name, device), OpBench(device),
+            stop=lambda: False, limit_seconds=HANG_LEASES * load().lease_seconds,
+        )  # fmt: skip

@@ -26,6 +26,13 @@ logger = logging.getLogger(__name__)
 _ADVISORY_LOCK = 0x504F4441
 
 
+def is_storage_failure(error: Exception) -> bool:
+    """Whether the database failed, not a single row or value in it."""
+    if isinstance(error, sa.exc.DataError | sa.exc.IntegrityError):
+        return False
+    return isinstance(error, sa.exc.SQLAlchemyError)
+
+
 class Store:
     """An open database that no other tuner writes to until `close`.
 

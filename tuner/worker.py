@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import logging
 import os
 import time
@@ -23,6 +24,8 @@ from tuner.settings import load
 logger = logging.getLogger(__name__)
 
 IDLE_SECONDS = 1.0
+# A task that takes as many leases hangs; one of a slow build may take more than one.
+HANG_LEASES = 3
 
 
 class TaskSource(Protocol):
@@ -121,21 +124,45 @@ def threads_of(device: DeviceKey) -> Iterator[None]:
 
 
 def run_loop(
-    source: TaskSource, info: WorkerInfo, bench: Bench, *, stop: Callable[[], bool]
+    source: TaskSource,
+    info: WorkerInfo,
+    bench: Bench,
+    *,
+    stop: Callable[[], bool],
+    limit_seconds: float | None = None,
 ) -> None:
-    """Ask, measure, report until `stop()`; a tuner that is away is asked again later."""
+    """Ask, measure, report until `stop()`; a tuner that is away is asked again later.
+
+    limit_seconds  a task that takes longer ends this process, with a traceback on stderr: a kernel
+                   that hangs would hold the worker for ever
+    """
     pause = IDLE_SECONDS
     while not stop():
         try:
             task = source.next_task(info)
             if task is not None:
-                source.report(measure(task, info.id, bench))
+                with _at_most(limit_seconds):
+                    report = measure(task, info.id, bench)
+                source.report(report)
                 pause = IDLE_SECONDS
                 continue
         except (ConnectionError, EOFError, TimeoutError) as error:
             logger.warning("tuner is away (%s); next try in %.0f s", error, pause)
             pause = min(30.0, 2 * pause)
         _sleep(pause, stop)
+
+
+@contextlib.contextmanager
+def _at_most(seconds: float | None) -> Iterator[None]:
+    if seconds is None:
+        yield
+        return
+    # Its watchdog thread needs no lock of Python's, which a hanging kernel may hold.
+    faulthandler.dump_traceback_later(seconds, exit=True)
+    try:
+        yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()
 
 
 def _sleep(seconds: float, stop: Callable[[], bool]) -> None:

@@ -147,7 +147,7 @@ export function bucketName(bucket) {
   ]);
 }
 
-const STATUS = { promoted: "good", "default is best": "settled", tuning: "busy", waiting: "idle", "no worker": "warned" };
+const STATUS = { promoted: "good", "default is best": "settled", tuning: "busy", waiting: "idle", "no worker": "warned", parked: "warned" };
 const statusClass = (status) => STATUS[status] ?? "idle";
 
 function speedScale(buckets) {
