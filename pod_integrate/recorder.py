@@ -1,6 +1,6 @@
 """Recorder: a bounded, sampled log of steps that never makes the serving thread wait.
 
-The serving thread calls `begin`, `add_attention` and `end`; one other thread calls `drain`.
+The serving thread calls `begin`, `end` and `settle`; one other thread calls `drain`.
 Records hold lengths and times only.
 """
 
@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from pod_integrate.batch import HybridBatch
 from pod_integrate.config import PodConfig
+from pod_integrate.devices.clock import Clock, GraphTimer, Mark, stride_of
 from pod_integrate.table import Source
 from pod_integrate.trace import MAX_RECORDS, MAX_ROWS, StepRecord
 
@@ -20,17 +21,30 @@ DEFAULT_CAPACITY = 8192
 # Keeps a message far below trace.MAX_MESSAGE_BYTES: at most 5 bytes a length, 300 a config.
 _MAX_LENGTHS = 100_000
 _MAX_CONFIGS = 256
+# Steps whose times are owed; more are filed without.
+_MOST_WAITING = 256
 
 
 class OpenStep:
-    """One sampled step while its layers run; times in microseconds, filled by the recorder."""
+    """One sampled step while its layers run, and until the clock has told how long they took.
+
+    Of a step on a GPU some layers are timed: all have the same lengths, so the others took as long.
+
+    graph  timer of the captured graph that a decode step replays: it is read once the step has
+           ended, and `layers` attended in it
+    """
 
     __slots__ = (
-        "attention_us",
+        "_clock",
+        "_graph",
+        "_seconds",
+        "_stride",
+        "_timed",
         "config",
         "kv_lens",
         "layers",
         "number",
+        "open",
         "q_lens",
         "source",
         "step_us",
@@ -43,6 +57,10 @@ class OpenStep:
         lengths: tuple[list[int], list[int]],
         config: PodConfig,
         source: Source,
+        clock: Clock,
+        *,
+        expected_layers: int = 0,
+        graph: GraphTimer | None = None,
     ) -> None:
         self.time = time.time()
         self.number = number
@@ -50,13 +68,42 @@ class OpenStep:
         self.config = config
         self.source = source
         self.step_us = 0.0
-        self.attention_us = 0.0
-        self.layers = 0
+        self.layers = expected_layers if graph is not None else 0
+        # Times that the clock still owes.
+        self.open = 0
+        self._clock, self._graph = clock, graph
+        self._stride = stride_of(expected_layers) if clock.spares_layers else 1
+        self._seconds, self._timed = 0.0, 0
 
-    def add_attention(self, seconds: float) -> None:
-        """Count one attention call of this step."""
-        self.attention_us += seconds * 1e6
+    @property
+    def attention_us(self) -> float:
+        """Microseconds of attention in all layers; 0 when none could be timed."""
+        return self._seconds / self._timed * self.layers * 1e6 if self._timed else 0.0
+
+    def start_attention(self) -> Mark | None:
+        """Count one attention call of this step; a mark for `stop_attention` if it is timed."""
         self.layers += 1
+        # Another layer in every step, so that each takes its turn.
+        return self._clock.start() if (self.layers + self.number) % self._stride == 0 else None
+
+    def stop_attention(self, mark: Mark) -> None:
+        """The call that `mark` was taken for has been made."""
+        self.open += 1
+        self._clock.stop(mark, self._attended)
+
+    def ended(self, seconds: float | None) -> None:
+        """The whole step has, after `seconds`; None: nobody knows."""
+        if seconds is not None:
+            self.step_us = seconds * 1e6
+            layer = self._graph.seconds() if self._graph is not None else None
+            if layer is not None:
+                self._seconds, self._timed = layer, 1
+
+    def _attended(self, seconds: float | None) -> None:
+        self.open -= 1
+        if seconds is not None:
+            self._seconds += seconds
+            self._timed += 1
 
 
 class Drained(NamedTuple):
@@ -71,36 +118,73 @@ class Drained(NamedTuple):
 class Recorder:
     """Samples steps into a bounded buffer; a full one drops and counts, it never waits.
 
+    clock     of the device that the steps run on
     sample    share of steps kept, 0..1, drawn at random so that no periodic load is missed
     capacity  records held until the next `drain`
     seed      of the draw
     """
 
     def __init__(
-        self, *, sample: float, capacity: int = DEFAULT_CAPACITY, seed: int | None = None
+        self,
+        clock: Clock,
+        *,
+        sample: float,
+        capacity: int = DEFAULT_CAPACITY,
+        seed: int | None = None,
     ) -> None:
+        self.clock = clock
         self._sample, self._capacity = sample, capacity
         # Not shared with the process: drawing here must not move anybody's random numbers.
         self._random = random.Random(seed)
         self._steps: deque[OpenStep] = deque()
+        self._waiting: deque[OpenStep] = deque()
+        self._layers = 0
         # Only the serving thread adds to these; `drain` reports differences, so no lock is needed.
         self._seen = self._dropped = 0
         self._reported_seen = self._reported_dropped = 0
 
     def begin(self, batch: HybridBatch, config: PodConfig, source: Source) -> OpenStep | None:
         """Count a step; an OpenStep to hand to `end` when it was drawn, else None."""
+        if not self._drawn(batch.num_requests):
+            return None
+        number, layers = self._seen - 1, self._layers
+        return OpenStep(number, batch.lengths, config, source, self.clock, expected_layers=layers)
+
+    def begin_replay(
+        self,
+        lengths: tuple[list[int], list[int]],
+        config: PodConfig,
+        *,
+        layers: int,
+        timer: GraphTimer | None,
+    ) -> OpenStep | None:
+        """As `begin`, of a step that replays a captured graph with `layers` attention calls."""
+        if not self._drawn(len(lengths[0])):
+            return None
+        number, clock = self._seen - 1, self.clock
+        return OpenStep(
+            number, lengths, config, "default", clock, expected_layers=layers, graph=timer
+        )
+
+    def end(self, step: OpenStep) -> None:
+        """File a step whose layers have all been called."""
+        self._layers = step.layers
+        self._waiting.append(step)
+        self.settle()
+
+    def settle(self) -> None:
+        """File what the clock owes no more; also the oldest, timed or not, when many wait."""
+        while self._waiting and (not self._waiting[0].open or len(self._waiting) > _MOST_WAITING):
+            self._steps.append(self._waiting.popleft())
+
+    def _drawn(self, rows: int) -> bool:
         self._seen += 1
         if self._random.random() >= self._sample:
-            return None
-        if len(self._steps) >= self._capacity or batch.num_requests > MAX_ROWS:
+            return False
+        if len(self._steps) >= self._capacity or rows > MAX_ROWS:
             self._dropped += 1
-            return None
-        return OpenStep(self._seen - 1, batch.lengths, config, source)
-
-    def end(self, step: OpenStep, *, step_seconds: float = 0.0) -> None:
-        """File a step; `step_seconds` is its wall time, 0 when unknown."""
-        step.step_us = step_seconds * 1e6
-        self._steps.append(step)
+            return False
+        return True
 
     def drain(self, *, limit: int = MAX_RECORDS) -> Drained:
         """Take the oldest records, as many as fit one trace message and `limit`."""

@@ -1,7 +1,8 @@
 """Traces in: a message becomes counters per server, weights per bucket and samples to replay.
 
 The weight of a bucket is the attention time its steps took, decayed with a half-life, so that
-tuning goes where time is lost now. A message that samples its steps counts for all it has seen.
+tuning goes where time is lost now; a step whose time nobody could tell weighs what the cost model
+makes of its lengths. A message that samples its steps counts for all it has seen.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import sqlalchemy as sa
 
 from pod_integrate.errors import ShapeError
 from pod_integrate.keys import Bucket
+from pod_integrate.model import estimate
 from pod_integrate.trace import StepRecord, TraceMessage, encode
 from tuner import schema
 from tuner.model import Lengths, StudyKey
@@ -126,7 +128,7 @@ def _count_bucket(
     values = {
         "records": len(records) + (old.records if old is not None else 0),
         "steps": len(records) * scale + (old.steps if old is not None else 0.0),
-        "weight": scale * sum(r.attention_us or r.step_us for r in records),
+        "weight": scale * sum(attention_us(r, key) for r in records),
         "step_weight": scale * len(records),
         "updated": now,
     }
@@ -135,6 +137,15 @@ def _count_bucket(
         values["step_weight"] += fade * old.step_weight
     row = key._asdict() | values | {"hybrid": bucket.is_hybrid}
     upsert(tx, table, row, values)
+
+
+def attention_us(record: StepRecord, key: StudyKey) -> float:
+    """Microseconds of attention in a step, measured or, where they are unknown, estimated."""
+    if record.attention_us > 0:
+        return record.attention_us
+    geometry, device, _ = key.parsed()
+    one = estimate.attention_us(record.q_lens, record.kv_lens, geometry, device)
+    return one * max(1, record.layers)
 
 
 def _keep_samples(tx: sa.Connection, key: StudyKey, records: list[StepRecord]) -> None:

@@ -7,8 +7,9 @@ found and when it ends.
 from __future__ import annotations
 
 import atexit
+import functools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +20,7 @@ from pod_integrate.batch import HybridBatch
 from pod_integrate.config import PodConfig
 from pod_integrate.defaults import default_config
 from pod_integrate.device import device_key, kernel_build
+from pod_integrate.devices.clock import Clock, GraphTimer, Mark, clock_of
 from pod_integrate.exchange import Channel, Exchange
 from pod_integrate.keys import Dtype, Geometry
 from pod_integrate.recorder import OpenStep, Recorder
@@ -34,35 +36,75 @@ DTYPES: dict[torch.dtype, Dtype] = {
 
 
 class Plan(NamedTuple):
-    """How one group attends one step; `traced` is None unless the step was sampled."""
+    """How one group attends one step.
+
+    traced  the step's record, if it was sampled
+    timer   of the graph that is being captured, if it is
+    """
 
     config: PodConfig
-    traced: OpenStep | None
+    traced: OpenStep | None = None
+    timer: GraphTimer | None = None
+
+    def start(self, layer: int) -> Mark | None:
+        """Before layer number `layer` attends; a mark for `stop` if that is timed."""
+        if self.traced is not None:
+            return self.traced.start_attention()
+        return self.timer.start(layer) if self.timer is not None else None
+
+    def stop(self, mark: Mark) -> None:
+        """The attention that `mark` was taken for has been called."""
+        if self.traced is not None:
+            self.traced.stop_attention(mark)
+        elif self.timer is not None:
+            self.timer.stop(mark)
 
 
 class LayerGroup:
-    """Layers of one geometry; window and logit cap are part of it."""
+    """Layers of one geometry; window and logit cap are part of it.
+
+    layers  numbers of the layers, where the engine knows them beforehand
+    """
 
     def __init__(self, geometry: Geometry, active: ActiveTable, recorder: Recorder | None) -> None:
         self.geometry, self.active, self.recorder = geometry, active, recorder
         self.default = default_config(active.device, geometry)
-        self._open: OpenStep | None = None
+        self.layers: list[int] = []
+        self.open: OpenStep | None = None
 
     def plan(self, batch: HybridBatch, *, live: bool) -> Plan:
         """Choose a step's config; `live` is False for warm-up batches, which leave no trace."""
         found = self.active.lookup(batch.bucket)
         config = found.config or self.default
         if self.recorder is None or not live:
-            return Plan(config, None)
-        self.end_step(0.0)
-        self._open = self.recorder.begin(batch, config, found.source)
-        return Plan(config, self._open)
+            return Plan(config)
+        self.close_step()
+        self.open = self.recorder.begin(batch, config, found.source)
+        return Plan(config, self.open)
 
-    def end_step(self, seconds: float) -> None:
-        """File the open step, if there is one; seconds 0.0 says that its wall time is unknown."""
-        if self._open is not None and self.recorder is not None:
-            self.recorder.end(self._open, step_seconds=seconds)
-        self._open = None
+    def graph_timer(self) -> GraphTimer | None:
+        """A timer for a graph to be captured; None where nothing is recorded or timed."""
+        return None if self.recorder is None else self.recorder.clock.graph_timer(self.layers)
+
+    def replay(
+        self, lengths: tuple[list[int], list[int]], config: PodConfig, timer: GraphTimer | None
+    ) -> None:
+        """Trace a step that replays a captured graph."""
+        if self.recorder is not None:
+            self.close_step()
+            self.open = self.recorder.begin_replay(
+                lengths, config, layers=len(self.layers), timer=timer
+            )
+
+    def close_step(self) -> OpenStep | None:
+        """File the open step, if there is one, and return it."""
+        step, self.open = self.open, None
+        if self.recorder is not None:
+            if step is not None:
+                self.recorder.end(step)
+            else:
+                self.recorder.settle()
+        return step
 
 
 class LayerGroups:
@@ -84,6 +126,7 @@ class LayerGroups:
     ) -> None:
         self._settings = settings.load()
         self._build, self._device = kernel_build(device), device_key(device)
+        self.clock = clock_of(device)
         self._reports = self._settings.tuner_url is not None and reports
         self._groups: dict[Geometry, LayerGroup] = {}
         self._exchange = self._start_exchange(server, on_event)
@@ -104,10 +147,9 @@ class LayerGroups:
         """The groups made so far."""
         return tuple(self._groups.values())
 
-    def end_step(self, seconds: float) -> None:
-        """File the open steps of all groups."""
-        for group in self._groups.values():
-            group.end_step(seconds)
+    def end_step(self, mark: Mark) -> None:
+        """File the open steps of all groups, as one step that began at `mark` of the clock."""
+        end_step(self.clock, self._groups.values(), mark)
 
     def close(self) -> None:
         """Post what is left and end the exchange's thread."""
@@ -120,7 +162,7 @@ class LayerGroups:
         file = self._table_file(geometry)
         if file is not None:
             active.load_file(file)
-        recorder = Recorder(sample=self._settings.trace_sample) if self.records else None
+        recorder = self._recorder() if self.records else None
         group = LayerGroup(geometry, active, recorder)
         if self._exchange is not None:
             self._exchange.add(Channel(active, recorder, file if self._reports else None))
@@ -134,6 +176,9 @@ class LayerGroups:
             self._settings.tuner_url or "none",
         )
         return group
+
+    def _recorder(self) -> Recorder:
+        return Recorder(self.clock, sample=self._settings.trace_sample)
 
     def _table_file(self, geometry: Geometry) -> Path | None:
         file = self._settings.table
@@ -160,3 +205,23 @@ class LayerGroups:
         exchange.start()
         atexit.register(exchange.stop)
         return exchange
+
+
+def end_step(clock: Clock, groups: Iterable[LayerGroup], mark: Mark) -> None:
+    """File the open steps of `groups`, as one step that began at `mark` of their clock."""
+    clock.harvest()
+    steps = [group.open for group in groups if group.open is not None]
+    for step in steps:
+        step.open += 1
+    if steps:
+        clock.stop(mark, functools.partial(_end, steps))
+    else:
+        clock.release(mark)
+    for group in groups:
+        group.close_step()
+
+
+def _end(steps: list[OpenStep], seconds: float | None) -> None:
+    for step in steps:
+        step.open -= 1
+        step.ended(seconds)

@@ -150,7 +150,9 @@ def growth_cases(keys: int) -> Iterator[AccuracyCase]:
     """What an error that grows with the length would show in: the same list for every length."""
     dtypes: tuple[Dtype, ...] = ("fp32", "bf16", "fp16")
     ops: tuple[Op, ...] = ("decode", "prefill")
-    for op, split, (dtype, logit) in itertools.product(ops, (False, True), zip(dtypes, (1, 60, 8))):
+    for op, split, (dtype, logit) in itertools.product(
+        ops, (False, True), zip(dtypes, (1, 60, 8), strict=False)
+    ):
         yield AccuracyCase(op=op, keys=keys, logit=logit, pattern="level", dtype=dtype, split=split)
     for op, split in itertools.product(ops, (False, True)):
         for pattern in ("rising", "falling"):

@@ -26,6 +26,7 @@ from exchange_support import (
 )
 
 from pod_integrate.config import PodConfig, TileConfig
+from pod_integrate.devices.clock import WallClock
 from pod_integrate.exchange import POSTED, UPDATED, Channel, Exchange
 from pod_integrate.recorder import Recorder
 from pod_integrate.registry import ActiveTable
@@ -40,7 +41,7 @@ def tuner() -> Tuner:
 @pytest.fixture
 def channel(tmp_path: Path) -> Channel:
     active = ActiveTable(GEOMETRY, DEVICE, BUILD)
-    return Channel(active, Recorder(sample=1.0), tmp_path / "deep" / "table.json")
+    return Channel(active, Recorder(WallClock(), sample=1.0), tmp_path / "deep" / "table.json")
 
 
 @pytest.fixture

@@ -6,10 +6,12 @@ import threading
 
 import pytest
 import torch
+from clock_support import HandClock, Stream
 
 from pod_integrate.batch import HybridBatch
 from pod_integrate.config import PodConfig, TileConfig
-from pod_integrate.recorder import Recorder
+from pod_integrate.devices.clock import WallClock
+from pod_integrate.recorder import OpenStep, Recorder
 from pod_integrate.trace import (
     MAX_MESSAGE_BYTES,
     MAX_RECORDS,
@@ -53,12 +55,16 @@ def message_of(recorder: Recorder) -> TraceMessage:
 
 
 def test_record_holds_lengths_times_and_config() -> None:
-    recorder = Recorder(sample=1.0)
+    clock = HandClock()
+    recorder = Recorder(clock, sample=1.0)
     step = recorder.begin(make_batch([5, 1], [9, 7]), CONFIG, "exact")
     assert step is not None
-    step.add_attention(0.25e-3)
-    step.add_attention(0.5e-3)
-    recorder.end(step, step_seconds=2e-3)
+    for seconds in (0.25e-3, 0.5e-3):
+        mark = step.start_attention()
+        clock.now += seconds
+        step.stop_attention(mark)
+    step.ended(2e-3)
+    recorder.end(step)
     (record,) = decode(encode(message_of(recorder))).records
     assert (record.q_lens, record.kv_lens) == ([5, 1], [9, 7])
     assert (record.attention_us, record.step_us) == (pytest.approx(750), pytest.approx(2000))
@@ -66,14 +72,14 @@ def test_record_holds_lengths_times_and_config() -> None:
 
 
 def test_sampling_keeps_its_share_and_counts_every_step() -> None:
-    recorder, batch = Recorder(sample=0.25, seed=1), make_batch([1], [3])
+    recorder, batch = Recorder(WallClock(), sample=0.25, seed=1), make_batch([1], [3])
     opened = [recorder.begin(batch, CONFIG, "default") for _ in range(2000)]
     assert 400 < sum(step is not None for step in opened) < 600
     assert recorder.drain().seen == 2000
 
 
 def test_full_buffer_drops_and_counts_and_never_grows() -> None:
-    recorder, batch = Recorder(sample=1.0, capacity=3), make_batch([1], [3])
+    recorder, batch = Recorder(WallClock(), sample=1.0, capacity=3), make_batch([1], [3])
     for _ in range(10):
         step = recorder.begin(batch, CONFIG, "default")
         if step is not None:
@@ -86,14 +92,14 @@ def test_full_buffer_drops_and_counts_and_never_grows() -> None:
 
 
 def test_step_with_more_rows_than_the_schema_takes_is_dropped() -> None:
-    recorder = Recorder(sample=1.0)
+    recorder = Recorder(WallClock(), sample=1.0)
     rows = MAX_ROWS + 1
     assert recorder.begin(make_batch([1] * rows, [1] * rows), CONFIG, "default") is None
     assert recorder.drain().dropped == 1
 
 
 def test_drained_records_always_fit_one_message() -> None:
-    recorder = Recorder(sample=1.0)
+    recorder = Recorder(WallClock(), sample=1.0)
     wide = make_batch([1] * 4000, [9] * 4000)
     for _ in range(40):
         step = recorder.begin(wide, CONFIG, "default")
@@ -109,7 +115,7 @@ def test_drained_records_always_fit_one_message() -> None:
 
 
 def test_many_small_records_leave_in_several_messages() -> None:
-    recorder, batch = Recorder(sample=1.0), make_batch([1], [3])
+    recorder, batch = Recorder(WallClock(), sample=1.0), make_batch([1], [3])
     for _ in range(MAX_RECORDS + 5):
         step = recorder.begin(batch, CONFIG, "default")
         assert step is not None
@@ -119,7 +125,7 @@ def test_many_small_records_leave_in_several_messages() -> None:
 
 
 def test_draining_beside_a_recording_thread_loses_nothing() -> None:
-    recorder, batch = Recorder(sample=1.0, capacity=10**6), make_batch([1], [3])
+    recorder, batch = Recorder(WallClock(), sample=1.0, capacity=10**6), make_batch([1], [3])
 
     def record() -> None:
         for _ in range(5000):
@@ -136,3 +142,76 @@ def test_draining_beside_a_recording_thread_loses_nothing() -> None:
     thread.join()
     seen += recorder.drain().seen
     assert (records, seen) == (5000, 5000)
+
+
+def run_on(stream: Stream, recorder: Recorder, layers: int, seconds: float) -> OpenStep:
+    """Queues a step of `layers` attention calls, and files it as its launch ends."""
+    step = recorder.begin(make_batch([5, 1], [9, 7]), CONFIG, "default")
+    assert step is not None
+    for _ in range(layers):
+        mark = step.start_attention()
+        stream.work(seconds)
+        if mark is not None:
+            step.stop_attention(mark)
+    recorder.end(step)
+    return step
+
+
+def test_a_gpus_step_is_filed_once_its_times_are_known() -> None:
+    stream = Stream()
+    recorder = Recorder(stream.clock(), sample=1.0)
+    run_on(stream, recorder, layers=2, seconds=1e-3)
+    recorder.clock.harvest()
+    recorder.settle()
+    assert not recorder.drain().records
+    stream.catch_up()
+    recorder.clock.harvest()
+    recorder.settle()
+    (record,) = recorder.drain().records
+    assert record.attention_us == pytest.approx(2000) and record.layers == 2
+
+
+def test_on_a_gpu_some_layers_stand_for_all_and_each_takes_its_turn() -> None:
+    stream = Stream()
+    recorder = Recorder(stream.clock(), sample=1.0)
+    for _ in range(40):
+        run_on(stream, recorder, layers=32, seconds=1e-3)
+        stream.catch_up()
+        recorder.clock.harvest()
+        recorder.settle()
+    records = recorder.drain().records
+    assert [r.attention_us for r in records] == [pytest.approx(32000)] * 40
+    assert {r.layers for r in records} == {32}
+    # All layers of the first step, whose number nobody knew, and then four of every step.
+    assert len(stream.events) == 2 * 32
+
+
+def test_steps_whose_times_never_come_are_filed_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pod_integrate.recorder._MOST_WAITING", 2)
+    stream = Stream()
+    stream.work(1.0)
+    recorder = Recorder(stream.clock(), sample=1.0)
+    for _ in range(5):
+        run_on(stream, recorder, layers=1, seconds=1e-3)
+    assert [r.attention_us for r in recorder.drain().records] == [0.0] * 3
+
+
+def test_a_replayed_graph_is_traced_with_the_time_that_its_events_tell() -> None:
+    stream = Stream()
+    clock = stream.clock()
+    timer = clock.graph_timer(range(8))
+    assert timer is not None
+    for layer in range(8):
+        mark = timer.start(layer)
+        stream.work(2e-3)
+        if mark is not None:
+            timer.stop(mark)
+    recorder = Recorder(clock, sample=1.0)
+    step = recorder.begin_replay(([1, 1], [9, 7]), CONFIG, layers=8, timer=timer)
+    assert step is not None
+    stream.catch_up()
+    step.ended(20e-3)
+    recorder.end(step)
+    (record,) = recorder.drain().records
+    assert record.attention_us == pytest.approx(16000) and record.step_us == pytest.approx(20000)
+    assert (record.q_lens, record.kv_lens, record.layers) == ([1, 1], [9, 7], 8)

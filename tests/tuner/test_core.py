@@ -167,8 +167,10 @@ def test_a_repost_is_counted_once_and_a_restarted_server_is_not_a_repost(tuner: 
 def test_unknown_values_are_null_never_a_number(tuner: Tuner) -> None:
     tuner.ingest(message(records=[record(attention_us=0.0, step_us=0.0)] * 3))
     row = bucket(tuner)
-    unknown = ("time_share", "attention_us_median", "default_us", "best_us", "speedup")
+    unknown = ("attention_us_median", "default_us", "best_us", "speedup")
     assert {row[name] for name in unknown} == {None}
+    # Shares come from the cost model then: it is the only bucket.
+    assert row["time_share"] == 1.0
     tuner.housekeeping()
     point = tuner.overview()["history"][-1]
     assert point["attention_us_default"] is None and point["records"] == 3

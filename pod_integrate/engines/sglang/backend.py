@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,6 +20,7 @@ from pod_integrate import launch, native
 from pod_integrate.batch import HybridBatch
 from pod_integrate.config import PodConfig, flatten_config
 from pod_integrate.device_plan import DevicePlan
+from pod_integrate.devices.clock import GraphTimer
 from pod_integrate.engines.groups import DTYPES, LayerGroup, LayerGroups, Plan
 from pod_integrate.engines.sglang import step_time
 from pod_integrate.engines.sglang.checks import (
@@ -41,8 +41,9 @@ from pod_integrate.engines.sglang.facts import (
 from pod_integrate.engines.sglang.graphs import DecodeGraphs
 from pod_integrate.engines.sglang.metrics import Metrics
 from pod_integrate.engines.sglang.rows import device_of, output_rows, write_loc
-from pod_integrate.engines.sglang.step import hybrid_batch, replayed_bucket
+from pod_integrate.engines.sglang.step import hybrid_batch, replayed_lengths
 from pod_integrate.errors import UnsupportedFeatureError
+from pod_integrate.keys import Bucket
 from pod_integrate.op import hybrid_attention
 
 logger = logging.getLogger(__name__)
@@ -52,13 +53,15 @@ logger = logging.getLogger(__name__)
 class StepMetadata:
     """One forward step, shared by its layers; `live` is False for warm-up batches.
 
-    device_plans  those of a step under capture, empty for others
+    device_plans  those of a captured step, empty for others
+    timers        what times the layers of a step under capture, empty for others
     """
 
     batch: HybridBatch
     live: bool
     plans: dict[LayerGroup, Plan] = dataclasses.field(default_factory=dict)
     device_plans: Mapping[LayerGroup, DevicePlan] = dataclasses.field(default_factory=dict)
+    timers: Mapping[LayerGroup, GraphTimer | None] = dataclasses.field(default_factory=dict)
 
 
 class PodAttnBackend(AttentionBackend):  # type: ignore[misc]
@@ -93,7 +96,7 @@ class PodAttnBackend(AttentionBackend):  # type: ignore[misc]
             if isinstance(module, RadixAttention):
                 self._group(module)
         if self._groups.records:
-            step_time.listen(self._end_step)
+            step_time.listen(self._groups.clock.start, self._groups.end_step)
 
     def support_triton(self) -> bool:
         """False on a CPU: SGLang then prepares its index tables with plain torch code."""
@@ -129,8 +132,13 @@ class PodAttnBackend(AttentionBackend):  # type: ignore[misc]
             step = self._graphs.capture(forward_batch, self._groups.all())
         else:
             step = self._graphs.update(forward_batch)
-            self._metrics.count_batch(replayed_bucket(step.batch, forward_batch))
-        self.forward_metadata = StepMetadata(step.batch, live=False, device_plans=step.plans)
+            lengths = replayed_lengths(step.batch, forward_batch)
+            self._metrics.count_batch(Bucket.of(*lengths))
+            for group, plan in step.plans.items():
+                group.replay(lengths, plan.config, step.timers[group])
+        self.forward_metadata = StepMetadata(
+            step.batch, live=False, device_plans=step.plans, timers=step.timers
+        )
 
     def init_forward_metadata_in_graph(self, forward_batch: Any) -> None:
         """Nothing to record: all that a captured step reads is rewritten before its replay."""
@@ -189,19 +197,19 @@ class PodAttnBackend(AttentionBackend):  # type: ignore[misc]
             where = write_loc(forward_batch)
             self.token_to_kv_pool.set_kv_buffer(layer, where, k, v, layer.k_scale, layer.v_scale)
         plan = self._plan(group)
-        start = time.perf_counter()
+        mark = plan.start(layer.layer_id)
         rows = q.reshape(-1, layer.tp_q_head_num, layer.qk_head_dim)
         out = self._run(rows, output_rows(forward_batch, rows), layer, group, plan.config, sinks)
-        if plan.traced is not None:
-            # On a GPU the call ends with the launch, so its time would mean nothing there.
-            plan.traced.add_attention(time.perf_counter() - start if self._on_cpu else 0.0)
+        if mark is not None:
+            plan.stop(mark)
         return out
 
     def _plan(self, group: LayerGroup) -> Plan:
         step = self.forward_metadata
         if group not in step.plans:
             captured = step.device_plans.get(group)
-            plan = Plan(captured.config, None) if captured else None
+            timer = step.timers.get(group)
+            plan = Plan(captured.config, timer=timer) if captured else None
             step.plans[group] = plan or group.plan(step.batch, live=step.live)
         return step.plans[group]
 
@@ -242,10 +250,8 @@ class PodAttnBackend(AttentionBackend):  # type: ignore[misc]
             group = self._layers[layer.layer_id] = self._groups.get(
                 layer_geometry(layer, self._dtype)
             )
+            group.layers.append(layer.layer_id)
             if not self._on_cpu:
                 config = tuple(flatten_config(group.default))
                 launch.choose(config, group.geometry, self._device.index)
         return group
-
-    def _end_step(self, seconds: float) -> None:
-        self._groups.end_step(seconds if self._on_cpu else 0.0)

@@ -18,6 +18,7 @@ from pod_integrate.batch import HybridBatch
 from pod_integrate.config import PodConfig
 from pod_integrate.device import device_key
 from pod_integrate.device_plan import DevicePlan
+from pod_integrate.devices.clock import GraphTimer
 from pod_integrate.engines.groups import LayerGroup
 from pod_integrate.errors import UnsupportedFeatureError
 from pod_integrate.keys import Geometry
@@ -32,10 +33,11 @@ _MAX_SPLIT = 1 << 20
 
 
 class GraphStep(NamedTuple):
-    """A batch and, for each group of layers, the plan that holds it."""
+    """A batch and, for each group of layers, the plan that holds it and what times its layers."""
 
     batch: HybridBatch
     plans: Mapping[LayerGroup, DevicePlan]
+    timers: Mapping[LayerGroup, GraphTimer | None]
 
 
 class DecodeGraphs:
@@ -56,12 +58,14 @@ class DecodeGraphs:
         self._num_sms = device_key(req_to_token.device).units if num_sms is None else num_sms
         self._starts = torch.zeros(max_requests, dtype=torch.int64, device=req_to_token.device)
         self._plans: dict[int, dict[LayerGroup, DevicePlan]] = {}
+        self._timers: dict[int, dict[LayerGroup, GraphTimer | None]] = {}
 
     def capture(self, forward_batch: Any, groups: Iterable[LayerGroup]) -> GraphStep:
         """The step to capture, with plans made for its batch size unless it has some."""
         size = int(forward_batch.batch_size)
         if size not in self._plans:
             self._plans[size] = {group: self._reserve(group, size) for group in groups}
+            self._timers[size] = {group: group.graph_timer() for group in self._plans[size]}
         return self.update(forward_batch)
 
     def update(self, forward_batch: Any) -> GraphStep:
@@ -81,7 +85,7 @@ class DecodeGraphs:
         batch = self._batch(forward_batch, size)
         for group, plan in plans.items():
             plan.update(batch, decode_split_tokens=split_tokens(batch, plan, group.geometry))
-        return GraphStep(batch, plans)
+        return GraphStep(batch, plans, self._timers[size])
 
     def _batch(self, forward_batch: Any, size: int) -> HybridBatch:
         if forward_batch.seq_lens_cpu is None:

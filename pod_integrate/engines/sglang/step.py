@@ -8,7 +8,6 @@ import torch
 
 from pod_integrate.batch import HybridBatch
 from pod_integrate.errors import UnsupportedFeatureError
-from pod_integrate.keys import Bucket
 
 
 def step_lengths(forward_batch: Any) -> tuple[list[int], list[int]]:
@@ -48,8 +47,8 @@ def hybrid_batch(forward_batch: Any, req_to_token: torch.Tensor) -> HybridBatch:
     )
 
 
-def replayed_bucket(batch: HybridBatch, forward_batch: Any) -> Bucket:
-    """Bucket of a captured decode step without the rows that its batch size was padded with."""
+def replayed_lengths(batch: HybridBatch, forward_batch: Any) -> tuple[list[int], list[int]]:
+    """Lengths of a captured decode step without the rows that its batch size was padded with."""
     q_lens, kv_lens = batch.lengths
     real = len(q_lens) - int(getattr(forward_batch, "num_padding", 0))
-    return Bucket.of(q_lens[:real], kv_lens[:real])
+    return q_lens[:real], kv_lens[:real]

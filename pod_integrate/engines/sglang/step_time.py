@@ -1,39 +1,47 @@
-"""Wall time of forward steps, from an AROUND hook on the scheduler's run_batch.
+"""Beginning and end of forward steps, from an AROUND hook on the model runner's forward.
 
-On a CPU run_batch ends when the step has: launch, forward and sampling happen in it, with the
-overlap schedule too. On a device it ends with the launch, so its time would mean nothing there.
+It runs on the stream of the forward, so that what the device does in between can be timed. On a CPU
+the forward has ended when it returns.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
-TARGET = "sglang.srt.managers.scheduler.Scheduler.run_batch"
+from pod_integrate.devices.clock import Mark
+
+TARGET = "sglang.srt.model_executor.model_runner.ModelRunner.forward"
+
+
+class Listener(NamedTuple):
+    """Called around each forward: `end` gets what `start` returned."""
+
+    start: Callable[[], Mark]
+    end: Callable[[Mark], None]
+
 
 # SGLang's hooks are functions of the process, so this is the one place that listens to them.
-_listeners: list[Callable[[float], None]] = []
+_listeners: list[Listener] = []
 
 
-def listen(on_step: Callable[[float], None]) -> None:
-    """Call `on_step(seconds)` after each run_batch of this process from now on.
+def listen(start: Callable[[], Mark], end: Callable[[Mark], None]) -> None:
+    """Call `end(start())` around each forward of this process from now on.
 
     Called while the scheduler builds its model, not when plug-ins load: the hook would import
-    the scheduler into every process of the server.
+    the model runner into every process of the server.
     """
     from sglang.srt.plugins.hook_registry import HookRegistry, HookType
 
     if not _listeners:
         HookRegistry.register(TARGET, _around, HookType.AROUND)
         HookRegistry.apply_hooks()
-    _listeners.append(on_step)
+    _listeners.append(Listener(start, end))
 
 
-def _around(run_batch: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    start = time.perf_counter()
-    result = run_batch(*args, **kwargs)
-    seconds = time.perf_counter() - start
-    for on_step in _listeners:
-        on_step(seconds)
+def _around(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    marks = [listener.start() for listener in _listeners]
+    result = forward(*args, **kwargs)
+    for listener, mark in zip(_listeners, marks, strict=True):
+        listener.end(mark)
     return result

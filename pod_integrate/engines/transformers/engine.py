@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import socket
 import threading
-import time
 import uuid
 
 import torch
 
 from pod_integrate.batch import HybridBatch
+from pod_integrate.devices.clock import Mark
 from pod_integrate.engines.groups import LayerGroup, LayerGroups, Plan
 from pod_integrate.geometry import geometry_of
 from pod_integrate.op import hybrid_attention
@@ -71,7 +71,7 @@ def attend(
     plan = plans.get(group)
     if plan is None:
         plan = plans[group] = group.plan(batch, live=live)
-    start = time.perf_counter() if plan.traced is not None else 0.0
+    mark = plan.start(0)
     result = hybrid_attention(
         *(q, k_cache, v_cache, batch),
         config=plan.config,
@@ -81,15 +81,19 @@ def attend(
         sinks=options.sinks,
         out=out,
     )
-    if plan.traced is not None:
-        plan.traced.add_attention(time.perf_counter() - start)
+    if mark is not None:
+        plan.stop(mark)
     return result.out
 
 
-def end_step(device: torch.device, seconds: float) -> None:
-    """File the open steps of a device; on a GPU wall time ends with the launch and says nothing."""
-    if device in _groups:
-        _groups[device].end_step(seconds if device.type == "cpu" else 0.0)
+def start_step(device: torch.device) -> Mark:
+    """The beginning of a step, for `end_step`."""
+    return groups_on(device).clock.start()
+
+
+def end_step(device: torch.device, mark: Mark) -> None:
+    """File the open steps of a device as one that began at `mark`."""
+    groups_on(device).end_step(mark)
 
 
 def close() -> None:
@@ -97,7 +101,7 @@ def close() -> None:
     with _lock:
         while _groups:
             _, groups = _groups.popitem()
-            groups.end_step(0.0)
+            groups.end_step(groups.clock.start())
             groups.close()
 
 

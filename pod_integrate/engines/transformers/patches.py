@@ -10,7 +10,6 @@ import dataclasses
 import functools
 import importlib
 import inspect
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -94,10 +93,10 @@ def _wrap_compute(original: Callable[..., Any]) -> Callable[..., Any]:
     def compute_batch(self: Any, model: Any, batch_data: Any) -> Any:
         if model.config._attn_implementation not in NAMES:
             return original(self, model, batch_data)
-        start = time.perf_counter()
+        mark = engine.start_step(model.device)
         with paged.running(batch_data["cache"]):
             result = original(self, model, batch_data)
-        engine.end_step(model.device, time.perf_counter() - start)
+        engine.end_step(model.device, mark)
         return result
 
     return compute_batch

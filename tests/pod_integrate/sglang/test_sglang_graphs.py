@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from clock_support import Stream
 
 from pod_integrate import kernel_library, launch
 from pod_integrate.config import PodConfig, flatten_config
@@ -17,10 +18,11 @@ from pod_integrate.engines.sglang.graphs import (
     DecodeGraphs,
     GraphStep,
 )
-from pod_integrate.engines.sglang.step import replayed_bucket
+from pod_integrate.engines.sglang.step import replayed_lengths
 from pod_integrate.errors import ShapeError, UnsupportedFeatureError
 from pod_integrate.keys import DeviceKey, Geometry
 from pod_integrate.planning import plan_batch
+from pod_integrate.recorder import Recorder
 from pod_integrate.registry import ActiveTable
 from pod_integrate.testing import emulator
 from pod_integrate.testing.reference import attention_reference
@@ -172,12 +174,25 @@ def test_lengths_on_the_device_only_are_refused(table: torch.Tensor, group: Laye
         DecodeGraphs(table, 1, num_sms=SMS).capture(batch, [group])
 
 
-def test_bucket_of_a_replay_leaves_padding_out(table: torch.Tensor, group: LayerGroup) -> None:
+def test_lengths_of_a_replay_leave_padding_out(table: torch.Tensor, group: LayerGroup) -> None:
     graphs = DecodeGraphs(table, 4, num_sms=SMS)
     graphs.capture(forward_batch([FILL] * 4, [0] * 4), [group])
     padded = forward_batch([100, 100], [1, 2], padding=2)
-    bucket = replayed_bucket(graphs.update(padded).batch, padded)
-    assert (bucket.decodes, bucket.prefill_tokens) == (2, 0)
+    assert replayed_lengths(graphs.update(padded).batch, padded) == ([1, 1], [100, 100])
+
+
+def test_a_captured_size_has_timers_of_its_own_where_steps_are_recorded(
+    table: torch.Tensor, group: LayerGroup
+) -> None:
+    recorded = make_group(dataclasses.replace(GEOMETRY, window_left=7))
+    recorded.recorder, recorded.layers = Recorder(Stream().clock(), sample=1.0), [0, 1]
+    graphs = DecodeGraphs(table, 4, num_sms=SMS)
+    timers = [
+        graphs.capture(forward_batch([FILL] * n, [0] * n), [group, recorded]).timers for n in (4, 2)
+    ]
+    assert timers[0][group] is None
+    assert timers[0][recorded] is not None and timers[0][recorded] is not timers[1][recorded]
+    assert graphs.update(forward_batch([FILL] * 4, [0] * 4)).timers == timers[0]
 
 
 def test_without_the_longer_split_a_long_batch_would_not_fit(table: torch.Tensor) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
+import importlib.util
 import logging
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,11 +12,13 @@ from typing import Any
 
 import pytest
 import torch
+from clock_support import HandClock, Stream
 
 from pod_integrate import native
 from pod_integrate.config import PodConfig
 from pod_integrate.defaults import default_config
 from pod_integrate.device import device_key
+from pod_integrate.engines import groups as groups_module
 from pod_integrate.engines.groups import LayerGroup, LayerGroups
 from pod_integrate.engines.sglang import step_time
 from pod_integrate.engines.sglang.step import hybrid_batch, step_lengths
@@ -106,26 +110,64 @@ def test_step_uses_the_default_until_a_table_knows_its_bucket() -> None:
     assert group.plan(batch, live=True).config == other_config(group)
 
 
-def test_live_step_is_recorded_with_its_wall_time_and_warm_up_is_not() -> None:
-    recorder = Recorder(sample=1.0)
+def test_live_step_is_recorded_and_warm_up_is_not() -> None:
+    clock = HandClock()
+    recorder = Recorder(clock, sample=1.0)
     group, batch = make_group(recorder), make_batch()
     assert group.plan(batch, live=False).traced is None
     plan = group.plan(batch, live=True)
-    assert plan.traced is not None
-    plan.traced.add_attention(1e-3)
-    group.end_step(4e-3)
-    group.end_step(9e-3)
+    mark = plan.start(0)
+    clock.now += 1e-3
+    plan.stop(mark)
+    assert group.close_step() is plan.traced
+    assert group.close_step() is None
     (record,) = recorder.drain().records
-    assert (record.step_us, record.attention_us) == (pytest.approx(4000), pytest.approx(1000))
+    assert record.attention_us == pytest.approx(1000)
 
 
 def test_step_that_nobody_ended_is_kept_without_wall_time() -> None:
-    recorder = Recorder(sample=1.0)
+    recorder = Recorder(HandClock(), sample=1.0)
     group, batch = make_group(recorder), make_batch()
     group.plan(batch, live=True)
     group.plan(batch, live=True)
-    group.end_step(1e-3)
-    assert [r.step_us for r in recorder.drain().records] == [0.0, pytest.approx(1000)]
+    assert [r.step_us for r in recorder.drain().records] == [0.0]
+
+
+def recording_groups(monkeypatch: pytest.MonkeyPatch, clock: Any) -> LayerGroups:
+    monkeypatch.setattr(groups_module, "clock_of", lambda device: clock)
+    monkeypatch.setenv("POD_ATTN_TRACE_SAMPLE", "1")
+    monkeypatch.setenv("POD_ATTN_TUNER_URL", "http://127.0.0.1:9")
+    monkeypatch.setattr(LayerGroups, "_start_exchange", lambda *_: None)
+    return layer_groups()
+
+
+def test_one_step_ends_for_all_groups_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = Stream()
+    groups = recording_groups(monkeypatch, stream.clock())
+    both = [groups.get(dataclasses.replace(GEOMETRY, window_left=n)) for n in (-1, 7)]
+    for _ in range(3):
+        mark = groups.clock.start()
+        plans = [group.plan(make_batch(), live=True) for group in both]
+        for plan in plans:
+            watch = plan.start(0)
+            stream.work(1e-3)
+            plan.stop(watch)
+        stream.work(2e-3)
+        groups.end_step(mark)
+        stream.catch_up()
+    for group in both:
+        records = group.recorder.drain().records
+        # The last one's times come with the next step.
+        assert [r.step_us for r in records] == [pytest.approx(4000)] * 2
+        assert [r.attention_us for r in records] == [pytest.approx(1000)] * 2
+
+
+def test_unsampled_steps_leave_no_events_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = Stream()
+    groups = recording_groups(monkeypatch, stream.clock())
+    for _ in range(20):
+        groups.end_step(groups.clock.start())
+    assert len(stream.events) == 1
 
 
 @pytest.fixture
@@ -184,10 +226,16 @@ def test_malformed_setting_stops_the_start(runner: Any, monkeypatch: pytest.Monk
         layer_groups()
 
 
-def test_step_time_covers_run_batch_and_reaches_every_listener(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    heard: list[float] = []
-    monkeypatch.setattr(step_time, "_listeners", [heard.append, heard.append])
-    assert step_time._around(lambda batch: batch + 1, 4) == 5
-    assert len(heard) == 2 and min(heard) > 0
+def test_listeners_are_told_before_and_after_a_forward(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[object] = []
+    listener = step_time.Listener(lambda: told.append("start") or len(told), told.append)
+    monkeypatch.setattr(step_time, "_listeners", [listener, listener])
+    assert step_time._around(lambda batch: told.append("forward") or batch + 1, 4) == 5
+    assert told == ["start", "start", "forward", 1, 2]
+
+
+def test_the_forward_that_is_hooked_exists() -> None:
+    module, _, name = step_time.TARGET.rpartition(".ModelRunner.")
+    source = ast.parse(Path(importlib.util.find_spec(module).origin).read_text())
+    (runner,) = (n for n in source.body if getattr(n, "name", "") == "ModelRunner")
+    assert name in {getattr(member, "name", "") for member in runner.body}

@@ -1,0 +1,1 @@
+"""What differs between the devices that attention runs on."""

@@ -1,0 +1,71 @@
+"""Roughly how long attention takes: where nobody has measured, and shares are all that matters.
+
+One op after the other at the rates of `devices`, or, for a device that it does not know, at rates
+per SM or core of the kind. No kernel's time: `simulate` is closer, and a thousand times slower.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from pod_integrate.keys import DeviceKey, Geometry
+from pod_integrate.model.devices import DEVICES
+
+Array = npt.NDArray[np.float64]
+_ELEMENT_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
+
+
+class Rates(NamedTuple):
+    """FLOP/s of prefill and bytes/s of decode."""
+
+    flops: float
+    bandwidth: float
+
+
+def attention_us(
+    q_lens: Sequence[int], kv_lens: Sequence[int], geometry: Geometry, device: DeviceKey
+) -> float:
+    """Microseconds of one layer's attention over a batch; above 0 unless nothing is attended."""
+    q, kv = np.asarray(q_lens, dtype=np.float64), np.asarray(kv_lens, dtype=np.float64)
+    rates, size = rates_of(device), _ELEMENT_BYTES.get(geometry.kv_dtype, 2)
+    prefill = q > 1
+    pairs = float(visible_pairs(q, kv, geometry.window_left)[prefill].sum())
+    keys = kv if geometry.window_left < 0 else np.minimum(kv, geometry.window_left + 1)
+    read = float(keys[q == 1].sum())
+    flops = 4.0 * geometry.head_dim * geometry.num_q_heads * pairs
+    size_read = 2.0 * size * geometry.head_dim * geometry.num_kv_heads * read
+    return (flops / rates.flops + size_read / rates.bandwidth) * 1e6
+
+
+def visible_pairs(q: Array, kv: Array, window_left: int) -> Array:
+    """As batches.visible_pairs, of many requests at once and without their rows.
+
+    q, kv  [B] fp64
+    """
+    whole: Array = q * (kv - q) + q * (q + 1) / 2
+    if window_left < 0:
+        return whole
+    # Of row i (0-based, from the request's first token) min(i, window) + 1 keys are seen.
+    first = np.clip(window_left - (kv - q), 0.0, q)
+    short: Array = first * (kv - q) + first * (first + 1) / 2
+    rest: Array = (q - first) * (window_left + 1.0)
+    return short + rest
+
+
+@functools.lru_cache(maxsize=1024)
+def rates_of(device: DeviceKey) -> Rates:
+    """Of a device that the model knows by name; else per SM as an A100, or per core."""
+    for known in DEVICES.values():
+        if known.key.name == device.name:
+            return Rates(known.kernel_flops, known.dram_bytes * known.dram_share)
+    if device.capability.startswith("sm"):
+        known = DEVICES["a100"]
+        share = device.units / known.sms
+        return Rates(known.kernel_flops * share, known.dram_bytes * known.dram_share * share)
+    # A server's core with wide vectors; assumed.
+    return Rates(60e9 * device.units, 8e9 * device.units)
