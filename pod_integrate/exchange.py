@@ -1,8 +1,9 @@
 """Exchange: the one thread that talks to the tuner, so that no step ever waits for it.
 
 It posts recorded steps and polls for config tables. Whatever the tuner does - die, hang, answer
-nonsense - becomes a count and one log line per kind; the last good table stays in use and is
-kept in a file, so that a restart without the tuner starts tuned.
+nonsense - becomes a count and one log line per kind; outbox.py has what becomes of a message then.
+The last good table stays in use and is kept in a file, so that a restart without the tuner starts
+tuned.
 
 Every tensor-parallel rank runs its own and may switch tables some steps before another: a
 config moves work around inside one rank's heads and changes answers by rounding at most, so
@@ -18,34 +19,24 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import httpx
 
 from pod_integrate.errors import TableError
-from pod_integrate.recorder import Drained, Recorder
+from pod_integrate.outbox import Outbox
+from pod_integrate.recorder import Recorder
 from pod_integrate.registry import ActiveTable, save_file
-from pod_integrate.trace import WIRE_VERSION, TraceMessage, encode
 from pod_integrate.tuner_client import TunerClient
 
 logger = logging.getLogger(__name__)
 
 # Events that are no failures.
 POSTED, UPDATED = "records_posted", "table_updated"
+# Steps of messages that were given up.
+GIVEN_UP = "records_given_up"
 _LONGEST_PAUSE_SECONDS = 60.0
 # Messages per round and channel: a backlog is sent in steps, so that tables are polled between.
 _MESSAGES_PER_ROUND = 8
-# Answers that a repeat of the same message cannot change.
-_HOPELESS = frozenset({400, 404, 405, 411, 413, 415, 422})
-
-
-class _Unsent(NamedTuple):
-    """A message that waits for the tuner's acknowledgement, and what would be lost with it."""
-
-    body: bytes
-    seen: int
-    dropped: int
-    records: int
 
 
 @dataclasses.dataclass
@@ -62,9 +53,7 @@ class Channel:
     file: Path | None = None
     _etag: str | None = dataclasses.field(default=None, repr=False)
     _body: bytes | None = dataclasses.field(default=None, repr=False)
-    _unsent: _Unsent | None = dataclasses.field(default=None, repr=False)
-    _lost_seen: int = dataclasses.field(default=0, repr=False)
-    _lost_records: int = dataclasses.field(default=0, repr=False)
+    _outbox: Outbox = dataclasses.field(default_factory=Outbox, repr=False)
 
 
 class Exchange:
@@ -149,47 +138,30 @@ class Exchange:
     def _post(self, channel: Channel) -> None:
         if channel.recorder is None:
             return
+        outbox = channel._outbox
         for _ in range(_MESSAGES_PER_ROUND):
-            if channel._unsent is None:
-                channel._unsent = self._message(channel, channel.recorder.drain())
-            if channel._unsent is None or not self._send(channel, channel._unsent):
+            taken = outbox.next(channel.recorder, channel.active, self.server, self._sequence)
+            if taken is None:
+                return
+            body, new = taken
+            self._sequence += new
+            if not self._send(outbox, body):
                 return
 
-    def _send(self, channel: Channel, unsent: _Unsent) -> bool:
+    def _send(self, outbox: Outbox, body: bytes) -> bool:
+        arrived = False
         with self._failures("post"):
             try:
-                self._client.post_traces(unsent.body)
-            except httpx.HTTPStatusError as error:
-                if error.response.status_code in _HOPELESS:
-                    channel._unsent = None
-                    channel._lost_seen += unsent.seen
-                    channel._lost_records += unsent.dropped + unsent.records
+                self._client.post_traces(body)
+            except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
+                answer = error.response if isinstance(error, httpx.HTTPStatusError) else None
+                given_up = outbox.failed(answer.status_code if answer is not None else None)
+                if given_up is not None:
+                    self._count(GIVEN_UP, given_up)
                 raise
-            channel._unsent = None
-            self._count(POSTED, unsent.records)
-        # Still there: the same message, with the same sequence number, goes out next round.
-        return channel._unsent is None
-
-    def _message(self, channel: Channel, drained: Drained) -> _Unsent | None:
-        if not drained.seen and not drained.records:
-            return None
-        seen, dropped = drained.seen + channel._lost_seen, drained.dropped + channel._lost_records
-        channel._lost_seen = channel._lost_records = 0
-        message = TraceMessage(
-            version=WIRE_VERSION,
-            server=self.server,
-            sequence=self._sequence,
-            geometry=str(channel.active.geometry),
-            device=str(channel.active.device),
-            build=channel.active.build,
-            seen=seen,
-            dropped=dropped,
-            table_version=channel.active.version,
-            configs={key: config.to_dict() for key, config in drained.configs.items()},
-            records=drained.records,
-        )
-        self._sequence += 1
-        return _Unsent(encode(message), seen, dropped, len(drained.records))
+            self._count(POSTED, outbox.sent())
+            arrived = True
+        return arrived
 
     def _poll(self, channel: Channel) -> None:
         with self._failures("table"):

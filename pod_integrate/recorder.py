@@ -11,16 +11,16 @@ import time
 from collections import deque
 from typing import NamedTuple
 
+from pod_integrate import wire
 from pod_integrate.batch import HybridBatch
 from pod_integrate.config import PodConfig
 from pod_integrate.devices.clock import Clock, GraphTimer, Mark, stride_of
 from pod_integrate.table import Source
-from pod_integrate.trace import MAX_RECORDS, MAX_ROWS, StepRecord
+from pod_integrate.trace import MAX_CONFIGS, MAX_RECORDS, MAX_ROWS, StepRecord
 
 DEFAULT_CAPACITY = 8192
 # Keeps a message far below trace.MAX_MESSAGE_BYTES: at most 5 bytes a length, 300 a config.
 _MAX_LENGTHS = 100_000
-_MAX_CONFIGS = 256
 # Steps whose times are owed; more are filed without.
 _MOST_WAITING = 256
 
@@ -141,6 +141,8 @@ class Recorder:
         self._layers = 0
         # Only the serving thread adds to these; `drain` reports differences, so no lock is needed.
         self._seen = self._dropped = 0
+        # Only `drain` adds to this one.
+        self._refused = 0
         self._reported_seen = self._reported_dropped = 0
 
     def begin(self, batch: HybridBatch, config: PodConfig, source: Source) -> OpenStep | None:
@@ -196,11 +198,15 @@ class Recorder:
             step = self._steps[0]
             lengths += 2 * len(step.q_lens)
             key = step.config.short()
-            if lengths > _MAX_LENGTHS or (key not in configs and len(configs) >= _MAX_CONFIGS):
+            if lengths > _MAX_LENGTHS or (key not in configs and len(configs) >= MAX_CONFIGS):
                 break
             self._steps.popleft()
+            if not _fits(step):
+                self._refused += 1
+                continue
             configs[key] = step.config
             records.append(_record(step, key))
+        dropped += self._refused
         taken = Drained(
             records, configs, seen - self._reported_seen, dropped - self._reported_dropped
         )
@@ -211,14 +217,25 @@ class Recorder:
         return len(self._steps)
 
 
+def _fits(step: OpenStep) -> bool:
+    """Whether the tuner would take a step: one beyond the wire's bounds costs its whole message."""
+    times = (step.step_us, step.attention_us)
+    return (
+        max(step.kv_lens, default=0) <= wire.MAX_LENGTH
+        and step.layers <= wire.MAX_LAYERS
+        and all(0.0 <= us <= wire.MAX_MICROS for us in times)
+        and 0.0 <= step.time <= wire.MAX_UNIX_SECONDS
+    )
+
+
 def _record(step: OpenStep, key: str) -> StepRecord:
     return StepRecord(
         time=step.time,
         step=step.number,
         q_lens=step.q_lens,
         kv_lens=step.kv_lens,
-        step_us=min(step.step_us, 1e10),
-        attention_us=min(step.attention_us, 1e10),
+        step_us=step.step_us,
+        attention_us=step.attention_us,
         layers=step.layers,
         config=key,
         source=step.source,

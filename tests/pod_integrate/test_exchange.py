@@ -30,7 +30,6 @@ from pod_integrate.devices.clock import WallClock
 from pod_integrate.exchange import POSTED, UPDATED, Channel, Exchange
 from pod_integrate.recorder import Recorder
 from pod_integrate.registry import ActiveTable
-from pod_integrate.trace import decode
 
 
 @pytest.fixture
@@ -77,41 +76,6 @@ def test_records_arrive_with_keys_token_and_rising_sequence(
 def test_idle_server_posts_nothing(tuner: Tuner, exchange: Exchange) -> None:
     exchange.run_round()
     assert [r.url.path for r in tuner.requests] == ["/v1/table"]
-
-
-def test_lost_answer_repeats_the_same_message_with_the_same_sequence(
-    tuner: Tuner, channel: Channel, exchange: Exchange
-) -> None:
-    bodies = []
-
-    def lose(request: httpx.Request) -> httpx.Response:
-        bodies.append(request.read())
-        raise httpx.ReadError("gone")
-
-    assert channel.recorder is not None
-    record_steps(channel.recorder, 2)
-    tuner.handlers["/v1/traces"] = lose
-    exchange.run_round()
-    record_steps(channel.recorder, 1)
-    del tuner.handlers["/v1/traces"]
-    exchange.run_round()
-    assert tuner.messages[0] == decode(bodies[0])
-    assert [(m.sequence, len(m.records)) for m in tuner.messages] == [(0, 2), (1, 1)]
-
-
-def test_refused_message_is_given_up_and_told_as_dropped(
-    tuner: Tuner, channel: Channel, exchange: Exchange
-) -> None:
-    assert channel.recorder is not None
-    tuner.handlers["/v1/traces"] = lambda request: httpx.Response(413)
-    record_steps(channel.recorder, 4)
-    exchange.run_round()
-    del tuner.handlers["/v1/traces"]
-    record_steps(channel.recorder, 1)
-    exchange.run_round()
-    (message,) = tuner.messages
-    assert (message.seen, message.dropped, len(message.records)) == (5, 4, 1)
-    assert exchange.counts["post_http_413"] == 1
 
 
 def test_new_table_is_used_saved_and_asked_for_by_etag(

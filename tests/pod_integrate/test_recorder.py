@@ -21,6 +21,7 @@ from pod_integrate.trace import (
     decode,
     encode,
 )
+from pod_integrate.wire import MAX_LAYERS, MAX_LENGTH
 
 TILE = TileConfig(q_rows=16, kv_rows=32)
 CONFIG = PodConfig(prefill=TILE, decode=TILE)
@@ -112,6 +113,37 @@ def test_drained_records_always_fit_one_message() -> None:
         assert len(body) <= MAX_MESSAGE_BYTES
     assert sum(sizes) == 40
     assert len(sizes) > 1
+
+
+@pytest.mark.parametrize(
+    ("kv_len", "layers", "seconds"),
+    [
+        (MAX_LENGTH + 1, 1, 0.0),
+        (9, MAX_LAYERS + 1, 0.0),
+        (9, 1, -1.0),
+        (9, 1, 1e9),
+        (9, 1, float("nan")),
+        (9, 1, float("inf")),
+    ],
+)
+def test_a_step_beyond_the_wires_bounds_is_dropped_and_its_neighbours_arrive(
+    kv_len: int, layers: int, seconds: float
+) -> None:
+    recorder = Recorder(WallClock(), sample=1.0)
+    for batch, count, took in (
+        (make_batch([1], [3]), 1, 0.0),
+        (make_batch([1], [kv_len]), layers, seconds),
+        (make_batch([1], [5]), 1, 0.0),
+    ):
+        step = recorder.begin(batch, CONFIG, "default")
+        assert step is not None
+        step.layers = count
+        step.ended(took)
+        recorder.end(step)
+    message = decode(encode(message_of(recorder)))
+    assert [r.kv_lens for r in message.records] == [[3], [5]]
+    assert (message.seen, message.dropped) == (3, 1)
+    assert recorder.drain().dropped == 0
 
 
 def test_many_small_records_leave_in_several_messages() -> None:
