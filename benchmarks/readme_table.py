@@ -45,6 +45,8 @@ ROWS = {
     "gpu.generate_batch_speedup_vs_sdpa": "transformers' `generate_batch` on POD against `sdpa`",
     "gpu.logit_error_vs_sdpa": "... error of bf16 logits against fp32, over `sdpa`'s",
     "gpu.sglang_saturated_vs_fa3": "SGLang on POD against the better of two `fa3` servers",
+    "trace.gpu_time_agreement_pct": "Attention time in a GPU server's traces, from the profiler's",
+    "trace.gpu_overhead_pct": "... what tracing costs",
     "op.sdpa_loop_ratio_min": "Our op against a loop of torch SDPA, worst hybrid batch",
     "op.sdpa_loop_ratio_median": "... median hybrid batch",
     "kernel.emulated_cases": "Cases of the GPU kernel on emulated SMs that match float64",

@@ -19,6 +19,7 @@ PARTS = {
     "tune": "the tuner's own search on a case: default against promoted",
     "hf": "transformers' generate_batch: `pod` against stock attentions, tokens and logits",
     "sglang": "SGLang end to end: `pod` against stock backends, mixed chunks on and off",
+    "traces": "a server's traces against torch's profiler, and what tracing costs",
     "versus": "source trees in turns: is a changed kernel as fast as before",
     "record": "file the results of a visit: JSON, headlines, docs/gpu.md",
     "ncu": "Nsight Compute's metrics of one case",

@@ -18,7 +18,18 @@ from .numbers_summary import summarize
 _ROOT = Path(__file__).resolve().parents[2]
 _RESULTS = _ROOT / "benchmarks" / "results"
 _DOC, _SPREAD = _ROOT / "docs" / "gpu.md", _ROOT / "docs" / "gpu_spread.svg"
-_PARTS = ("first_contact", "numbers", "tune", "sweep", "hf", "sglang", "ncu", "grid", "versus")
+_PARTS = (
+    "first_contact",
+    "numbers",
+    "tune",
+    "sweep",
+    "hf",
+    "sglang",
+    "ncu",
+    "grid",
+    "versus",
+    "traces",
+)
 _NUMBERS, _CONTACT = "pod-attn bench gpu -- numbers", "pod-attn bench gpu -- first-contact"
 Headline = tuple[str, float, str, str]
 _GEOMEANS = {
@@ -33,6 +44,7 @@ _GEOMEANS = {
 _GRID = "pod-attn bench gpu -- numbers --grid"
 _HF = "pod-attn bench gpu -- hf"
 _SGLANG = "pod-attn bench gpu -- sglang --quick"
+_TRACES = "pod-attn bench gpu -- traces"
 _VERSUS = "python -m benchmarks.gpu versus --label {label} before=TREE after=."
 
 
@@ -95,7 +107,7 @@ def headlines(documents: dict[str, dict[str, Any]]) -> list[Headline]:
     if "floor_ratio_geomean" in summary:
         ratio = summary["floor_ratio_geomean"]
         found.append(("gpu.floor_ratio_geomean", ratio, "x, time / floor", _NUMBERS))
-    parts = (_grid_headlines, _hf_headlines, _sglang_headlines, _versus_headlines)
+    parts = (_grid_headlines, _hf_headlines, _sglang_headlines, _versus_headlines, _trace_headlines)
     return found + [line for part in parts for line in part(documents)]
 
 
@@ -148,6 +160,20 @@ def _versus_headlines(documents: dict[str, dict[str, Any]]) -> list[Headline]:
     name = f"gpu.speed_after_{document['label']}_geomean"
     unit = f"x, time before / after, {len(found['cases'])} cases"
     return [(name, found["geomean"], unit, _VERSUS.format(label=document["label"]))]
+
+
+def _trace_headlines(documents: dict[str, dict[str, Any]]) -> list[Headline]:
+    document = documents.get("traces", {})
+    found: list[Headline] = []
+    agreement = document.get("agreement", {})
+    if "traced_over_profiled" in agreement:
+        unit = f"% off the profiler's attention time, {agreement['steps']} steps"
+        off = 100 * abs(agreement["traced_over_profiled"] - 1)
+        found.append(("trace.gpu_time_agreement_pct", off, unit, _TRACES))
+    if "overhead" in document:
+        cost = 100 * document["overhead"]
+        found.append(("trace.gpu_overhead_pct", cost, "% of output tokens/s", _TRACES))
+    return found
 
 
 def main(arguments: list[str] | None = None) -> None:

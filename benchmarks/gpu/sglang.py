@@ -11,10 +11,12 @@ from __future__ import annotations
 import argparse
 import functools
 import json
+import os
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,16 +32,25 @@ _STOP_SECONDS = 15
 class Worker:
     """A process that has imported SGLang by the time that its run's turn comes."""
 
-    def __init__(self, run: Run, folder: Path, out: Path) -> None:
+    def __init__(
+        self,
+        run: Run,
+        folder: Path,
+        out: Path,
+        *,
+        module: str = "sglang_run",
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self.run, self._folder = run, folder
         self._log = out / f"sglang_{run.name.replace(', ', '_').replace('+', '_')}.log"
         with self._log.open("w") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "benchmarks.gpu.sglang_run"],
+                [sys.executable, "-m", f"{__package__}.{module}"],
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 text=True,
+                env={**os.environ, **(environment or {})},
             )
 
     def measure(self, job: dict[str, Any], limit: float) -> dict[str, Any]:
@@ -131,7 +142,8 @@ def _rounded(found: Any) -> Any:
     return float(f"{found:.4g}") if isinstance(found, float) else found
 
 
-def _add_load(parser: argparse.ArgumentParser) -> None:
+def add_load(parser: argparse.ArgumentParser) -> None:
+    """The options that say what a server is sent."""
     add = functools.partial(parser.add_argument, type=int)
     add("--running", default=32, help="requests that decode beside the prompts")
     add("--prompts", default=24, help="long prompts that arrive")
@@ -153,7 +165,7 @@ def _add_load(parser: argparse.ArgumentParser) -> None:
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="sglang", description=(__doc__ or "").split("\n")[0])
-    _add_load(parser)
+    add_load(parser)
     parser.add_argument("--prefill-graphs", choices=("breakable", "disabled"), default="breakable")
     parser.add_argument("--stock", default=None, help="backend to compare with: fa3")
     parser.add_argument("--control", default=None, help="another stock backend: triton")

@@ -7,10 +7,11 @@ which takes long, and then waits for a line on standard input: files of the job 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -68,14 +69,14 @@ def saturated_passes(
     return of_passes([rates(at_once, ask_once(at_once)[1]) for _ in range(passes)])
 
 
-def run(job: dict[str, Any]) -> dict[str, Any]:
-    """Start an engine, warm it up, and time the requests."""
+@contextlib.contextmanager
+def serving(job: dict[str, Any]) -> Iterator[tuple[Any, Ask]]:
+    """An engine that has answered the job's warm-up, and what asks it; ended afterwards."""
     import sglang
 
     began = time.perf_counter()
     engine = sglang.Engine(**job["engine"])
-    started = time.perf_counter() - began
-    print(f"engine up after {started:.0f} s", flush=True)
+    print(f"engine up after {time.perf_counter() - began:.0f} s", flush=True)
     try:
         loop = engine.loop if hasattr(engine, "loop") else asyncio.new_event_loop()
 
@@ -85,24 +86,34 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
 
         ask_once(job["warmup"])
         print(f"warm after {time.perf_counter() - began:.0f} s", flush=True)
-        found = timed_passes(ask_once, job["requests"], job["passes"])
-        if job["saturated"]:
-            found["saturated"] = saturated_passes(ask_once, job["requests"])
+        yield engine, ask_once
         print(f"measured after {time.perf_counter() - began:.0f} s", flush=True)
     finally:
         engine.shutdown()
+
+
+def run(job: dict[str, Any]) -> dict[str, Any]:
+    """Start an engine, warm it up, and time the requests."""
+    import sglang
+
+    began = time.perf_counter()
+    with serving(job) as (_, ask_once):
+        started = time.perf_counter() - began
+        found = timed_passes(ask_once, job["requests"], job["passes"])
+        if job["saturated"]:
+            found["saturated"] = saturated_passes(ask_once, job["requests"])
     return {"sglang": sglang.__version__, "start_seconds": started, **found}
 
 
-def main() -> None:
-    """Import, wait for the word, run."""
+def main(work: Callable[[dict[str, Any]], dict[str, Any]] = run) -> None:
+    """Import, wait for the word, work."""
     from sglang.srt.entrypoints.engine import Engine
 
     print(f"{Engine.__name__} imported", flush=True)
     files = sys.stdin.readline().rstrip("\n").split("\t")
     if len(files) != 2:
         return
-    result = run(json.loads(Path(files[0]).read_text()))
+    result = work(json.loads(Path(files[0]).read_text()))
     Path(files[1]).write_text(json.dumps(result))
 
 

@@ -1,0 +1,68 @@
+"""What is read of a profile and of traces, and the ratio that is made of them."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.gpu import record, traces
+from pod_integrate.trace import StepRecord
+
+
+def step(time: float, attention_us: float, q_lens: list[int]) -> StepRecord:
+    return StepRecord(
+        time=time,
+        step=0,
+        q_lens=q_lens,
+        kv_lens=[9] * len(q_lens),
+        step_us=2 * attention_us,
+        attention_us=attention_us,
+        layers=8,
+        config="c",
+        source="default",
+    )
+
+
+def kernel(name: str, microseconds: float, **changes: Any) -> dict[str, Any]:
+    return {"cat": "kernel", "name": name, "dur": microseconds} | changes
+
+
+def test_only_our_kernels_count(tmp_path: Path) -> None:
+    events = [
+        kernel("void pod::pod_kernel<pod::V, 3>(pod::LaunchArguments)", 10.0),
+        kernel("_ZN3pod12merge_kernelI7VariantEEvNS_15LaunchArgumentsE", 2.5),
+        kernel("sm90_xmma_gemm", 99.0),
+        kernel("pod_kernel", 99.0, cat="cpu_op"),
+        {"ph": "M", "name": "process_name"},
+    ]
+    (tmp_path / "deep").mkdir()
+    with gzip.open(tmp_path / "deep" / "1-TP-0.trace.json.gz", "wt") as file:
+        json.dump({"traceEvents": events}, file)
+    assert traces.kernel_us(tmp_path) == (12.5, 2)
+
+
+def test_only_steps_of_the_profiled_time_count_and_timeless_ones_are_said() -> None:
+    records = [
+        step(0.0, 5.0, [1]),
+        step(1.0, 7.0, [1, 1]),
+        step(1.5, 0.0, [1]),
+        step(2.0, 9.0, [4]),
+    ]
+    told = traces.traced(records, 0.5, 2.0)
+    assert (told["steps"], told["steps_timed"], told["decode_steps"]) == (3, 2, 1)
+    assert (told["attention_us"], told["decode_attention_us"], told["step_us"]) == (16.0, 7.0, 32.0)
+
+
+def test_overhead_is_of_medians() -> None:
+    assert traces.overhead({"off": [100, 90, 200], "on": [99, 50, 300]}) == pytest.approx(0.01)
+
+
+def test_headlines_say_how_far_traces_are_off_and_what_they_cost() -> None:
+    document = {"agreement": {"traced_over_profiled": 0.97, "steps": 9}, "overhead": 0.004}
+    found = {line[0]: line[1] for line in record.headlines({"traces": document})}
+    assert found["trace.gpu_time_agreement_pct"] == pytest.approx(3.0)
+    assert found["trace.gpu_overhead_pct"] == pytest.approx(0.4)
