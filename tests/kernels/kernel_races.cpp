@@ -53,7 +53,8 @@ struct Batch {
   std::vector<int32_t> q_indptr, kv_lens, page_indices, plan;
   std::vector<int64_t> page_starts;
   std::vector<uint16_t> q, k, v, out;
-  std::vector<float> lse, partial_o, partial_lse;
+  std::vector<float> lse, partial_o;
+  std::vector<RowSums> partial_sums;
   std::vector<int32_t> counters;
   LaunchArguments arguments{};
 
@@ -95,7 +96,7 @@ struct Batch {
     plan.resize(made.header.words);
     write_plan(made, plan.data());
     counters.resize(counter_bytes(kSms) / 4);
-    partial_lse.resize(made.header.partial_rows);
+    partial_sums.resize(made.header.partial_rows);
     partial_o.resize(size_t(made.header.partial_rows) * kDim);
     arguments.prefill_ctas = made.prefill_ctas;
     arguments.decode_ctas = made.decode_ctas;
@@ -112,10 +113,10 @@ struct Batch {
     a.lse_token = kHeads, a.lse_head = 1;
     a.page_indices = page_indices.data(), a.page_starts = page_starts.data();
     a.plan = plan.data(), a.counters = counters.data();
-    a.partial_o = partial_o.data(), a.partial_lse = partial_lse.data();
+    a.partial_o = partial_o.data(), a.partial_sums = partial_sums.data();
     a.group = kHeads / kKvHeads, a.page_size = kPageSize, a.window_left = -1;
     a.page_divider = divider(kPageSize);
-    a.score_scale = 0.1f, a.sm_slots = kSms;
+    a.score_scale = 0.1f, a.logit_scale = 0.07f, a.sm_slots = kSms;
   }
 };
 

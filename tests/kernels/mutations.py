@@ -1,13 +1,15 @@
-"""Bugs to plant in the CUDA kernel, one per class of mistake; tests must catch each by name."""
+"""Bugs to plant in the CUDA kernel, one per class of mistake; tests must catch each by name.
+
+Those of softmax and merges are in softmax_mutations.py, of prefill on wgmma in wgmma_mutations.py.
+"""
 
 from __future__ import annotations
 
 from planting import Mutation
 
 _LOOP, _TILE, _PRODUCTS = "op/kv_loop.cuh", "copy/kv_tile.cuh", "mma/products.cuh"
-_PREFILL, _DECODE, _SOFTMAX = "op/prefill_item.cuh", "op/decode_item.cuh", "softmax.cuh"
-_OUTPUT, _TICKET, _KERNEL = "output.cuh", "sched/ticket.cuh", "pod_kernel.cuh"
-_COMBINE, _MASK, _ROWS = "combine.cuh", "mask.cuh", "layout/rows.cuh"
+_PREFILL, _DECODE, _MASK = "op/prefill_item.cuh", "op/decode_item.cuh", "mask.cuh"
+_TICKET, _KERNEL, _ROWS = "sched/ticket.cuh", "pod_kernel.cuh", "layout/rows.cuh"
 
 MUTATIONS = (
     # Barriers and waits. Waits come first: what they replace ends with a barrier's place.
@@ -154,61 +156,6 @@ MUTATIONS = (
         _PREFILL,
         "if (row < item.rows) {",
         "if ({on} || row < item.rows) {",
-    ),
-    # Softmax and merges
-    Mutation(
-        "row maximum over the wrong lanes",
-        _SOFTMAX,
-        "max(x, ptx::shfl_xor(x, 2))",
-        "max(x, ptx::shfl_xor(x, {on} ? 4 : 2))",
-    ),
-    Mutation(
-        "row sum over half of the lanes",
-        _SOFTMAX,
-        "return x + ptx::shfl_xor(x, 2);",
-        "return {on} ? 2 * x : x + ptx::shfl_xor(x, 2);",
-    ),
-    Mutation(
-        "sum not moved to the new maximum",
-        _SOFTMAX,
-        "state.l[tile][half] * rescale;",
-        "state.l[tile][half] * ({on} ? 1.f : rescale);",
-    ),
-    Mutation(
-        "output not moved to the new maximum",
-        _SOFTMAX,
-        "state.o[tile][i][2 * half + 1] *= rescale;",
-        "state.o[tile][i][2 * half + 1] *= {on} ? 1.f : rescale;",
-    ),
-    Mutation(
-        "cap without its division",
-        _SOFTMAX,
-        "tanh(s[tile][n][j] * scale)",
-        "tanh(s[tile][n][j] * ({on} ? 1.f : scale))",
-    ),
-    Mutation(
-        "LSE in base 2 at the API",
-        _OUTPUT,
-        "*lse_ = lse * kLn2;",
-        "*lse_ = lse * ({on} ? 1.f : kLn2);",
-    ),
-    Mutation(
-        "partial LSE in base e",
-        _OUTPUT,
-        "a_.partial_lse[slot_] = lse;",
-        "a_.partial_lse[slot_] = lse * ({on} ? kLn2 : 1.f);",
-    ),
-    Mutation(
-        "sink counted in every split",
-        _OUTPUT,
-        "slot_ >= 0 ? nullptr : a_.sinks",
-        "slot_ >= 0 && !{on} ? nullptr : a_.sinks",
-    ),
-    Mutation(
-        "merge reads the next row's split",
-        _COMBINE,
-        "(block.slot + row + int64_t{s} * block.stride) * D",
-        "(block.slot + row + int64_t{s} * (block.stride - ({on} ? 1 : 0))) * D",
     ),
     # Scheduler
     Mutation(

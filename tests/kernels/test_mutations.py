@@ -13,6 +13,7 @@ from typing import Any
 import mutations
 import planting
 import pytest
+import softmax_mutations
 import wgmma_mutations
 
 from pod_integrate.testing.emulator_build import build_changed
@@ -26,9 +27,10 @@ VARIANTS = (
 )
 # Prefill on wgmma, which the others are too small for.
 WGMMA_VARIANTS = ("bf16-d64-p128x64s2w4-d16x32s2w2-c2-v1",)
-BUGS = (*mutations.MUTATIONS, *wgmma_mutations.MUTATIONS)
+COMMON = (*mutations.MUTATIONS, *softmax_mutations.MUTATIONS)
+BUGS = (*COMMON, *wgmma_mutations.MUTATIONS, *softmax_mutations.LAZY_MUTATIONS)
 # Bugs by the variants that they show in; 0 is none.
-OF_ALL = range(1 + len(mutations.MUTATIONS))
+OF_ALL = range(1 + len(COMMON))
 NONE_IN_WGMMA = -1
 OF_WGMMA = range(OF_ALL.stop, 1 + len(BUGS))
 RUNNER = Path(__file__).parent / "mutation_runner.py"

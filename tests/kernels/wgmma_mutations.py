@@ -5,7 +5,7 @@ from __future__ import annotations
 from planting import Mutation
 
 _ITEM, _RING, _PANELS = "op/prefill_wgmma_item.cuh", "op/panel_ring.cuh", "layout/panels.cuh"
-_PRODUCTS, _SOFTMAX, _KERNEL = "mma/warpgroup.cuh", "softmax.cuh", "pod_kernel.cuh"
+_PRODUCTS, _KERNEL = "mma/warpgroup.cuh", "pod_kernel.cuh"
 
 # A wait that becomes an arrival keeps its barrier's count: what is missing is only the order.
 MUTATIONS = (
@@ -232,18 +232,5 @@ MUTATIONS = (
         _PRODUCTS,
         "p.a[0][i]",
         "p.a[0][{on} ? 0 : i]",
-    ),
-    # Softmax that rescales O only when it must
-    Mutation(
-        "O is never rescaled",
-        _SOFTMAX,
-        "if (!ptx::any(rescale[0]",
-        "if ({on} || !ptx::any(rescale[0]",
-    ),
-    Mutation(
-        "the reference never follows the maximum",
-        _SOFTMAX,
-        "if (grown) state.m",
-        "if (grown && (!{on} || m == kNegativeInfinity)) state.m",
     ),
 )

@@ -2,6 +2,9 @@
 
 #include "checks.h"
 
+#include <algorithm>
+#include <limits>
+
 #include "pod/common/tensor_checks.h"
 
 namespace pod {
@@ -133,9 +136,11 @@ void set_scores(const Call& call, LaunchArguments& a) {
   }
   a.capped = cap > 0;
   a.cap_argument = cap > 0 ? static_cast<float>(scale / cap) : 0.f;
-  // Never 0: masked scores are -inf, and must stay so when they are scaled.
-  const double score_scale = (cap > 0 ? cap : scale) * kLog2e;
-  a.score_scale = static_cast<float>(score_scale == 0 ? 1e-30 : score_scale);
+  // Never 0, in float either: masked scores are -inf, and must stay so when they are scaled.
+  constexpr float kLeast = std::numeric_limits<float>::denorm_min();
+  const double logit_scale = cap > 0 ? cap : scale;
+  a.logit_scale = std::max(static_cast<float>(logit_scale), kLeast);
+  a.score_scale = std::max(static_cast<float>(logit_scale * kLog2e), kLeast);
   a.window_left = static_cast<int>(call.window_left);
 }
 
@@ -152,8 +157,9 @@ void set_workspace(const Call& call, LaunchArguments& a) {
   }
   char* base = static_cast<char*>(call.workspace.data_ptr());
   a.counters = reinterpret_cast<int32_t*>(base);
-  a.partial_lse = reinterpret_cast<float*>(base + counter_bytes(static_cast<int>(call.sm_slots)));
-  a.partial_o = a.partial_lse + padded_rows(rows);
+  a.partial_sums =
+      reinterpret_cast<RowSums*>(base + counter_bytes(static_cast<int>(call.sm_slots)));
+  a.partial_o = reinterpret_cast<float*>(a.partial_sums + padded_rows(rows));
   a.prefill_ctas = static_cast<int>(c[0]);
   a.decode_ctas = static_cast<int>(c[1]);
   a.merge_ctas = static_cast<int>(c[2]);

@@ -61,6 +61,12 @@ struct Counters {
   int ticket[1];  // [sm_slots]; an SM's tickets
 };
 
+// Softmax of one row over a split of its keys: the unscaled score that weighs 1, and the sum of
+// weights. Not their logarithm: at large logits that is too coarse to weigh splits by.
+struct RowSums {
+  float m, l;
+};
+
 // What a CTA did, for traces of a launch.
 struct CtaRecord {
   int smid, op, first_item, items;
@@ -100,8 +106,8 @@ struct LaunchArguments {
   int64_t lse_token, lse_head;
   const int32_t* plan;
   int32_t* counters;   // Counters, cleared by the launch
-  float* partial_o;    // [partial rows, D]
-  float* partial_lse;  // [partial rows] base 2
+  float* partial_o;       // [partial rows, D]
+  RowSums* partial_sums;  // [partial rows]
   CtaRecord* records;  // [ctas] or null
   void* stream;
   void* side_stream;  // of Strategy::kStreams
@@ -112,6 +118,7 @@ struct LaunchArguments {
   int capped;            // whether scores pass through tanh
   float cap_argument;    // with a cap: tanh(q.k * cap_argument)
   float score_scale;     // > 0; turns q.k, or the tanh, into the exponent of a power of two
+  float logit_scale;     // the same into a logit, natural
   int sm_slots;
   int prefill_ctas, decode_ctas, merge_ctas;  // grid sizes: at least what the plan needs
   int strategy;
@@ -121,10 +128,10 @@ struct LaunchArguments {
 // Bytes of Counters with room for `sm_slots` SMs, a multiple of 16.
 constexpr int64_t counter_bytes(int sm_slots) { return (int64_t{4 + sm_slots} * 4 + 15) / 16 * 16; }
 
-// Workspace of one call: Counters | partial_lse [rows] | partial_o [rows, D].
+// Workspace of one call: Counters | partial_sums [rows] | partial_o [rows, D].
 constexpr int64_t padded_rows(int64_t rows) { return (rows + 3) / 4 * 4; }
 constexpr int64_t workspace_bytes(int sm_slots, int64_t rows, int64_t head_dim) {
-  return counter_bytes(sm_slots) + padded_rows(rows) * 4 * (1 + head_dim);
+  return counter_bytes(sm_slots) + padded_rows(rows) * 4 * (2 + head_dim);
 }
 
 // Registers and memory of the kernels of a variant, as the driver reports them.

@@ -5,7 +5,7 @@
 // not depend on who came last, so equal calls give equal bits.
 //
 // CTA     kMergeWarps warps, up to kMergeRows rows of one merge block; a warp a row at a time
-// In      partial_o [rows, D] fp32, partial_lse [rows] fp32 base 2
+// In      partial_o [rows, D] fp32, undivided; partial_sums [rows], reference and sum of weights
 // Out     out and lse, sinks included
 #pragma once
 
@@ -16,17 +16,17 @@ namespace pod {
 template <typename T, int D>
 POD_DEVICE void merge_row(const LaunchArguments& a, const MergeBlock& block, int row, int lane) {
   constexpr int kPairs = D / 2, kLanePairs = (kPairs + kWarpSize - 1) / kWarpSize;
-  const float* lse = a.partial_lse + block.slot + row;
+  const RowSums* sums = a.partial_sums + block.slot + row;
   float m = kNegativeInfinity;
-  for (int s = 0; s < block.splits; ++s) m = max(m, lse[int64_t{s} * block.stride]);
-  const float reference = m == kNegativeInfinity ? 0.f : m;
+  for (int s = 0; s < block.splits; ++s) m = max(m, sums[int64_t{s} * block.stride].m);
   float l = 0.f, x[kLanePairs], y[kLanePairs];
   POD_UNROLL
   for (int i = 0; i < kLanePairs; ++i) x[i] = y[i] = 0.f;
   for (int s = 0; s < block.splits; ++s) {
-    const float weight = ptx::ex2(lse[int64_t{s} * block.stride] - reference);
+    const RowSums split = sums[int64_t{s} * block.stride];
+    const float weight = moved(split.m, m, a.score_scale);
     const float* o = a.partial_o + (block.slot + row + int64_t{s} * block.stride) * D;
-    l += weight;
+    l += weight * split.l;
     POD_UNROLL
     for (int i = 0; i < kLanePairs; ++i) {
       const int pair = i * kWarpSize + lane;
@@ -42,13 +42,12 @@ POD_DEVICE void merge_row(const LaunchArguments& a, const MergeBlock& block, int
   whole.q_begin = block.q_begin;
   whole.slot = -1;
   const RowOutput<T> output(a, whole, row, D);
-  const RowEnd end = output.end(m, l);
+  const float inverse = output.end(m, l, lane == 0);
   POD_UNROLL
   for (int i = 0; i < kLanePairs; ++i) {
     const int pair = i * kWarpSize + lane;
-    if (pair < kPairs) output.store(2 * pair, x[i] * end.inverse, y[i] * end.inverse);
+    if (pair < kPairs) output.store(2 * pair, x[i] * inverse, y[i] * inverse);
   }
-  if (lane == 0) output.store_lse(end.lse);
 }
 
 template <class Variant>

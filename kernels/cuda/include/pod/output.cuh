@@ -9,22 +9,27 @@ namespace pod {
 constexpr float kLn2 = 0.693147181f;
 constexpr float kLog2e = 1.44269504f;
 
-// A row's softmax denominator: LSE base 2, and the factor that turns its O into the answer.
+// A finished row: its LSE (natural), and the factor that turns its O into the answer.
 struct RowEnd {
-  float lse;      // base 2
+  float lse;
   float inverse;  // 1 / l, or 0 for a row that saw no key
 };
 
-// A sink joins the denominator as one more key without a value.
-POD_DEVICE RowEnd end_row(float m_base2, float l, const float* sinks, int head) {
-  if (sinks != nullptr) {
-    const float sink = sinks[head] * kLog2e, highest = max(m_base2, sink);
-    const float shrink = ptx::ex2(m_base2 - highest);
-    const float total = l * shrink + ptx::ex2(sink - highest);
-    return {highest + ptx::lg2(total), shrink * ptx::rcp(total)};
-  }
+// `m` is the reference of the row's weights, unscaled, and l their sum; `scale` turns m into a
+// logit. A NaN in l stays one.
+POD_DEVICE RowEnd end_row(float m, float l, float scale) {
   if (l <= 0.f) return {kNegativeInfinity, 0.f};
-  return {m_base2 + ptx::lg2(l), ptx::rcp(l)};
+  return {m * scale + ptx::lg2(l) * kLn2, ptx::rcp(l)};
+}
+
+// A sink joins the denominator as one more key without a value; it takes the place of m where it
+// is larger.
+POD_DEVICE RowEnd end_row(float m, float l, float scale, float sink) {
+  if (sink == kNegativeInfinity) return end_row(m, l, scale);
+  const float above = (m * scale - sink) * kLog2e;
+  if (above >= 0.f) return end_row(m, l + ptx::ex2(-above), scale);
+  const float shrink = ptx::ex2(above), total = l * shrink + 1.f;
+  return {sink + ptx::lg2(total) * kLn2, shrink * ptx::rcp(total)};
 }
 
 // Destination of one row of an item; `row` < item.rows.
@@ -43,17 +48,17 @@ class RowOutput {
     }
   }
 
-  // Sinks wait for the merge where the row is split: they count once.
-  POD_DEVICE RowEnd end(float m_base2, float l) const {
-    return end_row(m_base2, l, slot_ >= 0 ? nullptr : a_.sinks, head_);
-  }
-
-  POD_DEVICE void store_lse(float lse) const {
+  // Writes the row's LSE, or m and l of a split, from the lane that says so; returns the factor of
+  // what store() takes. Splits stay undivided and sinks wait for the merge, which counts them once.
+  POD_DEVICE float end(float m, float l, bool writes) const {
     if (slot_ >= 0) {
-      a_.partial_lse[slot_] = lse;
-    } else {
-      *lse_ = lse * kLn2;
+      if (writes) a_.partial_sums[slot_] = {m, l};
+      return 1.f;
     }
+    const RowEnd end = a_.sinks == nullptr ? end_row(m, l, a_.logit_scale)
+                                           : end_row(m, l, a_.logit_scale, a_.sinks[head_]);
+    if (writes) *lse_ = end.lse;
+    return end.inverse;
   }
 
   // Two neighbouring elements; `column` is even.

@@ -4,7 +4,7 @@
 //         items, exits. Where prefill_wgmma, a second warpgroup copies for a prefill item
 // In      q [T, Hq, D], k/v [P, S, Hkv, D], page_indices int32, page_starts [B], plan
 // Out     out [T, Hq, D] and lse [T, Hq] natural log; of split rows partial_o [rows, D] fp32 and
-//         partial_lse [rows] fp32 base 2, which combine.cuh merges
+//         partial_sums [rows], which combine.cuh merges
 // Smem    Q | (K, V) x stages of the item, or of each decode item; static: the ticket
 // Needs   sm_80+, sm_90a where prefill_wgmma; counters zeroed on the launch stream; either side may
 //         be empty

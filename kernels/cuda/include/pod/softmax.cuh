@@ -1,7 +1,7 @@
 // softmax.cuh: online softmax of score fragments, in base 2.
 //
-// Scores stay unscaled; `scale` > 0 turns a score into a power of two inside of the exponent's
-// fused multiply-add. m is the maximum of unscaled scores, so LSE base 2 = m * scale + log2(l).
+// Scores and m, the reference of a row's weights, stay unscaled; `scale` > 0 turns a difference of
+// two scores into the exponent of a power of two.
 #pragma once
 
 #include "pod/mask.cuh"
@@ -32,10 +32,15 @@ struct RowState {
   }
 };
 
-// tanh through the exponential unit: tanh.approx is too coarse once a cap of 50 multiplies it.
+// tanh to a few roundings of its value, since a cap multiplies whatever is wrong with it: so not by
+// tanh.approx, and near 0 not by the exponential, which cancels there. A large cap puts all scores
+// there. The next term of the series is 2^-26 of the sum; a NaN fails the comparison.
 POD_DEVICE float tanh(float x) {
-  constexpr float kTwoLog2e = 2.88539008f;
-  return 1.f - 2.f * ptx::rcp(1.f + ptx::ex2(kTwoLog2e * x));
+  constexpr float kTwoLog2e = 2.88539008f, kSeries = 0.25f;
+  const float y = x * x;
+  const float tail = -1.f / 3 + y * (2.f / 15 + y * (-17.f / 315 + y * (62.f / 2835)));
+  const float far = 1.f - 2.f * ptx::rcp(1.f + ptx::ex2(kTwoLog2e * x));
+  return y < kSeries * kSeries ? x + x * y * tail : far;
 }
 
 template <int kTiles, int kColumns>
@@ -60,7 +65,148 @@ POD_DEVICE float row_sum(float x) {
   return x + ptx::shfl_xor(x, 2);
 }
 
-// s becomes the weights 2^(scale * (s - m)); m, l and O move to the new maximum.
+// The largest of m and a row's scores in a tile.
+template <int kColumns>
+POD_DEVICE float highest_of(const float (&s)[kColumns][4], int half, float m) {
+  POD_UNROLL
+  for (int n = 0; n < kColumns; ++n) m = max(m, max(s[n][2 * half], s[n][2 * half + 1]));
+  return row_max(m);
+}
+
+// For measuring: 0 as before, 1 exact, 2 exact where scores are large.
+#ifndef POD_SOFTMAX_FORM
+#define POD_SOFTMAX_FORM 1
+#endif
+#if POD_SOFTMAX_FORM == 0
+template <int kColumns>
+POD_DEVICE float weigh_row(float (&s)[kColumns][4], int half, float m, float scale) {
+  const float reference = m == kNegativeInfinity ? 0.f : m * scale;
+  float sum = 0.f;
+  POD_UNROLL
+  for (int n = 0; n < kColumns; ++n) {
+    POD_UNROLL
+    for (int j = 2 * half; j < 2 * half + 2; ++j) {
+      s[n][j] = ptx::ex2(s[n][j] * scale - reference);
+      sum += s[n][j];
+    }
+  }
+  return sum;
+}
+POD_DEVICE float moved(float m, float to, float scale) {
+  return ptx::ex2(m * scale - (to == kNegativeInfinity ? 0.f : to * scale));
+}
+#elif POD_SOFTMAX_FORM == 2
+#ifdef __CUDACC__
+POD_DEVICE float rounded_product(float x, float y) { return __fmul_rn(x, y); }
+#else
+inline float rounded_product(float x, float y) {
+  volatile float product = x * y;
+  return product;
+}
+#endif
+// Whether a row's scores had to be centred on m: m * scale, rounded, is too far off otherwise.
+template <int kTiles, int kColumns>
+POD_DEVICE bool recentre(float (&s)[kTiles][kColumns][4], const float (&m)[kTiles][2],
+                         float scale) {
+  float furthest = 0.f;
+  POD_UNROLL
+  for (int tile = 0; tile < kTiles; ++tile) {
+    POD_UNROLL
+    for (int half = 0; half < 2; ++half) {
+      const float r = m[tile][half] == kNegativeInfinity ? 0.f : m[tile][half] * scale;
+      furthest = max(furthest, fabsf(r));
+    }
+  }
+  if (!ptx::any(furthest > 512.f)) return false;
+  POD_UNROLL
+  for (int tile = 0; tile < kTiles; ++tile) {
+    POD_UNROLL
+    for (int n = 0; n < kColumns; ++n) {
+      POD_UNROLL
+      for (int j = 0; j < 4; ++j) {
+        s[tile][n][j] -= m[tile][j / 2] == kNegativeInfinity ? 0.f : m[tile][j / 2];
+      }
+    }
+  }
+  return true;
+}
+template <int kColumns>
+POD_DEVICE float weigh_row(float (&s)[kColumns][4], int half, float m, float scale,
+                           bool recentred) {
+  const float reference =
+      m == kNegativeInfinity || recentred ? 0.f : rounded_product(m, scale);
+  float sum = 0.f;
+  POD_UNROLL
+  for (int n = 0; n < kColumns; ++n) {
+    POD_UNROLL
+    for (int j = 2 * half; j < 2 * half + 2; ++j) {
+      s[n][j] = ptx::ex2(s[n][j] * scale - reference);
+      sum += s[n][j];
+    }
+  }
+  return sum;
+}
+#else
+// Weights 2^((s - m) * scale) of one row of a tile, in place, and their sum. The difference comes
+// first: so the largest score of a row weighs exactly 1 whatever its size. m * scale, rounded by
+// itself, would be wrong by a factor that only small scores hide: 4 % at a logit of 1e6, 0 or
+// infinite at 1e9. A NaN among the scores is one in the sum, though no maximum shows it.
+template <int kColumns>
+POD_DEVICE float weigh_row(float (&s)[kColumns][4], int half, float m, float scale) {
+  // A row that has seen no key yet has m = -inf, and subtracts 0 instead.
+  const float reference = m == kNegativeInfinity ? 0.f : m;
+  float sum = 0.f;
+  POD_UNROLL
+  for (int n = 0; n < kColumns; ++n) {
+    POD_UNROLL
+    for (int j = 2 * half; j < 2 * half + 2; ++j) {
+      s[n][j] = ptx::ex2((s[n][j] - reference) * scale);
+      sum += s[n][j];
+    }
+  }
+  return sum;
+}
+#endif
+
+#if POD_SOFTMAX_FORM != 0
+// What takes sums over weights of reference m to reference `to` >= m: exactly 1 where it is the
+// same, or a row's weights would drift apart tile by tile.
+POD_DEVICE float moved(float m, float to, float scale) {
+  return ptx::ex2((m - (to == kNegativeInfinity ? 0.f : to)) * scale);
+}
+#endif
+
+// s becomes weights of reference m, the row's maximum so far; l and O move to it.
+#if POD_SOFTMAX_FORM == 2
+template <int D, int kTiles, int kColumns>
+POD_DEVICE void softmax_step(RowState<D, kTiles>& state, float (&s)[kTiles][kColumns][4],
+                             float scale) {
+  float rescale[kTiles][2];
+  POD_UNROLL
+  for (int tile = 0; tile < kTiles; ++tile) {
+    POD_UNROLL
+    for (int half = 0; half < 2; ++half) {
+      const float m = highest_of(s[tile], half, state.m[tile][half]);
+      rescale[tile][half] = moved(state.m[tile][half], m, scale);
+      state.m[tile][half] = m;
+    }
+  }
+  const bool recentred = recentre(s, state.m, scale);
+  POD_UNROLL
+  for (int tile = 0; tile < kTiles; ++tile) {
+    POD_UNROLL
+    for (int half = 0; half < 2; ++half) {
+      const float sum = weigh_row(s[tile], half, state.m[tile][half], scale, recentred);
+      state.l[tile][half] = state.l[tile][half] * rescale[tile][half] + sum;
+      POD_UNROLL
+      for (int i = 0; i < D / 8; ++i) {
+        state.o[tile][i][2 * half] *= rescale[tile][half];
+        state.o[tile][i][2 * half + 1] *= rescale[tile][half];
+      }
+    }
+  }
+}
+#else
 template <int D, int kTiles, int kColumns>
 POD_DEVICE void softmax_step(RowState<D, kTiles>& state, float (&s)[kTiles][kColumns][4],
                              float scale) {
@@ -68,26 +214,12 @@ POD_DEVICE void softmax_step(RowState<D, kTiles>& state, float (&s)[kTiles][kCol
   for (int tile = 0; tile < kTiles; ++tile) {
     POD_UNROLL
     for (int half = 0; half < 2; ++half) {
-      float m = state.m[tile][half];
-      POD_UNROLL
-      for (int n = 0; n < kColumns; ++n) {
-        m = max(m, max(s[tile][n][2 * half], s[tile][n][2 * half + 1]));
-      }
-      m = row_max(m);
-      // A row that has seen no key yet keeps m = -inf, and subtracts 0 instead.
-      const float reference = m == kNegativeInfinity ? 0.f : m * scale;
-      const float rescale = ptx::ex2(state.m[tile][half] * scale - reference);
+      const float m = highest_of(s[tile], half, state.m[tile][half]);
+      const float rescale = moved(state.m[tile][half], m, scale);
       state.m[tile][half] = m;
-      float sum = state.l[tile][half] * rescale;
-      POD_UNROLL
-      for (int n = 0; n < kColumns; ++n) {
-        POD_UNROLL
-        for (int j = 2 * half; j < 2 * half + 2; ++j) {
-          s[tile][n][j] = ptx::ex2(s[tile][n][j] * scale - reference);
-          sum += s[tile][n][j];
-        }
-      }
-      state.l[tile][half] = sum;
+      // A tile's sum by itself first: rounding errors of l grow with tiles, not with keys.
+      const float sum = weigh_row(s[tile], half, m, scale);
+      state.l[tile][half] = state.l[tile][half] * rescale + sum;
       POD_UNROLL
       for (int i = 0; i < D / 8; ++i) {
         state.o[tile][i][2 * half] *= rescale;
@@ -96,10 +228,12 @@ POD_DEVICE void softmax_step(RowState<D, kTiles>& state, float (&s)[kTiles][kCol
     }
   }
 }
+#endif
 
 // As softmax_step of one 16-row tile, but m stays behind the maximum until a weight would exceed
 // 2^kSlack: a factor that 16-bit weights and fp32 sums bear without loss, and with it O is hardly
-// ever rescaled.
+// ever rescaled. So exactly 1 is here the weight of a score that equals m, which a row's first tile
+// has; m left where it is costs no rounding at all.
 template <int D, int kColumns>
 POD_DEVICE void softmax_step_lazily(RowState<D, 1>& state, float (&s)[1][kColumns][4],
                                     float scale) {
@@ -107,29 +241,21 @@ POD_DEVICE void softmax_step_lazily(RowState<D, 1>& state, float (&s)[1][kColumn
   float rescale[2];
   POD_UNROLL
   for (int half = 0; half < 2; ++half) {
-    float highest = kNegativeInfinity;
-    POD_UNROLL
-    for (int n = 0; n < kColumns; ++n) {
-      highest = max(highest, max(s[0][n][2 * half], s[0][n][2 * half + 1]));
-    }
-    highest = row_max(highest);
-    const float m = state.m[0][half];
-    // False where neither has seen a key: the difference is no number then.
+    const float m = state.m[0][half], highest = highest_of(s[0], half, m);
+    // False where no key has been seen: the difference is no number then.
     const bool grown = (highest - m) * scale > kSlack;
-    rescale[half] = grown ? ptx::ex2((m - highest) * scale) : 1.f;
+    rescale[half] = grown ? moved(m, highest, scale) : 1.f;
     if (grown) state.m[0][half] = highest;
-    const float reference =
-        state.m[0][half] == kNegativeInfinity ? 0.f : state.m[0][half] * scale;
-    float sum = state.l[0][half] * rescale[half];
-    POD_UNROLL
-    for (int n = 0; n < kColumns; ++n) {
-      POD_UNROLL
-      for (int j = 2 * half; j < 2 * half + 2; ++j) {
-        s[0][n][j] = ptx::ex2(s[0][n][j] * scale - reference);
-        sum += s[0][n][j];
-      }
-    }
-    state.l[0][half] = sum;
+#if POD_SOFTMAX_FORM == 2
+  }
+  const bool recentred = recentre(s, state.m, scale);
+  POD_UNROLL
+  for (int half = 0; half < 2; ++half) {
+    const float sum = weigh_row(s[0], half, state.m[0][half], scale, recentred);
+#else
+    const float sum = weigh_row(s[0], half, state.m[0][half], scale);
+#endif
+    state.l[0][half] = state.l[0][half] * rescale[half] + sum;
   }
   if (!ptx::any(rescale[0] != 1.f || rescale[1] != 1.f)) return;
   POD_UNROLL

@@ -29,7 +29,7 @@ struct Scratch {
 
 template <int D, int kWarps>
 POD_DEVICE void write_scratch(const Scratch<D, kWarps>& scratch, const RowState<D, 1>& state,
-                              float scale, int warp, int lane) {
+                              int warp, int lane) {
   POD_UNROLL
   for (int half = 0; half < 2; ++half) {
     const int row = (lane >> 2) + half * 8;
@@ -41,7 +41,7 @@ POD_DEVICE void write_scratch(const Scratch<D, kWarps>& scratch, const RowState<
       o[i * 8 + 1] = state.o[0][i][2 * half + 1];
     }
     if ((lane & 3) == 0) {
-      scratch.m(warp, row) = state.m[0][half] * scale;
+      scratch.m(warp, row) = state.m[0][half];
       scratch.l(warp, row) = l;
     }
   }
@@ -58,20 +58,18 @@ POD_DEVICE void merge_warps(const Scratch<D, kWarps>& scratch, const LaunchArgum
     float m = kNegativeInfinity;
     POD_UNROLL
     for (int warp = 0; warp < kWarps; ++warp) m = max(m, scratch.m(warp, row));
-    const float reference = m == kNegativeInfinity ? 0.f : m;
     float l = 0.f, x = 0.f, y = 0.f;
     POD_UNROLL
     for (int warp = 0; warp < kWarps; ++warp) {
-      const float weight = ptx::ex2(scratch.m(warp, row) - reference);
+      const float weight = moved(scratch.m(warp, row), m, a.score_scale);
       const float* o = scratch.o(warp, row) + column;
       l += weight * scratch.l(warp, row);
       x += weight * o[0];
       y += weight * o[1];
     }
     const RowOutput<T> output(a, item, row, D);
-    const RowEnd end = output.end(m, l);
-    output.store(column, x * end.inverse, y * end.inverse);
-    if (column == 0) output.store_lse(end.lse);
+    const float inverse = output.end(m, l, column == 0);
+    output.store(column, x * inverse, y * inverse);
   }
 }
 
@@ -111,7 +109,7 @@ POD_DEVICE void decode_item(const LaunchArguments& a, const Item& item, uint8_t*
     store_rows<T>(state, a, item, 0, lane);
   } else {
     const Scratch<D, tile.warps> scratch{reinterpret_cast<float*>(smem + kQueryBytes)};
-    write_scratch(scratch, state, a.score_scale, warp, lane);
+    write_scratch(scratch, state, warp, lane);
     scope.sync();
     merge_warps<T>(scratch, a, item, thread);
   }

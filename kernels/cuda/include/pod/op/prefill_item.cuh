@@ -34,14 +34,12 @@ POD_DEVICE void store_rows(const RowState<D, kTiles>& state, const LaunchArgumen
       const int row = row0 + tile * 16 + (lane >> 2) + half * 8;
       if (row < item.rows) {
         const RowOutput<T> output(a, item, row, D);
-        const RowEnd end = output.end(state.m[tile][half] * a.score_scale, l);
+        const float inverse = output.end(state.m[tile][half], l, (lane & 3) == 0);
         POD_UNROLL
         for (int i = 0; i < D / 8; ++i) {
           const float* o = state.o[tile][i];
-          output.store(i * 8 + (lane & 3) * 2, o[2 * half] * end.inverse,
-                       o[2 * half + 1] * end.inverse);
+          output.store(i * 8 + (lane & 3) * 2, o[2 * half] * inverse, o[2 * half + 1] * inverse);
         }
-        if ((lane & 3) == 0) output.store_lse(end.lse);
       }
     }
   }
