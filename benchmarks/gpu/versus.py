@@ -91,6 +91,8 @@ def _medians(rounds: list[dict[str, Any]], tree: str, strategy: str) -> dict[str
 def measure(tree: Tree, folder: Path, seconds: float, backend: str) -> dict[str, Any]:
     """One round of one tree: its `numbers`, ended after `seconds`; an error stands in its place."""
     folder.mkdir(parents=True, exist_ok=True)
+    # As left by `peers`: none is to be timed.
+    (folder / "peers.json").write_text('{"peers": {}}')
     command = [sys.executable, "-m", "benchmarks.gpu", "numbers", "--seconds", str(seconds)]
     command += ["--backend", backend, "--out", str(folder)]
     path = os.pathsep.join(filter(None, [str(tree.root), os.environ.get("PYTHONPATH")]))
