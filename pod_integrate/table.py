@@ -13,12 +13,18 @@ import msgspec
 
 from pod_integrate import wire
 from pod_integrate.config import PodConfig
-from pod_integrate.errors import PodAttentionError, TableError
+from pod_integrate.errors import ConfigInfeasibleError, PodAttentionError, TableError
 from pod_integrate.keys import Bucket, DeviceKey, Geometry
 
 SCHEMA = 1
 MAX_TABLE_BYTES = 4 << 20
 MAX_ENTRIES = 4096
+# Shorter decode items cost more to plan and to merge than they bring, on any device.
+MIN_SPLIT_TOKENS = 32
+# Decode items of a step by its bucket: planning takes some 2 us each, and each writes 4 bytes a
+# query head and head dim of workspace: at 32 heads of 128 half a GiB.
+MAX_DECODE_PARTS = 1 << 15
+
 Source = Literal["exact", "default"]
 
 
@@ -139,11 +145,29 @@ class ConfigTable:
         )
 
 
+def require_bearable(bucket: Bucket, config: PodConfig) -> None:
+    """Raise ConfigInfeasibleError where a config cuts a bucket's decodes into too many items.
+
+    Such a config is correct on any one step, but planning and workspace grow with the items.
+    """
+    split = config.decode_split_tokens
+    if not split:
+        return
+    parts = bucket.decodes * -(-bucket.decode_context // split)
+    if split < MIN_SPLIT_TOKENS or parts > max(MAX_DECODE_PARTS, bucket.decodes):
+        raise ConfigInfeasibleError(
+            f"decode_split_tokens {split} cuts {bucket} into {parts} decode items; at least "
+            f"{MIN_SPLIT_TOKENS} tokens and at most {MAX_DECODE_PARTS} items can be planned in "
+            "time. Raise decode_split_tokens, or 0 to never split"
+        )
+
+
 def _entry(name: str, raw: dict[str, Any]) -> tuple[Bucket, TableEntry]:
     if set(raw) != {"config", "evidence"}:
         raise TableError(f"entry {name!r} needs exactly config and evidence, got {sorted(raw)}")
     try:
         bucket, config = Bucket.parse(name), PodConfig.from_dict(raw["config"])
+        require_bearable(bucket, config)
         evidence = msgspec.convert(raw["evidence"], Evidence, strict=True)
     except (PodAttentionError, msgspec.ValidationError) as error:
         raise TableError(f"entry {name[:64]!r}: {error}") from error

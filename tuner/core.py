@@ -23,6 +23,7 @@ from tuner import ingest as traffic
 from tuner import overview
 from tuner.archive import TraceArchive
 from tuner.assemble import make_entry, make_task
+from tuner.budget import Budgets
 from tuner.campaign import Campaign
 from tuner.ingest import Ingested, Sample
 from tuner.leases import MAX_LOST, Lease, Leases, WorkerState
@@ -50,14 +51,14 @@ class Tuner:
     ) -> None:
         self.settings, self.store, self.clock = settings, store, clock
         self.archive = TraceArchive(store, settings.archive_dir, limit_bytes=settings.archive_bytes)
-        self.publisher = Publisher()
+        self.publisher = Publisher(settings.half_life_seconds)
         with store.begin() as tx:
             self.publisher.load(tx)
         self.started = clock()
         self.campaigns: dict[StudyKey, Campaign] = {}
         self.workers: dict[str, WorkerState] = {}
         self.host_mode = "plain"
-        self.parking = Parking(store)
+        self.parking, self._budgets = Parking(store), Budgets()
         self._leases = Leases()
         self._replays: dict[StudyKey, tuple[float, list[Sample]]] = {}
         self._history_due = 0.0
@@ -65,9 +66,8 @@ class Tuner:
     def ingest(self, message: TraceMessage) -> Ingested:
         """Take a checked trace message; committed when this returns."""
         with self.store.begin() as tx:
-            return traffic.ingest(
-                tx, message, now=self.clock(), half_life=self.settings.half_life_seconds
-            )
+            half_life = self.settings.half_life_seconds
+            return traffic.ingest(tx, message, self._budgets, now=self.clock(), half_life=half_life)
 
     def next_task(self, worker: WorkerInfo) -> Task | None:
         """The most useful slice of work that `worker` can do, or None; it is leased to it.

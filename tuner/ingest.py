@@ -20,6 +20,7 @@ from pod_integrate.keys import Bucket
 from pod_integrate.model import estimate
 from pod_integrate.trace import StepRecord, TraceMessage, encode
 from tuner import schema
+from tuner.budget import Budgets
 from tuner.model import Lengths, StudyKey
 from tuner.records import where
 from tuner.storage import upsert
@@ -58,8 +59,10 @@ class Sample(NamedTuple):
     source: str
 
 
-def ingest(tx: sa.Connection, message: TraceMessage, *, now: float, half_life: float) -> Ingested:
-    """Store a checked message once.
+def ingest(
+    tx: sa.Connection, message: TraceMessage, budgets: Budgets, *, now: float, half_life: float
+) -> Ingested:
+    """Store a checked message once; what it adds to buckets is what `budgets` leaves its server.
 
     A re-post is recognised by server, sequence and content; a server that restarted and counts
     from 0 again has other content.
@@ -81,8 +84,7 @@ def ingest(tx: sa.Connection, message: TraceMessage, *, now: float, half_life: f
     by_bucket: dict[Bucket, list[StepRecord]] = {}
     for record in message.records:
         by_bucket.setdefault(Bucket.of(record.q_lens, record.kv_lens), []).append(record)
-    # The recorder samples: each record stands for this many steps.
-    scale = max(1.0, message.seen / max(1, len(message.records)))
+    scale = budgets.scale(message, now)
     for bucket, records in by_bucket.items():
         key = StudyKey(message.geometry, message.device, message.build, str(bucket))
         _count_bucket(tx, key, bucket, records, scale, now, half_life)

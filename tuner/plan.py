@@ -8,7 +8,8 @@ from typing import NamedTuple
 import sqlalchemy as sa
 
 from pod_integrate.config import PodConfig
-from pod_integrate.table import TableEntry
+from pod_integrate.errors import ConfigInfeasibleError
+from pod_integrate.table import TableEntry, require_bearable
 from tuner.model import Pair, StudyKey
 from tuner.promote import Verdict, judge, spent_alpha
 from tuner.records import Decision, Trial, add_decision, insert_trial, save_trial
@@ -127,11 +128,20 @@ class Plan:
             if trial.number == 0:
                 reason = "traffic seen, no study yet: default measured first"
                 add_decision(tx, Decision(now, "start", self.key, reason))
-            if not proposal.infeasible:
+            refused = proposal.infeasible or self._unbearable(proposal.config)
+            if not refused:
                 return trial
-            trial.state, trial.reason = "pruned", f"infeasible: {proposal.infeasible}"
+            trial.state, trial.reason = "pruned", f"infeasible: {refused}"
             save_trial(tx, trial)
         return None
+
+    def _unbearable(self, config: PodConfig) -> str:
+        """Why no table may hold `config` for this bucket, empty when one may."""
+        try:
+            require_bearable(self.key.parsed()[2], config)
+        except ConfigInfeasibleError as error:
+            return str(error)
+        return ""
 
     def _look(self, tx: sa.Connection, now: float, *, final: bool) -> bool:
         """Pick the best trial that nobody tried to confirm, if it looks worth it."""

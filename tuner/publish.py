@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 
 import sqlalchemy as sa
 
 from pod_integrate.errors import TableError
 from pod_integrate.keys import Bucket, DeviceKey, Geometry
-from pod_integrate.table import ConfigTable, TableEntry
+from pod_integrate.table import MAX_ENTRIES, MAX_TABLE_BYTES, ConfigTable, TableEntry
+from tuner import ingest as traffic
 from tuner import schema
-from tuner.model import Scope, iso
-from tuner.records import add_table, where
+from tuner.model import Scope, StudyKey, iso
+from tuner.records import Decision, add_decision, add_table, where
 
 logger = logging.getLogger(__name__)
 
@@ -21,9 +23,12 @@ class Publisher:
 
     Versions grow by one and never repeat, over restarts and over unreadable rows too. `change`
     writes inside the caller's transaction; call `commit` once that transaction is committed.
+
+    half_life  of traffic: a full table keeps the buckets that take most time now
     """
 
-    def __init__(self) -> None:
+    def __init__(self, half_life: float) -> None:
+        self._half_life = half_life
         self._latest: dict[Scope, ConfigTable] = {}
 
     def load(self, tx: sa.Connection) -> None:
@@ -56,7 +61,10 @@ class Publisher:
     def change(
         self, tx: sa.Connection, scope: Scope, bucket: Bucket, entry: TableEntry | None, now: float
     ) -> ConfigTable:
-        """Store the next version, in which `bucket` has `entry` (None: no entry)."""
+        """Store the next version, in which `bucket` has `entry` (None: no entry).
+
+        Raises TableError for an entry that servers would refuse a table for.
+        """
         old = self._latest.get(scope)
         entries = dict(old.entries) if old is not None else {}
         entries.pop(bucket, None)
@@ -73,8 +81,27 @@ class Publisher:
             updated=iso(now),
             entries=entries,
         )
-        add_table(tx, scope, table.version, table.to_json(), now)
+        if entry is not None:
+            ConfigTable.from_json(dataclasses.replace(table, entries={bucket: entry}).to_json())
+        body = table.to_json()
+        if len(entries) > MAX_ENTRIES or len(body) > MAX_TABLE_BYTES:
+            self._drop_lightest(tx, scope, entries, now)
+            body = table.to_json()
+        add_table(tx, scope, table.version, body, now)
         return table
+
+    def _drop_lightest(
+        self, tx: sa.Connection, scope: Scope, entries: dict[Bucket, TableEntry], now: float
+    ) -> None:
+        """Take one entry out: a change adds one at most."""
+        loads = traffic.loads(tx, now=now, half_life=self._half_life)
+        weights = {load.key.bucket: load.weight for load in loads if load.key.scope == scope}
+        lightest = min(entries, key=lambda b: (weights.get(str(b), 0.0), str(b)))
+        reason = f"table is full ({len(entries) - 1} buckets): the one of least attention time goes"
+        key = StudyKey(*scope, str(lightest))
+        add_decision(tx, Decision(now, "drop", key, reason, alert=True))
+        logger.warning("%s of %s dropped: %s", lightest, scope, reason)
+        del entries[lightest]
 
     def commit(self, scope: Scope, table: ConfigTable) -> None:
         """Put a stored version in force."""

@@ -24,7 +24,7 @@ TILE = TileConfig(q_rows=64, kv_rows=32)
 
 def table(version: int, config: PodConfig | None = None) -> ConfigTable:
     # The split carries the version, so that a reader can tell which table an entry came from.
-    config = config or PodConfig(prefill=TILE, decode=TILE, decode_split_tokens=16 * version)
+    config = config or PodConfig(prefill=TILE, decode=TILE, decode_split_tokens=32 * version)
     build = "cpu-0123456789"
     return make_table(
         config, [BUCKET], geometry=GEOMETRY, device=DEVICE, build=build, version=version
@@ -46,7 +46,7 @@ def test_offered_table_is_in_use_at_once(active: ActiveTable) -> None:
     assert active.lookup(BUCKET).source == "exact"
     active.offer(table(2).to_json())
     found = active.lookup(BUCKET).config
-    assert active.version == 2 and found is not None and found.decode_split_tokens == 32
+    assert active.version == 2 and found is not None and found.decode_split_tokens == 64
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_readers_see_one_table_or_the_other_never_a_mix(active: ActiveTable) -> 
     def read() -> None:
         while not stop.is_set():
             found = active.lookup(BUCKET).config
-            if found is None or found.decode_split_tokens not in (16, 32):
+            if found is None or found.decode_split_tokens not in (32, 64):
                 wrong.append(found)
 
     reader = threading.Thread(target=read)

@@ -1,0 +1,103 @@
+"""What is published is what servers take: bounded entries, and never more of them than fit."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import sqlalchemy as sa
+from tuner_support import (
+    BUILD,
+    DEFAULT,
+    DEVICE,
+    GEOMETRY,
+    KEY,
+    SCOPE,
+    RecordedBench,
+    drive,
+    kinds,
+    message,
+    nothing_matters,
+    record,
+)
+
+from pod_integrate.errors import ConfigInfeasibleError, TableError
+from pod_integrate.keys import Bucket
+from pod_integrate.registry import ActiveTable
+from pod_integrate.table import MAX_DECODE_PARTS, TableEntry, require_bearable
+from pod_integrate.testing.tables import make_evidence, make_table
+from tuner import publish
+from tuner.core import Tuner
+
+ENTRY = TableEntry(DEFAULT, make_evidence(BUILD))
+FINE = dataclasses.replace(DEFAULT, decode_split_tokens=16)
+
+
+@pytest.mark.parametrize("bucket", ["d1@64", "d64@4k", "p1k@8k+d256@32k"])
+def test_a_table_whose_config_cuts_decodes_too_fine_is_refused(bucket: str) -> None:
+    made = make_table(FINE, [Bucket.parse(bucket)], geometry=GEOMETRY, device=DEVICE, build=BUILD)
+    active = ActiveTable(GEOMETRY, DEVICE, BUILD)
+    with pytest.raises(TableError, match="decode_split_tokens 16"):
+        active.offer(made.to_json())
+    assert active.version == 0
+
+
+def test_decode_items_of_a_bucket_are_bounded_and_one_for_each_decode_always_allowed() -> None:
+    config = dataclasses.replace(DEFAULT, decode_split_tokens=256)
+    require_bearable(Bucket.parse(f"d{MAX_DECODE_PARTS // 128}@32k"), config)
+    with pytest.raises(ConfigInfeasibleError, match="decode items"):
+        require_bearable(Bucket.parse(f"d{MAX_DECODE_PARTS // 64}@32k"), config)
+    require_bearable(Bucket.parse("d64k@256"), config)
+    require_bearable(Bucket.parse("d64k@1024k"), dataclasses.replace(config, decode_split_tokens=0))
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        TableEntry(FINE, make_evidence(BUILD)),
+        TableEntry(DEFAULT, make_evidence(BUILD, median_speedup=-1.0)),
+        TableEntry(DEFAULT, make_evidence(BUILD, lower_bound=float("nan"))),
+        TableEntry(DEFAULT, make_evidence(BUILD, pairs=1 << 40)),
+    ],
+)
+def test_an_entry_that_servers_would_refuse_is_never_stored(
+    tuner: Tuner, entry: TableEntry
+) -> None:
+    with pytest.raises(TableError), tuner.store.begin() as tx:
+        tuner.publisher.change(tx, SCOPE, Bucket.parse("d8@2k"), entry, tuner.clock())
+    with tuner.store.begin() as tx:
+        assert not tx.scalar(sa.select(sa.func.count()).select_from(publish.schema.tables))
+
+
+@pytest.mark.parametrize("limit", [{"MAX_ENTRIES": 2}, {"MAX_TABLE_BYTES": 2500}])
+def test_a_full_table_drops_the_bucket_of_least_time_and_says_so(
+    tuner: Tuner, monkeypatch: pytest.MonkeyPatch, limit: dict[str, int]
+) -> None:
+    for name, value in limit.items():
+        monkeypatch.setattr(publish, name, value)
+    times = {"d1@64": 50.0, "d1@128": 10.0, "d1@256": 90.0}
+    records = [
+        record(i, lengths=([1], [int(name.split("@")[1])]), attention_us=us)
+        for i, (name, us) in enumerate(times.items())
+    ]
+    tuner.ingest(message(records=records))
+    for name in times:
+        with tuner.store.begin() as tx:
+            table = tuner.publisher.change(tx, SCOPE, Bucket.parse(name), ENTRY, tuner.clock())
+        tuner.publisher.commit(SCOPE, table)
+    kept = ActiveTable(GEOMETRY, DEVICE, BUILD).offer(tuner.table(SCOPE) or b"")
+    assert {str(bucket) for bucket in kept.entries} == {"d1@64", "d1@256"}
+    assert kinds(tuner) == ["drop"] and tuner.overview()["totals"]["alerts"] == 1
+
+
+def test_a_config_that_no_table_may_hold_is_never_measured(tuner: Tuner) -> None:
+    long = record(lengths=([1] * 4096, [32768] * 4096))
+    tuner.ingest(message(records=[long] * 3))
+    bench = RecordedBench(nothing_matters)
+    drive(tuner, bench)
+    bucket = "d4k@32k"
+    found = tuner.trials(KEY._replace(bucket=bucket))["trials"]
+    cut = [t for t in found if "decode items" in t["reason"]]
+    assert cut and all(t["state"] == "pruned" and not t["pairs"] for t in cut)
+    for config in bench.verified[1:]:
+        require_bearable(Bucket.parse(bucket), config)
