@@ -143,6 +143,13 @@ class Bucket:
         )
 
     @property
+    def sides(self) -> str:
+        """Which sides hold work: `prefill`, `decode`, `hybrid` or `empty`."""
+        if self.prefill_tokens:
+            return "hybrid" if self.decodes else "prefill"
+        return "decode" if self.decodes else "empty"
+
+    @property
     def is_hybrid(self) -> bool:
         """Whether both sides hold work."""
         return self.prefill_tokens > 0 and self.decodes > 0

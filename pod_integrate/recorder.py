@@ -168,6 +168,10 @@ class Recorder:
             number, lengths, config, "default", clock, expected_layers=layers, graph=timer
         )
 
+    def skip(self) -> None:
+        """Count a step whose time would mislead, e.g. one that warms up; it is never drawn."""
+        self._seen += 1
+
     def end(self, step: OpenStep) -> None:
         """File a step whose layers have all been called."""
         self._layers = step.layers

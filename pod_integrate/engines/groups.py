@@ -64,6 +64,10 @@ class LayerGroup:
     """Layers of one geometry; window and logit cap are part of it.
 
     layers  numbers of the layers, where the engine knows them beforehand
+
+    The first step that runs a config with prefill rows, with decode rows, with both or as a graph
+    is not traced: each is a kernel of its own, and what its first launch takes (compiling, loading,
+    threads, memory touched for the first time) says nothing about the traffic.
     """
 
     def __init__(self, geometry: Geometry, active: ActiveTable, recorder: Recorder | None) -> None:
@@ -71,6 +75,7 @@ class LayerGroup:
         self.default = default_config(active.device, geometry)
         self.layers: list[int] = []
         self.open: OpenStep | None = None
+        self._warm: set[tuple[PodConfig, str]] = set()
 
     def plan(self, batch: HybridBatch, *, live: bool) -> Plan:
         """Choose a step's config; `live` is False for warm-up batches, which leave no trace."""
@@ -79,7 +84,10 @@ class LayerGroup:
         if self.recorder is None or not live:
             return Plan(config)
         self.close_step()
-        self.open = self.recorder.begin(batch, config, found.source)
+        if self._warms_up(config, batch.bucket.sides):
+            self.recorder.skip()
+        else:
+            self.open = self.recorder.begin(batch, config, found.source)
         return Plan(config, self.open)
 
     def graph_timer(self) -> GraphTimer | None:
@@ -90,11 +98,21 @@ class LayerGroup:
         self, lengths: tuple[list[int], list[int]], config: PodConfig, timer: GraphTimer | None
     ) -> None:
         """Trace a step that replays a captured graph."""
-        if self.recorder is not None:
-            self.close_step()
+        if self.recorder is None:
+            return
+        self.close_step()
+        if self._warms_up(config, "graph"):
+            self.recorder.skip()
+        else:
             self.open = self.recorder.begin_replay(
                 lengths, config, layers=len(self.layers), timer=timer
             )
+
+    def _warms_up(self, config: PodConfig, kind: str) -> bool:
+        if (config, kind) in self._warm:
+            return False
+        self._warm.add((config, kind))
+        return True
 
     def close_step(self) -> OpenStep | None:
         """File the open step, if there is one, and return it."""

@@ -66,7 +66,8 @@ def serve(stream: Stream, steps: int) -> TraceMessage:
     group.layers = list(range(LAYERS))
     timer = group.graph_timer()
     assert timer is not None
-    for number in range(steps + 1):
+    # The first eager step and the first replay warm up and are not traced.
+    for number in range(2 + steps + 1):
         attend(stream, group, timer, (EAGER, REPLAYED)[number % 2])
     drained = recorder.drain()
     # The last one's times come with the next step.

@@ -29,7 +29,7 @@ class Metrics:
     def count_batch(self, bucket: Bucket) -> None:
         """Count one forward step."""
         if self._batches is not None:
-            self._batches.labels(kind=_kind(bucket)).inc()
+            self._batches.labels(kind=bucket.sides).inc()
 
     def count_event(self, event: str, count: int) -> None:
         """Count what the exchange reports; called from its thread."""
@@ -44,11 +44,3 @@ def _counter(name: str, text: str, label: str) -> Any:
     from prometheus_client import Counter
 
     return Counter(name, text, [label])
-
-
-def _kind(bucket: Bucket) -> str:
-    if bucket.is_hybrid:
-        return "hybrid"
-    if bucket.prefill_tokens:
-        return "prefill"
-    return "decode" if bucket.decodes else "empty"

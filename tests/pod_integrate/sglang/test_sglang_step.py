@@ -94,9 +94,19 @@ def table_of(group: LayerGroup, config: PodConfig, bucket: Bucket) -> bytes:
     return table.to_json()
 
 
+# Context and query lengths: prefill, decode, both.
+KINDS = (([20], [12]), ([9], [1]), ([20, 9], [12, 1]))
+
+
 def make_batch() -> Any:
     table = torch.zeros((4, MAX_CONTEXT), dtype=torch.int32)
     return hybrid_batch(forward_batch([20, 9], [12, 1]), table)
+
+
+def warmed_up(group: LayerGroup, batch: Any) -> LayerGroup:
+    """The group after a first step, which leaves no trace."""
+    assert group.plan(batch, live=True).traced is None
+    return group
 
 
 def other_config(group: LayerGroup) -> PodConfig:
@@ -113,7 +123,8 @@ def test_step_uses_the_default_until_a_table_knows_its_bucket() -> None:
 def test_live_step_is_recorded_and_warm_up_is_not() -> None:
     clock = HandClock()
     recorder = Recorder(clock, sample=1.0)
-    group, batch = make_group(recorder), make_batch()
+    batch = make_batch()
+    group = warmed_up(make_group(recorder), batch)
     assert group.plan(batch, live=False).traced is None
     plan = group.plan(batch, live=True)
     mark = plan.start(0)
@@ -127,7 +138,8 @@ def test_live_step_is_recorded_and_warm_up_is_not() -> None:
 
 def test_step_that_nobody_ended_is_kept_without_wall_time() -> None:
     recorder = Recorder(HandClock(), sample=1.0)
-    group, batch = make_group(recorder), make_batch()
+    batch = make_batch()
+    group = warmed_up(make_group(recorder), batch)
     group.plan(batch, live=True)
     group.plan(batch, live=True)
     assert [r.step_us for r in recorder.drain().records] == [0.0]
@@ -145,6 +157,8 @@ def test_one_step_ends_for_all_groups_at_once(monkeypatch: pytest.MonkeyPatch) -
     stream = Stream()
     groups = recording_groups(monkeypatch, stream.clock())
     both = [groups.get(dataclasses.replace(GEOMETRY, window_left=n)) for n in (-1, 7)]
+    for group in both:
+        warmed_up(group, make_batch())
     for _ in range(3):
         mark = groups.clock.start()
         plans = [group.plan(make_batch(), live=True) for group in both]
@@ -168,6 +182,30 @@ def test_unsampled_steps_leave_no_events_behind(monkeypatch: pytest.MonkeyPatch)
     for _ in range(20):
         groups.end_step(groups.clock.start())
     assert len(stream.events) == 1
+
+
+def test_first_step_of_every_kind_and_config_is_seen_and_not_traced() -> None:
+    recorder = Recorder(HandClock(), sample=1.0)
+    group = make_group(recorder)
+    table = torch.zeros((4, MAX_CONTEXT), dtype=torch.int32)
+    kinds = [hybrid_batch(forward_batch(*lens), table) for lens in KINDS]
+
+    def traced() -> list[bool]:
+        found = [group.plan(batch, live=True).traced for batch in kinds for _ in range(2)]
+        for _ in range(2):
+            group.replay(([1], [9]), group.default, None)
+            found.append(group.open)
+        group.close_step()
+        return [step is not None for step in found]
+
+    assert traced() == [False, True] * 4
+    assert traced() == [True] * 8
+    group.active.offer(table_of(group, other_config(group), kinds[0].bucket))
+    assert traced() == [False] + [True] * 7
+    drained = recorder.drain()
+    assert (drained.seen, drained.dropped, len(drained.records)) == (24, 0, 19)
+    # To a tuner a record of step 0 is from a server that traces its first step.
+    assert min(record.step for record in drained.records) == 1
 
 
 @pytest.fixture
