@@ -130,7 +130,7 @@ class PodConfig:
             raise ConfigError(f"config: {error}") from error
 
     def short(self) -> str:
-        """One printable token, e.g. `fused p64x64/1 d16x64/1 2cta 0:0 w2 s512 v1`."""
+        """One printable token, e.g. `fused p64x64/1/4 d16x64/1/4 2cta 0:0 w2 s512 v1`."""
         p, d = self.prefill, self.decode
         return (
             f"{self.strategy} p{p.q_rows}x{p.kv_rows}/{p.stages}/{p.warps} "

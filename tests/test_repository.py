@@ -1,10 +1,10 @@
 """Claims about the repository itself: names, documents and numbers that must agree."""
 
-import importlib.util
 import json
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -54,6 +54,48 @@ def test_every_setting_is_documented() -> None:
     assert mentioned <= known
 
 
+# What stands in the reference where the default is no plain value.
+DEFAULTS_IN_WORDS = {
+    "POD_ATTN_THREADS": "torch's",
+    "POD_ATTN_ISA": "the best",
+    "POD_ATTN_CACHE_DIR": "user cache",
+    "POD_TUNER_DATA_DIR": "user data",
+    "POD_TUNER_DATABASE_URL": "SQLite",
+    "POD_TUNER_TRACE_DIR": "in the data dir",
+    "POD_TUNER_ARCHIVE_BYTES": "1 GiB",
+}
+
+
+def _printed_default(name: str, default: object) -> str:
+    if name in DEFAULTS_IN_WORDS:
+        return DEFAULTS_IN_WORDS[name]
+    secret = getattr(default, "get_secret_value", lambda: default)()
+    return "-" if secret in (None, "") else f"{secret:g}" if _is_number(secret) else str(secret)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def test_every_setting_is_documented_with_its_default() -> None:
+    from pod_integrate.settings import Settings
+    from tuner.settings import TunerSettings
+
+    rows = re.findall(
+        r"^\| `(POD_\w+)` \| (.+?) \|", (ROOT / "docs" / "settings.md").read_text(), re.MULTILINE
+    )
+    written = {name: default.strip("`") for name, default in rows}
+    assert len(rows) == len(written)
+    assert written == {
+        name: _printed_default(name, field.default)
+        for prefix, model in (("POD_ATTN_", Settings), ("POD_TUNER_", TunerSettings))
+        for field_name, field in model.model_fields.items()
+        for name in [f"{prefix}{field_name.upper()}"]
+    }
+    # The words that stand for a number say that number.
+    assert TunerSettings.model_fields["archive_bytes"].default == 1 << 30
+
+
 def test_every_public_name_has_a_docstring_and_is_in_the_reference() -> None:
     import pod_integrate
 
@@ -99,5 +141,11 @@ def test_make_targets_of_the_readme_exist() -> None:
 
 
 def test_import_packages_are_the_two_that_are_promised() -> None:
-    for name in ("pod_integrate", "tuner"):
-        assert importlib.util.find_spec(name) is not None
+    with open(ROOT / "pyproject.toml", "rb") as file:
+        build = tomllib.load(file)["tool"]["hatch"]["build"]["targets"]["wheel"]
+    assert build["packages"] == ["pod_integrate", "tuner"]
+    # What else the wheel carries lies inside of them: it adds no name to import.
+    for place in build["force-include"].values():
+        assert place.startswith("pod_integrate/"), place
+    roots = {path.parent.name for path in ROOT.glob("*/__init__.py")}
+    assert roots == set(build["packages"])

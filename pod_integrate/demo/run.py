@@ -127,7 +127,7 @@ class Demo:
 
     def _env(self) -> dict[str, str]:
         return {
-            # This release has the CPU kernel only, so the demo asks for it on GPU hosts as well.
+            # The demo is of one machine without a GPU, so that it is the same everywhere.
             "SGLANG_PLATFORM": "pod_cpu",
             "CUDA_VISIBLE_DEVICES": "",
             "POD_ATTN_TUNER_URL": self.tuner_url,

@@ -48,9 +48,10 @@ def check_compose(path: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_compose_file_is_valid_and_a_misspelt_key_is_not(tmp_path: Path) -> None:
-    good = check_compose(DEPLOYMENTS / "compose.yaml")
-    assert good.returncode == 0, good.stdout
+def test_compose_files_are_valid_and_a_misspelt_key_is_not(tmp_path: Path) -> None:
+    for path in DEPLOYMENTS.glob("compose*.yaml"):
+        good = check_compose(path)
+        assert good.returncode == 0, good.stdout
     bad = tmp_path / "compose.yaml"
     bad.write_text(
         (DEPLOYMENTS / "compose.yaml").read_text().replace("healthcheck:", "healtcheck:")
@@ -126,6 +127,41 @@ def test_commands_in_compose_are_correct_shell() -> None:
             subprocess.run(["sh", "-n", "-c", script.replace("$$", "$")], check=True, timeout=10)
 
 
+@pytest.mark.parametrize("profile", ["cpu", "gpu"])
+def test_model_is_there_before_the_server_of_either_profile_starts(profile: str) -> None:
+    services = compose()["services"]
+    assert profile in services["demo-model"]["profiles"]
+    server = services[f"sglang-{profile}"]
+    assert server["profiles"] == [profile]
+    assert server["depends_on"]["demo-model"] == {"condition": "service_completed_successfully"}
+
+
+def test_kernel_has_as_many_threads_as_the_container_has_cpus() -> None:
+    server = compose()["services"]["sglang-cpu"]
+    cpus = server["deploy"]["resources"]["limits"]["cpus"]
+    assert cpus == server["environment"]["POD_ATTN_THREADS"] == "${SGLANG_CPUS:-4}"
+
+
+def test_whoever_compiles_for_a_gpu_may_write_where_it_compiles_to() -> None:
+    extra = yaml.safe_load((DEPLOYMENTS / "compose.gpu.yaml").read_text())["services"]
+    services = compose()["services"]
+    for name, environment in (
+        ("tuner", extra["tuner"]["environment"]),
+        ("sglang-gpu", services["sglang-gpu"]["environment"]),
+    ):
+        mounts = [volume.split(":")[1] for volume in services[name]["volumes"]]
+        cache = Path(environment["POD_ATTN_CACHE_DIR"])
+        assert any(cache.is_relative_to(mount) for mount in mounts)
+
+
+def test_extras_of_the_image_and_of_the_documents_exist() -> None:
+    text = "\n".join(path.read_text() for path in text_files())
+    named = re.findall(r"EXTRAS[=:] ?(?:\$\{\w+:-)?([a-z,]+)", text)
+    assert any("cuda" in extras for extras in named)
+    for extras in named:
+        assert set(extras.split(",")) <= set(project()["optional-dependencies"]), extras
+
+
 def test_images_are_pinned_to_a_version() -> None:
     text = "\n".join(path.read_text() for path in text_files() if path.suffix != ".md")
     images = re.findall(r"(?:image: |_IMAGE=)(?:\$\{\w+:-)?([^\s}]+)", text)
@@ -159,7 +195,7 @@ def test_no_secret_stands_in_a_file() -> None:
 def test_env_example_lists_what_compose_reads_with_the_same_defaults() -> None:
     lines = (DEPLOYMENTS / ".env.example").read_text().splitlines()
     example = dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
-    text = (DEPLOYMENTS / "compose.yaml").read_text()
+    text = "".join(path.read_text() for path in DEPLOYMENTS.glob("compose*.yaml"))
     used = dict(re.findall(r"(?<!\$)\$\{(\w+):-([^}]*)\}", text))
     assert used == example
 

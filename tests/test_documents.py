@@ -1,0 +1,93 @@
+"""What documents point to exists: files, sections, commands and their options."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from pod_integrate.cli.app import app
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCUMENTS = sorted(
+    [
+        ROOT / "README.md",
+        *(p for d in ("docs", "deployments", "kernels") for p in ROOT.glob(f"{d}/**/*.md")),
+    ]
+)
+SOURCES = [*DOCUMENTS, *ROOT.glob("deployments/*.yaml"), *ROOT.glob("benchmarks/*.py")]
+
+
+def relative(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def sections(path: Path) -> set[str]:
+    """Anchors of a document's headings, as GitHub makes them."""
+    heads = re.findall(r"^#+ (.+)$", path.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=relative)
+def test_every_link_leads_to_a_file_and_a_section_that_exist(path: Path) -> None:
+    for link in re.findall(r"\]\(([^)\s]+)\)", path.read_text()):
+        if "://" in link:
+            continue
+        file, _, section = link.partition("#")
+        target = (path.parent / file).resolve() if file else path
+        assert target.exists(), link
+        assert not section or section in sections(target), link
+
+
+def commands(text: str, program: str) -> Iterator[list[str]]:
+    """Words of each `program ...` in code: spans, fenced lines, joined where they go on."""
+    joined = text.replace("\\\n", " ")
+    spans = [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", joined, re.DOTALL)]
+    fenced = [line.strip() for line in joined.splitlines()]
+    for line in {*spans, *fenced}:
+        found = re.match(rf"(?:[A-Z_]+=\S+ |exec |\w+  )*({re.escape(program)} .*)", line)
+        if found:
+            yield shlex.split(found[1].replace("...", ""), comments=True)
+
+
+def pod_attn(words: list[str]) -> tuple[Any, list[str]]:
+    """The Typer command that words name, and the words that it gets."""
+    command: Any = typer.main.get_command(app)
+    rest = words[1:]
+    while rest and rest[0] in getattr(command, "commands", {}):
+        command, rest = command.commands[rest[0]], rest[1:]
+    return command, rest
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=relative)
+def test_every_pod_attn_command_in_it_is_one_and_takes_its_options(path: Path) -> None:
+    for words in commands(path.read_text(), "pod-attn"):
+        command, rest = pod_attn(words)
+        assert not hasattr(command, "commands") or not rest or rest[0].startswith("-"), words
+        own = rest[: rest.index("--")] if "--" in rest else rest
+        known = {name for parameter in command.params for name in parameter.opts} | {"--help"}
+        if command.name != "transformers":
+            given = {word.split("=")[0] for word in own if word.startswith("--")}
+            assert given <= known, words
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=relative)
+def test_every_script_and_make_target_in_it_exists(path: Path) -> None:
+    text = path.read_text()
+    for words in commands(text, "python"):
+        if words[1].endswith(".py"):
+            assert (ROOT / words[1]).exists(), words
+    targets = set(re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    for words in commands(text, "make"):
+        assert words[1] in targets, words
+
+
+def test_commands_are_found_in_the_documents_at_all() -> None:
+    found = [words for path in DOCUMENTS for words in commands(path.read_text(), "pod-attn")]
+    assert len({tuple(words) for words in found}) > 15
+    assert ["pod-attn", "tuner", "up"] in found
