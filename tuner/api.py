@@ -43,6 +43,16 @@ MSGPACK, JSON = "application/x-msgpack", "application/json"
 _Key = Annotated[str, Query(min_length=1, max_length=wire.MAX_KEY, pattern=wire.KEY_PATTERN)]
 
 
+class _Storage(msgspec.Struct):
+    storage_error: str | None
+
+
+class _Health(msgspec.Struct):
+    """What /healthz reads of the overview."""
+
+    tuner: _Storage
+
+
 class ApiError(PodAttentionError):
     """An answer other than success."""
 
@@ -134,7 +144,9 @@ def _add_reads(app: FastAPI, core: AsyncCore, feed: Feed) -> None:
 
     @app.get("/healthz", **docs.HEALTH)
     async def get_health() -> dict[str, str]:
-        await feed.latest()
+        document = msgspec.json.decode(await feed.latest(), type=_Health)
+        if document.tuner.storage_error:
+            raise CoreUnavailableError(f"database: {document.tuner.storage_error}")
         return {"status": "ok", "version": __version__}
 
     @app.get("/metrics", **docs.METRICS)

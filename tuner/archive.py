@@ -54,10 +54,13 @@ class TraceArchive:
 
     folder       created when missing
     limit_bytes  the oldest files are deleted while all files together are larger
+
+    trouble  why no file can be written now, empty while one can
     """
 
     def __init__(self, store: Store, folder: Path, *, limit_bytes: int) -> None:
         self._store, self._folder, self._limit = store, folder, limit_bytes
+        self.trouble = ""
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         for partial in folder.glob("*.partial"):
             partial.unlink()
@@ -68,6 +71,18 @@ class TraceArchive:
         """Finished files, oldest first, those of other databases included."""
         found = [(path.stat().st_mtime_ns, path) for path in self._folder.glob("traces-*.parquet")]
         return [path for _, path in sorted(found)]
+
+    def keep_up(self, *, now: float) -> None:
+        """`rotate`; a folder that cannot be written to is `trouble` and tried again next time."""
+        try:
+            self.rotate(now=now)
+        except (OSError, pa.ArrowException) as error:
+            if not self.trouble:
+                logger.error("trace archive %s takes no files: %s", self._folder, error)
+            # What waits stays in the database, which has it for sure.
+            self.trouble = f"trace archive: {error}"
+        else:
+            self.trouble = ""
 
     def rotate(self, *, now: float, force: bool = False) -> Path | None:
         """Write the waiting messages when they are many or old enough; None: nothing to do."""

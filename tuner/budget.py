@@ -8,7 +8,7 @@ what it recorded while the tuner was away. What a message claims beyond is scale
 
 from __future__ import annotations
 
-from pod_integrate.trace import TraceMessage
+from collections.abc import Sequence
 
 BURST_SECONDS = 60.0
 # No hybrid step is faster; without it a message without times would stand for any number of steps.
@@ -23,16 +23,19 @@ class Budgets:
         # Server: microseconds, and when it had them.
         self._left: dict[str, tuple[float, float]] = {}
 
-    def scale(self, message: TraceMessage, now: float) -> float:
-        """Steps that each record of a message stands for: at most what its server has left."""
-        if not message.records:
+    def scale(self, server: str, seen: int, times: Sequence[float], now: float) -> float:
+        """Steps that each record of a message stands for: at most what its server has left.
+
+        seen   steps that the message says it stands for
+        times  attention us of its records
+        """
+        if not times:
             return 0.0
-        scale = max(1.0, message.seen / len(message.records))
-        times = (r.attention_us or r.step_us for r in message.records)
+        scale = max(1.0, seen / len(times))
         claimed = scale * sum(max(us, _LEAST_STEP_US) for us in times)
-        left = self._now(message.server, now)
+        left = self._now(server, now)
         taken = min(claimed, left)
-        self._left[message.server] = (left - taken, now)
+        self._left[server] = (left - taken, now)
         if len(self._left) > _MAX_SERVERS:
             self._forget(now)
         return scale * taken / claimed

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -25,6 +24,7 @@ from tuner.archive import TraceArchive
 from tuner.assemble import make_entry, make_task
 from tuner.budget import Budgets
 from tuner.campaign import Campaign
+from tuner.clock import SteadyClock, settle
 from tuner.ingest import Ingested, Sample
 from tuner.leases import MAX_LOST, Lease, Leases, WorkerState
 from tuner.model import Report, Scope, StudyKey, Task, WorkerInfo
@@ -44,17 +44,18 @@ _WORKER_SILENCE_SECONDS = 600.0
 
 
 class Tuner:
-    """See the module. `clock` returns Unix seconds."""
+    """See the module. `clock` returns Unix seconds that only grow; default a SteadyClock."""
 
     def __init__(
-        self, settings: TunerSettings, store: Store, *, clock: Callable[[], float] = time.time
+        self, settings: TunerSettings, store: Store, *, clock: Callable[[], float] | None = None
     ) -> None:
-        self.settings, self.store, self.clock = settings, store, clock
+        self.settings, self.store, self.clock = settings, store, clock or SteadyClock()
         self.archive = TraceArchive(store, settings.archive_dir, limit_bytes=settings.archive_bytes)
         self.publisher = Publisher(settings.half_life_seconds)
+        self.started = self.clock()
         with store.begin() as tx:
+            settle(tx, self.started)
             self.publisher.load(tx)
-        self.started = clock()
         self.campaigns: dict[StudyKey, Campaign] = {}
         self.workers: dict[str, WorkerState] = {}
         self.host_mode = "plain"
@@ -79,7 +80,7 @@ class Tuner:
         state = self.workers.setdefault(worker.id, WorkerState(worker, now))
         state.info, state.seen, state.task = worker, now, None
         self._expire(now)
-        with self.store.begin() as tx:
+        with self.store.read() as tx:
             loads = traffic.loads(tx, now=now, half_life=self.settings.half_life_seconds)
         for load in worth_tuning(loads, self.settings, worker, self.parking, now):
             task = self._task_for(load.key, worker.id, now)
@@ -136,9 +137,8 @@ class Tuner:
         return overview.samples(self, scope)
 
     def housekeeping(self) -> None:
-        """Archive what waits, take back overdue leases, forget silent workers, add history."""
+        """Take back overdue leases, forget silent workers, add history, archive what waits."""
         now = self.clock()
-        self.archive.rotate(now=now)
         self._expire(now)
         for name, state in list(self.workers.items()):
             if now - state.seen > _WORKER_SILENCE_SECONDS:
@@ -146,6 +146,7 @@ class Tuner:
         if now >= self._history_due:
             overview.add_history_point(self)
             self._history_due = now + overview.HISTORY_SECONDS
+        self.archive.keep_up(now=now)
 
     def close(self) -> None:
         """Give the database back."""

@@ -12,8 +12,10 @@ import sqlalchemy as sa
 from pod_integrate.errors import PodAttentionError
 from pod_integrate.trace import TraceMessage
 from tuner.core import Tuner
+from tuner.database import StorageError
 from tuner.ingest import Ingested
 from tuner.model import Report, Scope, StudyKey, Task, WorkerInfo
+from tuner.storage import reason
 
 T = TypeVar("T")
 
@@ -96,5 +98,5 @@ class TunerThread:
     async def _await(self, call: Callable[[], T]) -> T:
         try:
             return await asyncio.wrap_future(self._executor.submit(call))
-        except sa.exc.SQLAlchemyError as error:
-            raise CoreUnavailableError(f"database: {error.__class__.__name__}: {error}") from error
+        except (sa.exc.SQLAlchemyError, StorageError) as error:
+            raise CoreUnavailableError(f"database: {reason(error)}") from error

@@ -10,13 +10,14 @@ from __future__ import annotations
 import functools
 import hashlib
 import logging
-from typing import NamedTuple
+import math
+from typing import Any, NamedTuple
 
 import msgspec
 import sqlalchemy as sa
 
 from pod_integrate.errors import ShapeError
-from pod_integrate.keys import Bucket
+from pod_integrate.keys import Bucket, DeviceKey, Geometry
 from pod_integrate.model import estimate
 from pod_integrate.trace import StepRecord, TraceMessage, encode
 from tuner import schema
@@ -37,6 +38,11 @@ class Ingested(NamedTuple):
 
     accepted: int
     duplicate: bool
+
+
+class _Timed(NamedTuple):
+    record: StepRecord
+    us: float
 
 
 class BucketLoad(NamedTuple):
@@ -81,14 +87,17 @@ def ingest(
     row |= {"received": now, "records": len(message.records), "body": body}
     tx.execute(sa.insert(table).values(row))
     _count_server(tx, message, now)
-    by_bucket: dict[Bucket, list[StepRecord]] = {}
-    for record in message.records:
-        by_bucket.setdefault(Bucket.of(record.q_lens, record.kv_lens), []).append(record)
-    scale = budgets.scale(message, now)
-    for bucket, records in by_bucket.items():
+    geometry, device = Geometry.parse(message.geometry), DeviceKey.parse(message.device)
+    by_bucket: dict[Bucket, list[_Timed]] = {}
+    times = [attention_us(record, geometry, device) for record in message.records]
+    for timed in map(_Timed, message.records, times):
+        bucket = Bucket.of(timed.record.q_lens, timed.record.kv_lens)
+        by_bucket.setdefault(bucket, []).append(timed)
+    scale = budgets.scale(message.server, message.seen, times, now)
+    for bucket, steps in by_bucket.items():
         key = StudyKey(message.geometry, message.device, message.build, str(bucket))
-        _count_bucket(tx, key, bucket, records, scale, now, half_life)
-        _keep_samples(tx, key, records)
+        _count_bucket(tx, key, bucket, steps, scale, now, half_life)
+        _keep_samples(tx, key, [timed.record for timed in steps])
     return Ingested(len(message.records), False)
 
 
@@ -119,33 +128,30 @@ def _count_bucket(
     tx: sa.Connection,
     key: StudyKey,
     bucket: Bucket,
-    records: list[StepRecord],
+    steps: list[_Timed],
     scale: float,
     now: float,
     half_life: float,
 ) -> None:
     table = schema.bucket_stats
-    old = tx.execute(sa.select(table).where(where(table, key))).one_or_none()
-    fade = 0.5 ** (max(0.0, now - old.updated) / half_life) if old is not None else 0.0
+    row = tx.execute(sa.select(table).where(where(table, key))).one_or_none()
+    old = _load(row, now, half_life) if row is not None else None
     values = {
-        "records": len(records) + (old.records if old is not None else 0),
-        "steps": len(records) * scale + (old.steps if old is not None else 0.0),
-        "weight": scale * sum(attention_us(r, key) for r in records),
-        "step_weight": scale * len(records),
-        "updated": now,
+        "records": len(steps),
+        "steps": len(steps) * scale,
+        "weight": scale * sum(timed.us for timed in steps),
+        "step_weight": scale * len(steps),
     }
     if old is not None:
-        values["weight"] += fade * old.weight
-        values["step_weight"] += fade * old.step_weight
-    row = key._asdict() | values | {"hybrid": bucket.is_hybrid}
-    upsert(tx, table, row, values)
+        values = {name: value + getattr(old, name) for name, value in values.items()}
+    values["updated"] = now
+    upsert(tx, table, key._asdict() | values | {"hybrid": bucket.is_hybrid}, values)
 
 
-def attention_us(record: StepRecord, key: StudyKey) -> float:
+def attention_us(record: StepRecord, geometry: Geometry, device: DeviceKey) -> float:
     """Microseconds of attention in a step, measured or, where they are unknown, estimated."""
     if record.attention_us > 0:
         return record.attention_us
-    geometry, device, _ = key.parsed()
     one = estimate.attention_us(record.q_lens, record.kv_lens, geometry, device)
     return one * max(1, record.layers)
 
@@ -176,30 +182,46 @@ def loads(tx: sa.Connection, *, now: float, half_life: float) -> list[BucketLoad
     """Traffic of every bucket, decayed to `now`, heaviest first."""
     found = []
     for row in tx.execute(sa.select(schema.bucket_stats)):
-        if not _readable(StudyKey(row.geometry, row.device, row.build, row.bucket)):
-            continue
-        fade = 0.5 ** (max(0.0, now - row.updated) / half_life)
-        found.append(
-            BucketLoad(
-                StudyKey(row.geometry, row.device, row.build, row.bucket),
-                bool(row.hybrid),
-                row.records,
-                row.steps,
-                row.weight * fade,
-                row.step_weight * fade,
-            )
-        )
+        load = _load(row, now, half_life)
+        if load is not None:
+            found.append(load)
     # The key breaks ties, so that two readers agree on the order.
     return sorted(found, key=lambda load: (-load.weight, load.key))
 
 
+def _load(row: sa.Row[Any], now: float, half_life: float) -> BucketLoad | None:
+    """A bucket's row decayed to `now`; one that is unreadable is logged and skipped."""
+    key = StudyKey(row.geometry, row.device, row.build, row.bucket)
+    if not _readable(key):
+        return None
+    try:
+        fade = 0.5 ** (max(0.0, now - row.updated) / half_life)
+        load = BucketLoad(
+            key, bool(row.hybrid), int(row.records), float(row.steps),
+            row.weight * fade, row.step_weight * fade,
+        )  # fmt: skip
+        if all(0.0 <= value < math.inf for value in load[2:]):
+            return load
+    except (TypeError, ValueError, OverflowError) as error:
+        _complain(key, f"{type(error).__name__}: {error}")
+        return None
+    _complain(key, "a number that is negative or not finite")
+    return None
+
+
+@functools.lru_cache(maxsize=65536)
+def _complain(key: StudyKey, what: str) -> None:
+    """Log a bad row; cached, so that each is logged once."""
+    logger.error("bucket row of %s skipped: %s", key, what)
+
+
 @functools.lru_cache(maxsize=65536)
 def _readable(key: StudyKey) -> bool:
-    """Whether a key parses; cached, so that a bad one is logged once."""
+    """Whether a key parses."""
     try:
         key.parsed()
     except ShapeError as error:
-        logger.error("bucket row skipped, its key is unreadable: %s", error)
+        _complain(key, f"its key is unreadable: {error}")
         return False
     return True
 

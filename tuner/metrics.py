@@ -53,6 +53,9 @@ class _OverviewCollector(Collector):
         tuner, totals = self._overview["tuner"], self._overview["totals"]
         yield _info(tuner)
         yield _gauge("uptime_seconds", "time since the core started", tuner["uptime_s"])
+        for name in ("storage", "archive"):
+            failing = tuner[f"{name}_error"] is not None
+            yield _gauge(f"{name}_failing", f"1 while the {name} takes no writes", float(failing))
         yield _gauge("archive_bytes", "size of the trace archive", tuner["archive_bytes"])
         yield from (
             CounterMetricFamily(f"pod_tuner_{name}", text, value=totals[name])

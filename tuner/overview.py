@@ -42,7 +42,7 @@ def build(tuner: Tuner) -> dict[str, Any]:
     """The document of GET /v1/overview."""
     now = tuner.clock()
     half_life = tuner.settings.half_life_seconds
-    with tuner.store.begin() as tx:
+    with tuner.store.read() as tx:
         loads = traffic.loads(tx, now=now, half_life=half_life)
         total = sum(load.weight for load in loads)
         return {
@@ -58,7 +58,7 @@ def build(tuner: Tuner) -> dict[str, Any]:
 
 def trials(tuner: Tuner, key: StudyKey) -> dict[str, Any]:
     """The document of GET /v1/trials: every trial of one study and which one is promoted."""
-    with tuner.store.begin() as tx:
+    with tuner.store.read() as tx:
         found = load_trials(tx, key)
     entry = promoted_entry(tuner, key)
     promoted = entry.evidence.trial if entry is not None else None
@@ -68,7 +68,7 @@ def trials(tuner: Tuner, key: StudyKey) -> dict[str, Any]:
 def samples(tuner: Tuner, scope: Scope) -> dict[str, Any]:
     """The document of GET /v1/samples: traced lengths of a scope's heaviest buckets."""
     now = tuner.clock()
-    with tuner.store.begin() as tx:
+    with tuner.store.read() as tx:
         loads = traffic.loads(tx, now=now, half_life=tuner.settings.half_life_seconds)
         mine = [load for load in loads if load.key[: len(scope)] == scope]
         total = sum(load.weight for load in mine)
@@ -123,6 +123,8 @@ def _tuner(tuner: Tuner, now: float) -> dict[str, Any]:
         "started": iso(tuner.started),
         "uptime_s": round(now - tuner.started, 1),
         "storage": tuner.store.name,
+        "storage_error": tuner.store.trouble or None,
+        "archive_error": tuner.archive.trouble or None,
         "archive_bytes": tuner.archive.bytes,
         "host_mode": tuner.host_mode,
         "workers": [

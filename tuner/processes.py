@@ -14,9 +14,11 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from tuner.database import StorageError
 from tuner.host import TunerThread
 from tuner.model import Report, Task, WorkerInfo
 from tuner.polite import be_polite
+from tuner.storage import reason
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +64,7 @@ class WorkerProcess:
             served = self._serve(ours)
             ours.close()
             self._process.join()
-            self._core.release(self.name)
+            self._release()
             if self._stop.is_set():
                 return
             logger.error(
@@ -91,10 +93,19 @@ class WorkerProcess:
             if isinstance(request, WorkerInfo):
                 return self._core.next_task(request)
             return self._core.report(request)
-        except sa.exc.SQLAlchemyError as error:
+        except (sa.exc.SQLAlchemyError, StorageError) as error:
             # Storage away: the child idles and asks again; a report is measured again.
-            logger.error("worker %s turned away, the database failed: %s", self.name, error)
+            logger.error("worker %s turned away, the database failed: %s", self.name, reason(error))
             return None
+
+    def _release(self) -> None:
+        try:
+            self._core.release(self.name)
+        except (sa.exc.SQLAlchemyError, StorageError) as error:
+            # Its leases are over in time, with or without this.
+            logger.error(
+                "worker %s not released, the database failed: %s", self.name, reason(error)
+            )
 
 
 class _PipeSource:

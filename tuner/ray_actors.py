@@ -13,6 +13,7 @@ from tuner.ingest import Ingested
 from tuner.model import Report, Scope, StudyKey, Task, WorkerInfo
 from tuner.polite import be_polite
 from tuner.settings import TunerSettings
+from tuner.storage import reason
 
 NAMESPACE = "pod-attention-tuner"
 CORE = "core"
@@ -101,7 +102,14 @@ class RayCore:
             return await getattr(self._actor, name).remote(*args)
         except (RayError, ValueError) as error:
             self._actor = None
-            raise CoreUnavailableError(f"core actor: {type(error).__name__}: {error}") from error
+            # Ray's own text is a traceback.
+            raise CoreUnavailableError(f"core actor: {reason(cause_of(error))}") from error
+
+
+def cause_of(error: Exception) -> Exception:
+    """What a method of an actor raised, or Ray's own error."""
+    cause = getattr(error, "cause", None)
+    return cause if isinstance(cause, Exception) else error
 
 
 class ActorSource:

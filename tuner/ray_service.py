@@ -24,9 +24,11 @@ from fastapi import FastAPI
 from ray import serve
 
 from pod_integrate.errors import SettingsError
+from pod_integrate.redact import public_url
 from tuner.host import CoreUnavailableError
 from tuner.ray_actors import CORE, NAMESPACE, Core, Measurer, RayCore
 from tuner.settings import TunerSettings
+from tuner.storage import Store
 
 logger = logging.getLogger(__name__)
 
@@ -51,12 +53,14 @@ def run_on_ray(
     listener = listen(settings)
     url, port = url_of(listener), listener.getsockname()[1]
     listener.close()
+    # Opened here once: out of an actor, what is wrong with it would be a traceback.
+    Store(settings.url).close()
     on_phase("ray", "starting a local cluster, this takes a while")
     _start_ray(settings)
     try:
         # After ray.init, which installs a SIGTERM handler of its own.
         with ended_by_signals(stop):
-            on_phase("storage", settings.url)
+            on_phase("storage", public_url(settings.url))
             core = _start_core(settings)
             serve.start(http_options={"host": settings.host, "port": port})
             serve.run(_deployment(settings).bind(), name=APP, route_prefix="/")

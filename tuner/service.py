@@ -12,15 +12,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+import sqlalchemy as sa
 import uvicorn
 
 from pod_integrate.errors import SettingsError
+from pod_integrate.redact import public_url
 from tuner.api import create_app
 from tuner.core import Tuner
+from tuner.database import StorageError
 from tuner.host import TunerThread
 from tuner.processes import WorkerProcess
 from tuner.settings import TunerSettings, is_loopback
-from tuner.storage import Store
+from tuner.storage import Store, reason
 
 logger = logging.getLogger(__name__)
 
@@ -73,8 +76,22 @@ def prepare_ray(settings: TunerSettings) -> None:
 
 
 def open_tuner(settings: TunerSettings, host_mode: str = "plain") -> Tuner:
-    """A Tuner over the database of `settings`."""
-    tuner = Tuner(settings, Store(settings.url))
+    """A Tuner over the database of `settings`; SettingsError says why there is none."""
+    store = Store(settings.url)
+    try:
+        tuner = Tuner(settings, store)
+    except (sa.exc.SQLAlchemyError, StorageError) as error:
+        store.close()
+        raise SettingsError(
+            f"database {public_url(settings.url)} cannot be read: {reason(error)}. Restore a "
+            "backup, or move it away: the tuner then starts empty"
+        ) from error
+    except OSError as error:
+        store.close()
+        raise SettingsError(
+            f"POD_TUNER_TRACE_DIR: cannot use {settings.archive_dir}: {error.strerror}; choose "
+            "another folder"
+        ) from error
     tuner.host_mode = host_mode
     return tuner
 
@@ -130,7 +147,7 @@ class _Server(uvicorn.Server):
 def _run_plain(settings: TunerSettings, told: OnPhase, ended: threading.Event) -> None:
     listener = listen(settings)
     try:
-        told("storage", settings.url)
+        told("storage", public_url(settings.url))
         core = TunerThread(lambda: open_tuner(settings))
     except BaseException:
         listener.close()

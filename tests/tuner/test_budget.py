@@ -14,6 +14,7 @@ LIES = [
     {"attention_us": 1e10, "seen": 8},
     {"attention_us": 4000.0, "seen": 1 << 32},
     {"attention_us": 0.0, "seen": 1 << 32},
+    {"attention_us": 0.0, "seen": 8, "kv_len": 1 << 24},
 ]
 
 
@@ -28,7 +29,9 @@ def test_a_server_that_lies_weighs_no_more_than_one_that_only_attends(
         # Half of its time attention: 2.5 s in 5.
         honest = [record(i, attention_us=250_000.0)] * 10
         tuner.ingest(message(i, honest, server="honest"))
-        lying = [record(i, lengths=([1], [64]), attention_us=us, step_us=us)] * 8
+        lying = [
+            record(i, lengths=([1], [int(lie.get("kv_len", 64))]), attention_us=us, step_us=us)
+        ] * 8
         tuner.ingest(message(i, lying, server="lying", seen=seen))
     rows = {row["bucket"]: row for row in tuner.overview()["buckets"]}
     told = 60.0 * minutes
@@ -57,5 +60,5 @@ def test_the_list_of_servers_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(budget, "_MAX_SERVERS", 10)
     budgets = Budgets()
     for i in range(100):
-        budgets.scale(message(server=f"s{i}"), now=float(i))
+        budgets.scale(f"s{i}", 8, [4000.0] * 8, now=float(i))
     assert len(budgets._left) <= 10

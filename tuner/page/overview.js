@@ -24,6 +24,8 @@ export function showAbout({ tuner }) {
     host,
     `stored in ${tuner.storage}`,
     `traces ${bytes(tuner.archive_bytes)}`,
+    tuner.storage_error && `NOTHING IS STORED: ${tuner.storage_error}`,
+    tuner.archive_error,
   ].filter(Boolean).join(" · "));
 }
 
