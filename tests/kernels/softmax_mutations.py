@@ -23,8 +23,8 @@ MUTATIONS = (
     Mutation(
         "sum not moved to the new maximum",
         _SOFTMAX,
-        "state.l[tile][half] * rescale + sum;",
-        "state.l[tile][half] * ({on} ? 1.f : rescale) + sum;",
+        "before = l[tile][half] * rescale,",
+        "before = l[tile][half] * ({on} ? 1.f : rescale),",
     ),
     Mutation(
         "output not moved to the new maximum",
@@ -160,7 +160,7 @@ LAZY_MUTATIONS = (
     Mutation(
         "the sum stays behind the reference",
         _SOFTMAX,
-        "state.l[0][half] * rescale[half] + sum",
-        "state.l[0][half] * ({on} ? 1.f : rescale[half]) + sum",
+        "state.add(0, half, rescale[half], sum);",
+        "state.add(0, half, {on} ? 1.f : rescale[half], sum);",
     ),
 )

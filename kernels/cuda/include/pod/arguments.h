@@ -17,7 +17,7 @@ struct PlanHeader {
   int prefill_offset;               // of the first item or block, in words from the header
   int decode_offset;
   int merge_offset;
-  int partial_rows;  // rows of partial O and LSE that splits write
+  int partial_rows;  // rows of partial O and RowSums that splits write
   int words;         // length of the plan
   int reserved[6];
 };

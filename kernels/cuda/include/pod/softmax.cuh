@@ -10,13 +10,25 @@
 
 namespace pod {
 
-// What a lane keeps of its rows: kTiles 16-row tiles of O [16, D], row maxima and sums. l holds
-// the lane's own columns only until finish().
+// Maximum, or sum, over the four lanes that share a row.
+POD_DEVICE float row_max(float x) {
+  x = max(x, ptx::shfl_xor(x, 1));
+  return max(x, ptx::shfl_xor(x, 2));
+}
+POD_DEVICE float row_sum(float x) {
+  x += ptx::shfl_xor(x, 1);
+  return x + ptx::shfl_xor(x, 2);
+}
+
+// What a lane keeps of its rows: kTiles 16-row tiles of O [16, D], the reference m and the sum of
+// weights l, of the lane's own columns. l is compensated: where thousands of tiles weigh the same,
+// the roundings of a plain sum all go one way.
 template <int D, int kTiles>
 struct RowState {
   float o[kTiles][D / 8][4];
   float m[kTiles][2];
   float l[kTiles][2];
+  float lost[kTiles][2];  // what rounding took from l
 
   POD_DEVICE RowState() {
     POD_UNROLL
@@ -27,8 +39,20 @@ struct RowState {
         for (int j = 0; j < 4; ++j) o[tile][i][j] = 0.f;
       }
       m[tile][0] = m[tile][1] = kNegativeInfinity;
-      l[tile][0] = l[tile][1] = 0.f;
+      l[tile][0] = l[tile][1] = lost[tile][0] = lost[tile][1] = 0.f;
     }
+  }
+
+  // l moves to another reference, and a tile's weights join it.
+  POD_DEVICE void add(int tile, int half, float rescale, float sum) {
+    const float before = l[tile][half] * rescale, after = before + sum;
+    lost[tile][half] = lost[tile][half] * rescale + (sum - (after - before));
+    l[tile][half] = after;
+  }
+
+  // The sum of the row's weights, all lanes have it.
+  POD_DEVICE float total(int tile, int half) const {
+    return row_sum(l[tile][half] + lost[tile][half]);
   }
 };
 
@@ -53,16 +77,6 @@ POD_DEVICE void cap_scores(float (&s)[kTiles][kColumns][4], float scale) {
       for (int j = 0; j < 4; ++j) s[tile][n][j] = tanh(s[tile][n][j] * scale);
     }
   }
-}
-
-// Maximum, or sum, over the four lanes that share a row.
-POD_DEVICE float row_max(float x) {
-  x = max(x, ptx::shfl_xor(x, 1));
-  return max(x, ptx::shfl_xor(x, 2));
-}
-POD_DEVICE float row_sum(float x) {
-  x += ptx::shfl_xor(x, 1);
-  return x + ptx::shfl_xor(x, 2);
 }
 
 // The largest of m and a row's scores in a tile.
@@ -197,7 +211,7 @@ POD_DEVICE void softmax_step(RowState<D, kTiles>& state, float (&s)[kTiles][kCol
     POD_UNROLL
     for (int half = 0; half < 2; ++half) {
       const float sum = weigh_row(s[tile], half, state.m[tile][half], scale, recentred);
-      state.l[tile][half] = state.l[tile][half] * rescale[tile][half] + sum;
+      state.add(tile, half, rescale[tile][half], sum);
       POD_UNROLL
       for (int i = 0; i < D / 8; ++i) {
         state.o[tile][i][2 * half] *= rescale[tile][half];
@@ -217,9 +231,7 @@ POD_DEVICE void softmax_step(RowState<D, kTiles>& state, float (&s)[kTiles][kCol
       const float m = highest_of(s[tile], half, state.m[tile][half]);
       const float rescale = moved(state.m[tile][half], m, scale);
       state.m[tile][half] = m;
-      // A tile's sum by itself first: rounding errors of l grow with tiles, not with keys.
-      const float sum = weigh_row(s[tile], half, m, scale);
-      state.l[tile][half] = state.l[tile][half] * rescale + sum;
+      state.add(tile, half, rescale, weigh_row(s[tile], half, m, scale));
       POD_UNROLL
       for (int i = 0; i < D / 8; ++i) {
         state.o[tile][i][2 * half] *= rescale;
@@ -255,7 +267,7 @@ POD_DEVICE void softmax_step_lazily(RowState<D, 1>& state, float (&s)[1][kColumn
 #else
     const float sum = weigh_row(s[0], half, state.m[0][half], scale);
 #endif
-    state.l[0][half] = state.l[0][half] * rescale[half] + sum;
+    state.add(0, half, rescale[half], sum);
   }
   if (!ptx::any(rescale[0] != 1.f || rescale[1] != 1.f)) return;
   POD_UNROLL

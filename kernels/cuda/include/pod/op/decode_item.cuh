@@ -3,7 +3,7 @@
 // Scope   decode.warps warps; each takes kv_rows / warps keys of every tile and keeps its own
 //         softmax, so the only exchange is at the end
 // Smem    Q [16, D] | K x stages | V x stages; afterwards Q | fp32 O, m, l of each warp
-// Out     out and lse, or partial O and LSE of a KV split
+// Out     out and lse, or partial O, m and l of a KV split
 #pragma once
 
 #include "pod/op/prefill_item.cuh"
@@ -33,7 +33,7 @@ POD_DEVICE void write_scratch(const Scratch<D, kWarps>& scratch, const RowState<
   POD_UNROLL
   for (int half = 0; half < 2; ++half) {
     const int row = (lane >> 2) + half * 8;
-    const float l = row_sum(state.l[0][half]);
+    const float l = state.total(0, half);
     float* o = scratch.o(warp, row) + (lane & 3) * 2;
     POD_UNROLL
     for (int i = 0; i < D / 8; ++i) {

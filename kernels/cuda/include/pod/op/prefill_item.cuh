@@ -3,7 +3,7 @@
 // Scope   all prefill warps of the CTA; each owns q_rows / warps rows, so no warp waits for
 //         another's softmax
 // Smem    Q [q_rows, D] | K [kv_rows, D] x stages | V [kv_rows, D] x stages
-// Out     out and lse, or partial O and LSE of a KV split
+// Out     out and lse, or partial O, m and l of a KV split
 #pragma once
 
 #include "pod/config.h"
@@ -30,7 +30,7 @@ POD_DEVICE void store_rows(const RowState<D, kTiles>& state, const LaunchArgumen
   for (int tile = 0; tile < kTiles; ++tile) {
     POD_UNROLL
     for (int half = 0; half < 2; ++half) {
-      const float l = row_sum(state.l[tile][half]);
+      const float l = state.total(tile, half);
       const int row = row0 + tile * 16 + (lane >> 2) + half * 8;
       if (row < item.rows) {
         const RowOutput<T> output(a, item, row, D);
