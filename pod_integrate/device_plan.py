@@ -15,7 +15,7 @@ from pod_integrate.defaults import default_config, require_feasible
 from pod_integrate.device import device_key
 from pod_integrate.errors import ShapeError
 from pod_integrate.keys import Geometry
-from pod_integrate.planning import Capacity, Planned, max_words, plan_batch
+from pod_integrate.planning import STAMP_WORD, Capacity, Planned, max_words, plan_batch
 
 
 class DevicePlan:
@@ -94,11 +94,14 @@ class DevicePlan:
             num_sms=num_sms,
         )
 
-    def update(self, batch: HybridBatch, *, decode_split_tokens: int | None = None) -> None:
+    def update(
+        self, batch: HybridBatch, *, decode_split_tokens: int | None = None, stamp: int = 0
+    ) -> None:
         """Replace the plan, ordered on the current stream; nothing waits for the device.
 
         decode_split_tokens  of this batch; default the config's. More makes a batch of many keys
                              fit a smaller grid
+        stamp                row that the stamps of the next replay go to, from 1; 0: none are made
 
         Outside of a capture. Raises ShapeError with the numbers, and leaves the plan as it was,
         when the batch needs more than was reserved.
@@ -112,6 +115,8 @@ class DevicePlan:
             # No room to merge what shorter items split: a batch that fits without them goes on.
             planned = self._plan(batch, config, 0)
         self._require_room(planned)
+        if stamp:
+            planned.words[STAMP_WORD] = stamp
         # torch keeps the page-locked source until the copy has run.
         self.words[: planned.words.numel()].copy_(planned.words, non_blocking=True)
         self._held = batch.q_indptr

@@ -47,6 +47,17 @@ class KernelLibrary(NamedTuple):
             )
         return answer
 
+    def stamp(self, plan: int, ring: int, width: int, index: int, stream: int) -> None:
+        """Queue a stamp at `index` of the ring's row that the plan names; see stamp.cuh.
+
+        plan, ring  addresses that the device can reach
+        Raises KernelUnavailableError with the driver's words.
+        """
+        pointer = ctypes.c_void_p
+        where = pointer(plan), pointer(ring)
+        if self.library.pod_stamp(*where, width, index, pointer(stream)) != 0:
+            raise KernelUnavailableError(f"{self.path.name} cannot stamp: {self.last_error()}")
+
     def last_error(self) -> str:
         """Text of this thread's last failed call."""
         self.library.pod_error.restype = ctypes.c_char_p

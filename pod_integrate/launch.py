@@ -108,7 +108,7 @@ def attend(
             *(tuple(config), heads, kv_heads, dim, q.dtype, k_cache.dtype, slots),
             *(window_left, logit_cap, device),
         )
-        stream = _stream(device)
+        stream = current_stream(device)
         if plan is None:
             _require_no_capture()
             uploaded = route.plans.get(q_indptr, kv_lens, stream)
@@ -190,7 +190,8 @@ def _is_capturing() -> bool:
     return torch.cuda.is_current_stream_capturing()
 
 
-def _stream(device: torch.device) -> int:
+def current_stream(device: torch.device) -> int:
+    """Handle of the current stream of a GPU."""
     if _raw_stream is not None:
         return _raw_stream(device.index)
     return int(torch.cuda.current_stream(device).cuda_stream)

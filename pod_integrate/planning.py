@@ -15,6 +15,8 @@ from pod_integrate.keys import Geometry
 
 _FIRST_WORDS = 1 << 14
 _HEADER_WORDS, _ITEM_WORDS, _MERGE_WORDS = 16, 12, 8
+# Place of PlanHeader::stamp.
+STAMP_WORD = 10
 
 
 class Capacity(NamedTuple):

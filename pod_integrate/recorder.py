@@ -9,12 +9,13 @@ from __future__ import annotations
 import random
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import NamedTuple
 
 from pod_integrate import wire
 from pod_integrate.batch import HybridBatch
 from pod_integrate.config import PodConfig
-from pod_integrate.devices.clock import Clock, GraphTimer, Mark, stride_of
+from pod_integrate.devices.clock import Clock, Mark, stride_of
 from pod_integrate.table import Source
 from pod_integrate.trace import MAX_CONFIGS, MAX_RECORDS, MAX_ROWS, StepRecord
 
@@ -24,19 +25,21 @@ _MAX_LENGTHS = 100_000
 # Steps whose times are owed; more are filed without.
 _MOST_WAITING = 256
 
+ReadGraph = Callable[[], float | None]
+
 
 class OpenStep:
     """One sampled step while its layers run, and until the clock has told how long they took.
 
     Of a step on a GPU some layers are timed: all have the same lengths, so the others took as long.
 
-    graph  timer of the captured graph that a decode step replays: it is read once the step has
-           ended, and `layers` attended in it
+    read_graph  of a step that replays a captured graph: says, once the step has ended, how many
+                seconds one of its `layers` took
     """
 
     __slots__ = (
         "_clock",
-        "_graph",
+        "_read_graph",
         "_seconds",
         "_stride",
         "_timed",
@@ -60,7 +63,7 @@ class OpenStep:
         clock: Clock,
         *,
         expected_layers: int = 0,
-        graph: GraphTimer | None = None,
+        read_graph: ReadGraph | None = None,
     ) -> None:
         self.time = time.time()
         self.number = number
@@ -68,10 +71,10 @@ class OpenStep:
         self.config = config
         self.source = source
         self.step_us = 0.0
-        self.layers = expected_layers if graph is not None else 0
+        self.layers = expected_layers if read_graph is not None else 0
         # Times that the clock still owes.
         self.open = 0
-        self._clock, self._graph = clock, graph
+        self._clock, self._read_graph = clock, read_graph
         self._stride = stride_of(expected_layers) if clock.spares_layers else 1
         self._seconds, self._timed = 0.0, 0
 
@@ -95,7 +98,7 @@ class OpenStep:
         """The whole step has, after `seconds`; None: nobody knows."""
         if seconds is not None:
             self.step_us = seconds * 1e6
-            layer = self._graph.seconds() if self._graph is not None else None
+            layer = self._read_graph() if self._read_graph is not None else None
             if layer is not None:
                 self._seconds, self._timed = layer, 1
 
@@ -158,14 +161,19 @@ class Recorder:
         config: PodConfig,
         *,
         layers: int,
-        timer: GraphTimer | None,
+        read_graph: ReadGraph,
     ) -> OpenStep | None:
         """As `begin`, of a step that replays a captured graph with `layers` attention calls."""
         if not self._drawn(len(lengths[0])):
             return None
-        number, clock = self._seen - 1, self.clock
         return OpenStep(
-            number, lengths, config, "default", clock, expected_layers=layers, graph=timer
+            self._seen - 1,
+            lengths,
+            config,
+            "default",
+            self.clock,
+            expected_layers=layers,
+            read_graph=read_graph,
         )
 
     def skip(self) -> None:

@@ -20,7 +20,9 @@ from pod_integrate.batch import HybridBatch
 from pod_integrate.config import PodConfig
 from pod_integrate.defaults import default_config
 from pod_integrate.device import device_key, kernel_build
-from pod_integrate.devices.clock import Clock, GraphTimer, Mark, clock_of
+from pod_integrate.device_plan import DevicePlan
+from pod_integrate.devices.clock import Clock, Mark, clock_of
+from pod_integrate.devices.graph_timer import GraphTimer
 from pod_integrate.exchange import Channel, Exchange
 from pod_integrate.keys import Dtype, Geometry
 from pod_integrate.recorder import OpenStep, Recorder
@@ -90,23 +92,29 @@ class LayerGroup:
             self.open = self.recorder.begin(batch, config, found.source)
         return Plan(config, self.open)
 
-    def graph_timer(self) -> GraphTimer | None:
-        """A timer for a graph to be captured; None where nothing is recorded or timed."""
-        return None if self.recorder is None else self.recorder.clock.graph_timer(self.layers)
+    def graph_timer(self, plan: DevicePlan) -> GraphTimer | None:
+        """A timer for a graph to be captured with `plan`; None where nothing is recorded."""
+        return None if self.recorder is None else GraphTimer(plan, self.layers)
 
     def replay(
-        self, lengths: tuple[list[int], list[int]], config: PodConfig, timer: GraphTimer | None
-    ) -> None:
-        """Trace a step that replays a captured graph."""
-        if self.recorder is None:
-            return
+        self,
+        lengths: tuple[list[int], list[int]],
+        config: PodConfig,
+        timer: GraphTimer | None,
+    ) -> int:
+        """Trace a step that replays a captured graph: the stamp for its plan, 0 if it is not."""
+        if self.recorder is None or timer is None:
+            return 0
         self.close_step()
         if self._warms_up(config, "graph"):
             self.recorder.skip()
-        else:
-            self.open = self.recorder.begin_replay(
-                lengths, config, layers=len(self.layers), timer=timer
-            )
+            return 0
+        slot = timer.arm()
+        read = functools.partial(timer.seconds, slot)
+        self.open = self.recorder.begin_replay(
+            lengths, config, layers=len(self.layers), read_graph=read
+        )
+        return 0 if self.open is None else slot
 
     def _warms_up(self, config: PodConfig, kind: str) -> bool:
         if (config, kind) in self._warm:

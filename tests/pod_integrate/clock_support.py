@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pod_integrate.devices.clock import EventClock, Into, Mark, WallClock
+from collections.abc import Sequence
+
+from pod_integrate.devices.clock import EventClock, Into, Mark, WallClock, stride_of
 
 
 class HandClock(WallClock):
@@ -32,8 +34,8 @@ class Stream:
     def clock(self) -> EventClock:
         return EventClock(self.event)
 
-    def event(self, *, external: bool = False) -> Event:
-        self.events.append(Event(self, external))
+    def event(self) -> Event:
+        self.events.append(Event(self))
         return self.events[-1]
 
     def work(self, seconds: float) -> None:
@@ -44,9 +46,8 @@ class Stream:
 
 
 class Event:
-    def __init__(self, stream: Stream, external: bool) -> None:
+    def __init__(self, stream: Stream) -> None:
         self._stream = stream
-        self.external = external
         self.at: float | None = None
 
     def record(self) -> None:
@@ -60,3 +61,29 @@ class Event:
         if self.at is None or end.at is None or not (self.query() and end.query()):
             raise RuntimeError("event not recorded, or not ended")
         return (end.at - self.at) * 1e3
+
+
+class StreamTimer:
+    """A GraphTimer whose stamps are times of a Stream; every call stands for a replay's."""
+
+    def __init__(self, stream: Stream, layers: Sequence[int]) -> None:
+        self._stream, self._timed = stream, set(layers[:: stride_of(len(layers))])
+        self._begun: list[float] = []
+        self._slots: dict[int, list[float]] = {}
+
+    def start(self, layer: int) -> Mark | None:
+        self._begun.append(self._stream.queued)
+        return layer if layer in self._timed else None
+
+    def stop(self, mark: Mark) -> None:
+        # The slot that was armed last; before the first, nothing is written.
+        if self._slots:
+            self._slots[len(self._slots)].append(self._stream.queued - self._begun[-1])
+
+    def arm(self) -> int:
+        self._slots[len(self._slots) + 1] = []
+        return len(self._slots)
+
+    def seconds(self, slot: int) -> float | None:
+        times = self._slots[slot]
+        return sum(times) / len(times) if times else None

@@ -59,7 +59,7 @@ def device(monkeypatch: pytest.MonkeyPatch) -> Device:
     monkeypatch.setattr(uploads, "plan_batch", plan)
     monkeypatch.setattr(launch, "_current", lambda _: contextlib.nullcontext())
     monkeypatch.setattr(launch, "_is_capturing", lambda: device.capturing)
-    monkeypatch.setattr(launch, "_stream", lambda _: device.stream)
+    monkeypatch.setattr(launch, "current_stream", lambda _: device.stream)
     monkeypatch.setattr(launch, "_side_stream", lambda _: 0)
     return device
 

@@ -129,7 +129,7 @@ def test_stream_is_asked_for_without_an_object_where_torch_can(
 ) -> None:
     device = torch.device("cuda", 3)
     monkeypatch.setattr(launch, "_raw_stream", lambda index: 100 + index)
-    assert launch._stream(device) == 103
+    assert launch.current_stream(device) == 103
     asked: list[torch.device] = []
 
     def current(device: torch.device) -> Any:
@@ -138,7 +138,7 @@ def test_stream_is_asked_for_without_an_object_where_torch_can(
 
     monkeypatch.setattr(launch, "_raw_stream", None)
     monkeypatch.setattr(torch.cuda, "current_stream", current)
-    assert launch._stream(device) == 7 and asked == [device]
+    assert launch.current_stream(device) == 7 and asked == [device]
 
 
 def test_device_is_entered_unless_it_is_current(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import msgspec
 import pytest
 import torch
-from clock_support import Stream
+from clock_support import Stream, StreamTimer
 from tuner_support import BUILD, message
 
 from pod_integrate.batch import HybridBatch
 from pod_integrate.defaults import default_config
-from pod_integrate.devices.clock import GraphTimer
 from pod_integrate.engines.groups import LayerGroup, Plan, end_step
 from pod_integrate.keys import Bucket, DeviceKey, Geometry
 from pod_integrate.recorder import Recorder
@@ -38,19 +37,19 @@ def batch_of(lengths: tuple[list[int], list[int]]) -> HybridBatch:
 
 
 def attend(
-    stream: Stream, group: LayerGroup, timer: GraphTimer, lengths: tuple[list[int], list[int]]
+    stream: Stream, group: LayerGroup, timer: StreamTimer, lengths: tuple[list[int], list[int]]
 ) -> None:
     """One forward: eager where it is hybrid, else a replay of the captured decode graph."""
     assert group.recorder is not None
     clock = group.recorder.clock
     mark = clock.start()
     if lengths is EAGER:
-        watch: Plan | GraphTimer = group.plan(batch_of(lengths), live=True)
+        watch: Plan | StreamTimer = group.plan(batch_of(lengths), live=True)
     else:
         watch = timer
         group.replay(lengths, default_config(H100, GEOMETRY), watch)
     for layer in group.layers:
-        # In a replay it is the graph's event nodes that do this.
+        # In a replay it is the graph's stamps that do this.
         begun = watch.start(layer)
         stream.work(MICROSECONDS[len(lengths[0])] * 1e-6)
         if begun is not None:
@@ -64,13 +63,11 @@ def serve(stream: Stream, steps: int) -> TraceMessage:
     recorder = Recorder(stream.clock(), sample=1.0)
     group = LayerGroup(GEOMETRY, ActiveTable(GEOMETRY, H100, BUILD), recorder)
     group.layers = list(range(LAYERS))
-    timer = group.graph_timer()
-    assert timer is not None
+    timer = StreamTimer(stream, group.layers)
     # The first eager step and the first replay warm up and are not traced.
     for number in range(2 + steps + 1):
         attend(stream, group, timer, (EAGER, REPLAYED)[number % 2])
     drained = recorder.drain()
-    # The last one's times come with the next step.
     assert len(drained.records) == steps
     return message(
         records=drained.records,

@@ -7,6 +7,7 @@
 #include "pod/combine.cuh"
 #include "pod/pod_kernel.cuh"
 #include "pod/ptx/launch.cuh"
+#include "pod/stamp.cuh"
 
 namespace pod {
 namespace {
@@ -189,5 +190,14 @@ POD_EXPORT const char* pod_error() { return pod::error.c_str(); }
 // Resources of a kernel (0 prefill, 1 decode, 2 both, 3 merge) on the current device.
 POD_EXPORT int pod_info(int device, int kernel, pod::KernelInfo* out) {
   const pod::ptx::Error code = pod::info(device, kernel, out);
+  return code ? pod::fail(code) : 0;
+}
+
+// Queues a stamp: see stamp.cuh. `plan` and `ring` are addresses that the device can reach.
+POD_EXPORT int pod_stamp(const void* plan, void* ring, int width, int index, void* stream) {
+  const pod::StampArguments arguments{static_cast<const pod::PlanHeader*>(plan),
+                                      static_cast<uint64_t*>(ring), width, index};
+  const pod::ptx::Error code =
+      pod::ptx::launch(pod::stamp_kernel, 1, pod::kWarpSize, 0, stream, arguments);
   return code ? pod::fail(code) : 0;
 }

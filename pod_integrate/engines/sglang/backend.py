@@ -20,7 +20,7 @@ from pod_integrate import launch, native
 from pod_integrate.batch import HybridBatch
 from pod_integrate.config import PodConfig, flatten_config
 from pod_integrate.device_plan import DevicePlan
-from pod_integrate.devices.clock import GraphTimer
+from pod_integrate.devices.graph_timer import GraphTimer
 from pod_integrate.engines.groups import DTYPES, LayerGroup, LayerGroups, Plan
 from pod_integrate.engines.sglang import step_time
 from pod_integrate.engines.sglang.checks import (
@@ -134,8 +134,6 @@ class PodAttnBackend(AttentionBackend):  # type: ignore[misc]
             step = self._graphs.update(forward_batch)
             lengths = replayed_lengths(step.batch, forward_batch)
             self._metrics.count_batch(Bucket.of(*lengths))
-            for group, plan in step.plans.items():
-                group.replay(lengths, plan.config, step.timers[group])
         self.forward_metadata = StepMetadata(
             step.batch, live=False, device_plans=step.plans, timers=step.timers
         )

@@ -18,8 +18,9 @@ from pod_integrate.batch import HybridBatch
 from pod_integrate.config import PodConfig
 from pod_integrate.device import device_key
 from pod_integrate.device_plan import DevicePlan
-from pod_integrate.devices.clock import GraphTimer
+from pod_integrate.devices.graph_timer import GraphTimer
 from pod_integrate.engines.groups import LayerGroup
+from pod_integrate.engines.sglang.step import replayed_lengths
 from pod_integrate.errors import UnsupportedFeatureError
 from pod_integrate.keys import Geometry
 from pod_integrate.planning import LEAST_SPLIT, Capacity, plan_batch
@@ -65,11 +66,13 @@ class DecodeGraphs:
         size = int(forward_batch.batch_size)
         if size not in self._plans:
             self._plans[size] = {group: self._reserve(group, size) for group in groups}
-            self._timers[size] = {group: group.graph_timer() for group in self._plans[size]}
-        return self.update(forward_batch)
+            self._timers[size] = {g: g.graph_timer(plan) for g, plan in self._plans[size].items()}
+        return self.update(forward_batch, live=False)
 
-    def update(self, forward_batch: Any) -> GraphStep:
+    def update(self, forward_batch: Any, *, live: bool = True) -> GraphStep:
         """Rewrite the plans and page starts of a captured batch size for the next replay.
+
+        live  whether it is a step of the server's, to be traced, and no capture
 
         Ordered on the current stream; nothing waits for the device. Rows that SGLang pads the
         batch with are requests of one key. Raises UnsupportedFeatureError for a size that was
@@ -83,9 +86,12 @@ class DecodeGraphs:
                 f"{sorted(self._plans)}; pass --disable-decode-cuda-graph or report this"
             )
         batch = self._batch(forward_batch, size)
+        lengths, timers = replayed_lengths(batch, forward_batch), self._timers[size]
         for group, plan in plans.items():
-            plan.update(batch, decode_split_tokens=split_tokens(batch, plan, group.geometry))
-        return GraphStep(batch, plans, self._timers[size])
+            stamp = group.replay(lengths, plan.config, timers[group]) if live else 0
+            split = split_tokens(batch, plan, group.geometry)
+            plan.update(batch, decode_split_tokens=split, stamp=stamp)
+        return GraphStep(batch, plans, timers)
 
     def _batch(self, forward_batch: Any, size: int) -> HybridBatch:
         if forward_batch.seq_lens_cpu is None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from clock_support import Stream
+from clock_support import HandClock
 
 from pod_integrate import kernel_library, launch
 from pod_integrate.config import PodConfig, flatten_config
@@ -21,7 +21,7 @@ from pod_integrate.engines.sglang.graphs import (
 from pod_integrate.engines.sglang.step import replayed_lengths
 from pod_integrate.errors import ShapeError, UnsupportedFeatureError
 from pod_integrate.keys import DeviceKey, Geometry
-from pod_integrate.planning import plan_batch
+from pod_integrate.planning import STAMP_WORD, plan_batch
 from pod_integrate.recorder import Recorder
 from pod_integrate.registry import ActiveTable
 from pod_integrate.testing import emulator
@@ -77,7 +77,7 @@ def attend(monkeypatch: pytest.MonkeyPatch) -> Any:
     # Of the choose of another test.
     launch._route.cache_clear()
     monkeypatch.setattr(launch, "_current", lambda _: contextlib.nullcontext())
-    monkeypatch.setattr(launch, "_stream", lambda _: 0)
+    monkeypatch.setattr(launch, "current_stream", lambda _: 0)
 
     def run(step: GraphStep, group: LayerGroup, tensors: tuple[torch.Tensor, ...]) -> torch.Tensor:
         q, k_cache, v_cache = tensors
@@ -181,18 +181,24 @@ def test_lengths_of_a_replay_leave_padding_out(table: torch.Tensor, group: Layer
     assert replayed_lengths(graphs.update(padded).batch, padded) == ([1, 1], [100, 100])
 
 
-def test_a_captured_size_has_timers_of_its_own_where_steps_are_recorded(
-    table: torch.Tensor, group: LayerGroup
+def test_a_replay_is_traced_by_a_stamp_in_its_plan_where_steps_are_recorded(
+    table: torch.Tensor, group: LayerGroup, attend: Any
 ) -> None:
     recorded = make_group(dataclasses.replace(GEOMETRY, window_left=7))
-    recorded.recorder, recorded.layers = Recorder(Stream().clock(), sample=1.0), [0, 1]
+    recorded.recorder, recorded.layers = Recorder(HandClock(), sample=1.0), [0, 1]
     graphs = DecodeGraphs(table, 4, num_sms=SMS)
-    timers = [
-        graphs.capture(forward_batch([FILL] * n, [0] * n), [group, recorded]).timers for n in (4, 2)
+    captures = [
+        graphs.capture(forward_batch([FILL] * n, [0] * n), [group, recorded]) for n in (4, 2)
     ]
-    assert timers[0][group] is None
-    assert timers[0][recorded] is not None and timers[0][recorded] is not timers[1][recorded]
-    assert graphs.update(forward_batch([FILL] * 4, [0] * 4)).timers == timers[0]
+    first, second = (step.timers[recorded] for step in captures)
+    assert captures[0].timers[group] is None and first is not None and first is not second
+    stamps = []
+    # The first replay warms up.
+    for _ in range(3):
+        step = graphs.update(forward_batch([50] * 3, [1, 2, 3], padding=1))
+        stamps.append([int(step.plans[g].words[STAMP_WORD]) for g in (group, recorded)])
+    assert stamps == [[0, 0], [0, 1], [0, 2]]
+    assert recorded.open is not None and recorded.open.kv_lens == [50] * 3
 
 
 def test_without_the_longer_split_a_long_batch_would_not_fit(table: torch.Tensor) -> None:

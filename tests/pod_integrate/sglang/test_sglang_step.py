@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from clock_support import HandClock, Stream
+from clock_support import HandClock, Stream, StreamTimer
 
 from pod_integrate import native
 from pod_integrate.config import PodConfig
@@ -189,11 +189,12 @@ def test_first_step_of_every_kind_and_config_is_seen_and_not_traced() -> None:
     group = make_group(recorder)
     table = torch.zeros((4, MAX_CONTEXT), dtype=torch.int32)
     kinds = [hybrid_batch(forward_batch(*lens), table) for lens in KINDS]
+    timer = StreamTimer(Stream(), [0])
 
     def traced() -> list[bool]:
         found = [group.plan(batch, live=True).traced for batch in kinds for _ in range(2)]
         for _ in range(2):
-            group.replay(([1], [9]), group.default, None)
+            group.replay(([1], [9]), group.default, timer)
             found.append(group.open)
         group.close_step()
         return [step is not None for step in found]

@@ -19,7 +19,8 @@ struct PlanHeader {
   int merge_offset;
   int partial_rows;  // rows of partial O and RowSums that splits write
   int words;         // length of the plan
-  int reserved[6];
+  int stamp;         // row of the ring that stamps of this replay go to, from 1; 0: none
+  int reserved[5];
 };
 constexpr int kHeaderWords = sizeof(PlanHeader) / 4;
 constexpr int kMaxRatioSum = 4096;
