@@ -1,6 +1,6 @@
 """Greedy tokens and continuous-batching scenarios on `pod`, on several versions of transformers.
 
-    python benchmarks/hf_equal.py [--versions 5.12.1,5.17.0,5.23.0] [--folder DIR]
+    python benchmarks/hf_equal.py [--versions 5.12.1,5.17.0,5.23.0,5.24.0] [--folder DIR]
 
 The installed version always runs. Each further one is installed without dependencies into a folder
 of its own (small: torch and all else are shared) and runs in a process that finds it first.
@@ -25,7 +25,7 @@ import _results
 ROOT = Path(__file__).resolve().parent.parent
 # The tokenizers release that a version needs, where the installed one does not do.
 TOKENIZERS = {"5.12.1": "0.22.2"}
-OLDEST_TO_NEWEST = "5.12.1,5.17.0,5.23.0"
+OLDEST_TO_NEWEST = "5.12.1,5.17.0,5.23.0,5.24.0"
 
 
 def main() -> None:

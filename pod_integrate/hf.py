@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import weakref
 from typing import Any
 
 from pod_integrate import native
-from pod_integrate.engines.transformers import engine, patches
+from pod_integrate.engines.transformers import engine, patches, switch
 from pod_integrate.engines.transformers.attention import pod_attention
 from pod_integrate.engines.transformers.checks import check_model
 from pod_integrate.engines.transformers.masks import pod_mask
 
 __all__ = ["disable", "enable"]
-
-# Models that enable() switched, and what they ran before.
-_switched: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
 
 
 def enable(model: Any = None) -> None:
@@ -23,7 +19,8 @@ def enable(model: Any = None) -> None:
     Afterwards generate(), generate_batch() and models loaded with `attn_implementation="pod"` run
     their attention on pod_integrate.hybrid_attention, on a CPU or a CUDA device. May be called
     again. Raises UnsupportedFeatureError for a transformers version or a model that is not
-    served, BuildError when the CPU kernel does not compile; nothing is registered then.
+    served, DtypeError or KernelUnavailableError for a model whose dtype or device no kernel
+    takes, BuildError when the CPU kernel does not compile; nothing is registered then.
     """
     patches.check_version()
     if model is not None:
@@ -37,20 +34,18 @@ def enable(model: Any = None) -> None:
     for name in patches.NAMES:
         AttentionInterface.register(name, pod_attention)
     AttentionMaskInterface.register(patches.NAME, pod_mask)
-    if model is not None and model.config._attn_implementation not in patches.NAMES:
-        _switched[model] = model.config._attn_implementation
-        model.set_attn_implementation(patches.NAME)
+    if model is not None:
+        switch.put_on(model)
 
 
 def disable() -> None:
     """Undo enable(): models go back to what they ran, transformers is as it was imported.
 
-    A model that was loaded with `attn_implementation="pod"` itself has to be switched by hand.
-    Does nothing when enable() was not called. Steps that are recorded go to the tuner first.
+    A model that was loaded with `attn_implementation="pod"` gets what transformers would have
+    chosen for it; copies of a model follow it. Does nothing when enable() was not called. Steps
+    that are recorded go to the tuner first.
     """
-    while _switched:
-        model, before = _switched.popitem()
-        model.set_attn_implementation(before)
+    switch.put_back_all()
     from transformers import AttentionInterface, AttentionMaskInterface
 
     patches.undo()

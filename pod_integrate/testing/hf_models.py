@@ -27,6 +27,8 @@ _BASE: dict[str, Any] = {
     "pad_token_id": 0,
 }
 _LAYERS = ["sliding_attention", "full_attention"]
+# Gemma's scaled embeddings as its head too: every next token would be the last one again.
+_UNTIED: dict[str, Any] = {**_BASE, "tie_word_embeddings": False}
 # Stock SDPA leaves out logit caps and sinks, so these are compared with the eager function.
 EAGER = ("gemma2", "gpt_oss")
 MODELS: dict[str, Callable[[], Any]] = {
@@ -36,7 +38,7 @@ MODELS: dict[str, Callable[[], Any]] = {
     "mistral": lambda: transformers.MistralConfig(**_BASE, sliding_window=WINDOW),
     "phi3": lambda: transformers.Phi3Config(**_BASE),
     "gemma2": lambda: transformers.Gemma2Config(
-        **_BASE,
+        **_UNTIED,
         head_dim=32,
         sliding_window=WINDOW,
         query_pre_attn_scalar=32,
@@ -44,7 +46,7 @@ MODELS: dict[str, Callable[[], Any]] = {
         layer_types=_LAYERS,
     ),
     "gemma3": lambda: transformers.Gemma3TextConfig(
-        **_BASE,
+        **_UNTIED,
         head_dim=32,
         sliding_window=WINDOW,
         query_pre_attn_scalar=32,

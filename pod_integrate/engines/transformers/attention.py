@@ -7,9 +7,18 @@ from typing import Any
 import torch
 
 from pod_integrate.engines.transformers import dense, paged
-from pod_integrate.engines.transformers.checks import check_arguments, check_tensors
+from pod_integrate.engines.transformers.checks import (
+    check_arguments,
+    check_device,
+    check_tensors,
+)
 from pod_integrate.engines.transformers.engine import Options, attend
-from pod_integrate.engines.transformers.stock import reason_for_stock, stock_attention, warn_once
+from pod_integrate.engines.transformers.stock import (
+    BEYOND_PADDING,
+    reason_for_stock,
+    stock_attention,
+    warn_once,
+)
 from pod_integrate.errors import UnsupportedFeatureError
 
 
@@ -37,29 +46,44 @@ def pod_attention(
     stock attention with one warning, or raises UnsupportedFeatureError in continuous batching.
     """
     causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
-    asks_weights = bool(kwargs.get("output_attentions", False))
     check_arguments(kwargs)
-    reason = reason_for_stock(module, query, attention_mask, dropout, causal, asks_weights)
+    inputs = (query, key, value, attention_mask, s_aux)
+    reason = reason_for_stock(module, inputs, dropout, causal, kwargs)
     options = Options(scaling, sliding_window, softcap, s_aux)
-    if cache is not None:
+    if "write_index" in kwargs:
         return _paged(module, query, key, value, cache, options, reason, kwargs), None
-    if reason is not None:
+    step = None
+    if reason is None:
+        check_device(query)
+        step = dense.step_of(attention_mask, query, key, sliding_window)
+        reason = BEYOND_PADDING if step is None else None
+    if step is None:
+        assert reason is not None
         warn_once(reason)
         kwargs |= {"dropout": dropout, "scaling": scaling, "sliding_window": sliding_window}
         kwargs |= {"softcap": softcap, "s_aux": s_aux, "is_causal": is_causal}
-        return stock_attention(module, query, key, value, attention_mask, kwargs)
+        return stock_attention(module, query, key, value, attention_mask, causal, kwargs)
+    query, key, value = _as_autocast(query, key, value)
     check_tensors(query, key, value)
-    return _dense(query, key, value, attention_mask, options), None
+    return _dense(query, key, value, step, options), None
+
+
+def _as_autocast(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """What torch.autocast makes of the inputs of SDPA, which is on its list."""
+    device = tensors[0].device.type
+    if not torch.is_autocast_enabled(device):
+        return tensors
+    dtype = torch.get_autocast_dtype(device)
+    return tuple(t if t.dtype is torch.float64 else t.to(dtype) for t in tensors)
 
 
 def _dense(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    mask: torch.Tensor | None,
+    step: dense.DenseStep,
     options: Options,
 ) -> torch.Tensor:
-    step = dense.tagged(mask) or dense.step_of(mask, query, key, options.window)
     # The mask decides, as it does for stock SDPA; some models keep the window there only.
     options.window = step.window
     keys, values, stride = dense.paged_view(key, value)
@@ -79,7 +103,7 @@ def _paged(
     kwargs: dict[str, Any],
 ) -> torch.Tensor:
     # By cache, not by thread: the warm-up of 5.12 runs beside what is timed as a step.
-    step = paged.prepared(cache)
+    step = None if cache is None else paged.prepared(cache)
     if step is None or kwargs.get("block_table") is not None:
         reason = "the step was not prepared by this process's continuous batching"
     if step is None or reason is not None:

@@ -6,25 +6,59 @@ from typing import Any
 
 import torch
 
-from pod_integrate.errors import KernelUnavailableError, UnsupportedFeatureError
+from pod_integrate.errors import DtypeError, KernelUnavailableError, UnsupportedFeatureError
 from pod_integrate.geometry import HEAD_DIM_RULE, takes_head_dim
+from pod_integrate.gpu import HEAD_DIMS
 
-# Arguments that change the scores and that the op does not know.
-_SCORE_ARGUMENTS = ("position_bias", "head_mask", "alibi", "alibi_slopes")
+# What the kernels take, by kind of device; the first one is what a message proposes.
+DTYPES = {
+    "cpu": (torch.float32, torch.bfloat16, torch.float16),
+    "cuda": (torch.bfloat16, torch.float16),
+}
+
+# Arguments that change the scores and that the op does not know. Sparse models hand the keys that
+# they chose (the last two) to all attention but SDPA and eager, whose mask they cut instead.
+SCORE_ARGUMENTS = (
+    *("position_bias", "head_mask", "alibi", "alibi_slopes"),
+    *("indices", "block_indices"),
+)
 _STOCK = "use attn_implementation='sdpa' or 'eager'"
 
 
-def check_tensors(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> None:
-    """Raise for a device or head dim that no kernel of ours takes."""
-    if query.device.type not in ("cpu", "cuda"):
+def check_device(tensor: torch.Tensor) -> None:
+    """Raise for a device that no kernel of ours runs on."""
+    if tensor.device.type not in DTYPES:
         raise KernelUnavailableError(
-            f"attention 'pod' runs on cpu and cuda, not on {query.device}; {_STOCK}"
+            f"attention 'pod' runs on cpu and cuda, not on {tensor.device}; {_STOCK}"
         )
-    check_head_dim(query.shape[-1], value.shape[-1])
 
 
-def check_head_dim(dim: int, value_dim: int) -> None:
-    """Raise for a head dim that no kernel of ours takes."""
+def check_tensors(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> None:
+    """Raise for a device, dtype or head dim that no kernel of ours takes."""
+    check_device(query)
+    device = query.device.type
+    check_dtype(query.dtype, device)
+    if not query.dtype == key.dtype == value.dtype:
+        raise DtypeError(
+            f"attention 'pod' needs one dtype, got {query.dtype} for queries, {key.dtype} for keys "
+            f"and {value.dtype} for values; run the forward under torch.autocast, or {_STOCK}"
+        )
+    check_head_dim(query.shape[-1], value.shape[-1], device)
+
+
+def check_dtype(dtype: torch.dtype, device: str) -> None:
+    """Raise for a dtype that the kernel of this kind of device does not take."""
+    taken = DTYPES[device]
+    if dtype not in taken:
+        names = ", ".join(str(known).removeprefix("torch.") for known in taken)
+        raise DtypeError(
+            f"attention 'pod' takes {names} on {device}, got {dtype}; load the model with one of "
+            f"them (dtype={taken[0]}), or {_STOCK}"
+        )
+
+
+def check_head_dim(dim: int, value_dim: int, device: str) -> None:
+    """Raise for a head dim that the kernel of this kind of device does not take."""
     if dim != value_dim:
         raise UnsupportedFeatureError(
             f"attention 'pod' needs one head dim, got {dim} for keys and {value_dim} for values "
@@ -34,34 +68,69 @@ def check_head_dim(dim: int, value_dim: int) -> None:
         raise UnsupportedFeatureError(
             f"attention 'pod' needs a head dim that is {HEAD_DIM_RULE}, got {dim}; {_STOCK}"
         )
+    if device == "cuda" and dim not in HEAD_DIMS:
+        raise UnsupportedFeatureError(
+            f"attention 'pod' needs a head dim of {HEAD_DIMS} on a GPU, got {dim}; {_STOCK}"
+        )
 
 
 def check_arguments(arguments: dict[str, Any]) -> None:
     """Raise for attention arguments that change the scores in a way the op does not know."""
-    for name in _SCORE_ARGUMENTS:
+    for name in SCORE_ARGUMENTS:
         if arguments.get(name) is not None:
             raise UnsupportedFeatureError(f"attention 'pod' does not support {name}; {_STOCK}")
 
 
 def check_model(model: Any) -> None:
-    """Raise at once for a model that would only fail, or always be passed on, while it runs."""
+    """Raise at once for a model that would only fail, or never call POD, while it runs."""
     config = model.config.get_text_config(decoder=True)
     if getattr(model.config, "is_encoder_decoder", False):
         raise UnsupportedFeatureError(
             f"attention 'pod' serves decoder-only models, {type(model).__name__} is "
             f"encoder-decoder; {_STOCK}"
         )
-    if not getattr(model, "_supports_attention_backend", True):
+    if not consults_interface(model):
         raise UnsupportedFeatureError(
             f"{type(model).__name__} does not take other attention functions; {_STOCK}"
         )
+    device = _device_of(model)
+    _check_model_dtype(model, device)
     heads = getattr(config, "num_attention_heads", None)
     dim = getattr(config, "head_dim", None)
     if dim is None and heads:
         dim = config.hidden_size // heads
     latent = getattr(config, "v_head_dim", None)
     if dim is not None:
-        check_head_dim(dim, dim if latent is None else latent)
+        check_head_dim(dim, dim if latent is None else latent, device)
+
+
+def consults_interface(model: Any) -> bool:
+    """Whether a model's layers look up their attention function, as far as its class tells."""
+    # The second one reads the model's source and asks whether it does.
+    return bool(model._supports_attention_backend and model._can_set_attn_implementation())
+
+
+def _device_of(model: Any) -> str:
+    kind = str(model.device.type)
+    places = getattr(model, "hf_device_map", None)
+    if kind == "meta" and places:
+        # accelerate moves the weights here for as long as a layer runs.
+        kind = "cpu" if set(places.values()) <= {"cpu", "disk"} else "cuda"
+    if kind not in DTYPES:
+        raise KernelUnavailableError(
+            f"attention 'pod' runs on cpu and cuda, the model is on {model.device}; move it there, "
+            f"or {_STOCK}"
+        )
+    return kind
+
+
+def _check_model_dtype(model: Any, device: str) -> None:
+    if getattr(model, "hf_quantizer", None) is not None:
+        # Stored in other dtypes than it computes in; the first forward tells.
+        return
+    if torch.is_autocast_enabled(device) and model.dtype is not torch.float64:
+        return
+    check_dtype(model.dtype, device)
 
 
 def check_graphs(config: Any) -> None:

@@ -42,6 +42,12 @@ class DenseStep:
         """Query tokens of each row that are no padding."""
         return [min(self.q_length, self.end - start) for start in self.starts]
 
+    def is_plain(self, slots: int) -> bool:
+        """Whether nothing but causality hides any of `slots` keys from any row."""
+        whole = self.end == slots and not any(self.starts)
+        unlimited = self.window is None or self.window >= slots
+        return whole and unlimited and self.q_length in (1, slots)
+
     def query_rows(self, device: torch.device) -> torch.Tensor | None:
         """Indices of the real query tokens in [B * T]; None when none is padding."""
         q_lens = self.q_lens
@@ -86,15 +92,35 @@ def tagged(mask: torch.Tensor | None) -> DenseStep | None:
 
 def step_of(
     mask: torch.Tensor | None, query: torch.Tensor, key: torch.Tensor, window: int | None
-) -> DenseStep:
-    """A step of one layer, for a mask that lost its tag or a model that made none."""
-    slots, end = key.shape[2], key.shape[2]
+) -> DenseStep | None:
+    """The step of a layer that gets this mask; None when the mask is more than left padding.
+
+    `window` counts where the mask is not tagged: it lost its tag, or the model made none.
+    """
+    step = tagged(mask)
+    if step is None:
+        step = _untagged(mask, query, key, window)
+    # A layer may have cut or repeated what the mask was made for.
+    if step is None or len(step.starts) != key.shape[0] or step.end > key.shape[2]:
+        return None
+    return step if step.q_length == query.shape[2] else None
+
+
+def _untagged(
+    mask: torch.Tensor | None, query: torch.Tensor, key: torch.Tensor, window: int | None
+) -> DenseStep | None:
+    rows, slots = key.shape[0], key.shape[2]
     if mask is None:
-        return DenseStep([0] * key.shape[0], end, query.shape[2], window)
+        return DenseStep([0] * rows, slots, query.shape[2], window)
+    if mask.shape != (rows, slots):
+        return None
     valid = mask.bool().cpu().numpy()
     seen = valid.any(axis=0)
     end = int(np.flatnonzero(seen)[-1]) + 1 if seen.any() else slots
     starts = np.where(valid.any(axis=1), valid.argmax(axis=1), end)
+    places = np.arange(slots)[None]
+    if (valid != ((places >= starts[:, None]) & (places < end))).any():
+        return None
     return DenseStep([int(start) for start in starts], end, query.shape[2], window)
 
 

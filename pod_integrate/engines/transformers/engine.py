@@ -34,7 +34,7 @@ class Options:
         self.scale = scale
         self.window = window
         self.cap = cap
-        self.sinks = None if sinks is None else sinks.detach().float().reshape(-1)
+        self.sinks = None if sinks is None else sinks.float().reshape(-1)
 
 
 def groups_on(device: torch.device) -> LayerGroups:

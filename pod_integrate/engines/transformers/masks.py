@@ -14,6 +14,7 @@ import torch
 
 from pod_integrate.engines.transformers import paged
 from pod_integrate.engines.transformers.dense import DenseStep, tag, tagged
+from pod_integrate.engines.transformers.stock import transformed
 
 # How transformers' own causal and sliding-window masks are built; an unknown part is never ours.
 _CAUSAL = "causal_mask_function"
@@ -45,7 +46,9 @@ def pod_mask(
         # generate() makes the masks of a StaticCache itself and hands them to the model.
         return attention_mask
     parts = set(_parts(mask_function)) if mask_function is not None else {_CAUSAL}
-    if parts == {_CAUSAL} or (parts == {_CAUSAL, _WINDOW} and local_size is not None):
+    served = parts == {_CAUSAL} or (parts == {_CAUSAL, _WINDOW} and local_size is not None)
+    # Under a transform nothing can be read on the host, and the layers go to stock attention.
+    if served and transformed() is None:
         end = int(q_offset) + q_length - int(kv_offset)
         starts = _starts(attention_mask, batch_size, int(kv_offset), end)
         if starts is not None and end <= kv_length:

@@ -131,6 +131,11 @@ def prepare(cache: Any, requests: list[tuple[str, int, int]]) -> None:
     _prepared[cache] = PagedStep(cache, requests)
 
 
+def forget(cache: Any) -> None:
+    """The next step of this cache is not ours: its model has been switched to other attention."""
+    _prepared.pop(cache, None)
+
+
 def prepared(cache: Any) -> PagedStep | None:
     """The step that this cache was prepared for; None when it was not by us."""
     return _prepared.get(cache)

@@ -1,27 +1,23 @@
 """Every place where this plug-in changes transformers, and the versions it is known to fit.
 
-Two names are registered through transformers' own interfaces; five functions of continuous
-batching and of the server's argument check are wrapped. Nothing else of upstream is changed.
+Two names are registered through transformers' own interfaces; functions of continuous batching,
+of loading and of the server's argument check are wrapped. Nothing else of upstream is changed.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 import importlib
 import inspect
 from collections.abc import Callable
 from typing import Any
 
-from pod_integrate.engines.transformers import engine, paged
-from pod_integrate.engines.transformers.checks import check_graphs
+from pod_integrate.engines.transformers import wrappers
 from pod_integrate.errors import UnsupportedFeatureError
 
-NAME = "pod"
-# 5.12 to 5.17 put the prefix before the name of a model in continuous batching.
-NAMES = (NAME, f"paged|{NAME}")
+NAME, NAMES = wrappers.NAME, wrappers.NAMES
 # First supported and first unsupported release.
-VERSIONS = ((5, 12), (5, 24))
+VERSIONS = ((5, 12), (5, 25))
 _BATCHING = "transformers.generation.continuous_batching"
 
 
@@ -42,127 +38,44 @@ class Patch:
     versions: tuple[tuple[int, int], tuple[int, int]] = VERSIONS
 
 
-def _wrap_gate(original: Callable[..., Any]) -> Callable[..., Any]:
-    """Continuous batching: no mask for `pod`, no switch to another attention, no refusal.
-
-    Flash attention of one version, which brings its own block tables, is never claimed.
-    """
-
-    @functools.wraps(original)
-    def gate(
-        config: Any = None, requested_attention_implementation: Any = None, version: Any = None
-    ) -> bool:
-        name = requested_attention_implementation
-        if config is not None:
-            name = config._attn_implementation
-        if name in NAMES:
-            return version is None
-        return bool(original(config, requested_attention_implementation, version))
-
-    return gate
-
-
-def _wrap_prepare(original: Callable[..., Any]) -> Callable[..., Any]:
-    """Take a step's lengths where they are host integers, and skip upstream's read indices."""
-
-    @functools.wraps(original)
-    def prepare_batch_tensors(
-        self: Any, requests_in_batch: list[Any], *args: Any, **kwargs: Any
-    ) -> None:
-        if self.config._attn_implementation not in NAMES:
-            original(self, requests_in_batch, *args, **kwargs)
-            return
-        requests = [
-            # Upstream moves position_offset on while it prepares.
-            (future.state.request_id, future.state.position_offset, future.query_length)
-            for future in requests_in_batch
-        ]
-        bound = inspect.signature(original).bind(self, requests_in_batch, *args, **kwargs)
-        # One index per cached token, for a gather that POD does not do: 0 makes none.
-        bound.arguments["max_kv_read"] = 0
-        original(*bound.args, **bound.kwargs)
-        paged.prepare(self.cache, requests)
-
-    return prepare_batch_tensors
-
-
-def _wrap_compute(original: Callable[..., Any]) -> Callable[..., Any]:
-    """Name the step that a forward belongs to, and time it."""
-
-    @functools.wraps(original)
-    def compute_batch(self: Any, model: Any, batch_data: Any) -> Any:
-        if model.config._attn_implementation not in NAMES:
-            return original(self, model, batch_data)
-        mark = engine.start_step(model.device)
-        with paged.running(batch_data["cache"]):
-            result = original(self, model, batch_data)
-        engine.end_step(model.device, mark)
-        return result
-
-    return compute_batch
-
-
-def _wrap_resolve(original: Callable[..., Any]) -> Callable[..., Any]:
-    """Accelerator graphs are refused when asked for and off otherwise."""
-
-    @functools.wraps(original)
-    def resolve(*args: Any, **kwargs: Any) -> Any:
-        bound = inspect.signature(original).bind(*args, **kwargs)
-        if bound.arguments["config"]._attn_implementation in NAMES:
-            asked = bound.arguments["cb_config"]
-            check_graphs(asked)
-            bound.arguments["cb_config"] = _without_graphs(asked)
-        return original(*bound.args, **bound.kwargs)
-
-    return resolve
-
-
-def _without_graphs(config: Any) -> Any:
-    # A copy: the user's config may serve another model next.
-    return dataclasses.replace(config, use_cuda_graph=False)
-
-
-def _wrap_validate(original: Callable[..., Any]) -> Callable[..., Any]:
-    """`transformers serve` accepts `--attn-implementation pod` beside its own list."""
-
-    @functools.wraps(original)
-    def validate(self: Any) -> None:
-        name = self.attn_implementation
-        if name not in NAMES:
-            original(self)
-            return
-        self.attn_implementation = None
-        try:
-            original(self)
-        finally:
-            self.attn_implementation = name
-
-    return validate
-
-
 _GATE = ("config", "requested_attention_implementation", "version")
 _GATE_NAME = "is_flash_attention_requested"
 PATCHES = (
-    Patch(f"{_BATCHING}.continuous_api", _GATE_NAME, _GATE, _wrap_gate, ((5, 16), VERSIONS[1])),
-    Patch(f"{_BATCHING}.initialization", _GATE_NAME, _GATE, _wrap_gate),
-    Patch(f"{_BATCHING}.cache", _GATE_NAME, _GATE, _wrap_gate),
+    Patch(
+        f"{_BATCHING}.continuous_api", _GATE_NAME, _GATE, wrappers.wrap_gate, ((5, 16), VERSIONS[1])
+    ),
+    Patch(f"{_BATCHING}.initialization", _GATE_NAME, _GATE, wrappers.wrap_gate),
+    Patch(f"{_BATCHING}.cache", _GATE_NAME, _GATE, wrappers.wrap_gate),
     Patch(
         f"{_BATCHING}.input_outputs",
         "ContinuousBatchingIOs.prepare_batch_tensors",
         ("self", "requests_in_batch", "max_kv_read"),
-        _wrap_prepare,
+        wrappers.wrap_prepare,
     ),
     Patch(
         f"{_BATCHING}.model_runner",
         "ModelRunner.compute_batch",
         ("self", "model", "batch_data"),
-        _wrap_compute,
+        wrappers.wrap_compute,
+    ),
+    Patch(
+        f"{_BATCHING}.cache",
+        "PagedAttentionCache.update",
+        ("self", "key_states", "value_states", "layer_idx", "kwargs"),
+        wrappers.wrap_update,
+        ((5, 24), VERSIONS[1]),
+    ),
+    Patch(
+        "transformers.modeling_utils",
+        "PreTrainedModel.get_correct_attn_implementation",
+        ("self", "requested_attention"),
+        wrappers.wrap_choose,
     ),
     Patch(
         f"{_BATCHING}.continuous_api",
         "resolve_continuous_batching_config",
         ("config", "cb_config"),
-        _wrap_resolve,
+        wrappers.wrap_resolve,
     ),
 )
 # Wrapped by `pod-attn transformers serve` only: it imports the server.
@@ -171,7 +84,7 @@ SERVE_PATCHES = (
         "transformers.cli.serving.model_manager",
         "ModelManager._validate_args",
         ("self",),
-        _wrap_validate,
+        wrappers.wrap_validate,
     ),
 )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -31,3 +32,19 @@ def quiet() -> Iterator[None]:
         warnings.filterwarnings("ignore", module=r"transformers\.|torch\.")
         yield
     transformers.logging.set_verbosity(before)
+
+
+@pytest.fixture
+def op_calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """One entry for each call of the op."""
+    from pod_integrate.engines.transformers import engine
+
+    calls: list[int] = []
+    op = engine.hybrid_attention
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        calls.append(1)
+        return op(*args, **kwargs)
+
+    monkeypatch.setattr(engine, "hybrid_attention", counted)
+    return calls

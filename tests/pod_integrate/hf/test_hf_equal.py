@@ -18,6 +18,17 @@ def test_greedy_tokens_equal_stock_attention_in_every_way_to_generate(name: str)
     assert [case for case in cases if not case.equal or case.detail] == []
 
 
+@pytest.mark.parametrize("name", list(hf_models.MODELS))
+def test_compared_tokens_depend_on_attention(name: str) -> None:
+    model = hf_models.build(name, hf_models.reference_of(name))
+    prompt = hf_models.random_prompts((37,))[0]
+    # The same last token and other ones before it: without attention the answer would be the same.
+    (want, other) = (
+        hf_models.greedy(model, [p], 6)[0] for p in (prompt, [*prompt[::-1], prompt[-1]])
+    )
+    assert want != other and len(set(want)) > 1
+
+
 @pytest.fixture(scope="module")
 def models() -> hf_scenario.Models:
     return hf_scenario.Models()

@@ -10,10 +10,14 @@ import pytest
 import transformers
 
 from pod_integrate import hf
-from pod_integrate.engines.transformers import patches
+from pod_integrate.engines.transformers import paged, patches
 from pod_integrate.errors import UnsupportedFeatureError
 
-ALL = (*patches.PATCHES, *patches.SERVE_PATCHES)
+ALL = [
+    patch
+    for patch in (*patches.PATCHES, *patches.SERVE_PATCHES)
+    if patch.versions[0] <= patches.check_version() < patch.versions[1]
+]
 
 
 def names(patch: patches.Patch) -> str:
@@ -57,13 +61,13 @@ def test_moved_function_is_named_and_nothing_is_wrapped(
     hf.enable()
 
 
-@pytest.mark.parametrize("version", ["4.57.1", "5.11.0", "5.24.0", "6.0.0.dev0"])
+@pytest.mark.parametrize("version", ["4.57.1", "5.11.0", "5.25.0", "6.0.0.dev0"])
 def test_unsupported_version_says_which_are_supported(
     version: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # What an import finds now: SGLang may have put another module there since collection.
     monkeypatch.setattr(importlib.import_module("transformers"), "__version__", version)
-    with pytest.raises(UnsupportedFeatureError, match=rf"5\.12 .* 5\.24, got {version}"):
+    with pytest.raises(UnsupportedFeatureError, match=rf"5\.12 .* 5\.25, got {version}"):
         hf.enable()
 
 
@@ -110,3 +114,20 @@ def test_gate_claims_pod_but_no_version_of_flash_attention() -> None:
     assert gate(requested_attention_implementation="pod", version=2) is False
     assert gate(requested_attention_implementation="sdpa") is False
     assert gate(requested_attention_implementation="flash_attention_2") is True
+
+
+def test_cache_update_of_5_24_hands_the_cache_to_attention_unless_other_attention_runs() -> None:
+    class Cache:
+        """What the wrapper knows of upstream's."""
+
+        def update(self, key: Any, value: Any, layer_idx: int, kwargs: dict[str, Any]) -> Any:
+            return f"{key} gathered", f"{value} gathered"
+
+    (patch,) = (one for one in patches.PATCHES if one.attribute == "PagedAttentionCache.update")
+    update, cache, kwargs = patch.wrap(Cache.update), Cache(), dict[str, Any]()
+    assert update(cache, "k", "v", 0, kwargs) == ("k gathered", "v gathered") and not kwargs
+    paged._prepared[cache] = object()  # type: ignore[assignment]
+    assert update(cache, "k", "v", 0, kwargs) == ("k", "v") and kwargs == {"cache": cache}
+    # The model runs other attention from now on, on the same cache.
+    paged.forget(cache)
+    assert update(cache, "k", "v", 0, {}) == ("k gathered", "v gathered")

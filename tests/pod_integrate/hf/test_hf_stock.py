@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
+import re
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,8 +14,9 @@ import torch
 import transformers
 
 from pod_integrate import hf
-from pod_integrate.engines.transformers import stock
+from pod_integrate.engines.transformers import checks, stock
 from pod_integrate.engines.transformers.attention import pod_attention
+from pod_integrate.engines.transformers.masks import pod_mask
 from pod_integrate.errors import KernelUnavailableError, UnsupportedFeatureError
 from pod_integrate.testing import hf_models
 
@@ -132,7 +137,7 @@ def test_other_device_is_refused() -> None:
         pod_attention(layer(), *tensors, None)
 
 
-@pytest.mark.parametrize("name", ["position_bias", "head_mask"])
+@pytest.mark.parametrize("name", ["position_bias", "head_mask", "indices", "block_indices"])
 def test_argument_that_changes_scores_is_refused(name: str) -> None:
     with pytest.raises(UnsupportedFeatureError, match=f"does not support {name}"):
         pod_attention(layer(), *qkv(), None, **{name: torch.ones(1)})
@@ -162,11 +167,82 @@ def test_encoder_decoder_model_is_refused() -> None:
         hf.enable(model)
 
 
-def test_model_given_to_enable_goes_back_when_disabled() -> None:
-    model = hf_models.build("llama", "eager")
-    hf.enable(model)
-    hf.enable(model)
-    assert model.config._attn_implementation == "pod"
-    hf.disable()
-    assert model.config._attn_implementation == "eager"
-    hf.enable()
+def test_mask_of_validity_with_holes_goes_to_stock_attention() -> None:
+    q, k, v = qkv()
+    valid = torch.ones(2, 6, dtype=torch.bool)
+    valid[0, 2] = valid[1, 4:] = False
+    out, _ = pod_attention(layer(), q, k, v, valid)
+    causal = torch.ones(6, 6, dtype=torch.bool).tril()
+    mask = (causal & valid[:, None])[:, None]
+    torch.testing.assert_close(out, sdpa(q, k, v, attn_mask=mask))
+    assert any("padding on the left" in reason for reason in stock._warned)
+
+
+@pytest.mark.parametrize("cut", ["queries", "rows"])
+def test_layer_that_cut_what_its_mask_was_made_for_goes_to_stock_attention(cut: str) -> None:
+    q, k, v = qkv()
+    mask = pod_mask(batch_size=2, q_length=6, kv_length=6)
+    assert mask is not None
+    want = sdpa(q, k, v, is_causal=True)
+    if cut == "queries":
+        got, _ = pod_attention(layer(), q[:, :, -2:], k, v, mask)
+        torch.testing.assert_close(got, want[:, -2:])
+    else:
+        got, _ = pod_attention(layer(), q[:1], k[:1], v[:1], mask[:1])
+        torch.testing.assert_close(got, want[:1])
+
+
+@pytest.mark.parametrize("window", [None, 3])
+def test_layer_without_a_mask_is_causal_and_windowed_in_stock_attention_too(
+    window: int | None,
+) -> None:
+    q, k, v = qkv()
+    want, _ = pod_attention(layer(), q[:, :, -4:], k, v, None, sliding_window=window)
+    assert not stock._warned
+    got, _ = pod_attention(
+        layer(), q[:, :, -4:].requires_grad_(True), k, v, None, sliding_window=window
+    )
+    torch.testing.assert_close(got, want)
+    assert len(stock._warned) == 1
+
+
+def test_continuous_batching_without_its_cache_is_refused() -> None:
+    # As a release does that hands the cache over in another way.
+    with pytest.raises(UnsupportedFeatureError, match="was not prepared"):
+        pod_attention(layer(), *qkv(), None, write_index=[], read_index=[])
+
+
+# Keywords that say nothing new about the scores: the op's own, and lengths that the mask has too.
+KNOWN = {
+    *inspect.signature(pod_attention).parameters,
+    *checks.SCORE_ARGUMENTS,
+    *("sinks", "output_attentions", "deterministic", "position_ids"),
+    *("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k"),
+}
+
+
+def test_every_argument_that_a_model_hands_to_its_attention_is_known() -> None:
+    unknown: dict[str, str] = {}
+    calls = 0
+    for file in Path(transformers.__file__).parent.glob("models/*/modeling_*.py"):
+        for call in attention_calls(file.read_text()):
+            calls += 1
+            unknown |= dict.fromkeys(keywords(call) - KNOWN, file.parent.name)
+    assert calls > 100 and unknown == {}
+
+
+def attention_calls(source: str) -> Iterator[str]:
+    """What stands between the brackets of each call of an attention function."""
+    for found in re.finditer(r"\battention_interface\(", source):
+        depth, end = 1, found.end()
+        while depth:
+            depth += (source[end] in "([{") - (source[end] in ")]}")
+            end += 1
+        yield source[found.end() : end - 1]
+
+
+def keywords(call: str) -> set[str]:
+    inner, flat = "", re.sub(r"#.*", "", call)
+    while inner != flat:
+        inner, flat = flat, re.sub(r"\([^()]*\)|\[[^\[\]]*\]|\{[^{}]*\}", "", flat)
+    return set(re.findall(r"(\w+)\s*=(?!=)", flat))
