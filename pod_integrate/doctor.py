@@ -18,6 +18,7 @@ from pod_integrate.device import device_key, num_threads
 from pod_integrate.distribution import install_command, version
 from pod_integrate.errors import BuildError, PodAttentionError
 from pod_integrate.keys import DeviceKey, Geometry
+from pod_integrate.redact import public_url, redact
 from pod_integrate.terminal import styled
 from pod_integrate.variants import Variant
 
@@ -164,11 +165,13 @@ def _tuner() -> Finding:
         return Finding(
             "tuner", "POD_ATTN_TUNER_URL is not set: defaults or the saved table apply", "note"
         )
+    shown = public_url(url)
     try:
         answer = httpx.get(f"{url.rstrip('/')}/healthz", timeout=3.0)
     except httpx.HTTPError as error:
-        return Finding("tuner", f"{url} does not answer: {error}", "note", "pod-attn tuner up")
-    return Finding("tuner", f"{url} answers {answer.status_code}")
+        said = redact(error, url)
+        return Finding("tuner", f"{shown} does not answer: {said}", "note", "pod-attn tuner up")
+    return Finding("tuner", f"{shown} answers {answer.status_code}")
 
 
 def _versions() -> list[Finding]:

@@ -25,6 +25,7 @@ import httpx
 from pod_integrate.errors import TableError
 from pod_integrate.outbox import Outbox
 from pod_integrate.recorder import Recorder
+from pod_integrate.redact import public_url, redact
 from pod_integrate.registry import ActiveTable, save_file
 from pod_integrate.tuner_client import TunerClient
 
@@ -90,6 +91,7 @@ class Exchange:
         self._logged: set[str] = set()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
+        self._secrets = [token] if token else []
         self._client = TunerClient(url, token=token, transport=transport)
 
     def add(self, channel: Channel) -> None:
@@ -197,7 +199,9 @@ class Exchange:
         self._count(kind)
         level = logging.DEBUG if kind in self._logged else logging.WARNING
         self._logged.add(kind)
-        logger.log(level, "tuner %s, %s: %s (serving goes on; logged once)", self.url, kind, text)
+        said = redact(text, *self._secrets)
+        shown = public_url(self.url)
+        logger.log(level, "tuner %s, %s: %s (serving goes on; logged once)", shown, kind, said)
 
     def _count(self, event: str, count: int = 1) -> None:
         self.counts[event] += count

@@ -9,6 +9,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from pod_integrate.errors import SettingsError
+from pod_integrate.redact import redact
 
 PREFIX = "POD_ATTN_"
 Isa = Literal["avx512", "avx2", "portable"]
@@ -27,9 +28,11 @@ class Settings(BaseSettings):
     poll_seconds  pause between two questions for a newer table
     """
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_ignore_empty=True, frozen=True, hide_input_in_errors=True
+    )
 
-    tuner_url: str | None = None
+    tuner_url: str | None = Field(default=None, repr=False)
     tuner_token: SecretStr | None = None
     trace_sample: float = Field(default=0.25, ge=0.0, le=1.0, allow_inf_nan=False)
     table: Path | None = None
@@ -51,11 +54,11 @@ def load() -> Settings:
     try:
         return Settings()
     except ValidationError as error:
-        # The value itself is left out for the token only: it must not reach a log.
+        # The token is left out, and what a URL has of one: they must not reach a log.
         places = "; ".join(
             f"{PREFIX}{str(item['loc'][0]).upper()}"
-            + ("" if item["loc"][0] == "tuner_token" else f"={item['input']!r}")
+            + ("" if item["loc"][0] == "tuner_token" else f"={redact(repr(item['input']))}")
             + f": {item['msg']}"
             for item in error.errors()
         )
-        raise SettingsError(f"{places}; correct or unset it") from error
+        raise SettingsError(f"{places}; correct or unset it") from None

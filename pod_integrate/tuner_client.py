@@ -41,8 +41,10 @@ class TunerClient:
         if token:
             headers["Authorization"] = f"Bearer {token}"
         # The tuner is inside the cluster: a proxy set for downloads must not see traces or tokens.
+        base, auth = _split(url)
         self._client = httpx.Client(
-            base_url=url.rstrip("/"),
+            base_url=base,
+            auth=auth,
             headers=headers,
             timeout=_TIMEOUT,
             transport=transport,
@@ -75,6 +77,13 @@ class TunerClient:
     def close(self) -> None:
         """Close the connections."""
         self._client.close()
+
+
+def _split(url: str) -> tuple[httpx.URL, tuple[str, str] | None]:
+    """A URL without its user and password, which httpx would log, and these."""
+    parsed = httpx.URL(url.rstrip("/"))
+    auth = (parsed.username, parsed.password) if parsed.userinfo else None
+    return parsed.copy_with(username=None, password=None), auth
 
 
 def _read(response: httpx.Response) -> bytes:

@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -48,6 +49,7 @@ def run_tuner(
     Signal handlers are installed only when called from the main thread. Raises SettingsError when
     the port or the database is taken.
     """
+    require_no_secret_in_arguments(settings)
     told = on_phase or (lambda _phase, _detail: None)
     ended = stop or threading.Event()
     if ray:
@@ -59,6 +61,17 @@ def run_tuner(
     else:
         _run_plain(settings, told, ended)
     told("stopped", "")
+
+
+def require_no_secret_in_arguments(settings: TunerSettings) -> None:
+    """Raise SettingsError when this process's title shows a secret: anybody may read it."""
+    password = sa.make_url(settings.url).password if settings.database_url else None
+    for secret, name in ((password, "DATABASE_URL"), (settings.token.get_secret_value(), "TOKEN")):
+        if secret and any(str(secret) in argument for argument in sys.argv[1:]):
+            raise SettingsError(
+                "a secret on the command line can be read by every user of this machine: set "
+                f"POD_TUNER_{name} in the environment instead"
+            )
 
 
 def prepare_ray(settings: TunerSettings) -> None:

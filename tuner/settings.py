@@ -56,7 +56,8 @@ class TunerSettings(BaseSettings):
     )
 
     data_dir: Path = pydantic.Field(default_factory=_data_dir)
-    database_url: str = ""
+    # May hold a password.
+    database_url: Annotated[str, pydantic.Field(repr=False)] = ""
     trace_dir: Path | None = None
     archive_bytes: Annotated[int, pydantic.Field(ge=1 << 20)] = 1 << 30
     host: str = "127.0.0.1"

@@ -55,11 +55,15 @@ class Store:
         self._lock: WriterLock | None = None
         try:
             self._open(url)
+        except sa.exc.ArgumentError:
+            # Its text shows what was given.
+            raise SettingsError("POD_TUNER_DATABASE_URL: a malformed URL") from None
         except (sa.exc.SQLAlchemyError, OSError, ModuleNotFoundError) as error:
             self.close()
             # Not chained: the driver's own error may show the URL.
             raise SettingsError(
-                f"POD_TUNER_DATABASE_URL: cannot open {_public(url)}: {reason(error)}"
+                f"POD_TUNER_DATABASE_URL: cannot open {public_url(sa.make_url(url))}: "
+                f"{reason(error)}"
             ) from None
         except SettingsError:
             self.close()
@@ -174,11 +178,3 @@ def upsert(
     tx.execute(
         statement.on_conflict_do_update(index_elements=list(table.primary_key), set_=changes)
     )
-
-
-def _public(url: str) -> str:
-    """The URL for people; nothing of one that cannot be parsed."""
-    try:
-        return public_url(sa.make_url(url))
-    except sa.exc.ArgumentError:
-        return "a malformed URL"

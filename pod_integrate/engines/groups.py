@@ -26,6 +26,7 @@ from pod_integrate.devices.graph_timer import GraphTimer
 from pod_integrate.exchange import Channel, Exchange
 from pod_integrate.keys import Dtype, Geometry
 from pod_integrate.recorder import OpenStep, Recorder
+from pod_integrate.redact import public_url
 from pod_integrate.registry import ActiveTable
 
 logger = logging.getLogger(__name__)
@@ -199,7 +200,7 @@ class LayerGroups:
             geometry,
             group.default.short(),
             f"version {active.version} from {file}" if active.version else f"none ({file or '-'})",
-            self._settings.tuner_url or "none",
+            public_url(self._settings.tuner_url or "none"),
         )
         return group
 
