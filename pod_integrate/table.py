@@ -19,6 +19,8 @@ from pod_integrate.keys import Bucket, DeviceKey, Geometry
 SCHEMA = 1
 MAX_TABLE_BYTES = 4 << 20
 MAX_ENTRIES = 4096
+# Steps of one bucket differ: what is faster on two of them may well be slower on the next ones.
+MIN_STEPS = 8
 # Shorter decode items cost more to plan and to merge than they bring, on any device.
 MIN_SPLIT_TOKENS = 32
 # Decode items of a step by its bucket: planning takes some 2 us each, and each writes 4 bytes a
@@ -32,8 +34,8 @@ class Evidence(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """Why an entry was promoted.
 
     pairs           interleaved (default, candidate) measurements that decided
-    steps           traced steps that the pairs replayed
-    median_speedup  default time / candidate time, median over pairs
+    steps           distinct traced steps that the pairs replayed, at least MIN_STEPS
+    median_speedup  default time / candidate time, median over steps of the median of their pairs
     lower_bound     lower confidence bound of median_speedup at `confidence`
     method          how it was measured, e.g. `replay` or `live`
     measured_at     ISO 8601, UTC
@@ -171,4 +173,6 @@ def _entry(name: str, raw: dict[str, Any]) -> tuple[Bucket, TableEntry]:
         evidence = msgspec.convert(raw["evidence"], Evidence, strict=True)
     except (PodAttentionError, msgspec.ValidationError) as error:
         raise TableError(f"entry {name[:64]!r}: {error}") from error
+    if evidence.steps < MIN_STEPS:
+        raise TableError(f"entry {name[:64]!r}: proven on {evidence.steps} steps, not {MIN_STEPS}")
     return bucket, TableEntry(config, evidence)

@@ -130,7 +130,8 @@ TRIALS: dict[str, Any] = {
     "summary": "Every trial of one bucket",
     "description": (
         "Configs tried, what they measured and why they were pruned or rejected. Times of a trial "
-        "are those of its confirmation where it got that far, else of its screening."
+        "are those of its confirmation where it got that far, else of its screening; `steps` are "
+        "the distinct traced steps that they were taken on."
     ),
     "responses": _answers(_503="the core is away"),
 }
@@ -140,7 +141,7 @@ SAMPLES: dict[str, Any] = {
     "summary": "Traced lengths of the heaviest buckets",
     "description": (
         "For replaying real traffic elsewhere: per bucket its share of attention time and the "
-        "query and KV lengths of its latest steps. Lengths only, as everywhere."
+        "query and KV lengths of some of its steps. Lengths only, as everywhere."
     ),
     "responses": _answers(_503="the core is away"),
 }

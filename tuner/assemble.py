@@ -6,22 +6,14 @@ import uuid
 
 from pod_integrate.table import Evidence, TableEntry
 from tuner.campaign import Change
-from tuner.ingest import Sample
 from tuner.model import StudyKey, Task, iso
 from tuner.plan import Work
 from tuner.settings import TunerSettings
 
-_BATCHES_PER_TASK = 2
 
-
-def make_task(
-    settings: TunerSettings, key: StudyKey, work: Work, samples: list[Sample], lost: int
-) -> Task:
-    """A slice of `work` on some of the bucket's traced `samples`."""
-    # It moves with the pairs taken, so that slices of one duel replay different steps.
+def make_task(settings: TunerSettings, key: StudyKey, work: Work, lost: int) -> Task:
+    """`work` as a task for a worker."""
     taken = sum(len(pairs) for pairs in work.trial.pairs.values())
-    start = taken % len(samples)
-    chosen = (samples[start:] + samples[:start])[:_BATCHES_PER_TASK]
     return Task(
         id=uuid.uuid4().hex,
         **key._asdict(),
@@ -29,11 +21,11 @@ def make_task(
         phase=work.phase,
         baseline=work.baseline.to_dict(),
         candidate=work.trial.config.to_dict(),
-        batches=[sample.lengths for sample in chosen],
-        max_pairs=work.max_pairs,
+        batches=[sample.lengths for sample in work.steps],
+        step_pairs=settings.step_pairs,
         seconds=settings.slice_seconds,
         verify=work.verify,
-        layers=max(sample.layers for sample in chosen),
+        layers=max(sample.layers for sample in work.steps),
         seed=settings.seed + 1_000_003 * work.trial.number + taken,
         lost=lost,
     )
@@ -47,7 +39,7 @@ def make_entry(change: Change, build: str, confidence: float, now: float) -> Tab
     assert verdict.speedup is not None and verdict.lower_bound is not None
     evidence = Evidence(
         pairs=verdict.pairs,
-        steps=len({pair.batch for pair in change.pairs}),
+        steps=verdict.steps,
         median_speedup=verdict.speedup,
         lower_bound=verdict.lower_bound,
         confidence=confidence,

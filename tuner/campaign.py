@@ -1,8 +1,9 @@
 """One bucket's way from first trial to promotion, and back when a promotion goes bad.
 
-Every candidate is screened with a few pairs; these select and never decide. The best is then
-confirmed with fresh pairs against the default, and before that against what is promoted now. What
-was promoted is measured against the default again from time to time.
+Every candidate is screened on a few steps; these select and never decide. The best is then
+confirmed on other steps against the default, and before that against what is promoted now. What was
+promoted is measured against the default on fresh steps again: soon, then from time to time. What
+these refute is rolled back.
 
     screen -> pruned | complete -> confirm:<k>:<opponent> ... -> promoted | rejected
     promoted -> recheck:<n> -> promoted | rolled back
@@ -16,10 +17,12 @@ from typing import NamedTuple
 
 import sqlalchemy as sa
 
+from pod_integrate.table import MIN_STEPS
 from tuner.model import Outcome, Pair
-from tuner.plan import RECHECK_PAIRS, SCREEN, Plan
-from tuner.promote import Verdict, judge, screened_out
+from tuner.plan import RECHECK_STEPS, Plan
+from tuner.promote import Verdict, judge, screened_out, step_speedups
 from tuner.records import Trial, add_pairs, save_trial
+from tuner.steps import RECHECK, SCREEN
 
 
 class Change(NamedTuple):
@@ -27,7 +30,6 @@ class Change(NamedTuple):
 
     trial: Trial | None
     verdict: Verdict
-    pairs: list[Pair]
 
 
 class Campaign(Plan):
@@ -35,9 +37,12 @@ class Campaign(Plan):
 
     def report(
         self, tx: sa.Connection, trial: Trial, phase: str, outcome: Outcome, reason: str,
-        new: list[Pair], now: float,
+        new: list[Pair], now: float, *, last: bool = False,
     ) -> Change | None:  # fmt: skip
-        """File what a task brought; a Change tells the caller to publish."""
+        """File what a task brought; a Change tells the caller to publish.
+
+        last  there are no other steps to judge by for now
+        """
         trial.updated = now
         add_pairs(tx, trial, phase, new, now)
         pairs = trial.pairs.setdefault(phase, [])
@@ -47,8 +52,8 @@ class Campaign(Plan):
             change = self._unmeasured(tx, trial, phase, outcome, reason, now)
         elif phase == SCREEN:
             self._screened(tx, trial, pairs, now)
-        elif phase.startswith("recheck"):
-            change = self._rechecked(tx, trial, pairs, now)
+        elif phase.startswith(RECHECK):
+            change = self._rechecked(tx, trial, pairs, now, last=last)
         else:
             change = self._dueled(tx, trial, phase, pairs, now)
         save_trial(tx, trial)
@@ -56,15 +61,17 @@ class Campaign(Plan):
 
     def _screened(self, tx: sa.Connection, trial: Trial, pairs: list[Pair], now: float) -> None:
         lost = trial.origin != "default" and screened_out(pairs)
-        if not lost and len(pairs) < self._settings.screen_pairs:
+        speedups = step_speedups(pairs)
+        if not speedups or (not lost and len(speedups) < self._settings.screen_steps):
             return
-        median = statistics.median(pair.speedup for pair in pairs)
+        median = statistics.median(speedups)
         trial.value = -math.log(median)
         trial.state = "pruned" if lost else "complete"
         self.study.tell(trial.config, trial.value)
         if lost:
-            trial.reason = f"slower than the default in all of {len(pairs)} pairs"
-            self._decide(tx, "prune", trial, trial.reason, now, len(pairs), median)
+            trial.reason = f"slower than the default on all of {len(speedups)} steps"
+            verdict = Verdict("not better", trial.reason, len(pairs), len(speedups), median)
+            self._decide(tx, "prune", trial, trial.reason, now, verdict)
 
     def _unmeasured(
         self, tx: sa.Connection, trial: Trial, phase: str, outcome: Outcome, reason: str, now: float
@@ -77,7 +84,7 @@ class Campaign(Plan):
             self.study.tell(trial.config, None)
             return None
         if trial is self.promoted:
-            return self._roll_back(tx, trial, judge_nothing(trial.reason), [], now)
+            return self._roll_back(tx, trial, Verdict("not better", trial.reason), now)
         trial.verdict = "rejected"
         return None
 
@@ -89,7 +96,7 @@ class Campaign(Plan):
             return None
         if verdict.outcome == "not better":
             trial.verdict, trial.reason = "rejected", f"{phase}: {verdict.reason}"
-            self._decide(tx, "keep", trial, trial.reason, now, *verdict[2:5])
+            self._decide(tx, "keep", trial, trial.reason, now, verdict)
             return None
         if not phase.endswith(":default"):
             return None
@@ -97,32 +104,26 @@ class Campaign(Plan):
             self.promoted.verdict = "superseded"
             save_trial(tx, self.promoted)
         trial.verdict, self.promoted, self.checked = "promoted", trial, now
-        self._decide(tx, "promote", trial, verdict.reason, now, *verdict[2:5])
-        return Change(trial, verdict, pairs)
+        self._decide(tx, "promote", trial, verdict.reason, now, verdict)
+        return Change(trial, verdict)
 
     def _rechecked(
-        self, tx: sa.Connection, trial: Trial, pairs: list[Pair], now: float
+        self, tx: sa.Connection, trial: Trial, pairs: list[Pair], now: float, *, last: bool
     ) -> Change | None:
-        alpha = self._settings.alpha
-        verdict = judge(pairs, alpha=alpha, min_speedup=1.0, max_pairs=RECHECK_PAIRS, harm=True)
+        limit = MIN_STEPS if last else RECHECK_STEPS
+        verdict = judge(
+            pairs, alpha=self._settings.alpha, min_speedup=1.0, max_steps=limit, harm=True
+        )
         if verdict.outcome == "not better":
-            return self._roll_back(tx, trial, verdict, pairs, now)
+            return self._roll_back(tx, trial, verdict, now)
         if verdict.outcome == "better":
             trial.rechecks += 1
             self.checked = now
         return None
 
-    def _roll_back(
-        self, tx: sa.Connection, trial: Trial, verdict: Verdict, pairs: list[Pair], now: float
-    ) -> Change:
+    def _roll_back(self, tx: sa.Connection, trial: Trial, verdict: Verdict, now: float) -> Change:
         trial.verdict, self.promoted = "rolled back", None
         self._extend()
-        self._decide(
-            tx, "rollback", trial, f"re-check: {verdict.reason}", now, *verdict[2:5], alert=True
-        )
-        return Change(None, verdict, pairs)
-
-
-def judge_nothing(reason: str) -> Verdict:
-    """A verdict without pairs."""
-    return Verdict("not better", reason, 0, None, None, 0.0)
+        reason = f"re-check: {verdict.reason}"
+        self._decide(tx, "rollback", trial, reason, now, verdict, alert=True)
+        return Change(None, verdict)

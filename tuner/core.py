@@ -12,11 +12,11 @@ import logging
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import msgspec
 import sqlalchemy as sa
 
-from pod_integrate.config import PodConfig
 from pod_integrate.errors import PodAttentionError
-from pod_integrate.keys import Bucket
+from pod_integrate.table import MIN_STEPS
 from pod_integrate.trace import TraceMessage
 from tuner import ingest as traffic
 from tuner import overview
@@ -25,21 +25,19 @@ from tuner.assemble import make_entry, make_task
 from tuner.budget import Budgets
 from tuner.campaign import Campaign
 from tuner.clock import SteadyClock, settle
-from tuner.ingest import Ingested, Sample
+from tuner.ingest import Ingested
 from tuner.leases import MAX_LOST, Lease, Leases, WorkerState
 from tuner.model import Report, Scope, StudyKey, Task, WorkerInfo
 from tuner.parking import Parking, worth_tuning
 from tuner.publish import Publisher
 from tuner.records import load_trials
 from tuner.settings import TunerSettings
+from tuner.steps import Pools
 from tuner.storage import Store, is_storage_failure
 from tuner.study import Study
 
 logger = logging.getLogger(__name__)
 
-# Replayed steps change this often: a worker keeps the inputs of some batches in memory.
-_REPLAY_SECONDS, _REPLAY_SAMPLES = 30.0, 6
-_NEIGHBOURS = 2
 _WORKER_SILENCE_SECONDS = 600.0
 
 
@@ -61,7 +59,7 @@ class Tuner:
         self.host_mode = "plain"
         self.parking, self._budgets = Parking(store), Budgets()
         self._leases = Leases()
-        self._replays: dict[StudyKey, tuple[float, list[Sample]]] = {}
+        self._pools = Pools()
         self._history_due = 0.0
 
     def ingest(self, message: TraceMessage) -> Ingested:
@@ -73,8 +71,8 @@ class Tuner:
     def next_task(self, worker: WorkerInfo) -> Task | None:
         """The most useful slice of work that `worker` can do, or None; it is leased to it.
 
-        Buckets are served in order of attention time; one that has nothing left to measure
-        lets the next one through.
+        Buckets are served in order of attention time, those first whose promoted config is to be
+        checked again; one that has nothing left to measure lets the next one through.
         """
         now = self.clock()
         state = self.workers.setdefault(worker.id, WorkerState(worker, now))
@@ -82,7 +80,8 @@ class Tuner:
         self._expire(now)
         with self.store.read() as tx:
             loads = traffic.loads(tx, now=now, half_life=self.settings.half_life_seconds)
-        for load in worth_tuning(loads, self.settings, worker, self.parking, now):
+        worth = worth_tuning(loads, self.settings, worker, self.parking, now)
+        for load in sorted(worth, key=lambda load: not self._recheck_due(load.key, now)):
             task = self._task_for(load.key, worker.id, now)
             if task is not None:
                 state.task, state.since = f"{load.key.bucket} #{task.number} {task.phase}", now
@@ -103,10 +102,13 @@ class Tuner:
         if lease is None:
             logger.info("report of %s for an unknown or expired task ignored", report.worker)
             return False
-        if report.outcome == "measured" and not report.pairs:
+        # Only what was asked for counts: a step that the core did not draw proves nothing.
+        asked = {lengths.digest for lengths in lease.task.batches}
+        pairs = [pair for pair in report.pairs if pair.batch in asked]
+        if report.outcome == "measured" and not pairs:
             self._count_lost(lease, now)
             return True
-        self._file(lease, report, now)
+        self._file(lease, msgspec.structs.replace(report, pairs=pairs), now)
         if report.outcome == "measured":
             self.parking.worked(lease.task.key)
         else:
@@ -152,26 +154,27 @@ class Tuner:
         """Give the database back."""
         self.store.close()
 
+    def _recheck_due(self, key: StudyKey, now: float) -> bool:
+        campaign = self.campaigns.get(key)
+        return campaign is not None and campaign.recheck_due(now)
+
     def _task_for(self, key: StudyKey, worker: str, now: float) -> Task | None:
-        work, samples = None, list[Sample]()
+        work = None
         with self._careful(key, now), self.store.begin() as tx:
+            pool = self._pools.of(tx, key, now)
+            if len(pool) < MIN_STEPS + self.settings.screen_steps:
+                # Nothing could be promoted here.
+                return None
             campaign = self._campaign(tx, key, now)
-            work = campaign.next_work(tx, self._leases.busy(key), now) if campaign else None
-            samples = self._replay(tx, key, now) if work else []
-        if not work or not samples:
+            busy = self._leases.busy(key)
+            work = campaign.next_work(tx, busy, now, pool) if campaign else None
+        if not work:
             return None
         lost = self._leases.lost(key, work.trial.number, work.phase)
-        task = make_task(self.settings, key, work, samples, lost)
+        task = make_task(self.settings, key, work, lost)
         expires = now + self.settings.lease_seconds
         self._leases.grant(Lease(task, work, worker, expires))
         return task
-
-    def _replay(self, tx: sa.Connection, key: StudyKey, now: float) -> list[Sample]:
-        since, samples = self._replays.get(key, (-_REPLAY_SECONDS, []))
-        if now - since >= _REPLAY_SECONDS:
-            samples = traffic.samples(tx, key)[:_REPLAY_SAMPLES]
-            self._replays[key] = (now, samples)
-        return samples
 
     def _campaign(self, tx: sa.Connection, key: StudyKey, now: float) -> Campaign | None:
         """The bucket's campaign, read from the database when this process has not seen it yet."""
@@ -184,7 +187,7 @@ class Tuner:
                 geometry,
                 device,
                 trials=trials,
-                neighbours=self._neighbours(key.scope, bucket),
+                neighbours=self.publisher.neighbours(key.scope, bucket),
                 seed=self.settings.seed,
             )
         except PodAttentionError as error:
@@ -193,16 +196,10 @@ class Tuner:
         entry = self.publisher.entry(key.scope, bucket)
         campaign = Campaign(
             key, study, trials, entry, self.settings, now,
-            neighbours=lambda: self._neighbours(key.scope, bucket),
+            neighbours=lambda: self.publisher.neighbours(key.scope, bucket),
         )  # fmt: skip
         self.campaigns[key] = campaign
         return campaign
-
-    def _neighbours(self, scope: Scope, bucket: Bucket) -> list[PodConfig]:
-        table = self.publisher.latest(scope)
-        entries = table.entries if table is not None else {}
-        near = sorted((bucket.distance(b), str(b), b) for b in entries if b != bucket)
-        return [entries[b].config for _, _, b in near[:_NEIGHBOURS]]
 
     def _file(self, lease: Lease, report: Report, now: float) -> None:
         task = lease.task
@@ -210,8 +207,9 @@ class Tuner:
         table = None
         with self._careful(task.key, now), self.store.begin() as tx:
             change = campaign.report(
-                tx, lease.work.trial, task.phase, report.outcome, report.reason, report.pairs, now
-            )
+                tx, lease.work.trial, task.phase, report.outcome, report.reason, report.pairs,
+                now, last=lease.work.last,
+            )  # fmt: skip
             if change is not None:
                 _, _, bucket = task.key.parsed()
                 entry = make_entry(change, task.key.build, self.settings.confidence, now)

@@ -13,7 +13,6 @@ import logging
 import math
 from typing import Any, NamedTuple
 
-import msgspec
 import sqlalchemy as sa
 
 from pod_integrate.errors import ShapeError
@@ -22,13 +21,13 @@ from pod_integrate.model import estimate
 from pod_integrate.trace import StepRecord, TraceMessage, encode
 from tuner import schema
 from tuner.budget import Budgets
-from tuner.model import Lengths, StudyKey
+from tuner.model import StudyKey
 from tuner.records import where
+from tuner.samples import keep
 from tuner.storage import upsert
 
 logger = logging.getLogger(__name__)
 
-SAMPLES_PER_BUCKET = 48
 # The largest integer that JSON's readers have exactly.
 MAX_COUNT = 1 << 53
 
@@ -54,15 +53,6 @@ class BucketLoad(NamedTuple):
     steps: float
     weight: float
     step_weight: float
-
-
-class Sample(NamedTuple):
-    """One traced step kept for replay."""
-
-    lengths: Lengths
-    attention_us: float
-    layers: int
-    source: str
 
 
 def ingest(
@@ -96,8 +86,8 @@ def ingest(
     scale = budgets.scale(message.server, message.seen, times, now)
     for bucket, steps in by_bucket.items():
         key = StudyKey(message.geometry, message.device, message.build, str(bucket))
-        _count_bucket(tx, key, bucket, steps, scale, now, half_life)
-        _keep_samples(tx, key, [timed.record for timed in steps])
+        before = _count_bucket(tx, key, bucket, steps, scale, now, half_life)
+        keep(tx, key, message.server, [timed.record for timed in steps], before)
     return Ingested(len(message.records), False)
 
 
@@ -132,7 +122,8 @@ def _count_bucket(
     scale: float,
     now: float,
     half_life: float,
-) -> None:
+) -> int:
+    """Add these records to the bucket's counters; returns its records before."""
     table = schema.bucket_stats
     row = tx.execute(sa.select(table).where(where(table, key))).one_or_none()
     old = _load(row, now, half_life) if row is not None else None
@@ -146,6 +137,7 @@ def _count_bucket(
         values = {name: value + getattr(old, name) for name, value in values.items()}
     values["updated"] = now
     upsert(tx, table, key._asdict() | values | {"hybrid": bucket.is_hybrid}, values)
+    return old.records if old is not None else 0
 
 
 def attention_us(record: StepRecord, geometry: Geometry, device: DeviceKey) -> float:
@@ -154,28 +146,6 @@ def attention_us(record: StepRecord, geometry: Geometry, device: DeviceKey) -> f
         return record.attention_us
     one = estimate.attention_us(record.q_lens, record.kv_lens, geometry, device)
     return one * max(1, record.layers)
-
-
-def _keep_samples(tx: sa.Connection, key: StudyKey, records: list[StepRecord]) -> None:
-    table = schema.bucket_samples
-    rows = [
-        {
-            **key._asdict(),
-            "time": record.time,
-            "q_lens": msgspec.json.encode(record.q_lens).decode(),
-            "kv_lens": msgspec.json.encode(record.kv_lens).decode(),
-            "attention_us": record.attention_us,
-            "layers": record.layers,
-            "source": record.source,
-        }
-        for record in records[-SAMPLES_PER_BUCKET:]
-    ]
-    tx.execute(sa.insert(table), rows)
-    mine = where(table, key)
-    newest = sa.select(table.c.id).where(mine).order_by(table.c.id.desc())
-    oldest_kept = tx.scalar(newest.offset(SAMPLES_PER_BUCKET - 1).limit(1))
-    if oldest_kept is not None:
-        tx.execute(sa.delete(table).where(mine, table.c.id < oldest_kept))
 
 
 def loads(tx: sa.Connection, *, now: float, half_life: float) -> list[BucketLoad]:
@@ -224,27 +194,3 @@ def _readable(key: StudyKey) -> bool:
         _complain(key, f"its key is unreadable: {error}")
         return False
     return True
-
-
-def samples(tx: sa.Connection, key: StudyKey) -> list[Sample]:
-    """The kept samples of one bucket, newest first; unreadable rows are logged and skipped."""
-    table = schema.bucket_samples
-    rows = tx.execute(sa.select(table).where(where(table, key)).order_by(table.c.id.desc()))
-    return [sample for row in rows if (sample := _sample(row)) is not None]
-
-
-def attention_times(tx: sa.Connection, key: StudyKey) -> list[tuple[float, str]]:
-    """(attention us, config source) of the kept samples that know their time."""
-    c = schema.bucket_samples.c
-    mine = sa.and_(where(schema.bucket_samples, key), c.attention_us > 0)
-    return [(row[0], row[1]) for row in tx.execute(sa.select(c.attention_us, c.source).where(mine))]
-
-
-def _sample(row: sa.Row[tuple[object, ...]]) -> Sample | None:
-    try:
-        q_lens = msgspec.json.decode(row.q_lens, type=list[int])
-        kv_lens = msgspec.json.decode(row.kv_lens, type=list[int])
-    except msgspec.DecodeError as error:
-        logger.error("sample row %s skipped, its lengths are unreadable: %s", row.id, error)
-        return None
-    return Sample(Lengths(q_lens, kv_lens), row.attention_us, row.layers, row.source)

@@ -67,8 +67,9 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     phase       which list of pairs the result joins, e.g. `screen` or `confirm:1:default`
     baseline    PodConfig as a dict
     candidate   PodConfig as a dict
-    batches     traced batches to replay in turn
-    max_pairs   pairs wanted; fewer come back when `seconds` are over
+    batches     distinct traced steps to replay in turn
+    step_pairs  pairs wanted of each
+    seconds     no further step is begun once they are over
     verify      compare the candidate with the float64 reference first
     layers      attention calls per step in the traces: K/V buffers to rotate through
     lost        workers that took this task and never reported
@@ -84,7 +85,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     baseline: dict[str, Any]
     candidate: dict[str, Any]
     batches: list[Lengths]
-    max_pairs: int
+    step_pairs: int
     seconds: float
     verify: bool
     layers: int
@@ -98,7 +99,10 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Pair(msgspec.Struct, frozen=True, array_like=True):
-    """Baseline and candidate next to each other on the batch `batch` (digest), us per call."""
+    """Baseline and candidate next to each other on one step, us per call.
+
+    batch  digest of the step's lengths; a pair without one is evidence of nothing
+    """
 
     baseline_us: wire.TimedMicros
     candidate_us: wire.TimedMicros

@@ -22,6 +22,7 @@ import sqlalchemy as sa
 
 from pod_integrate import __version__
 from tuner import ingest as traffic
+from tuner import samples as kept
 from tuner import schema
 from tuner.model import Scope, StudyKey, iso
 from tuner.overview_buckets import bucket_row, promoted_entry, trial_row
@@ -79,7 +80,7 @@ def samples(tuner: Tuner, scope: Scope) -> dict[str, Any]:
                     "time_share": load.weight / total,
                     "samples": [
                         msgspec.structs.asdict(sample.lengths)
-                        for sample in traffic.samples(tx, load.key)[:SAMPLES_SHOWN]
+                        for sample in kept.samples(tx, load.key)[:SAMPLES_SHOWN]
                     ],
                 }
                 for load in mine[:MAX_SAMPLED_BUCKETS]
@@ -96,7 +97,7 @@ def add_history_point(tuner: Tuner) -> None:
         for load in traffic.loads(tx, now=now, half_life=tuner.settings.half_life_seconds):
             entry = promoted_entry(tuner, load.key)
             speedup = entry.evidence.median_speedup if entry is not None else 1.0
-            us = _default_attention_us(traffic.attention_times(tx, load.key), speedup)
+            us = _default_attention_us(kept.attention_times(tx, load.key), speedup)
             if us is not None:
                 weights += load.step_weight
                 default += load.step_weight * us
@@ -192,8 +193,8 @@ def _tables(tuner: Tuner) -> list[dict[str, Any]]:
 
 
 def _decision(row: sa.Row[Any]) -> dict[str, Any]:
-    names = ("id", "kind", "geometry", "device", "bucket", "config_short", "reason", "pairs")
-    more = {name: getattr(row, name) for name in ("speedup", "lower_bound")}
+    names = ("id", "kind", "geometry", "device", "bucket", "config_short", "reason")
+    more = {name: getattr(row, name) for name in ("pairs", "steps", "speedup", "lower_bound")}
     return {name: getattr(row, name) for name in names} | more | {"time": iso(row.time)}
 
 

@@ -9,12 +9,13 @@ import sqlalchemy as sa
 
 from pod_integrate.errors import PodAttentionError
 from pod_integrate.table import TableEntry
-from tuner import ingest as traffic
 from tuner.campaign import Campaign
 from tuner.ingest import BucketLoad
 from tuner.model import Pair, StudyKey, iso
-from tuner.plan import SCREEN
+from tuner.promote import step_speedups
 from tuner.records import Trial, load_trials
+from tuner.samples import attention_times
+from tuner.steps import SCREEN
 
 if TYPE_CHECKING:
     from tuner.core import Tuner
@@ -37,7 +38,7 @@ def bucket_row(
     campaign = tuner.campaigns.get(load.key)
     entry = promoted_entry(tuner, load.key)
     known = list(campaign.trials.values()) if campaign is not None else load_trials(tx, load.key)
-    timed = [us for us, _ in traffic.attention_times(tx, load.key)]
+    timed = [us for us, _ in attention_times(tx, load.key)]
     share = load.weight / total if total > 0 else None
     default = known[0] if known else None
     status = _status(tuner, load.key, campaign, entry)
@@ -55,6 +56,7 @@ def bucket_row(
         "speedup": speedup,
         "lower_bound": entry.evidence.lower_bound if entry else None,
         "confidence": entry.evidence.confidence if entry else None,
+        "proven_steps": entry.evidence.steps if entry else None,
         "pairs": sum(len(taken) for trial in known for taken in trial.pairs.values()),
         "trials": len(known),
         "pruned": sum(trial.state == "pruned" for trial in known),
@@ -82,6 +84,7 @@ def trial_row(trial: Trial, entry: TableEntry | None) -> dict[str, Any]:
         "speedup": _median_speedup(pairs),
         "lower_bound": entry.evidence.lower_bound if entry is not None and promoted else None,
         "pairs": sum(len(taken) for taken in trial.pairs.values()),
+        "steps": len(step_speedups(pairs)),
         "reason": trial.reason or trial.origin,
         "time": iso(trial.updated),
     }
@@ -127,4 +130,4 @@ def _median(values: Any) -> float | None:
 
 
 def _median_speedup(pairs: list[Pair]) -> float | None:
-    return _median(pair.speedup for pair in pairs)
+    return _median(step_speedups(pairs))

@@ -13,23 +13,31 @@ from pod_integrate.table import TableEntry, require_bearable
 from tuner.model import Pair, StudyKey
 from tuner.promote import Verdict, judge, spent_alpha
 from tuner.records import Decision, Trial, add_decision, insert_trial, save_trial
+from tuner.samples import Sample
 from tuner.settings import TunerSettings
+from tuner.steps import RECHECK, SCREEN, fresh
 from tuner.study import Study, speedup_of
 
-SCREEN = "screen"
-RECHECK_PAIRS = 60
+RECHECK_STEPS = 24
+# A task has no more steps than this, so that a bad candidate is found out early.
+_STEPS_PER_TASK = 8
 # Trials between two looks for a candidate worth confirming: early gains are published early.
 _TRIALS_PER_LOOK = 8
 
 
 class Work(NamedTuple):
-    """What to measure next: `trial.config` against `baseline`, pairs filed under `phase`."""
+    """What to measure next: `trial.config` against `baseline`, pairs filed under `phase`.
+
+    steps  what to measure them on
+    last   whether no other steps are left for this phase
+    """
 
     trial: Trial
     phase: str
     baseline: PodConfig
-    max_pairs: int
+    steps: list[Sample]
     verify: bool
+    last: bool
 
 
 class Plan:
@@ -60,23 +68,35 @@ class Plan:
         self._budget = settings.trials
         self.rested: float | None = now if self._measured() >= self._budget else None
         self._looked = 0
+        self._pool: list[Sample] = []
 
     @property
     def resting(self) -> bool:
         """Whether the search is over for now."""
         return self.rested is not None
 
-    def next_work(self, tx: sa.Connection, busy: set[int], now: float) -> Work | None:
+    def recheck_due(self, now: float) -> bool:
+        """Whether what is promoted should be measured against the default again."""
+        if self.promoted is None:
+            return False
+        wait = self._settings.recheck_seconds * min(1.0, 2.0**self.promoted.rechecks / 16)
+        return now - self.checked >= wait
+
+    def next_work(
+        self, tx: sa.Connection, busy: set[int], now: float, pool: list[Sample]
+    ) -> Work | None:
         """What to measure now; None when all of it is being measured or the bucket rests.
 
         busy  numbers of trials that a worker holds
+        pool  distinct steps of the bucket's traffic; a phase that has used them waits for others
         """
+        self._pool = pool
         work = self._recheck(busy, now) or self._confirmation(busy)
         if work is not None:
             return work
         for trial in self.trials.values():
             if trial.state == "running" and trial.number not in busy:
-                return self._work(trial, SCREEN, self.study.default, self._settings.screen_pairs)
+                return self._screen(trial)
         if self.resting and not self._reopen(now):
             return None
         if self._look(tx, now, final=False):
@@ -84,7 +104,7 @@ class Plan:
         if self._measured() + len(busy) < self._budget:
             asked = self._ask(tx, now)
             if asked is not None:
-                return self._work(asked, SCREEN, self.study.default, self._settings.screen_pairs)
+                return self._screen(asked)
         if busy:
             return None
         if self._look(tx, now, final=True):
@@ -95,17 +115,25 @@ class Plan:
     def _measured(self) -> int:
         return sum(t.value is not None or t.state == "running" for t in self.trials.values())
 
-    def _work(self, trial: Trial, phase: str, baseline: PodConfig, wanted: int) -> Work:
-        have = len(trial.pairs.get(phase, ()))
-        return Work(trial, phase, baseline, wanted - have, verify=have == 0)
+    def _screen(self, trial: Trial) -> Work | None:
+        return self._work(trial, SCREEN, self.study.default, self._settings.screen_steps)
+
+    def _work(self, trial: Trial, phase: str, baseline: PodConfig, limit: int) -> Work | None:
+        have = len({pair.batch for pair in trial.pairs.get(phase, ())})
+        left = fresh(self._pool, trial, phase)
+        wanted = min(limit - have, _STEPS_PER_TASK)
+        if not left or wanted <= 0:
+            return None
+        return Work(
+            trial, phase, baseline, left[:wanted], verify=have == 0, last=len(left) <= wanted
+        )
 
     def _recheck(self, busy: set[int], now: float) -> Work | None:
         trial = self.promoted
-        if trial is None or trial.number in busy:
+        if trial is None or trial.number in busy or not self.recheck_due(now):
             return None
-        if now - self.checked < self._settings.recheck_seconds:
-            return None
-        return self._work(trial, f"recheck:{trial.rechecks}", self.study.default, RECHECK_PAIRS)
+        phase = f"{RECHECK}:{trial.rechecks}"
+        return self._work(trial, phase, self.study.default, RECHECK_STEPS)
 
     def _confirmation(self, busy: set[int]) -> Work | None:
         for trial in self.trials.values():
@@ -117,7 +145,9 @@ class Plan:
                     against = f"confirm:{trial.confirmation}:{rival.number}"
                     if self._judge(trial, trial.pairs.get(against, [])).outcome != "better":
                         phase, baseline = against, rival.config
-                return self._work(trial, phase, baseline, self._settings.confirm_pairs)
+                work = self._work(trial, phase, baseline, self._settings.confirm_steps)
+                if work is not None:
+                    return work
         return None
 
     def _ask(self, tx: sa.Connection, now: float) -> Trial | None:
@@ -163,7 +193,7 @@ class Plan:
             pairs,
             alpha=spent_alpha(self._settings.alpha, trial.confirmation),
             min_speedup=self._settings.min_speedup,
-            max_pairs=self._settings.confirm_pairs,
+            max_steps=self._settings.confirm_steps,
         )
 
     def _rest(self, tx: sa.Connection, now: float) -> None:
@@ -189,13 +219,14 @@ class Plan:
 
     def _decide(
         self, tx: sa.Connection, kind: str, trial: Trial | None, reason: str, now: float,
-        pairs: int = 0, speedup: float | None = None, lower_bound: float | None = None, *,
-        alert: bool = False,
+        verdict: Verdict | None = None, *, alert: bool = False,
     ) -> None:  # fmt: skip
         number, short = (None, "") if trial is None else (trial.number, trial.config.short())
+        found = verdict or Verdict("open", "")
         decision = Decision(
-            now, kind, self.key, reason, number, short, pairs, speedup, lower_bound, alert
-        )
+            now, kind, self.key, reason, number, short, found.pairs, found.steps, found.speedup,
+            found.lower_bound, alert,
+        )  # fmt: skip
         add_decision(tx, decision)
 
 

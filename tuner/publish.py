@@ -7,6 +7,7 @@ import logging
 
 import sqlalchemy as sa
 
+from pod_integrate.config import PodConfig
 from pod_integrate.errors import TableError
 from pod_integrate.keys import Bucket, DeviceKey, Geometry
 from pod_integrate.table import MAX_ENTRIES, MAX_TABLE_BYTES, ConfigTable, TableEntry
@@ -16,6 +17,8 @@ from tuner.model import Scope, StudyKey, iso
 from tuner.records import Decision, add_decision, add_table, where
 
 logger = logging.getLogger(__name__)
+
+_NEIGHBOURS = 2
 
 
 class Publisher:
@@ -57,6 +60,13 @@ class Publisher:
         """What is promoted for exactly this bucket."""
         table = self._latest.get(scope)
         return table.entries.get(bucket) if table is not None else None
+
+    def neighbours(self, scope: Scope, bucket: Bucket) -> list[PodConfig]:
+        """What is promoted for the most similar buckets: worth a trial, proof of nothing here."""
+        table = self._latest.get(scope)
+        entries = table.entries if table is not None else {}
+        near = sorted((bucket.distance(b), str(b), b) for b in entries if b != bucket)
+        return [entries[b].config for _, _, b in near[:_NEIGHBOURS]]
 
     def change(
         self, tx: sa.Connection, scope: Scope, bucket: Bucket, entry: TableEntry | None, now: float

@@ -57,6 +57,7 @@ class Decision(NamedTuple):
     trial: int | None = None
     config_short: str = ""
     pairs: int = 0
+    steps: int = 0
     speedup: float | None = None
     lower_bound: float | None = None
     alert: bool = False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-VERSION = 1
+VERSION = 2
 
 metadata = sa.MetaData()
 
@@ -75,6 +75,8 @@ bucket_samples = sa.Table(
     sa.Column("attention_us", sa.Float, nullable=False),
     sa.Column("layers", sa.Integer, nullable=False),
     sa.Column("source", sa.String(8), nullable=False),
+    # Decides which samples of a bucket stay; see ingest.py.
+    sa.Column("draw", sa.Float, nullable=False, server_default="0"),
     sa.Index("samples_by_key", "geometry", "device", "build", "bucket", "id"),
 )
 
@@ -121,6 +123,7 @@ decisions = sa.Table(
     sa.Column("config_short", sa.String(160), nullable=False),
     sa.Column("reason", sa.Text, nullable=False),
     sa.Column("pairs", sa.Integer, nullable=False),
+    sa.Column("steps", sa.Integer, nullable=False, server_default="0"),
     sa.Column("speedup", sa.Float, nullable=True),
     sa.Column("lower_bound", sa.Float, nullable=True),
 )

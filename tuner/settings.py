@@ -11,6 +11,7 @@ import pydantic
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from pod_integrate.errors import SettingsError
+from pod_integrate.table import MIN_STEPS
 
 _Seconds = Annotated[float, pydantic.Field(gt=0, le=30 * 86400)]
 _Count = Annotated[int, pydantic.Field(ge=1, le=1_000_000)]
@@ -39,16 +40,19 @@ class TunerSettings(BaseSettings):
     trials            trials of one bucket's study before it rests
     revisit_trials    trials added each time a resting bucket is opened again
     revisit_seconds   how long a bucket rests
-    recheck_seconds   how long until a promoted config is measured against the default again
-    screen_pairs      pairs that every candidate gets
-    confirm_pairs     pairs at most to decide on one promotion
+    recheck_seconds   how long at most until a promoted config is measured against the default
+                      again; the first time after a sixteenth of it, then twice as long each time
+    screen_steps      distinct steps that every candidate is screened on
+    confirm_steps     distinct steps at most to decide on one promotion, others than those
+    step_pairs        interleaved pairs of each step; their median is one observation
     slice_seconds     measuring time of one task
     lease_seconds     a task not reported by then is given to another worker
     min_speedup       a promotion needs at least this median speed-up
     confidence        of promotions and of the lower bound they state, over all candidates of
                       one bucket together
     half_life_seconds traffic older than this counts half
-    min_steps         traced steps that a bucket needs before it is tuned
+    min_steps         traced steps that a bucket needs before it is tuned; of these at least
+                      MIN_STEPS + screen_steps must differ
     """
 
     model_config = SettingsConfigDict(
@@ -71,14 +75,15 @@ class TunerSettings(BaseSettings):
     revisit_trials: _Count = 8
     revisit_seconds: _Seconds = 1800.0
     recheck_seconds: _Seconds = 600.0
-    screen_pairs: Annotated[int, pydantic.Field(ge=4, le=1000)] = 6
-    confirm_pairs: Annotated[int, pydantic.Field(ge=16, le=10_000)] = 100
+    screen_steps: Annotated[int, pydantic.Field(ge=2, le=32)] = 4
+    confirm_steps: Annotated[int, pydantic.Field(ge=MIN_STEPS, le=1000)] = 40
+    step_pairs: Annotated[int, pydantic.Field(ge=1, le=100)] = 4
     slice_seconds: Annotated[float, pydantic.Field(gt=0, le=30)] = 0.8
     lease_seconds: _Seconds = 120.0
     min_speedup: Annotated[float, pydantic.Field(ge=1.0, le=10.0)] = 1.02
     confidence: Annotated[float, pydantic.Field(gt=0.5, lt=1.0)] = 0.95
     half_life_seconds: _Seconds = 900.0
-    min_steps: _Count = 3
+    min_steps: _Count = MIN_STEPS + 4
 
     @pydantic.model_validator(mode="after")
     def _token_beyond_loopback(self) -> Self:

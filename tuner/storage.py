@@ -17,7 +17,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from pod_integrate.errors import SettingsError
 from pod_integrate.redact import public_url, redact
-from tuner import schema
+from tuner import migrate, schema
 from tuner.database import DatabaseFile, StorageError, WriterLock, file_of, make_engine
 
 logger = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ class Store:
 
     url  SQLAlchemy URL, `sqlite:///path` or `postgresql+psycopg://...`
     Raises SettingsError when the URL is malformed, the database cannot be opened or is damaged,
-    another tuner holds it or it has another schema.
+    another tuner holds it or it has a schema that cannot be brought up to date.
 
     trouble  why writing fails now, empty while it does not
     """
@@ -118,6 +118,8 @@ class Store:
 
     def _check_version(self, tx: sa.Connection) -> None:
         found = self._value(tx, "schema") or str(schema.VERSION)
+        if found != str(schema.VERSION) and migrate.upgrade(tx, found):
+            found = str(schema.VERSION)
         self._set(tx, "schema", found)
         if found != str(schema.VERSION):
             raise SettingsError(

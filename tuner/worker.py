@@ -63,7 +63,7 @@ def describe(worker_id: str, device: torch.device, units: int | None = None) -> 
 
 
 def measure(task: Task, worker: str, bench: Bench) -> Report:
-    """Verify when asked to, then time pairs until enough are taken or the time is over.
+    """Verify when asked to, then time pairs step by step until the time is over.
 
     Errors of the candidate become the report's outcome; bugs of ours become `failed`, with the
     traceback in the log, so that one bad task never ends a worker.
@@ -93,15 +93,13 @@ def _measure(task: Task, bench: Bench) -> list[Pair]:
         if task.verify:
             bench.verify(candidate, geometry, task.batches[0], task.seed)
         deadline = time.monotonic() + task.seconds
-        for i, lengths in enumerate(task.batches):
-            left = len(task.batches) - i
-            count = -(-(task.max_pairs - len(pairs)) // left)
-            seconds = max(0.0, deadline - time.monotonic()) / left
-            if count <= 0 or (pairs and seconds == 0):
+        for lengths in task.batches:
+            if pairs and time.monotonic() >= deadline:
                 break
+            # A step is measured in one go: it is one observation, and a half is none.
             pairs += bench.pairs(
                 baseline, candidate, geometry, lengths,
-                count=count, seconds=seconds, layers=task.layers,
+                count=task.step_pairs, seconds=task.seconds, layers=task.layers,
             )  # fmt: skip
     return pairs
 

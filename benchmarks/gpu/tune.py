@@ -31,13 +31,14 @@ from tuner.worker import describe, load_kernel, measure
 from . import machine
 from .output import Output, add_output
 
-_STEPS = 8
+# Contexts of the case's steps: what is promoted has to be faster on all of them.
+_STEPS, _SPREAD = 48, 0.1
 _LAYERS = 32
 _FINAL_PAIRS = 15
 
 
 def message(spec: CaseSpec, device: torch.device) -> TraceMessage:
-    """What a server would send that saw this batch in every traced step."""
+    """What a server would send whose steps are this batch, their contexts up to a tenth shorter."""
     key = device_key(device)
     default = default_config(key, spec.geometry)
     records = [
@@ -45,7 +46,7 @@ def message(spec: CaseSpec, device: torch.device) -> TraceMessage:
             time=time.time(),
             step=step,
             q_lens=list(spec.lengths.q_lens),
-            kv_lens=list(spec.lengths.kv_lens),
+            kv_lens=_contexts(spec, step),
             # Any weight: there is no other traffic to compare with.
             step_us=2000.0,
             attention_us=1000.0,
@@ -68,6 +69,12 @@ def message(spec: CaseSpec, device: torch.device) -> TraceMessage:
         configs={"default": default.to_dict()},
         records=records,
     )
+
+
+def _contexts(spec: CaseSpec, step: int) -> list[int]:
+    factor = 1 - _SPREAD * step / _STEPS
+    lengths = zip(spec.lengths.q_lens, spec.lengths.kv_lens, strict=True)
+    return [max(q_len, round(kv_len * factor)) for q_len, kv_len in lengths]
 
 
 def tune(spec: CaseSpec, device: torch.device, *, trials: int, seconds: float) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from tuner_support import (
     BUILD,
     DEVICE,
     GEOMETRY,
+    STEPS,
     RecordedBench,
     drive,
     message,
@@ -31,7 +32,7 @@ def test_a_posted_message_is_acknowledged_once_and_a_repost_is_a_duplicate(
     client: httpx.Client,
 ) -> None:
     first, again = post(client, encode(message())), post(client, encode(message()))
-    assert (first.status_code, first.json()) == (202, {"accepted": 8, "duplicate": False})
+    assert (first.status_code, first.json()) == (202, {"accepted": STEPS, "duplicate": False})
     assert (again.status_code, again.json()) == (202, {"accepted": 0, "duplicate": True})
 
 
@@ -180,7 +181,7 @@ def test_events_stream_the_overview_and_end_with_the_server(
         assert read(lines)["totals"]["records"] == 0
         with httpx.Client(base_url=served.url, trust_env=False) as other:
             post(other, encode(message()))
-        while read(lines)["totals"]["records"] != 8:
+        while read(lines)["totals"]["records"] != STEPS:
             pass
         served.app.state.feed.stop()
         assert list(lines) is not None
@@ -199,4 +200,4 @@ def test_a_core_without_database_is_a_503_with_the_reason(
     assert answer.status_code == 503 and "disk is full" in answer.json()["error"]
     assert answer.headers["Retry-After"] == "2"
     monkeypatch.undo()
-    assert post(client, encode(message())).json() == {"accepted": 8, "duplicate": False}
+    assert post(client, encode(message())).json() == {"accepted": STEPS, "duplicate": False}

@@ -7,6 +7,7 @@ from api_support import KEYS, Served, post
 from prometheus_client.parser import text_string_to_metric_families
 from tuner_support import (
     BUCKET,
+    STEPS,
     RecordedBench,
     drive,
     message,
@@ -27,7 +28,7 @@ def test_metrics_parse_and_agree_with_the_overview(served: Served, client: httpx
         for family in families
         for sample in family.samples
     }
-    assert values[("pod_tuner_records_total",)] == totals["records"] == 8
+    assert values[("pod_tuner_records_total",)] == totals["records"] == STEPS
     assert values[("pod_tuner_pairs_total",)] == totals["pairs"] > 0
     labels = sorted({**KEYS, "bucket": BUCKET}.items())
     assert values[("pod_tuner_bucket_lower_bound", *labels)] > 1

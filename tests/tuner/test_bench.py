@@ -33,7 +33,7 @@ def make_task(**changes: object) -> Task:
         "device": str(device_key(torch.device("cpu"), threads=1)),
         "build": native.build_id("cpu"), "bucket": "p16@64+d2@16", "number": 1, "phase": "screen",
         "baseline": default(), "candidate": default() | {"ctas_per_sm": 1}, "batches": [LENGTHS],
-        "max_pairs": 4, "seconds": 0.5, "verify": True, "layers": 3, "seed": 5,
+        "step_pairs": 4, "seconds": 0.5, "verify": True, "layers": 3, "seed": 5,
     }  # fmt: skip
     return Task(**(fields | changes))  # type: ignore[arg-type]
 

@@ -12,6 +12,7 @@ from tuner_support import (
     KEY,
     SCOPE,
     STEP,
+    STEPS,
     WORKER,
     Clock,
     RecordedBench,
@@ -27,7 +28,7 @@ from tuner_support import (
 from pod_integrate.config import PodConfig
 from pod_integrate.keys import Bucket
 from pod_integrate.registry import ActiveTable
-from pod_integrate.table import ConfigTable
+from pod_integrate.table import MIN_STEPS, ConfigTable
 from tuner.core import Tuner
 
 
@@ -41,7 +42,8 @@ def test_a_better_config_is_found_and_published_with_evidence(tuner: Tuner) -> N
     assert split_matters(entry.config) == 500.0
     assert entry.evidence.lower_bound > 1.02
     assert entry.evidence.median_speedup == pytest.approx(2.0, rel=0.1)
-    assert entry.evidence.pairs >= 8 and entry.evidence.build == BUILD
+    assert entry.evidence.steps >= MIN_STEPS and entry.evidence.build == BUILD
+    assert entry.evidence.pairs == tuner.settings.step_pairs * entry.evidence.steps
     assert bucket(tuner)["status"] == "promoted"
     assert bucket(tuner)["expected_saving_share"] == pytest.approx(0.5, abs=0.05)
 
@@ -141,13 +143,13 @@ def test_a_promotion_that_stays_good_survives_its_recheck(tuner: Tuner, clock: C
 
 
 def test_the_bucket_that_costs_most_time_is_tuned_first(tuner: Tuner) -> None:
-    light = record(lengths=([1, 1], [64, 64]), attention_us=10.0)
-    heavy = record(attention_us=4000.0)
-    tuner.ingest(message(records=[light] * 20 + [heavy] * 4))
+    light = [record(i, lengths=([1, 1], [64, 64 + i]), attention_us=10.0) for i in range(100)]
+    heavy = [record(i, attention_us=4000.0) for i in range(20)]
+    tuner.ingest(message(records=light + heavy))
     task = tuner.next_task(WORKER)
     assert task is not None and task.bucket == BUCKET
     shares = [row["time_share"] for row in tuner.overview()["buckets"]]
-    assert shares[0] == pytest.approx(16000 / 16200) and sum(shares) == pytest.approx(1.0)
+    assert shares[0] == pytest.approx(80000 / 81000) and sum(shares) == pytest.approx(1.0)
 
 
 def test_old_traffic_fades(tuner: Tuner, clock: Clock) -> None:
@@ -158,10 +160,10 @@ def test_old_traffic_fades(tuner: Tuner, clock: Clock) -> None:
 
 
 def test_a_repost_is_counted_once_and_a_restarted_server_is_not_a_repost(tuner: Tuner) -> None:
-    assert tuner.ingest(message()) == (8, False)
+    assert tuner.ingest(message()) == (STEPS, False)
     assert tuner.ingest(message()) == (0, True)
     assert tuner.ingest(message(records=[record(99)] * 4)) == (4, False)
-    assert tuner.overview()["totals"]["records"] == 12
+    assert tuner.overview()["totals"]["records"] == STEPS + 4
 
 
 def test_unknown_values_are_null_never_a_number(tuner: Tuner) -> None:
@@ -188,8 +190,10 @@ def test_history_estimates_what_tuning_saves(tuner: Tuner) -> None:
 def test_another_bucket_starts_from_what_its_neighbour_promoted(tuner: Tuner) -> None:
     tuner.ingest(message(0))
     drive(tuner, RecordedBench(split_matters))
-    near = record(lengths=(STEP[0], [512] * 5), attention_us=9000.0)
-    tuner.ingest(message(1, records=[near] * 50))
+    near = [
+        record(i, lengths=(STEP[0], [500 + i] * 5), attention_us=9000.0) for i in range(50)
+    ]  # fmt: skip
+    tuner.ingest(message(1, records=near))
     drive(tuner, RecordedBench(split_matters), tasks=4)
     table = ConfigTable.from_json(tuner.table(SCOPE) or b"")
     promoted = next(iter(table.entries.values())).config

@@ -43,7 +43,7 @@ def attend(
     assert group.recorder is not None
     clock = group.recorder.clock
     mark = clock.start()
-    if lengths is EAGER:
+    if lengths[0] == EAGER[0]:
         watch: Plan | StreamTimer = group.plan(batch_of(lengths), live=True)
     else:
         watch = timer
@@ -66,7 +66,9 @@ def serve(stream: Stream, steps: int) -> TraceMessage:
     timer = StreamTimer(stream, group.layers)
     # The first eager step and the first replay warm up and are not traced.
     for number in range(2 + steps + 1):
-        attend(stream, group, timer, (EAGER, REPLAYED)[number % 2])
+        q_lens, kv_lens = (EAGER, REPLAYED)[number % 2]
+        # No step is like the one before it.
+        attend(stream, group, timer, (q_lens, [kv_len - number for kv_len in kv_lens]))
     drained = recorder.drain()
     assert len(drained.records) == steps
     return message(

@@ -56,15 +56,18 @@ class Service:
 
     def post(self, sequence: int) -> None:
         config = default_config(DEVICE, GEOMETRY)
-        record = StepRecord(
-            time=1000.0 + sequence, step=sequence, q_lens=[256] + [1] * 8,
-            kv_lens=[1024] + [512] * 8, step_us=9000.0, attention_us=4000.0, layers=4,
-            config="default", source="default",
-        )  # fmt: skip
+        records = [
+            StepRecord(
+                time=1000.0 + sequence, step=sequence, q_lens=[256] + [1] * 8,
+                kv_lens=[1024] + [512 + 10 * sequence + i] * 8, step_us=9000.0,
+                attention_us=4000.0, layers=4, config="default", source="default",
+            )
+            for i in range(10)
+        ]  # fmt: skip
         message = TraceMessage(
             version=WIRE_VERSION, server="sglang-0", sequence=sequence, geometry=str(GEOMETRY),
             device=str(DEVICE), build=BUILD, seen=10, dropped=0, table_version=0,
-            configs={"default": config.to_dict()}, records=[record] * 10,
+            configs={"default": config.to_dict()}, records=records,
         )  # fmt: skip
         answer = httpx.post(
             f"{self.url}/v1/traces", content=encode(message),
@@ -79,7 +82,11 @@ class Service:
             if task is None or self.core.tuner.publisher.all():
                 break
             fast = task.candidate["decode_split_tokens"] != task.baseline["decode_split_tokens"]
-            pairs = [Pair(1000.0 + i, 800.0 if fast else 1010.0 + i) for i in range(task.max_pairs)]
+            pairs = [
+                Pair(1000.0 + i, 800.0 if fast else 1010.0 + i, lengths.digest)
+                for lengths in task.batches
+                for i in range(task.step_pairs)
+            ]
             self.core.report(
                 Report(task=task.id, worker=WORKER.id, outcome="measured", pairs=pairs)
             )

@@ -65,8 +65,8 @@ def serve(
 
 
 def offer_two_buckets(tuner: Tuner) -> None:
-    light = [record(i, lengths=([1], [64]), attention_us=100.0) for i in range(8)]
-    tuner.ingest(message(records=[record(i) for i in range(8)] + light))
+    light = [record(i, lengths=([1], [56 + i]), attention_us=100.0) for i in range(24)]
+    tuner.ingest(message(records=[record(i) for i in range(24)] + light))
 
 
 @pytest.mark.parametrize("bad", [failed, never_reported, killed])

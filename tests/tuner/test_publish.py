@@ -91,8 +91,8 @@ def test_a_full_table_drops_the_bucket_of_least_time_and_says_so(
 
 
 def test_a_config_that_no_table_may_hold_is_never_measured(tuner: Tuner) -> None:
-    long = record(lengths=([1] * 4096, [32768] * 4096))
-    tuner.ingest(message(records=[long] * 3))
+    long = [record(i, lengths=([1] * 4096, [32700 + i] * 4096)) for i in range(16)]
+    tuner.ingest(message(records=long))
     bench = RecordedBench(nothing_matters)
     drive(tuner, bench)
     bucket = "d4k@32k"

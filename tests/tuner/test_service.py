@@ -14,11 +14,12 @@ import psutil
 import pytest
 import torch
 from process_support import SMALL, Process, until
-from tuner_support import message, record
+from tuner_support import STEPS, message, record
 
 from pod_integrate import native
 from pod_integrate.device import device_key
 from pod_integrate.registry import ActiveTable
+from pod_integrate.table import MIN_STEPS
 from pod_integrate.trace import encode
 
 
@@ -37,13 +38,15 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Process]]:
 
 
 def real_message(sequence: int) -> bytes:
-    lengths = ([32, 1, 1, 1], [96, 700, 650, 600])
     keys = {
         "geometry": str(SMALL),
         "device": str(device_key(torch.device("cpu"), threads=1)),
         "build": native.build_id("cpu"),
     }
-    records = [record(sequence * 4 + i, lengths=lengths, layers=4) for i in range(4)]
+    records = [
+        record(i, lengths=([32, 1, 1, 1], [96, 700 + i, 650, 600]), layers=4)
+        for i in range(16 * sequence, 16 * sequence + 16)
+    ]
     return encode(message(sequence, records=records, **keys))
 
 
@@ -69,7 +72,7 @@ def test_kill_9_loses_nothing_that_was_acknowledged(start: Callable[..., Process
     totals = second.overview()["totals"]
     # One more may have been committed whose answer never arrived.
     assert totals["messages"] - len(acknowledged) in (0, 1)
-    assert totals["records"] == 8 * totals["messages"]
+    assert totals["records"] == STEPS * totals["messages"]
     for sequence in acknowledged:
         answer = second.post(encode(message(sequence))).json()
         assert answer == {"accepted": 0, "duplicate": True}
@@ -93,7 +96,7 @@ def test_traces_become_a_table_with_the_real_op_and_a_killed_worker_is_replaced(
     until(lambda: process.client.get("/v1/table", params=keys).status_code == 200, PATIENCE)
     table = active.offer(process.client.get("/v1/table", params=keys).content)
     (entry,) = table.entries.values()
-    assert entry.evidence.lower_bound > 1.0 and entry.evidence.pairs >= 8
+    assert entry.evidence.lower_bound > 1.0 and entry.evidence.steps >= MIN_STEPS
     row = process.overview()["buckets"][0]
     assert row["status"] == "promoted" and row["best_us"] < row["default_us"]
     assert process.end(signal.SIGINT) == 0
@@ -179,7 +182,7 @@ def test_on_ray_a_killed_core_and_worker_come_back_and_nothing_acknowledged_is_l
         return answer.status_code == 202 and answer.json()["duplicate"]
 
     until(answers, PATIENCE)
-    assert process.overview()["totals"]["records"] == 12
+    assert process.overview()["totals"]["records"] == 48
     keys = {"geometry": str(SMALL), "build": native.build_id("cpu")}
     keys["device"] = str(device_key(torch.device("cpu"), threads=1))
     # Whether anything beats the default in so few trials is luck; that the search ends is not.

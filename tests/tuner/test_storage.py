@@ -2,18 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 import stat
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 import sqlalchemy as sa
-from tuner_support import BUCKET, Clock, make_tuner, message, record
+from tuner_support import (
+    BUCKET,
+    KEY,
+    SCOPE,
+    Clock,
+    RecordedBench,
+    bucket,
+    drive,
+    make_tuner,
+    message,
+    record,
+    split_matters,
+)
 
 from pod_integrate.errors import SettingsError
-from tuner import archive, ingest, schema
+from pod_integrate.table import ConfigTable
+from tuner import archive, samples, schema
 from tuner.settings import TunerSettings, is_loopback, load
 from tuner.storage import Store
+
+DATA = Path(__file__).parent / "data"
 
 
 def archived_steps(folder: Path) -> list[int]:
@@ -54,7 +71,7 @@ def test_a_crash_between_file_and_database_archives_nothing_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tuner = make_tuner(tmp_path)
-    tuner.ingest(message(0))
+    tuner.ingest(message(0, records=[record(i) for i in range(8)]))
     with monkeypatch.context() as patch:
         patch.setattr(archive.TraceArchive, "_release", lambda *_args: 1 / 0)
         with pytest.raises(ZeroDivisionError):
@@ -71,7 +88,7 @@ def test_a_crash_between_file_and_database_archives_nothing_twice(
 
 def test_a_new_database_does_not_take_another_ones_files_for_its_own(tmp_path: Path) -> None:
     first = make_tuner(tmp_path / "a", trace_dir=tmp_path / "traces")
-    first.ingest(message())
+    first.ingest(message(records=[record(i) for i in range(8)]))
     first.archive.rotate(now=first.clock(), force=True)
     first.close()
     second = make_tuner(tmp_path / "b", trace_dir=tmp_path / "traces")
@@ -96,19 +113,47 @@ def test_the_archive_stays_within_its_limit(
     tuner.close()
 
 
-def test_samples_per_bucket_are_bounded_and_the_newest_stay(tmp_path: Path) -> None:
-    tuner = make_tuner(tmp_path)
-    for sequence in range(4):
-        records = [record(attention_us=100.0 * sequence + i) for i in range(40)]
-        tuner.ingest(message(sequence, records=records))
+def kept_steps(folder: Path, count: int) -> list[int]:
+    """Which of `count` steps of one bucket are kept for replay."""
+    tuner = make_tuner(folder)
+    for first in range(0, count, 500):
+        records = [record(i, time=float(i)) for i in range(first, first + 500)]
+        tuner.ingest(message(first, records=records))
     with tuner.store.begin() as tx:
-        assert (
-            tx.scalar(sa.select(sa.func.count()).select_from(schema.bucket_samples))
-            == ingest.SAMPLES_PER_BUCKET
-        )
-        newest = tx.scalar(sa.select(sa.func.max(schema.bucket_samples.c.attention_us)))
-    assert newest == 339.0
+        times = tx.scalars(sa.select(schema.bucket_samples.c.time)).all()
     tuner.close()
+    return sorted(int(time) for time in times)
+
+
+def test_samples_per_bucket_are_bounded_and_spread_over_the_traffic(tmp_path: Path) -> None:
+    kept = kept_steps(tmp_path, 1000)
+    assert len(kept) == samples.SAMPLES_PER_BUCKET
+    # The newest steps only would be one server's same few requests over and over.
+    quarters = [sum(250 * q <= step < 250 * (q + 1) for step in kept) for q in range(4)]
+    assert min(quarters) >= samples.SAMPLES_PER_BUCKET // 8
+
+
+def test_samples_of_old_traffic_make_room(tmp_path: Path) -> None:
+    kept = kept_steps(tmp_path, 20_000)
+    assert len(kept) == samples.SAMPLES_PER_BUCKET
+    assert kept[0] > 2000 and sum(step > 10_000 for step in kept) > 0.9 * len(kept)
+
+
+def test_a_database_that_counted_pairs_starts_its_searches_again(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'x.db'}"
+    with contextlib.closing(sqlite3.connect(tmp_path / "x.db")) as old:
+        old.executescript((DATA / "schema_1.sql").read_text())
+    tuner = make_tuner(tmp_path, database_url=url)
+    table = ConfigTable.from_json(tuner.table(SCOPE) or b"")
+    assert table.version == 2 and not table.entries
+    assert tuner.overview()["totals"]["records"] == 3
+    assert tuner.overview()["decisions"][0]["steps"] == 0
+    assert tuner.trials(KEY)["trials"] == []
+    tuner.ingest(message())
+    drive(tuner, RecordedBench(split_matters))
+    assert bucket(tuner)["status"] == "promoted"
+    tuner.close()
+    make_tuner(tmp_path, database_url=url).close()
 
 
 def test_sampled_messages_count_for_all_steps_they_have_seen(tmp_path: Path) -> None:

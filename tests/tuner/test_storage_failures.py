@@ -11,7 +11,7 @@ import httpx
 import pytest
 import sqlalchemy as sa
 from api_support import Served, post
-from tuner_support import BUCKET, KEY, WORKER, Clock, make_tuner, message, record
+from tuner_support import BUCKET, KEY, STEPS, WORKER, Clock, make_tuner, message, record
 
 from pod_integrate.errors import SettingsError
 from pod_integrate.trace import encode
@@ -190,8 +190,8 @@ def test_a_second_writer_that_comes_during_a_transaction_undoes_it(tmp_path: Pat
 
 def test_rows_with_nonsense_cost_their_own_bucket_only(tmp_path: Path, clock: Clock) -> None:
     tuner = make_tuner(tmp_path, clock)
-    light = [record(i, lengths=([1], [64]), attention_us=100.0) for i in range(8)]
-    tuner.ingest(message(records=[record(i) for i in range(8)] + light))
+    light = [record(i, lengths=([1], [56 + i]), attention_us=100.0) for i in range(24)]
+    tuner.ingest(message(records=[record(i) for i in range(24)] + light))
     with tuner.store.begin() as tx:
         mine = schema.bucket_stats.c.bucket == BUCKET
         nonsense = sa.literal("x", sa.Text)
@@ -202,6 +202,6 @@ def test_rows_with_nonsense_cost_their_own_bucket_only(tmp_path: Path, clock: Cl
     assert task is not None and task.bucket == "d1@64"
     assert [row["bucket"] for row in again.overview()["buckets"]] == ["d1@64"]
     again.housekeeping()
-    assert again.ingest(message(5)).accepted == 8
+    assert again.ingest(message(5)).accepted == STEPS
     assert again.trials(KEY)["trials"] == []
     again.close()

@@ -14,7 +14,17 @@ import msgspec
 import pytest
 import sqlalchemy as sa
 from api_support import KEYS, Served, post
-from tuner_support import DEFAULT, KEY, WORKER, RecordedBench, drive, kinds, message, split_matters
+from tuner_support import (
+    DEFAULT,
+    KEY,
+    STEPS,
+    WORKER,
+    RecordedBench,
+    drive,
+    kinds,
+    message,
+    split_matters,
+)
 from wire_schema import Path, beyond, numbers_of, placed, plain
 
 from pod_integrate.config import PodConfig, TileConfig
@@ -91,7 +101,7 @@ def test_a_message_at_all_its_bounds_is_taken_again_and_again(
             document = placed(document, path, number.le)
     for sequence in range(3):
         answer = post(client, msgspec.msgpack.encode(document | {"sequence": sequence}))
-        assert answer.json() == {"accepted": 8, "duplicate": False}
+        assert answer.json() == {"accepted": STEPS, "duplicate": False}
     for path in ("/healthz", "/metrics", "/v1/overview"):
         assert client.get(path).status_code == 200
     assert served.tuner.archive.rotate(now=served.tuner.clock(), force=True) is not None
@@ -118,7 +128,7 @@ GARBAGE = {
         b"\xabctas_per_sm\x02", b"\xa1x" + b"\x91" * 9999
     ),
     "an array longer than the message": b"\x81\xa7records\xdd\xff\xff\xff\xff",
-    "an extension": encode(message()).replace(b"\xa4seen\x08", b"\xa4seen\xd4\x01\x00"),
+    "an extension": encode(message()).replace(b"\xa4seen\x40", b"\xa4seen\xd4\x01\x00"),
     "a map as key": b"\x81\xa7configs\x81\xa1a\x81\x81\xa1a\x01\x01",
     "a reserved byte": b"\xc1",
     "cut short": encode(message())[:-3],

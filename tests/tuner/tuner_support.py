@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +27,8 @@ BUILD = "cpu-test"
 DEFAULT = default_config(DEVICE, GEOMETRY)
 WORKER = WorkerInfo(id="w0", device=str(DEVICE), build=BUILD)
 BUCKET = "p128@256+d4@256"
+# Distinct steps of a message: for screening, a confirmation and a re-check.
+STEPS = 64
 STEP = ([128, 1, 1, 1, 1], [256, 256, 256, 256, 256])
 SCOPE = Scope(str(GEOMETRY), str(DEVICE), BUILD)
 KEY = StudyKey(*SCOPE, BUCKET)
@@ -42,8 +45,11 @@ class Clock:
 
 
 def record(
-    step: int = 0, *, lengths: tuple[list[int], list[int]] = STEP, **changes: Any
+    step: int = 0, *, lengths: tuple[list[int], list[int]] | None = None, **changes: Any
 ) -> StepRecord:
+    """One step; without `lengths` those of STEP, a token longer with every step."""
+    if lengths is None:
+        lengths = STEP[0], [kv_len + step % 64 for kv_len in STEP[1]]
     fields: dict[str, Any] = {
         "time": 1_800_000_000.0 + step,
         "step": step,
@@ -61,7 +67,7 @@ def record(
 def message(
     sequence: int = 0, records: list[StepRecord] | None = None, **changes: Any
 ) -> TraceMessage:
-    taken = [record(i) for i in range(8)] if records is None else records
+    taken = [record(i) for i in range(STEPS)] if records is None else records
     fields: dict[str, Any] = {
         "version": WIRE_VERSION,
         "server": "server-1",
@@ -105,6 +111,37 @@ class RecordedBench(Bench):
             return self.us(config) * self._random.lognormvariate(0.0, self.noise)
 
         return [Pair(timed(baseline), timed(candidate), lengths.digest) for _ in range(count)]
+
+
+class SteppedBench(Bench):
+    """Made-up times: a config's gain differs from step to step, as it does in real traffic.
+
+    gain   logarithm of a config's speed-up over the default, in the mean over steps
+    sd     standard deviation of that logarithm over the steps of a bucket
+    noise  the same over the pairs of one step
+    """
+
+    def __init__(
+        self, gain: Callable[[PodConfig], float], *, sd: float, seed: int, noise: float = 0.02
+    ) -> None:
+        self.gain, self.sd, self.seed, self.noise = gain, sd, seed, noise
+        self._random = random.Random(seed)
+
+    def verify(self, config: PodConfig, geometry: Geometry, lengths: Lengths, seed: int) -> None:
+        """Every config is right."""
+
+    def pairs(
+        self, baseline: PodConfig, candidate: PodConfig, geometry: Geometry, lengths: Lengths,
+        *, count: int, seconds: float, layers: int,
+    ) -> list[Pair]:  # fmt: skip
+        def us(config: PodConfig) -> float:
+            log = 0.0
+            if config != DEFAULT:
+                step = random.Random(f"{self.seed} {config.short()} {lengths.digest}")
+                log = self.gain(config) + step.gauss(0.0, self.sd)
+            return 1000.0 * math.exp(self._random.gauss(0.0, self.noise) - log)
+
+        return [Pair(us(baseline), us(candidate), lengths.digest) for _ in range(count)]
 
 
 def make_tuner(folder: Path, clock: Clock | None = None, **settings: Any) -> Tuner:
