@@ -54,7 +54,9 @@ def attention_reference(
                 scores = logit_cap * torch.tanh(scores / logit_cap)
             scores = scores.masked_fill(~visible, -math.inf)
             sink = None if sinks is None else sinks[head].to(dtype)
-            out[rows, head], lse[rows, head] = _softmax(scores, values[:, head // group], sink)
+            out[rows, head], lse[rows, head] = _softmax(
+                scores, values[:, head // group], visible, sink
+            )
     return Attended(out, lse)
 
 
@@ -74,9 +76,18 @@ def visible_keys(n: int, kv_len: int, window_left: int) -> torch.Tensor:
     return visible & (key >= position - window_left) if window_left >= 0 else visible
 
 
-def _softmax(scores: torch.Tensor, values: torch.Tensor, sink: torch.Tensor | None) -> Attended:
+def _softmax(
+    scores: torch.Tensor, values: torch.Tensor, visible: torch.Tensor, sink: torch.Tensor | None
+) -> Attended:
     lse = torch.logsumexp(scores, dim=1)
     if sink is not None:
         lse = torch.logaddexp(lse, sink)
-    weights = torch.exp(scores - lse[:, None])
-    return Attended(weights @ values, lse)
+    # Of inf - inf torch's softmax makes NaN for the whole row.
+    lse = lse.masked_fill(lse == math.inf, math.nan)
+    # A row whose logits are all -inf has no weights: out 0, lse -inf.
+    weights = torch.exp(scores - lse[:, None].masked_fill(lse[:, None] == -math.inf, 0))
+    if values.isfinite().all():
+        return Attended(weights @ values, lse)
+    # A weight of 0 times NaN is NaN, also for a key that the row does not see.
+    products = weights[..., None] * values
+    return Attended(products.masked_fill(~visible[..., None], 0).sum(dim=1), lse)

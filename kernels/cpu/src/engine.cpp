@@ -53,13 +53,17 @@ Scratch Engine::carve(int worker, const Problem& p, const PodConfig& config) {
                        place(kv * dim * f), place(kv * 2 * kMaxLanes * f), place(rows * f),
                        place(rows * f), place(rows * f), place(decode_rows * dim * f),
                        place(decode_rows * dim * f), place(decode_rows * stride * f),
-                       place(2 * config.decode.stages * stride * ptr), place(stream * ptr)};
+                       place(2 * config.decode.stages * stride * ptr), place(stream * ptr),
+                       place(rows * f), place(rows * dim * f), place(rows * dim * f),
+                       place(rows * f), place(decode_rows * dim * f),
+                       place(decode_rows * dim * f)};
   char* base = scratch_[worker].reserve(used);
   const auto floats = [&](int i) { return reinterpret_cast<float*>(base + at[i]); };
   const auto pointers = [&](int i) { return reinterpret_cast<const char**>(base + at[i]); };
-  return {floats(0), floats(1), floats(2), floats(3), floats(4), floats(5), floats(6),
-          reinterpret_cast<int*>(base + at[7]), floats(8), floats(9), floats(10), pointers(11),
-          pointers(12), static_cast<int>(stream)};
+  return {floats(0), floats(1), floats(2), floats(3), floats(4), floats(5), floats(6), floats(13),
+          reinterpret_cast<int*>(base + at[7]), floats(8), floats(9), floats(10), floats(14),
+          floats(15), floats(16), floats(17), floats(18), pointers(11), pointers(12),
+          static_cast<int>(stream)};
 }
 
 void Engine::run(const Core& core, const Problem& problem, const PodConfig& config, int threads,

@@ -26,6 +26,8 @@ class DecodeItem {
       for (int r = 0; r < item_.rows;) r += dispatch_rows(r, [&](auto rows) { scores<rows()>(r, n); });
       for (int r = 0; r < item_.rows; ++r) softmax(r, n);
       for (int r = 0; r < item_.rows;) r += dispatch_rows(r, [&](auto rows) { values<rows()>(r, n); });
+      unfolded_ += n;
+      if (unfolded_ >= kFoldKeys && kv + n < item_.kv1) fold_rows();
     }
     finish();
   }
@@ -59,7 +61,7 @@ class DecodeItem {
         store(x_.dq + r * dim + d, load(from + d) * broadcast(p_.q_scale));
         store(x_.dop + r * dim + d, VecF{});
       }
-      m_[r] = kNegInf;
+      m_[r] = m_sum_[r] = kNegInf;
       l_[r] = 0;
     }
   }
@@ -154,13 +156,14 @@ class DecodeItem {
       best = max(best, x);
     }
     const float top = max(best) > m_[r] ? max(best) : m_[r];
+    const float base = top == kNegInf ? 0.0f : top;
     VecF total{};
     for (int j = 0; j < n; j += kLanes) {
-      const VecF x = exp2(load(s + j) - broadcast(top));
+      const VecF x = exp2(load(s + j) - broadcast(base));
       store(s + j, x);
       total += x;
     }
-    alpha_[r] = m_[r] == kNegInf ? 0.0f : __builtin_exp2f(m_[r] - top);
+    alpha_[r] = __builtin_exp2f(m_[r] - base);
     l_[r] = l_[r] * alpha_[r] + sum(total);
     m_[r] = top;
   }
@@ -184,9 +187,7 @@ class DecodeItem {
 #pragma GCC unroll 4
     for (int m = 0; m < kRows; ++m) {
 #pragma GCC unroll 4
-      for (int v = 0; v < kVecs; ++v) {
-        acc[m][v] = load(o + m * p_.head_dim + v * kLanes) * broadcast(alpha_[r + m]);
-      }
+      for (int v = 0; v < kVecs; ++v) acc[m][v] = VecF{};
     }
     for (int j = 0; j < n; ++j) {
       const T* row = reinterpret_cast<const T*>(v_rows[j]) + d;
@@ -204,19 +205,48 @@ class DecodeItem {
 #pragma GCC unroll 4
     for (int m = 0; m < kRows; ++m) {
 #pragma GCC unroll 4
-      for (int v = 0; v < kVecs; ++v) store(o + m * p_.head_dim + v * kLanes, acc[m][v]);
+      for (int v = 0; v < kVecs; ++v) {
+        float* to = o + m * p_.head_dim + v * kLanes;
+        store(to, load(to) * broadcast(alpha_[r + m]) + acc[m][v]);
+      }
     }
   }
 
+  // Adds O of the last keys to that of all before them.
+  void fold_rows() {
+    const int dim = p_.head_dim;
+    if (!folded_) {
+      for (int i = 0; i < item_.rows * dim; i += kLanes) {
+        store(x_.dsum + i, VecF{});
+        store(x_.dlow + i, VecF{});
+      }
+    }
+    for (int r = 0; r < item_.rows; ++r) {
+      const VecF keep = broadcast(__builtin_exp2f(m_sum_[r] - (m_[r] == kNegInf ? 0.0f : m_[r])));
+      for (int d = r * dim; d < (r + 1) * dim; d += kLanes) {
+        fold(x_.dsum + d, x_.dlow + d, x_.dop + d, keep);
+      }
+      m_sum_[r] = m_[r];
+    }
+    folded_ = true;
+    unfolded_ = 0;
+  }
+
   void finish() {
+    if (folded_) {
+      fold_rows();
+      for (int i = 0; i < item_.rows * p_.head_dim; i += kLanes) {
+        store(x_.dop + i, load(x_.dsum + i) + load(x_.dlow + i));
+      }
+    }
     SplitGroup* group = item_.split_group < 0 ? nullptr : groups_ + item_.split_group;
     for (int r = 0; r < item_.rows; ++r) {
       float* o = x_.dop + r * p_.head_dim;
       if (group) {
-        store_partial(p_, *group, item_.split, r, o, m_[r], l_[r]);
+        store_partial(p_, *group, item_.split, r, o, m_[r], static_cast<float>(l_[r]));
       } else {
         store_answer<T>(p_, packed_row(p_, item_.request, item_.kv_head, item_.row0 + r), o, m_[r],
-                        l_[r]);
+                        static_cast<float>(l_[r]));
       }
     }
     if (group) finish_split<T>(p_, *group);
@@ -231,7 +261,11 @@ class DecodeItem {
   const char** k_rows_ = nullptr;  // of the tile in use; V rows follow at stride_
   const char** coming_ = nullptr;  // of the tile being prefetched
   int coming_rows_ = 0;
-  float m_[kMaxDecodeRows], l_[kMaxDecodeRows], alpha_[kMaxDecodeRows];
+  bool folded_ = false;
+  int unfolded_ = 0;  // keys whose products with V are in O alone
+  float m_[kMaxDecodeRows], alpha_[kMaxDecodeRows];
+  float m_sum_[kMaxDecodeRows];  // the maximum that the folded sum is relative to
+  double l_[kMaxDecodeRows];
 };
 
 }  // namespace pod::cpu::POD_ISA

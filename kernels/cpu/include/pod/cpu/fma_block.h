@@ -32,7 +32,9 @@ inline void step(Stream& stream) {
 // a      kDepthMajor: a[k * a_stride + m], else a[m * a_stride + k]
 // b      [depth][kVecs * kLanes]
 // c      [kBlockRows][kVecs * kLanes]
-// alpha  kVecs vectors, or null to start from 0
+// alpha  kVecs vectors, or null: c is written, not read
+//
+// The new products are added up before they meet c: c may be a sum of many such.
 template <int kVecs, bool kDepthMajor>
 inline void fma_block(const float* a, int a_stride, const float* b, int depth, const VecF* alpha,
                       float* c, Stream& stream) {
@@ -40,9 +42,7 @@ inline void fma_block(const float* a, int a_stride, const float* b, int depth, c
 #pragma GCC unroll 8
   for (int m = 0; m < kBlockRows; ++m) {
 #pragma GCC unroll 4
-    for (int v = 0; v < kVecs; ++v) {
-      acc[m][v] = alpha ? load(c + (m * kVecs + v) * kLanes) * alpha[v] : VecF{};
-    }
+    for (int v = 0; v < kVecs; ++v) acc[m][v] = VecF{};
   }
   for (int k0 = 0; k0 < depth; k0 += kStepDepth) {
     const int k1 = k0 + kStepDepth < depth ? k0 + kStepDepth : depth;
@@ -62,7 +62,10 @@ inline void fma_block(const float* a, int a_stride, const float* b, int depth, c
 #pragma GCC unroll 8
   for (int m = 0; m < kBlockRows; ++m) {
 #pragma GCC unroll 4
-    for (int v = 0; v < kVecs; ++v) store(c + (m * kVecs + v) * kLanes, acc[m][v]);
+    for (int v = 0; v < kVecs; ++v) {
+      float* to = c + (m * kVecs + v) * kLanes;
+      store(to, alpha ? load(to) * alpha[v] + acc[m][v] : acc[m][v]);
+    }
   }
 }
 

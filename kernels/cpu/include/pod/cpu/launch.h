@@ -15,6 +15,9 @@ constexpr int kMinHeadDim = 32;
 constexpr int kMaxHeadDim = 256;
 constexpr int kHeadDimStep = 16;
 constexpr int kMaxDecodeRows = 64;  // of decode.q_rows: their m and l live on the stack
+// Keys whose products with V are summed in O before O is folded into a sum that keeps what rounding
+// loses: so the error does not grow with the length.
+constexpr int kFoldKeys = 1024;
 
 // One op's share of a CTA; field names equal the Python fields and Optuna parameters.
 struct TileConfig {
@@ -99,9 +102,12 @@ struct Scratch {
   float *k, *v;     // prefill [kv_rows, D]
   float* s;         // prefill [kv_rows, panel rows]
   float *m, *l;     // prefill [q_rows], m base 2
+  float* l_low;     // prefill [q_rows], what l lost to rounding
   int* position;    // prefill [q_rows]
   float *dq, *dop;  // decode [q_rows, D]
   float* ds;        // decode [q_rows, kv_rows + lanes]
+  float *sum, *low, *m_sum;  // prefill: O of the keys folded so far, its lost bits, their m
+  float *dsum, *dlow;        // decode, likewise
   const char** rows;    // decode [stages][2][kv_rows + lanes]: K, then V row pointers of a tile
   const char** stream;  // prefetch list of one prefill tile
   int stream_capacity;

@@ -1,4 +1,7 @@
 // output.h: normalize, add the sink, round and store; merge of split KV.
+//
+// A row whose visible logits are all -inf has l = 0: out 0, lse -inf. A NaN that a row met is in its
+// l and o by now, and so in its answer.
 #pragma once
 
 #include "pod/cpu/rows.h"
@@ -9,19 +12,20 @@ namespace pod::cpu::POD_ISA {
 // Stores one answer row from o [D] unnormalized, m (base 2) and l; scales o in place.
 template <typename T>
 inline void store_answer(const Problem& p, const PackedRow& row, float* o, float m, float l) {
-  if (p.sinks && m != kNegInf) {
+  if (p.sinks) {
     const float sink = p.sinks[row.head] * kLog2e;
     const float top = sink > m ? sink : m;
-    const float keep = __builtin_exp2f(m - top);
-    l = l * keep + __builtin_exp2f(sink - top);
+    const float base = top == kNegInf ? 0.0f : top;
+    const float keep = __builtin_exp2f(m - base);
+    l = l * keep + __builtin_exp2f(sink - base);
     for (int d = 0; d < p.head_dim; d += kLanes) store(o + d, load(o + d) * broadcast(keep));
     m = top;
   }
-  const VecF inverse = broadcast(l > 0 ? 1.0f / l : 0.0f);
+  const VecF inverse = broadcast(l == 0 ? 0.0f : 1.0f / l);
   T* out = reinterpret_cast<T*>(p.out + row.token * p.out_token + row.head * p.out_head);
   for (int d = 0; d < p.head_dim; d += kLanes) store(out + d, load(o + d) * inverse);
   p.lse[row.token * p.lse_token + row.head * p.lse_head] =
-      l > 0 ? (m + __builtin_log2f(l)) * kLn2 : kNegInf;
+      l == 0 ? kNegInf : (m + __builtin_log2f(l)) * kLn2;
 }
 
 inline void store_partial(const Problem& p, const SplitGroup& group, int split, int r,
@@ -33,27 +37,42 @@ inline void store_partial(const Problem& p, const SplitGroup& group, int split, 
   base[group.rows * (dim + 1) + r] = l;
 }
 
+// Adds O of some keys, `keep` times whose earlier sum is kept, to that sum, and clears it.
+inline void fold(float* sum, float* low, float* o, VecF keep) {
+  VecF whole = load(sum) * keep, rest = load(low) * keep;
+  add_exactly(whole, rest, load(o));
+  store(sum, whole);
+  store(low, rest);
+  store(o, VecF{});
+}
+
 // Rescales all splits of each row to their common maximum, adds them up and stores the answer.
 template <typename T>
 inline void merge(const Problem& p, const SplitGroup& group) {
   const int64_t dim = p.head_dim, stride = group.rows * (dim + 2);
-  alignas(64) float o[kMaxHeadDim];
+  alignas(64) float o[kMaxHeadDim], low[kMaxHeadDim];
   for (int r = 0; r < group.rows; ++r) {
     const float* m = group.partial + group.rows * dim + r;
     const float* l = m + group.rows;
-    float top = kNegInf, total = 0;
+    float top = kNegInf;
+    double total = 0;
     for (int s = 0; s < group.splits; ++s) top = m[s * stride] > top ? m[s * stride] : top;
-    for (int d = 0; d < dim; d += kLanes) store(o + d, VecF{});
+    const float base = top == kNegInf ? 0.0f : top;
+    for (int d = 0; d < dim; d += kLanes) store(o + d, VecF{}), store(low + d, VecF{});
     for (int s = 0; s < group.splits; ++s) {
-      if (m[s * stride] == kNegInf) continue;
-      const float weight = __builtin_exp2f(m[s * stride] - top);
+      const float weight = __builtin_exp2f(m[s * stride] - base);
       const float* part = group.partial + s * stride + r * dim;
       for (int d = 0; d < dim; d += kLanes) {
-        store(o + d, load(o + d) + load(part + d) * broadcast(weight));
+        VecF whole = load(o + d), rest = load(low + d);
+        add_exactly(whole, rest, load(part + d) * broadcast(weight));
+        store(o + d, whole);
+        store(low + d, rest);
       }
-      total += weight * l[s * stride];
+      total += static_cast<double>(weight) * l[s * stride];
     }
-    store_answer<T>(p, packed_row(p, group.request, group.kv_head, group.row0 + r), o, top, total);
+    for (int d = 0; d < dim; d += kLanes) store(o + d, load(o + d) + load(low + d));
+    store_answer<T>(p, packed_row(p, group.request, group.kv_head, group.row0 + r), o, top,
+                    static_cast<float>(total));
   }
 }
 

@@ -35,6 +35,8 @@ class PrefillItem {
         }
       }
       cost = item_.cost * (end - kv) / (item_.kv1 - item_.kv0);
+      unfolded_ += end - kv;
+      if (unfolded_ >= kFoldKeys && end < item_.kv1) fold_rows();
     }
     finish();
   }
@@ -57,8 +59,8 @@ class PrefillItem {
         for (int i = 0; i < kLanes; ++i) to[(d + i) * width] = x[i];
       }
       x_.position[r] = offset + packed / p_.group;
-      x_.m[r] = kNegInf;
-      x_.l[r] = 0;
+      x_.m[r] = x_.m_sum[r] = kNegInf;
+      x_.l[r] = x_.l_low[r] = 0;
     }
     for (int i = 0; i < rows_ * dim; i += kLanes) store(x_.o + i, VecF{});
   }
@@ -90,15 +92,20 @@ class PrefillItem {
   // K is padded with zero rows to whole blocks; V needs none, its depth loop ends at the tail.
   void pack_kv(int begin, int end) {
     const int dim = p_.head_dim;
+    VecU flags{};
     for_each_row(p_, item_.request, item_.kv_head, begin, end,
                  [&](int i, const char* k, const char* v) {
                    const T* k_row = reinterpret_cast<const T*>(k);
                    const T* v_row = reinterpret_cast<const T*>(v);
                    for (int d = 0; d < dim; d += kLanes) {
                      store(x_.k + i * dim + d, load(k_row + d));
-                     store(x_.v + i * dim + d, load(v_row + d));
+                     const VecF value = load(v_row + d);
+                     store(x_.v + i * dim + d, value);
+                     // Carries into the sign where the exponent is that of inf and NaN.
+                     flags |= ((VecU)value & 0x7fffffffu) + 0x00800000u;
                    }
                  });
+    all_finite_ = !any_negative((VecI)flags);
     for (int i = end - begin; i % kBlockRows; ++i) {
       for (int d = 0; d < dim; d += kLanes) store(x_.k + i * dim + d, VecF{});
     }
@@ -122,9 +129,28 @@ class PrefillItem {
     VecF alpha[kVecs];
     softmax<kVecs>(row, begin, lo, hi, first < begin + hi - 1 || windowed, alpha);
     float* o = x_.o + row * dim;
+    if (!all_finite_) return values_seen<kVecs>(row, begin, lo, hi, alpha, o);
     for (int d = 0; d < dim; d += kBlockRows) {
       fma_block<kVecs, true>(x_.v + lo * dim + d, dim, x_.s + lo * kWidth, hi - lo, alpha,
                              o + d * kWidth, stream);
+    }
+  }
+
+  // O of a tile whose V holds an infinity or a NaN: rows that do not see it have a weight of 0 for
+  // it, and 0 times that is NaN.
+  template <int kVecs>
+  void values_seen(int row, int begin, int lo, int hi, const VecF* alpha, float* o) {
+    for (int d = 0; d < p_.head_dim; ++d) {
+      for (int v = 0; v < kVecs; ++v) {
+        const VecI position = load_bits<VecI>(x_.position + row + v * kLanes);
+        VecF total{};
+        for (int j = lo; j < hi; ++j) {
+          const VecF x = load(x_.s + (j * kVecs + v) * kLanes) * broadcast(x_.v[j * p_.head_dim + d]);
+          total += sees(position, begin + j) ? x : VecF{};
+        }
+        float* to = o + (d * kVecs + v) * kLanes;
+        store(to, load(to) * alpha[v] + total);
+      }
     }
   }
 
@@ -155,19 +181,56 @@ class PrefillItem {
       }
       alpha[v] = exp2(old - base);
       float* l = x_.l + row + v * kLanes;
-      store(l, load(l) * alpha[v] + total);
+      float* l_low = x_.l_low + row + v * kLanes;
+      VecF whole = load(l) * alpha[v], rest = load(l_low) * alpha[v];
+      add_exactly(whole, rest, total);
+      store(l, whole);
+      store(l_low, rest);
       store(x_.m + row + v * kLanes, top);
     }
   }
 
-  VecF mask(VecF x, VecI position, int key) const {
+  VecI sees(VecI position, int key) const {
     VecI visible = broadcast(key) <= position;
     if (p_.window_left >= 0) visible &= broadcast(key + p_.window_left) >= position;
-    return visible ? x : broadcast(kNegInf);
+    return visible;
+  }
+
+  VecF mask(VecF x, VecI position, int key) const {
+    return sees(position, key) ? x : broadcast(kNegInf);
+  }
+
+  // Adds O of the last keys to that of all before them.
+  void fold_rows() {
+    const int dim = p_.head_dim;
+    if (!folded_) {
+      for (int i = 0; i < rows_ * dim; i += kLanes) {
+        store(x_.sum + i, VecF{});
+        store(x_.low + i, VecF{});
+      }
+    }
+    for (int r = 0; r < rows_; r += kLanes) {
+      const int panel = r / kPanelRows * kPanelRows;
+      const int width = rows_ - panel < kPanelRows ? kLanes : kPanelRows;
+      const VecF m = load(x_.m + r), keep = exp2(load(x_.m_sum + r) - finite_or_zero(m));
+      for (int d = 0; d < dim; ++d) {
+        const int at = panel * dim + d * width + r % kPanelRows;
+        fold(x_.sum + at, x_.low + at, x_.o + at, keep);
+      }
+      store(x_.m_sum + r, m);
+    }
+    folded_ = true;
+    unfolded_ = 0;
   }
 
   void finish() {
     const int dim = p_.head_dim;
+    if (folded_) {
+      fold_rows();
+      for (int i = 0; i < rows_ * dim; i += kLanes) {
+        store(x_.o + i, load(x_.sum + i) + load(x_.low + i));
+      }
+    }
     alignas(64) float o[kMaxHeadDim];
     SplitGroup* group = item_.split_group < 0 ? nullptr : groups_ + item_.split_group;
     for (int r = 0; r < item_.rows; ++r) {
@@ -176,10 +239,10 @@ class PrefillItem {
       const float* from = x_.o + panel * dim + r % kPanelRows;
       for (int d = 0; d < dim; ++d) o[d] = from[d * width];
       if (group) {
-        store_partial(p_, *group, item_.split, r, o, x_.m[r], x_.l[r]);
+        store_partial(p_, *group, item_.split, r, o, x_.m[r], x_.l[r] + x_.l_low[r]);
       } else {
         store_answer<T>(p_, packed_row(p_, item_.request, item_.kv_head, item_.row0 + r), o,
-                        x_.m[r], x_.l[r]);
+                        x_.m[r], x_.l[r] + x_.l_low[r]);
       }
     }
     if (group) finish_split<T>(p_, *group);
@@ -192,6 +255,9 @@ class PrefillItem {
   Scratch& x_;
   Hooks& hooks_;
   int rows_;  // item rows rounded up to whole vectors
+  bool all_finite_ = true;  // V of the tile in use
+  bool folded_ = false;
+  int unfolded_ = 0;  // keys whose products with V are in O alone
 };
 
 }  // namespace pod::cpu::POD_ISA

@@ -10,11 +10,11 @@ inline constexpr float kLn2 = 0.6931471805599453f;
 inline constexpr float kNegInf = -__builtin_inff();
 
 // 2^x for x <= 0 and moderate x > 0, relative error <= 1e-7; exactly 0 below 2^-126, exactly 1 at
-// 0. Polynomial of degree 6 on [-0.5, 0.5] fitted to the least relative error.
+// 0, NaN at NaN. Polynomial of degree 6 on [-0.5, 0.5] fitted to the least relative error.
 inline VecF exp2(VecF x) {
   // Adding 1.5 * 2^23 rounds to an integer that stands in the low mantissa bits.
   const VecF magic = broadcast(0x1.8p23f);
-  VecF clamped = max(x, broadcast(-126.0f));
+  VecF clamped = max(broadcast(-126.0f), x);
   VecF shifted = clamped + magic;
   VecF f = clamped - (shifted - magic);
   VecF p = broadcast(0x1.41fb68p-13f);
@@ -24,7 +24,8 @@ inline VecF exp2(VecF x) {
   p = p * f + broadcast(0x1.ebfbdcp-3f);
   p = p * f + broadcast(0x1.62e430p-1f);
   p = p * f + broadcast(1.0f);
-  VecF scaled = (VecF)((VecI)p + ((VecI)shifted << 23));
+  // A product, not a sum of exponents: that would make a number of a NaN.
+  VecF scaled = p * (VecF)(((VecI)shifted << 23) + 0x3f800000);
   return x < broadcast(-126.0f) ? VecF{} : scaled;
 }
 
@@ -51,5 +52,14 @@ inline VecF logits(VecF score, float score_scale) {
 
 // The value to subtract before exp2: a row that saw no key yet has m = -inf, and -inf - -inf is NaN.
 inline VecF finite_or_zero(VecF m) { return m == broadcast(kNegInf) ? VecF{} : m; }
+
+// sum += term; `low` collects what the roundings of sum lose, so that sum + low does not drift
+// however many terms there are. An infinite sum has lost nothing: inf - inf is no remainder.
+inline void add_exactly(VecF& sum, VecF& low, VecF term) {
+  const VecF whole = sum + term, part = whole - sum;
+  const VecF lost = (sum - (whole - part)) + (term - part);
+  sum = whole;
+  low += lost == lost ? lost : VecF{};
+}
 
 }  // namespace pod::cpu::POD_ISA

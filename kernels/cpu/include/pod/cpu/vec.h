@@ -47,6 +47,7 @@ inline void store_bits(P* to, V value) {
   __builtin_memcpy(to, &value, sizeof value);
 }
 
+// The larger; b where either is NaN.
 inline VecF max(VecF a, VecF b) {
 #if POD_ISA_AVX512
   return _mm512_max_ps(a, b);
@@ -143,6 +144,11 @@ inline float sum(VecF x) {
   float total = 0;
   for (int i = 0; i < kLanes; ++i) total += x[i];
   return total;
+}
+inline bool any_negative(VecI x) {
+  int32_t any = 0;
+  for (int i = 0; i < kLanes; ++i) any |= x[i];
+  return any < 0;
 }
 inline float max(VecF x) {
   float best = x[0];

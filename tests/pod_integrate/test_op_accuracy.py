@@ -1,0 +1,60 @@
+"""The CPU kernel under the law of accuracy_law.py: long, extreme, in every dtype, split and not."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+from pod_integrate.defaults import default_config
+from pod_integrate.device import ISAS, device_key, isa
+from pod_integrate.op import Attention, hybrid_attention
+from pod_integrate.testing.accuracy_cases import (
+    LONG,
+    SHORT,
+    AccuracyCase,
+    extreme_cases,
+    feature_cases,
+    growth_cases,
+)
+from pod_integrate.testing.accuracy_law import judge
+from pod_integrate.testing.batches import Case
+
+CPU = torch.device("cpu")
+LEVELS = [level for level in ISAS if ISAS.index(level) >= ISAS.index(isa())]
+FAST = [*growth_cases(SHORT), *extreme_cases(), *feature_cases((32, 48, 64, 128, 256))]
+# Those where roundings of long sums drift; the benchmark runs the others too.
+DRIFTING = [case for case in growth_cases(LONG) if case.dtype == "fp32"]
+
+
+def attend(case: AccuracyCase, inputs: Case) -> Attention:
+    """The CPU kernel, splitting as the case says."""
+    tokens, waves = (256, 8) if case.split else (0, 0)
+    config = dataclasses.replace(
+        default_config(device_key(CPU), case.geometry),
+        decode_split_tokens=tokens,
+        max_prefill_waves=waves,
+    )
+    return hybrid_attention(*inputs, config=config, **case.features(CPU))
+
+
+@pytest.mark.parametrize("case", FAST, ids=lambda case: case.name)
+def test_error_is_within_the_law(case: AccuracyCase) -> None:
+    found = judge(case, attend)
+    assert found.holds, found
+
+
+@pytest.mark.parametrize("case", DRIFTING, ids=lambda case: case.name)
+def test_error_at_128k_keys_is_within_the_same_law(case: AccuracyCase) -> None:
+    found = judge(case, attend)
+    assert found.holds, found
+
+
+@pytest.mark.parametrize("level", [level for level in LEVELS if level != isa()])
+def test_error_is_within_the_law_on_lower_instruction_sets(
+    level: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("POD_ATTN_ISA", level)
+    verdicts = [judge(case, attend) for case in FAST[::3]]
+    assert not [found for found in verdicts if not found.holds]
