@@ -42,7 +42,17 @@ def test_headers_stay_small_and_say_what_they_are() -> None:
 def test_layers_point_one_way() -> None:
     # A header includes only what stands left of it; the scheduler never sees the compute core.
     order = [
-        *("launch", "vec", "softmax", "fma_block", "rows", "output", "prefill_item", "decode_item"),
+        *(
+            "launch",
+            "vec",
+            "softmax",
+            "fma_block",
+            "rows",
+            "output",
+            "long_sum",
+            "prefill_item",
+            "decode_item",
+        ),
         *("plan", "pool", "sched", "worker", "checks"),
     ]
     for path in (KERNELS / "cpu").rglob("*.h"):
@@ -51,4 +61,4 @@ def test_layers_point_one_way() -> None:
             if line.startswith('#include "pod/cpu/'):
                 other = order.index(line.split("/")[-1].removesuffix('.h"'))
                 assert other < mine, f"{path.name} includes {order[other]}.h"
-                assert not (mine >= 8 and 0 < other < 8), f"{path.name} reaches into the core"
+                assert not (mine >= 9 and 0 < other < 9), f"{path.name} reaches into the core"

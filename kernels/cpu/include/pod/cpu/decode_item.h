@@ -5,6 +5,7 @@
 #pragma once
 
 #include "pod/cpu/fma_block.h"
+#include "pod/cpu/long_sum.h"
 #include "pod/cpu/output.h"
 
 namespace pod::cpu::POD_ISA {
@@ -14,7 +15,8 @@ class DecodeItem {
  public:
   DecodeItem(const Problem& p, const PodConfig& config, const Item& item, SplitGroup* groups,
              Scratch& scratch)
-      : p_(p), tile_(config.decode), item_(item), groups_(groups), x_(scratch) {
+      : p_(p), tile_(config.decode), item_(item), groups_(groups), x_(scratch),
+        o_(scratch.dop, scratch.dsum, scratch.dlow, item.rows * p.head_dim) {
     stride_ = tile_.kv_rows + kLanes;
   }
 
@@ -23,35 +25,15 @@ class DecodeItem {
     for (int kv = item_.kv0; kv < item_.kv1; kv += tile_.kv_rows) {
       const int n = rows_in_tile(kv);
       begin_tile(kv);
-      for (int r = 0; r < item_.rows;) r += dispatch_rows(r, [&](auto rows) { scores<rows()>(r, n); });
+      for_row_blocks(item_.rows, [&](auto rows, int r) { scores<rows()>(r, n); });
       for (int r = 0; r < item_.rows; ++r) softmax(r, n);
-      for (int r = 0; r < item_.rows;) r += dispatch_rows(r, [&](auto rows) { values<rows()>(r, n); });
-      unfolded_ += n;
-      if (unfolded_ >= kFoldKeys && kv + n < item_.kv1) fold_rows();
+      for_row_blocks(item_.rows, [&](auto rows, int r) { values<rows()>(r, n); });
+      if (o_.grown(n) && kv + n < item_.kv1) fold();
     }
     finish();
   }
 
  private:
-  template <int kRows>
-  using Rows = std::integral_constant<int, kRows>;
-
-  // Rows are taken four at a time, then two, then one.
-  template <typename Body>
-  int dispatch_rows(int r, Body body) {
-    const int left = item_.rows - r;
-    if (left >= 4) {
-      body(Rows<4>{});
-      return 4;
-    }
-    if (left >= 2) {
-      body(Rows<2>{});
-      return 2;
-    }
-    body(Rows<1>{});
-    return 1;
-  }
-
   void pack_q() {
     const int dim = p_.head_dim;
     for (int r = 0; r < item_.rows; ++r) {
@@ -212,32 +194,19 @@ class DecodeItem {
     }
   }
 
-  // Adds O of the last keys to that of all before them.
-  void fold_rows() {
-    const int dim = p_.head_dim;
-    if (!folded_) {
-      for (int i = 0; i < item_.rows * dim; i += kLanes) {
-        store(x_.dsum + i, VecF{});
-        store(x_.dlow + i, VecF{});
-      }
-    }
+  void fold() {
+    o_.start();
     for (int r = 0; r < item_.rows; ++r) {
       const VecF keep = broadcast(__builtin_exp2f(m_sum_[r] - (m_[r] == kNegInf ? 0.0f : m_[r])));
-      for (int d = r * dim; d < (r + 1) * dim; d += kLanes) {
-        fold(x_.dsum + d, x_.dlow + d, x_.dop + d, keep);
-      }
+      for (int d = 0; d < p_.head_dim; d += kLanes) o_.fold(r * p_.head_dim + d, keep);
       m_sum_[r] = m_[r];
     }
-    folded_ = true;
-    unfolded_ = 0;
   }
 
   void finish() {
-    if (folded_) {
-      fold_rows();
-      for (int i = 0; i < item_.rows * p_.head_dim; i += kLanes) {
-        store(x_.dop + i, load(x_.dsum + i) + load(x_.dlow + i));
-      }
+    if (o_.folded()) {
+      fold();
+      o_.finish();
     }
     SplitGroup* group = item_.split_group < 0 ? nullptr : groups_ + item_.split_group;
     for (int r = 0; r < item_.rows; ++r) {
@@ -257,12 +226,11 @@ class DecodeItem {
   const Item& item_;
   SplitGroup* groups_;
   Scratch& x_;
+  LongSum o_;
   int stride_;  // of a row of scores and of the row pointers
   const char** k_rows_ = nullptr;  // of the tile in use; V rows follow at stride_
   const char** coming_ = nullptr;  // of the tile being prefetched
   int coming_rows_ = 0;
-  bool folded_ = false;
-  int unfolded_ = 0;  // keys whose products with V are in O alone
   float m_[kMaxDecodeRows], alpha_[kMaxDecodeRows];
   float m_sum_[kMaxDecodeRows];  // the maximum that the folded sum is relative to
   double l_[kMaxDecodeRows];

@@ -37,15 +37,6 @@ inline void store_partial(const Problem& p, const SplitGroup& group, int split, 
   base[group.rows * (dim + 1) + r] = l;
 }
 
-// Adds O of some keys, `keep` times whose earlier sum is kept, to that sum, and clears it.
-inline void fold(float* sum, float* low, float* o, VecF keep) {
-  VecF whole = load(sum) * keep, rest = load(low) * keep;
-  add_exactly(whole, rest, load(o));
-  store(sum, whole);
-  store(low, rest);
-  store(o, VecF{});
-}
-
 // Rescales all splits of each row to their common maximum, adds them up and stores the answer.
 template <typename T>
 inline void merge(const Problem& p, const SplitGroup& group) {

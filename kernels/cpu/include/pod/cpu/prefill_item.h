@@ -7,6 +7,7 @@
 #pragma once
 
 #include "pod/cpu/fma_block.h"
+#include "pod/cpu/long_sum.h"
 #include "pod/cpu/output.h"
 
 namespace pod::cpu::POD_ISA {
@@ -16,9 +17,9 @@ class PrefillItem {
  public:
   PrefillItem(const Problem& p, const PodConfig& config, const Item& item, SplitGroup* groups,
               Scratch& scratch, Hooks& hooks)
-      : p_(p), tile_(config.prefill), item_(item), groups_(groups), x_(scratch), hooks_(hooks) {
-    rows_ = (item.rows + kLanes - 1) / kLanes * kLanes;
-  }
+      : p_(p), tile_(config.prefill), item_(item), groups_(groups), x_(scratch), hooks_(hooks),
+        rows_((item.rows + kLanes - 1) / kLanes * kLanes),
+        o_(scratch.o, scratch.sum, scratch.low, rows_ * p.head_dim) {}
 
   void run() {
     pack_q();
@@ -35,8 +36,7 @@ class PrefillItem {
         }
       }
       cost = item_.cost * (end - kv) / (item_.kv1 - item_.kv0);
-      unfolded_ += end - kv;
-      if (unfolded_ >= kFoldKeys && end < item_.kv1) fold_rows();
+      if (o_.grown(end - kv) && end < item_.kv1) fold();
     }
     finish();
   }
@@ -200,36 +200,24 @@ class PrefillItem {
     return sees(position, key) ? x : broadcast(kNegInf);
   }
 
-  // Adds O of the last keys to that of all before them.
-  void fold_rows() {
-    const int dim = p_.head_dim;
-    if (!folded_) {
-      for (int i = 0; i < rows_ * dim; i += kLanes) {
-        store(x_.sum + i, VecF{});
-        store(x_.low + i, VecF{});
-      }
-    }
+  void fold() {
+    o_.start();
     for (int r = 0; r < rows_; r += kLanes) {
       const int panel = r / kPanelRows * kPanelRows;
       const int width = rows_ - panel < kPanelRows ? kLanes : kPanelRows;
       const VecF m = load(x_.m + r), keep = exp2(load(x_.m_sum + r) - finite_or_zero(m));
-      for (int d = 0; d < dim; ++d) {
-        const int at = panel * dim + d * width + r % kPanelRows;
-        fold(x_.sum + at, x_.low + at, x_.o + at, keep);
+      for (int d = 0; d < p_.head_dim; ++d) {
+        o_.fold(panel * p_.head_dim + d * width + r % kPanelRows, keep);
       }
       store(x_.m_sum + r, m);
     }
-    folded_ = true;
-    unfolded_ = 0;
   }
 
   void finish() {
     const int dim = p_.head_dim;
-    if (folded_) {
-      fold_rows();
-      for (int i = 0; i < rows_ * dim; i += kLanes) {
-        store(x_.o + i, load(x_.sum + i) + load(x_.low + i));
-      }
+    if (o_.folded()) {
+      fold();
+      o_.finish();
     }
     alignas(64) float o[kMaxHeadDim];
     SplitGroup* group = item_.split_group < 0 ? nullptr : groups_ + item_.split_group;
@@ -255,9 +243,8 @@ class PrefillItem {
   Scratch& x_;
   Hooks& hooks_;
   int rows_;  // item rows rounded up to whole vectors
+  LongSum o_;
   bool all_finite_ = true;  // V of the tile in use
-  bool folded_ = false;
-  int unfolded_ = 0;  // keys whose products with V are in O alone
 };
 
 }  // namespace pod::cpu::POD_ISA

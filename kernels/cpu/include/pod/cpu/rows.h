@@ -1,6 +1,8 @@
 // rows.h: from (request, KV head, token) to the K and V rows of the paged cache.
 #pragma once
 
+#include <type_traits>
+
 #include "pod/cpu/launch.h"
 
 namespace pod::cpu::POD_ISA {
@@ -30,6 +32,19 @@ struct PackedRow {
 };
 inline PackedRow packed_row(const Problem& p, int request, int kv_head, int r) {
   return {p.q_indptr[request] + r / p.group, kv_head * p.group + r % p.group};
+}
+
+// Calls body(rows, r) for rows [r, r + rows) until all `count` are through: four at a time, then two,
+// then one. `rows` is an integral constant.
+template <typename Body>
+inline void for_row_blocks(int count, Body body) {
+  int r = 0;
+  for (; r + 4 <= count; r += 4) body(std::integral_constant<int, 4>{}, r);
+  if (r + 2 <= count) {
+    body(std::integral_constant<int, 2>{}, r);
+    r += 2;
+  }
+  if (r < count) body(std::integral_constant<int, 1>{}, r);
 }
 
 }  // namespace pod::cpu::POD_ISA
