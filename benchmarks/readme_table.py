@@ -29,6 +29,8 @@ ROWS = {
     "gpu.wrappers_equal": "PTX wrappers that compute on a GPU what they do emulated",
     "gpu.wrappers_total": "... of wrappers",
     "gpu.tests_passed": "Checks of the op passed on a GPU, none failed",
+    "gpu.accuracy_cases": "Long and extreme inputs on a GPU, judged by the law of accuracy",
+    "gpu.lse_error_ulp_max_128k": "... largest error of the LSE at 128K keys, in ulp",
     "gpu.fused_vs_serial_geomean": "Best fused config against our best serial, 12 cases",
     "gpu.fused_vs_best_serial_geomean": "... against anybody's best serial (without cuDNN)",
     "gpu.fused_vs_flashinfer_batchpod_geomean": "... against FlashInfer's BatchPOD",

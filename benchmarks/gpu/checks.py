@@ -1,7 +1,7 @@
 """The op on a device against a float64 reference: every shape, feature, strategy and config.
 
-The pass rule is that of the tests (pod_integrate.testing.accuracy). A failure is counted, named
-and followed by the next check.
+The pass rule is that of the tests (pod_integrate.testing.accuracy); long and extreme inputs have
+the law of accuracy_law. A failure is counted, named and followed by the next check.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from pod_integrate.testing.accuracy import assert_matches_reference
 from pod_integrate.testing.batches import Case
 
 from . import checks_device
+from . import machine as machine_report
 from .backends import Backend, Cuda, backend, moved
+from .checks_accuracy import AccuracyChecks
 from .checks_cases import Check, all_checks, feasible, tiny_checks
 from .output import Output, add_output
 
@@ -26,12 +28,16 @@ _SAVE_EVERY = 20
 
 
 class Tally:
-    """Names of what passed and failed; failures with their text."""
+    """Names of what passed and failed; failures with their text.
+
+    told  what else the document says
+    """
 
     def __init__(self, output: Output) -> None:
         self.passed: list[str] = []
         self.failed: dict[str, str] = {}
         self.not_run: list[str] = []
+        self.told: dict[str, Any] = {}
         self._output = output
         self._began = time.monotonic()
 
@@ -55,6 +61,7 @@ class Tally:
     def document(self) -> dict[str, Any]:
         """Counts and names."""
         return {
+            **self.told,
             "passed": len(self.passed),
             "failed": len(self.failed),
             "not_run": len(self.not_run),
@@ -85,6 +92,19 @@ def sweep(machine: Backend, checks: Iterable[Check], tally: Tally, until: float)
         tally.run(check.name, lambda check=check: _one(machine, check))  # type: ignore[misc]
 
 
+def accuracy(machine: Backend, tally: Tally, until: float) -> None:
+    """As sweep, for the cases of the law."""
+    checks = AccuracyChecks(machine)
+    try:
+        for name, check in checks:
+            if time.monotonic() > until:
+                tally.not_run.append(name)
+            else:
+                tally.run(name, check)
+    finally:
+        tally.told["accuracy"] = checks.document()
+
+
 def _one(machine: Backend, check: Check) -> None:
     case = moved(check.make(), machine.device)
     features = check.features(machine.device)
@@ -107,6 +127,7 @@ def repeated(machine: Backend, case: Case, check: Check, times: int) -> None:
 def run(machine: Backend, output: Output, seconds: float) -> dict[str, Any]:
     """The whole sweep on a machine; device-only checks first, because they are few."""
     tally = Tally(output)
+    tally.told["machine"] = machine_report.report()
     until = time.monotonic() + seconds
     checks = list(
         all_checks(machine.arch) if isinstance(machine, Cuda) else tiny_checks(machine.arch)
@@ -118,6 +139,7 @@ def run(machine: Backend, output: Output, seconds: float) -> dict[str, Any]:
         case = moved(checks[0].make(), machine.device)
         times = 50 if isinstance(machine, Cuda) else 1
         tally.run("same bits every time", lambda: repeated(machine, case, checks[0], times))
+        accuracy(machine, tally, until)
         sweep(machine, checks, tally, until)
     finally:
         tally.save()
@@ -133,5 +155,5 @@ def main(arguments: list[str] | None = None) -> None:
     result = run(backend(options.backend), Output(options.out, "checks"), options.seconds)
     print(
         f"passed {result['passed']}, failed {result['failed']}, not run {result['not_run']} "
-        f"in {result['seconds']} s"
+        f"in {result['seconds']} s; {result['accuracy']}"
     )

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.gpu import ncu, numbers, numbers_grid, once, record, record_tables
+from benchmarks.gpu import ncu, numbers, numbers_grid, once, record, record_headlines, record_tables
 from benchmarks.gpu.backends import Cuda, Emulator
 from benchmarks.gpu.numbers_cases import BenchmarkCaseError, find, make_case, paper_grid, sample
 
@@ -169,10 +169,21 @@ def test_transformers_rows_and_headlines_come_from_the_document() -> None:
     assert "| `sdpa` | 3 | 100% | 100% | - | - |" in record_tables.transformers(
         {"runs": HF["runs"]}
     )
-    found = {name: value for name, value, _, _ in record.headlines({"hf": HF})}
+    found = {name: value for name, value, _, _ in record_headlines.headlines({"hf": HF})}
     assert found["gpu.generate_batch_speedup_vs_sdpa"] == 3
     assert found["gpu.logit_error_vs_sdpa"] == 0.5
     assert found["gpu.differences_near_ties"] == 0.96
+
+
+def test_accuracy_headlines_come_from_checks_alone_or_within_first_contact() -> None:
+    checks = {"accuracy": {"cases": 9, "within": 8, "lse_error_ulp_max_128k": 2.5}}
+    contact = {"steps": {"checks": {"result": {"passed": 3, **checks}}}}
+    for documents in ({"checks": checks}, {"first_contact": contact}):
+        found = {line[0]: line[1:3] for line in record_headlines.headlines(documents)}
+        assert found["gpu.accuracy_cases"] == (9, "cases, 8 within the law")
+        assert found["gpu.lse_error_ulp_max_128k"] == (2.5, "ulp")
+    checks["accuracy"]["lse_error_ulp_max_128k"] = None
+    assert record_headlines.headlines({"checks": checks}) == []
 
 
 def test_ncu_summary_reads_units_and_orders_stalls() -> None:

@@ -1,0 +1,127 @@
+"""The headline numbers of a visit to a GPU, from the documents of its parts."""
+
+from __future__ import annotations
+
+import statistics
+from typing import Any
+
+_NUMBERS, _CONTACT = "pod-attn bench gpu -- numbers", "pod-attn bench gpu -- first-contact"
+_CHECKS = "pod-attn bench gpu -- checks"
+Headline = tuple[str, float, str, str]
+_GEOMEANS = {
+    "gpu.fused_vs_serial_geomean": "fused_vs_serial",
+    "gpu.fused_vs_best_serial_geomean": "fused_vs_best_serial",
+    "gpu.fused_vs_flashinfer_batchpod_geomean": "fused_vs_batchpod",
+    "gpu.fused_vs_flashinfer_batchattention_geomean": "fused_vs_batchattention",
+    "gpu.default_vs_serial_geomean": "default_vs_serial",
+    "gpu.default_vs_best_serial_geomean": "default_vs_best_serial",
+    "gpu.default_vs_flashinfer_batchpod_geomean": "default_vs_batchpod",
+}
+_GRID = "pod-attn bench gpu -- numbers --grid"
+_HF = "pod-attn bench gpu -- hf"
+_SGLANG = "pod-attn bench gpu -- sglang --quick"
+_TRACES = "pod-attn bench gpu -- traces"
+_VERSUS = "python -m benchmarks.gpu versus --label {label} before=TREE after=."
+
+
+def headlines(documents: dict[str, dict[str, Any]]) -> list[Headline]:
+    """(name, value, unit, command) of what the folder holds."""
+    found: list[Headline] = []
+    steps = documents.get("first_contact", {}).get("steps", {})
+    if "result" in steps.get("conformance", {}):
+        result = steps["conformance"]["result"]
+        for name in ("wrappers_equal", "wrappers_total"):
+            found.append((f"gpu.{name}", result[name], "wrappers", _CONTACT))
+    if "result" in steps.get("checks", {}):
+        found.append(("gpu.tests_passed", steps["checks"]["result"]["passed"], "checks", _CONTACT))
+    if "result" in steps.get("corun", {}):
+        shares = [case["fused"]["of_busy"] for case in steps["corun"]["result"]["cases"]]
+        found.append(("gpu.corun_share", statistics.mean(shares), "share", _CONTACT))
+    summary = documents.get("numbers", {}).get("summary", {})
+    for name, key in _GEOMEANS.items():
+        if f"{key}_geomean" in summary:
+            found.append((name, summary[f"{key}_geomean"], "x", _NUMBERS))
+    if "floor_ratio_geomean" in summary:
+        ratio = summary["floor_ratio_geomean"]
+        found.append(("gpu.floor_ratio_geomean", ratio, "x, time / floor", _NUMBERS))
+    parts = (_accuracy_headlines, _grid_headlines, _hf_headlines, _sglang_headlines)
+    parts = (*parts, _versus_headlines, _trace_headlines)
+    return found + [line for part in parts for line in part(documents)]
+
+
+def _accuracy_headlines(documents: dict[str, dict[str, Any]]) -> list[Headline]:
+    steps = documents.get("first_contact", {}).get("steps", {})
+    checks = documents.get("checks") or steps.get("checks", {}).get("result", {})
+    found = checks.get("accuracy", {})
+    if found.get("lse_error_ulp_max_128k") is None:
+        return []
+    unit = f"cases, {found['within']} within the law"
+    return [
+        ("gpu.accuracy_cases", found["cases"], unit, _CHECKS),
+        ("gpu.lse_error_ulp_max_128k", found["lse_error_ulp_max_128k"], "ulp", _CHECKS),
+    ]
+
+
+def _grid_headlines(documents: dict[str, dict[str, Any]]) -> list[Headline]:
+    spread = documents.get("grid", {}).get("summary", {}).get("all", {})
+    found: list[Headline] = []
+    for name in ("fused_vs_serial", "fused_vs_best_serial", "fused_vs_batchpod"):
+        if name in spread:
+            unit = f"x, {spread[name]['cases']} cases"
+            found.append((f"gpu.grid_{name}_geomean", spread[name]["geomean"], unit, _GRID))
+            found.append((f"gpu.grid_{name}_below_1", spread[name]["below_1"], "share", _GRID))
+    return found
+
+
+def _hf_headlines(documents: dict[str, dict[str, Any]]) -> list[Headline]:
+    document = documents.get("hf", {})
+    found: list[Headline] = []
+    runs, logits = document.get("runs", {}), document.get("logits", {})
+    if {"pod", "sdpa"} <= set(runs):
+        ratio = runs["sdpa"]["seconds"] / runs["pod"]["seconds"]
+        found.append(("gpu.generate_batch_speedup_vs_sdpa", ratio, "x", _HF))
+    if {"pod", "sdpa"} <= set(logits):
+        error = logits["pod"]["logit_mean"] / logits["sdpa"]["logit_mean"]
+        found.append(("gpu.logit_error_vs_sdpa", error, "x, mean error against fp32", _HF))
+    if "near_ties" in document.get("differences", {}).get("pod", {}):
+        share = document["differences"]["pod"]["near_ties"]
+        found.append(("gpu.differences_near_ties", share, "share", _HF))
+    return found
+
+
+def _sglang_headlines(documents: dict[str, dict[str, Any]]) -> list[Headline]:
+    runs = documents.get("sglang", {}).get("runs", {})
+    rate = {
+        name: run["saturated"]["output_tokens_per_second"]
+        for name, run in runs.items()
+        if run.get("saturated")
+    }
+    stock = [rate[name] for name in ("fa3, mixed", "fa3") if name in rate]
+    if "pod, mixed" not in rate or not stock:
+        return []
+    unit = "x, output tokens/s, saturated"
+    return [("gpu.sglang_saturated_vs_fa3", rate["pod, mixed"] / max(stock), unit, _SGLANG)]
+
+
+def _versus_headlines(documents: dict[str, dict[str, Any]]) -> list[Headline]:
+    document = documents.get("versus", {})
+    found = document.get("compared", {}).get("after, fused")
+    if found is None:
+        return []
+    name = f"gpu.speed_after_{document['label']}_geomean"
+    unit = f"x, time before / after, {len(found['cases'])} cases"
+    return [(name, found["geomean"], unit, _VERSUS.format(label=document["label"]))]
+
+
+def _trace_headlines(documents: dict[str, dict[str, Any]]) -> list[Headline]:
+    document = documents.get("traces", {})
+    found: list[Headline] = []
+    agreement = document.get("agreement", {})
+    if "traced_over_profiled" in agreement:
+        unit = f"% off the profiler's attention time, {agreement['steps']} steps"
+        off = 100 * abs(agreement["traced_over_profiled"] - 1)
+        found.append(("trace.gpu_time_agreement_pct", off, unit, _TRACES))
+    if "overhead" in document:
+        cost = 100 * document["overhead"]
+        found.append(("trace.gpu_overhead_pct", cost, "% of output tokens/s", _TRACES))
+    return found
