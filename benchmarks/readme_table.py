@@ -19,6 +19,9 @@ BEGIN, END = "<!-- headline:begin -->", "<!-- headline:end -->"
 ROWS = {
     "sglang.requests_token_equal": "Requests whose greedy tokens equal SGLang's `torch_native`",
     "sglang.requests_compared": "... of requests compared, over all server variants",
+    "sglang.model_families_equal": "Families of small random models whose tokens equal stock's",
+    "sglang.model_families_tried": "... of families tried in SGLang on a CPU",
+    "sglang.model_families_refused": "... of them refused at start-up, an alternative named",
     "hf.models_token_equal": "transformers models whose greedy tokens equal stock attention's",
     "hf.models_compared": "... of models compared, each on every version",
     "hf.scenarios_passed": "Scenarios of transformers' continuous-batching suite that pass",

@@ -2,14 +2,15 @@
 
     python benchmarks/sglang_equal.py [--requests 120] [--variants mixed|all|NAME[,NAME...]]
 
-Writes results/sglang_equal.json and the headlines sglang.requests_compared and
-sglang.requests_token_equal, which sum over the variants that ran.
+Writes results/sglang_equal.json, where variants that did not run keep their last result, and the
+headlines sglang.requests_compared and sglang.requests_token_equal, which sum over all of them.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from pod_integrate.testing.sglang_server import (
 from pod_integrate.testing.sink import TraceSink
 
 LAYERS = 4
+WHOLE = "python benchmarks/sglang_equal.py --requests 120 --variants all --seed 0"
 
 
 def main() -> None:
@@ -103,10 +105,14 @@ def _write(rows: list[dict[str, Any]], options: argparse.Namespace) -> None:
         f"python benchmarks/sglang_equal.py --requests {options.requests} "
         f"--variants {options.variants} --seed {options.seed}"
     )
+    rows = [
+        *_others(rows),
+        *({**row, "command": command, "date": _results.today()} for row in rows),
+    ]
     _results.write(
         "sglang_equal",
         {
-            "command": command,
+            "command": WHOLE,
             "model": f"random Llama, {LAYERS} layers, 8 query and 4 KV heads, head dim 64, fp32",
             "reference": " ".join(REFERENCE.flags),
             "variants": rows,
@@ -114,7 +120,23 @@ def _write(rows: list[dict[str, Any]], options: argparse.Namespace) -> None:
     )
     for name, key in (("compared", "requests"), ("token_equal", "token_equal")):
         total = sum(row[key] for row in rows)
-        _results.record_headline(f"sglang.requests_{name}", total, "requests", command)
+        _results.record_headline(
+            f"sglang.requests_{name}",
+            total,
+            "requests",
+            WHOLE,
+        )
+
+
+def _others(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Saved results of the variants that `rows` lacks, each with the command that it came from."""
+    path = _results.RESULTS / "sglang_equal.json"
+    if not path.exists():
+        return []
+    saved = json.loads(path.read_text())
+    own = {"command": saved["command"], "date": saved["date"]}
+    names = {row["variant"] for row in rows}
+    return [{**own, **row} for row in saved["variants"] if row["variant"] not in names]
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ _SCRIPTS = {
     "model": "kernel_model.py",
     "op": "op_sdpa.py",
     "sglang-equal": "sglang_equal.py",
+    "sglang-families": "sglang_families.py",
 }
 
 app = typer.Typer(
@@ -59,6 +60,12 @@ def op(arguments: _Extra = None) -> None:
 def sglang_equal(arguments: _Extra = None) -> None:
     """Greedy tokens of a stock SGLang server on `pod` against `torch_native`, same flags."""
     _run("sglang-equal", arguments or [])
+
+
+@app.command("sglang-families")
+def sglang_families(arguments: _Extra = None) -> None:
+    """Small random models of many families on `pod` against stock attention; ten minutes."""
+    _run("sglang-families", arguments or [])
 
 
 @app.command("model")

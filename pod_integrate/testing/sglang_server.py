@@ -7,7 +7,8 @@ import contextlib
 import dataclasses
 import itertools
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +19,8 @@ from pod_integrate.demo.workload import Request, Shape, built_in, prompt_ids
 
 START_SECONDS = 900.0
 _REQUEST_SECONDS = 400.0
+# One core a rank: SGLang's CUDA wheel binds no threads, and two ranks of two would fight.
+_ONE_CORE_EACH = {"SGLANG_CPU_OMP_THREADS_BIND": "0|1", "OMP_NUM_THREADS": "1"}
 # What every server of a comparison runs with; only the backend and the variant's flags differ.
 # An idle scheduler polls on a whole core unless it is told to sleep.
 COMMON_FLAGS = (
@@ -42,11 +45,9 @@ REFERENCE = Variant((*STOCK, *MIXED))
 VARIANTS: dict[str, Variant] = {
     "mixed": Variant((*POD, *MIXED)),
     "page16_no_radix": Variant((*POD, *MIXED, "--page-size", "16", "--disable-radix-cache")),
-    # One core a rank: SGLang's CUDA wheel binds no threads, and two ranks of two would fight.
-    "tp2": Variant(
-        (*POD, *MIXED, "--tp-size", "2"),
-        {"SGLANG_CPU_OMP_THREADS_BIND": "0|1", "OMP_NUM_THREADS": "1"},
-    ),
+    "tp2": Variant((*POD, *MIXED, "--tp-size", "2"), _ONE_CORE_EACH),
+    "pp2": Variant((*POD, *MIXED, "--pp-size", "2"), _ONE_CORE_EACH),
+    "dp2": Variant((*POD, *MIXED, "--dp-size", "2"), _ONE_CORE_EACH),
     "pod_prefill_stock_decode": Variant(
         ("--prefill-attention-backend", "pod", "--decode-attention-backend", "torch_native", *MIXED)
     ),
@@ -169,3 +170,21 @@ def mismatches(
         margin = reference.margin([*prompts[index], *want.tokens[:position]])
         found.append(Mismatch(index, position, a, b, margin))
     return found
+
+
+def explain(found: Sequence[Mismatch], count: int) -> str:
+    """What a failed comparison of `count` answers shows."""
+    lines = [
+        f"request {m.request} token {m.position}: {m.candidate} for {m.reference}, reference "
+        f"margin {m.margin:.2e}"
+        for m in found
+    ]
+    return f"{len(found)} of {count} answers differ\n" + "\n".join(lines)
+
+
+def wait_until(condition: Callable[[], bool], what: str, seconds: float = 60.0) -> None:
+    """Ask ten times a second; raises AssertionError with `what` when the time is up."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {what}"
+        time.sleep(0.1)

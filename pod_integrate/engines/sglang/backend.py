@@ -235,7 +235,8 @@ class PodAttnBackend(AttentionBackend):  # type: ignore[misc]
             scale=layer.scaling,
             window_left=geometry.window_left,
             logit_cap=geometry.logit_cap,
-            sinks=sinks,
+            # SGLang makes them bf16 for every backend but one of its own.
+            sinks=None if sinks is None else sinks.float(),
             out=out[:tokens],
             plan=step.device_plans.get(group),
         )

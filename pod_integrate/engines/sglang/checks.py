@@ -41,6 +41,13 @@ _ENGINE: tuple[_Rule[EngineFacts], ...] = (
         "use --attention-backend flashinfer (GPU) or torch_native (CPU)",
     ),
     _Rule(
+        "ALiBi",
+        lambda f: f.alibi,
+        lambda f: "a model with slopes, which SGLang passes on an Ascend device only",
+        "serve it with transformers and its own attention: other backends of SGLang leave the "
+        "slopes out and answer differently",
+    ),
+    _Rule(
         "speculative decoding",
         lambda f: f.speculative is not None,
         lambda f: f"--speculative-algorithm {f.speculative}",

@@ -23,6 +23,7 @@ class EngineFacts:
     speculative           algorithm name or None
     dllm                  diffusion-LLM algorithm or None
     prefill_graph         backend of prefill CUDA graphs, e.g. `disabled` or `full`
+    alibi                 whether a layer of the model has slopes that nobody may pass on
     """
 
     device: str
@@ -42,6 +43,7 @@ class EngineFacts:
     hisparse: bool = False
     dcp_size: int = 1
     cp_size: int = 1
+    alibi: bool = False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -92,6 +94,7 @@ def engine_facts(runner: Any) -> EngineFacts:
         hisparse=flag("enable_hisparse"),
         dcp_size=flag("dcp_size", 1),
         cp_size=flag("attn_cp_size", 1),
+        alibi=any(getattr(m, "alibi_slopes", None) is not None for m in runner.model.modules()),
     )
 
 

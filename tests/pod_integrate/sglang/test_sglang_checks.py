@@ -22,6 +22,7 @@ ENGINE = EngineFacts(
 UNSUPPORTED_ENGINE: list[tuple[dict[str, Any], str]] = [
     ({"mla": True}, "trtllm_mla"),
     ({"encoder_decoder": True}, "torch_native"),
+    ({"alibi": True}, "transformers"),
     ({"speculative": "EAGLE"}, "--speculative-algorithm EAGLE"),
     ({"dllm": "LowConfidence"}, "--dllm-algorithm LowConfidence"),
     ({"kv_cache_dtype": torch.float8_e4m3fn}, "--kv-cache-dtype auto"),

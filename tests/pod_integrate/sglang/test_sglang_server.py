@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -20,12 +20,13 @@ from pod_integrate.testing.sglang_server import (
     REFERENCE,
     VARIANTS,
     Answer,
-    Mismatch,
     Server,
+    explain,
     mismatches,
     sglang_server,
     trace_shaped,
     wait_ready,
+    wait_until,
 )
 from pod_integrate.testing.sink import Mood, TraceSink
 from pod_integrate.testing.tables import make_table
@@ -52,17 +53,8 @@ class Stage:
         """Answers of `server`, after the claim that they equal the reference's."""
         answers = server.answers(REQUESTS, seed=SEED)
         found = mismatches(self.reference, REQUESTS, self.expected, answers, seed=SEED)
-        assert found == [], explain(found)
+        assert found == [], explain(found, len(REQUESTS))
         return answers
-
-
-def explain(found: list[Mismatch]) -> str:
-    lines = [
-        f"request {m.request} token {m.position}: {m.candidate} for {m.reference}, reference "
-        f"margin {m.margin:.2e}"
-        for m in found
-    ]
-    return f"{len(found)} of {len(REQUESTS)} answers differ\n" + "\n".join(lines)
 
 
 @pytest.fixture(scope="module")
@@ -96,13 +88,6 @@ def stage(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sta
         wait_ready(reference, pod)
         expected = reference.answers(REQUESTS, seed=SEED)
         yield Stage(reference, pod, sink, table, expected)
-
-
-def wait_until(condition: Callable[[], bool], what: str, seconds: float = 60.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {what}"
-        time.sleep(0.1)
 
 
 def is_hybrid(record: StepRecord) -> bool:
@@ -235,16 +220,35 @@ def test_failing_tuner_changes_no_answer(stage: Stage, mood: Mood) -> None:
     assert stage.pod.child.running
 
 
-@pytest.mark.parametrize("names", [("page16_no_radix", "tp2")])
+# Replicas that trace, and the layers of each: of ranks that share a step the first speaks for all.
+PARALLEL = {"pp2": (1, 2), "dp2": (2, 4)}
+
+
+@pytest.mark.parametrize("names", [("page16_no_radix", "tp2"), ("pp2", "dp2")])
 def test_variants_answer_as_stock(
     stage: Stage, model: Path, tmp_path: Path, names: tuple[str, str]
 ) -> None:
     stage.pod.child.stop()
     with contextlib.ExitStack() as stack:
-        servers = [
-            stack.enter_context(sglang_server(model, VARIANTS[name], log=tmp_path / f"{name}.log"))
-            for name in names
-        ]
+        servers, sinks = [], {}
+        for name in names:
+            sinks[name] = stack.enter_context(TraceSink())
+            env = {"POD_ATTN_TUNER_URL": sinks[name].url, "POD_ATTN_TRACE_SAMPLE": "1"}
+            log = tmp_path / f"{name}.log"
+            server = sglang_server(model, VARIANTS[name], log=log, env=env)
+            servers.append(stack.enter_context(server))
         wait_ready(*servers)
         for server in servers:
             stage.check(server)
+        for name in PARALLEL.keys() & names:
+            check_traces(sinks[name], *PARALLEL[name])
+
+
+def check_traces(sink: TraceSink, replicas: int, layers: int) -> None:
+    def servers() -> set[str]:
+        return {message.server for message in list(sink.messages)}
+
+    wait_until(lambda: len(servers()) == replicas, f"traces of {replicas} replicas")
+    assert sink.bad == []
+    assert {record.layers for record in sink.records()} == {layers}
+    assert len({server.split("/")[1] for server in servers()}) == replicas

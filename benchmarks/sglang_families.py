@@ -1,0 +1,128 @@
+"""Families of small random models on SGLang's own model runner: `pod` against its reference.
+
+    python benchmarks/sglang_families.py [--families NAME[,NAME...] | --draw]
+
+Each model is decoded greedily in fresh processes, in steps of chunks, of chunks beside running
+requests, and of running requests alone: on `pod` and by the family's reference, which is
+`torch_native`, or transformers' eager attention where `torch_native` leaves something out. Writes
+results/sglang_families.json; a run of all families also the headlines sglang.model_families_tried,
+_equal and _refused, and the table in docs/sglang.md, which --draw alone draws again. What is
+neither equal nor refused by us does not start on stock SGLang either.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import _results
+
+from pod_integrate.testing.sglang_families import Family
+from pod_integrate.testing.sglang_families_odd import FAMILIES
+from pod_integrate.testing.sglang_in_process import Outcome, classify, run
+
+GUIDE = Path(__file__).resolve().parent.parent / "docs" / "sglang.md"
+BEGIN, END = "<!-- families:begin -->", "<!-- families:end -->"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--families", default="all", help=f"all, or of {', '.join(FAMILIES)}")
+    parser.add_argument("--draw", action="store_true", help="only the table, from what is saved")
+    options = parser.parse_args()
+    if options.draw:
+        _draw(json.loads((_results.RESULTS / "sglang_families.json").read_text())["families"])
+        return
+    names = list(FAMILIES) if options.families == "all" else options.families.split(",")
+    unknown = sorted(set(names) - set(FAMILIES))
+    if unknown:
+        parser.error(f"unknown families {unknown}; known are {sorted(FAMILIES)}")
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for name in names:
+            rows.append(_row(name, FAMILIES[name], Path(folder) / name))
+            print(rows[-1], flush=True)
+    command = f"python benchmarks/sglang_families.py --families {options.families}"
+    whole = len(names) == len(FAMILIES)
+    _results.write(
+        "sglang_families" if whole else "sglang_families_some",
+        {"command": command, "families": rows},
+    )
+    if whole:
+        _headlines(rows, command)
+        _draw(rows)
+
+
+def _row(name: str, family: Family, folder: Path) -> dict[str, Any]:
+    folder.mkdir()
+    reference = run(family, folder, family.reference)
+    plain = run(family, folder, "pod") if family.pod_flags else None
+    pod = run(family, folder, "pod", family.pod_flags)
+    return {
+        "family": name,
+        "model_type": family.kind,
+        "oddity": family.oddity,
+        "flags": " ".join((*family.flags, *family.pod_flags)),
+        "without_flags": "" if plain is None else _first_line(plain.error),
+        "reference": family.reference,
+        "result": classify(reference, pod),
+        "tokens": sum(map(len, pod.decoded.tokens)) if pod.decoded else 0,
+        "max_logit_difference": _difference(reference, pod),
+        "pod_error": _first_line(pod.error),
+        "reference_error": _first_line(reference.error),
+    }
+
+
+def _difference(reference: Outcome, pod: Outcome) -> float | None:
+    if not (reference.decoded and pod.decoded and reference.decoded.logits):
+        return None
+    pairs = zip(reference.decoded.logits, pod.decoded.logits, strict=True)
+    return max(float(abs(a - b).max()) for a, b in pairs)
+
+
+def _first_line(error: str) -> str:
+    return error.strip().splitlines()[0] if error.strip() else ""
+
+
+def _headlines(rows: list[dict[str, Any]], command: str) -> None:
+    counts = {
+        "tried": len(rows),
+        "equal": sum(row["result"] == "equal" for row in rows),
+        "refused": sum(row["result"] == "refused" for row in rows),
+    }
+    for name, count in counts.items():
+        _results.record_headline(f"sglang.model_families_{name}", count, "families", command)
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """The guide's Markdown table."""
+    lines = ["| family | what is odd | result | how |", "|---|---|---|---|"]
+    for row in rows:
+        cells = (f"`{row['family']}`", row["oddity"], row["result"], _how(row))
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _how(row: dict[str, Any]) -> str:
+    if row["result"] == "equal":
+        parts = [f"`{row['flags']}`"] if row["flags"] else []
+        parts += ["against transformers"] if row["reference"] == "transformers" else []
+        return ", ".join(parts) or "-"
+    error = row["pod_error"] if row["result"] == "refused" else row["reference_error"]
+    _, _, text = error.partition(": ")
+    return text.replace("|", "/")[:160]
+
+
+def _draw(rows: list[dict[str, Any]]) -> None:
+    # An installed package has no guide to draw into.
+    if GUIDE.exists():
+        head, rest = GUIDE.read_text().split(BEGIN)
+        _, tail = rest.split(END)
+        GUIDE.write_text(f"{head}{BEGIN}\n{table(rows)}\n{END}{tail}")
+
+
+if __name__ == "__main__":
+    main()
