@@ -5,9 +5,9 @@
 Each model is decoded greedily in fresh processes, in steps of chunks, of chunks beside running
 requests, and of running requests alone: on `pod` and by the family's reference, which is
 `torch_native`, or transformers' eager attention where `torch_native` leaves something out. Writes
-results/sglang_families.json; a run of all families also the headlines sglang.model_families_tried,
-_equal and _refused, and the table in docs/sglang.md, which --draw alone draws again. What is
-neither equal nor refused by us does not start on stock SGLang either.
+results/sglang_families.json, where families that did not run keep their last result, the headlines
+sglang.model_families_tried, _equal and _refused, and the table in docs/sglang.md, which --draw
+alone draws again. What is neither equal nor refused by us is not served by stock SGLang either.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("--draw", action="store_true", help="only the table, from what is saved")
     options = parser.parse_args()
     if options.draw:
-        _draw(json.loads((_results.RESULTS / "sglang_families.json").read_text())["families"])
+        _draw(_saved())
         return
     names = list(FAMILIES) if options.families == "all" else options.families.split(",")
     unknown = sorted(set(names) - set(FAMILIES))
@@ -45,15 +45,18 @@ def main() -> None:
         for name in names:
             rows.append(_row(name, FAMILIES[name], Path(folder) / name))
             print(rows[-1], flush=True)
-    command = f"python benchmarks/sglang_families.py --families {options.families}"
-    whole = len(names) == len(FAMILIES)
-    _results.write(
-        "sglang_families" if whole else "sglang_families_some",
-        {"command": command, "families": rows},
-    )
-    if whole:
-        _headlines(rows, command)
-        _draw(rows)
+    done = {row["family"]: row for row in [*_saved(), *rows]}
+    rows = [done[name] for name in FAMILIES if name in done]
+    command = "python benchmarks/sglang_families.py"
+    _results.write("sglang_families", {"command": command, "families": rows})
+    _headlines(rows, command)
+    _draw(rows)
+
+
+def _saved() -> list[dict[str, Any]]:
+    path = _results.RESULTS / "sglang_families.json"
+    rows: list[dict[str, Any]] = json.loads(path.read_text())["families"] if path.exists() else []
+    return rows
 
 
 def _row(name: str, family: Family, folder: Path) -> dict[str, Any]:
@@ -63,6 +66,7 @@ def _row(name: str, family: Family, folder: Path) -> dict[str, Any]:
     pod = run(family, folder, "pod", family.pod_flags)
     return {
         "family": name,
+        "date": _results.today(),
         "model_type": family.kind,
         "oddity": family.oddity,
         "flags": " ".join((*family.flags, *family.pod_flags)),

@@ -28,7 +28,7 @@ class Family:
 
     kind       model_type of its config
     oddity     what of it attention has to get right
-    config     differences from the shape that all share; None takes a key away
+    config     differences from the shape that all share; None takes one of its keys away
     flags      what its servers are started with, ours and stock's
     pod_flags  what ours needs beyond (its refusal without them names them)
     reference  who attends it as published on a CPU: transformers where SGLang's torch_native
@@ -48,7 +48,8 @@ class Family:
 
     def whole_config(self) -> dict[str, Any]:
         """The config with what all share."""
-        return {k: v for k, v in {**_SHAPE, **self.config}.items() if v is not None}
+        both = {**_SHAPE, **self.config}
+        return {k: v for k, v in both.items() if v is not None or k not in _SHAPE}
 
 
 DENSE: dict[str, Family] = {
@@ -140,9 +141,6 @@ DENSE: dict[str, Family] = {
         config={"tie_word_embeddings": True, "logit_scale": 1.0},
     ),
     "ernie4_5": Family(kind="ernie4_5", oddity="interleaved rotary", config={"head_dim": 48}),
-    "hunyuan": Family(
-        kind="hunyuan_v1_dense", oddity="q and k normalised after rotary", config={"head_dim": 32}
-    ),
     "smollm3": Family(
         kind="smollm3",
         oddity="no rotary in every fourth layer, by SGLang's transformers wrapper",

@@ -11,6 +11,7 @@ _LOCAL: dict[str, Any] = {"num_local_experts": 4, "num_experts_per_tok": 2}
 _EVERY_OTHER = ["sliding_attention", "full_attention"]
 _PLAIN_POOL = ("--disable-hybrid-swa-memory",)
 _REMOTE: dict[str, Any] = {"rms_norm_eps": 1e-6, "rope_theta": 10000}
+_ROTARY = {"rope_parameters": {"rope_type": "default", "rope_theta": 10000}}
 
 EXPERTS: dict[str, Family] = {
     "qwen2_moe": Family(
@@ -51,7 +52,7 @@ EXPERTS: dict[str, Family] = {
         remote=True,
         architecture="BailingMoeForCausalLM",
         oddity="experts; asks the backend for its KV pool",
-        config={**_MOE, **_REMOTE, "num_shared_experts": 1, "norm_topk_prob": True}
+        config={**_MOE, **_REMOTE, **_ROTARY, "num_shared_experts": 1, "norm_topk_prob": True}
         | {"first_k_dense_replace": 0, "use_bias": False, "use_qkv_bias": False}
         | {"embedding_dropout": 0.0, "norm_head": False, "head_dim": 32},
     ),
@@ -59,8 +60,13 @@ EXPERTS: dict[str, Family] = {
         kind="deepseek_v2",
         oddity="latent attention (MLA)",
         config={"kv_lora_rank": 32, "q_lora_rank": 32, "qk_rope_head_dim": 16}
-        | {"qk_nope_head_dim": 32, "v_head_dim": 32, "n_routed_experts": None}
-        | {"first_k_dense_replace": 2, "num_key_value_heads": 4}
+        | {
+            "qk_nope_head_dim": 32,
+            "v_head_dim": 32,
+            "n_routed_experts": 4,
+            "moe_intermediate_size": 64,
+        }
+        | {"first_k_dense_replace": 2, "moe_layer_freq": 1, "num_key_value_heads": 4}
         | {
             "rope_scaling": {"type": "yarn", "rope_type": "yarn", "factor": 2.0, "rope_theta": 1e4}
             | {"original_max_position_embeddings": 128, "mscale": 1.0, "mscale_all_dim": 1.0}
@@ -70,8 +76,10 @@ EXPERTS: dict[str, Family] = {
 WINDOWS: dict[str, Family] = {
     "gemma2": Family(
         kind="gemma2",
-        oddity="logit cap, window in every other layer, head dim 256",
+        oddity="logit cap, window in every other layer, head dim 256 (no cap at the end)",
         config={"head_dim": 256, "query_pre_attn_scalar": 256, "attn_logit_softcapping": 2.0}
+        # SGLang's cap of the last logits is a Triton kernel.
+        | {"final_logit_softcapping": None}
         | {"sliding_window": WINDOW, "layer_types": _EVERY_OTHER, "tie_word_embeddings": True}
         | {"hidden_act": "gelu_pytorch_tanh"},
         reference="transformers",
@@ -86,7 +94,8 @@ WINDOWS: dict[str, Family] = {
     "ministral": Family(
         kind="ministral",
         oddity="Mistral's window in every layer, by SGLang's transformers wrapper",
-        config={"sliding_window": WINDOW, "layer_types": ["sliding_attention"] * 2},
+        config={"sliding_window": WINDOW, "layer_types": ["sliding_attention"] * 2}
+        | {"head_dim": 32},
     ),
     "olmo3": Family(
         kind="olmo3",
@@ -102,12 +111,6 @@ WINDOWS: dict[str, Family] = {
         | {"tie_word_embeddings": True},
     ),
     "exaone4": Family(
-        kind="exaone4",
-        oddity="q and k normalised, no window",
-        config={"sliding_window": None, "sliding_window_pattern": None}
-        | {"layer_types": ["full_attention"] * 2},
-    ),
-    "exaone4_window": Family(
         kind="exaone4",
         oddity="window in three of four layers",
         config={"sliding_window": WINDOW, "sliding_window_pattern": "LLLG"}

@@ -41,6 +41,13 @@ def fixture(kit: SimpleNamespace) -> Any:
     )
 
 
+def sloped() -> torch.nn.Module:
+    """A layer as SGLang's Baichuan 13B makes it: its slopes reach no attention call."""
+    layer = torch.nn.Identity()
+    layer.alibi_slopes = torch.ones(HEADS)
+    return torch.nn.Sequential(layer)
+
+
 def attend(
     kit: SimpleNamespace, fixture: Any, *, pad: int = 0, **kwargs: Any
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -110,6 +117,7 @@ def test_unknown_argument_of_a_model_is_refused(kit: SimpleNamespace, fixture: A
         ("use_mla_backend", True, "MLA"),
         ("spec_algorithm", SimpleNamespace(is_speculative=lambda: True), "speculative decoding"),
         ("token_to_kv_pool", SimpleNamespace(), "SimpleNamespace"),
+        ("model", sloped(), "ALiBi"),
     ],
 )
 def test_real_runner_with_an_unsupported_feature_gets_no_backend(

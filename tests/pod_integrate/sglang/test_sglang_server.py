@@ -90,10 +90,6 @@ def stage(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sta
         yield Stage(reference, pod, sink, table, expected)
 
 
-def is_hybrid(record: StepRecord) -> bool:
-    return Bucket.of(record.q_lens, record.kv_lens).is_hybrid
-
-
 def test_answers_equal_stock_and_hybrid_batches_served_them(stage: Stage) -> None:
     begin = time.time()
     answers = stage.check(stage.pod)
@@ -109,7 +105,7 @@ def test_answers_equal_stock_and_hybrid_batches_served_them(stage: Stage) -> Non
     wait_until(lambda: tokens() >= counted, f"traces of {counted} tokens")
     # The overlap schedule may run one step more of a request before it learns that it is done.
     assert tokens() <= counted + 3 * CHUNK + len(REQUESTS)
-    hybrid = [record for record in records() if is_hybrid(record)]
+    hybrid = [r for r in records() if Bucket.of(r.q_lens, r.kv_lens).is_hybrid]
     assert len(hybrid) > len(REQUESTS) / 4
     assert stage.sink.bad == []
     for record in records():
@@ -234,8 +230,7 @@ def test_variants_answer_as_stock(
         for name in names:
             sinks[name] = stack.enter_context(TraceSink())
             env = {"POD_ATTN_TUNER_URL": sinks[name].url, "POD_ATTN_TRACE_SAMPLE": "1"}
-            log = tmp_path / f"{name}.log"
-            server = sglang_server(model, VARIANTS[name], log=log, env=env)
+            server = sglang_server(model, VARIANTS[name], log=tmp_path / name, env=env)
             servers.append(stack.enter_context(server))
         wait_ready(*servers)
         for server in servers:
