@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from pod_integrate.testing.sglang_families import VOCAB, Family
 
 _CHILD = "pod_integrate.testing.sglang_child"
-SECONDS = 300.0
+SECONDS = 600.0
 # What such models bring along as code; SGLang reads their configs through it.
 _REMOTE_CONFIG = """from transformers import PretrainedConfig
 

@@ -32,7 +32,7 @@ _ENGINE: tuple[_Rule[EngineFacts], ...] = (
         "multi-head latent attention (MLA)",
         lambda f: f.mla,
         lambda f: "an MLA model",
-        "leave --attention-backend unset or use flashinfer, trtllm_mla or triton",
+        "leave --attention-backend unset or use trtllm_mla (GPU) or torch_native (CPU)",
     ),
     _Rule(
         "encoder-decoder models",
