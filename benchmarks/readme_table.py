@@ -61,6 +61,8 @@ ROWS = {
     "kernel.variants_with_spills": "... of them with register spills",
     "kernel.model_agreements": "Published comparisons that the GPU kernel's cost model reproduces",
     "kernel.model_checks": "... of comparisons checked",
+    "tuner.fuzz_requests": "Requests that no client should send, answered by the tuner",
+    "tuner.fuzz_5xx": "... of them with a failure (5xx)",
     "demo.hybrid_step_share": "Hybrid steps in the demo",
     "demo.attention_speedup_tuned_vs_default": "Attention time in the demo, tuned vs default",
     "demo.seconds_to_summary": "Demo, from start to summary",

@@ -37,7 +37,7 @@ def _answers(**texts: str) -> dict[int | str, dict[str, Any]]:
     }
 
 
-_EXAMPLE = {
+EXAMPLE: dict[str, Any] = {
     "version": 1,
     "server": "web-1-4711",
     "sequence": 0,
@@ -85,7 +85,7 @@ TRACES: dict[str, Any] = {
         "requestBody": {
             "required": True,
             "content": {
-                "application/json": {"schema": {"type": "object"}, "example": _EXAMPLE},
+                "application/json": {"schema": {"type": "object"}, "example": EXAMPLE},
                 "application/x-msgpack": {"schema": {"type": "string", "format": "binary"}},
             },
         },

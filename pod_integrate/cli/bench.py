@@ -18,6 +18,7 @@ _SCRIPTS = {
     "op": "op_sdpa.py",
     "sglang-equal": "sglang_equal.py",
     "sglang-families": "sglang_families.py",
+    "tuner-fuzz": "tuner_fuzz.py",
 }
 
 app = typer.Typer(
@@ -72,6 +73,12 @@ def sglang_families(arguments: _Extra = None) -> None:
 def model(arguments: _Extra = None) -> None:
     """The GPU kernel's cost model against published comparisons; simulates, measures nothing."""
     _run("model", arguments or [])
+
+
+@app.command("tuner-fuzz")
+def tuner_fuzz(arguments: _Extra = None) -> None:
+    """10,000 requests that no client should send, to every endpoint of the tuner; counts 5xx."""
+    _run("tuner-fuzz", arguments or [])
 
 
 @app.command("gpu")
