@@ -13,6 +13,7 @@ from typing import Any
 
 import _results
 
+from pod_integrate.demo.compare import Comparison
 from pod_integrate.demo.options import DemoOptions
 from pod_integrate.demo.run import Demo
 from pod_integrate.demo.summary import DemoResult
@@ -39,7 +40,7 @@ def main() -> None:
 
 def record(result: DemoResult, options: dict[str, Any]) -> None:
     """Write benchmarks/results/demo.json and the demo's headlines."""
-    stats, compared = result.stats, result.comparison
+    stats, replays = result.stats, result.replays
     totals = result.overview.get("totals", {})
     del options["state"]
     _results.write(
@@ -58,20 +59,24 @@ def record(result: DemoResult, options: dict[str, Any]) -> None:
             "totals": totals,
             "buckets": result.overview.get("buckets", []),
             "decisions": result.overview.get("decisions", []),
-            "comparison": [row._asdict() | {"speedup": row.speedup} for row in compared.buckets]
-            if compared is not None
-            else None,
+            "recheck": _rows(replays.first) if replays else None,
+            "comparison": _rows(replays.last) if replays else None,
+            "rolled_back": replays.refuted if replays else None,
         },
     )
     numbers = {
         "demo.seconds_to_summary": (result.seconds_to_summary, "s"),
         "demo.hybrid_step_share": (totals.get("hybrid_share"), "share"),
-        "demo.attention_speedup_tuned_vs_default": (compared.speedup if compared else None, "x"),
+        "demo.attention_speedup_tuned_vs_default": (replays.last.speedup if replays else None, "x"),
     }
     for name, (value, unit) in numbers.items():
         # Unmeasured stays as it was: an old number with its date beats a hole.
         if value is not None:
             _results.record_headline(name, value, unit, COMMAND)
+
+
+def _rows(compared: Comparison) -> list[dict[str, Any]]:
+    return [row.document() for row in compared.buckets]
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from pod_integrate import __version__, wire
 from pod_integrate.errors import PodAttentionError, TraceError
 from pod_integrate.trace import MAX_MESSAGE_BYTES, decode
 from tuner import api_docs as docs
-from tuner import api_page
+from tuner import api_page, rechecks
 from tuner.feed import Feed
 from tuner.guard import Guard
 from tuner.host import AsyncCore, CoreUnavailableError
@@ -80,7 +80,7 @@ def create_app(core: AsyncCore, *, token: str = "") -> FastAPI:
         lifespan=lifespan, openapi_tags=docs.TAGS, docs_url=None, redoc_url=None,
     )  # fmt: skip
     app.state.metrics, app.state.feed = HttpMetrics(), feed
-    _add_traces(app, core, token)
+    _add_writes(app, core, token)
     _add_reads(app, core, feed)
     _add_page(app)
     _add_errors(app)
@@ -88,14 +88,14 @@ def create_app(core: AsyncCore, *, token: str = "") -> FastAPI:
     return app
 
 
-def _add_traces(app: FastAPI, core: AsyncCore, token: str) -> None:
+def _add_writes(app: FastAPI, core: AsyncCore, token: str) -> None:
     async def authorized(request: Request) -> None:
         given = request.headers.get("authorization", "")
         expected = f"Bearer {token}"
         if token and not hmac.compare_digest(given.encode(), expected.encode()):
             raise ApiError(
                 401,
-                "traces need the tuner's token: Authorization: Bearer <POD_TUNER_TOKEN>",
+                "writing needs the tuner's token: Authorization: Bearer <POD_TUNER_TOKEN>",
                 {"WWW-Authenticate": "Bearer"},
             )
 
@@ -107,6 +107,11 @@ def _add_traces(app: FastAPI, core: AsyncCore, token: str) -> None:
         body = await _read(request, MAX_MESSAGE_BYTES)
         taken = await core.ingest(decode(body, json=kind == JSON))
         return {"accepted": taken.accepted, "duplicate": taken.duplicate}
+
+    @app.post("/v1/recheck", dependencies=[Depends(authorized)], **docs.RECHECK)
+    async def post_recheck(request: Request) -> dict[str, str]:
+        message = rechecks.decode(await _read(request, MAX_MESSAGE_BYTES))
+        return {"verdict": await core.recheck(message)}
 
 
 def _add_reads(app: FastAPI, core: AsyncCore, feed: Feed) -> None:

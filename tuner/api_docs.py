@@ -105,6 +105,42 @@ TABLE: dict[str, Any] = {
     },
 }
 
+RECHECK: dict[str, Any] = {
+    "tags": ["people"],
+    "summary": "Doubt a promoted config",
+    "description": (
+        "Interleaved pairs `[default_us, config_us, step]` of a promoted config against the "
+        "default on distinct steps of its bucket (`GET /v1/samples`), measured by whoever posts "
+        "them. `trial` is that of the table entry's evidence, `step` a digest of the step's "
+        "lengths. At 8 steps or more the answer is `kept` or `rolled back`, else `open`; `not "
+        "promoted` when the table lists another config by now. Nothing is ever promoted by these."
+    ),
+    "responses": _answers(
+        _400="malformed; the text names the first bad place",
+        _401="the tuner wants its token",
+        _413="over 1 MiB",
+        _503="the core or its database is away",
+    ),
+    "openapi_extra": {
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {
+                    "schema": {"type": "object"},
+                    "example": {
+                        "geometry": "q8kv4d64-fp32-kvfp32-s1-w-1-c0",
+                        "device": "intel-xeon-processor:avx512:2",
+                        "build": "cpu-1a2b3c4d5e",
+                        "bucket": "p128@512+d2@512",
+                        "trial": 7,
+                        "pairs": [[412.0, 371.5, "1f0c22ab"]],
+                    },
+                }
+            },
+        },
+    },
+}
+
 OVERVIEW: dict[str, Any] = {
     "tags": ["people"],
     "summary": "Everything the page shows",

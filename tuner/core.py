@@ -19,15 +19,15 @@ from pod_integrate.errors import PodAttentionError
 from pod_integrate.table import MIN_STEPS
 from pod_integrate.trace import TraceMessage
 from tuner import ingest as traffic
-from tuner import overview
+from tuner import overview, rechecks
 from tuner.archive import TraceArchive
 from tuner.assemble import make_entry, make_task
 from tuner.budget import Budgets
-from tuner.campaign import Campaign
+from tuner.campaign import Campaign, Change
 from tuner.clock import SteadyClock, settle
 from tuner.ingest import Ingested
 from tuner.leases import MAX_LOST, Lease, Leases, WorkerState
-from tuner.model import Report, Scope, StudyKey, Task, WorkerInfo
+from tuner.model import Recheck, Report, Scope, StudyKey, Task, WorkerInfo
 from tuner.parking import Parking, worth_tuning
 from tuner.publish import Publisher
 from tuner.records import load_trials
@@ -138,6 +138,10 @@ class Tuner:
         """Traced lengths of a scope's heaviest buckets; see overview.py."""
         return overview.samples(self, scope)
 
+    def recheck(self, message: Recheck) -> str:
+        """Judge a promoted config by somebody else's pairs; see rechecks.py."""
+        return rechecks.file(self, message)
+
     def housekeeping(self) -> None:
         """Take back overdue leases, forget silent workers, add history, archive what waits."""
         now = self.clock()
@@ -165,18 +169,16 @@ class Tuner:
             if len(pool) < MIN_STEPS + self.settings.screen_steps:
                 # Nothing could be promoted here.
                 return None
-            campaign = self._campaign(tx, key, now)
-            busy = self._leases.busy(key)
-            work = campaign.next_work(tx, busy, now, pool) if campaign else None
+            campaign = self.campaign(tx, key, now)
+            work = campaign and campaign.next_work(tx, self._leases.busy(key), now, pool)
         if not work:
             return None
         lost = self._leases.lost(key, work.trial.number, work.phase)
         task = make_task(self.settings, key, work, lost)
-        expires = now + self.settings.lease_seconds
-        self._leases.grant(Lease(task, work, worker, expires))
+        self._leases.grant(Lease(task, work, worker, now + self.settings.lease_seconds))
         return task
 
-    def _campaign(self, tx: sa.Connection, key: StudyKey, now: float) -> Campaign | None:
+    def campaign(self, tx: sa.Connection, key: StudyKey, now: float) -> Campaign | None:
         """The bucket's campaign, read from the database when this process has not seen it yet."""
         if key in self.campaigns:
             return self.campaigns[key]
@@ -184,12 +186,9 @@ class Tuner:
             geometry, device, bucket = key.parsed()
             trials = load_trials(tx, key)
             study = Study(
-                geometry,
-                device,
-                trials=trials,
+                geometry, device, trials=trials, seed=self.settings.seed,
                 neighbours=self.publisher.neighbours(key.scope, bucket),
-                seed=self.settings.seed,
-            )
+            )  # fmt: skip
         except PodAttentionError as error:
             logger.error("bucket %s cannot be tuned: %s", key, error)
             return None
@@ -202,20 +201,25 @@ class Tuner:
         return campaign
 
     def _file(self, lease: Lease, report: Report, now: float) -> None:
-        task = lease.task
+        task, trial = lease.task, lease.work.trial
         campaign = self.campaigns[task.key]
+        self.change(task.key, now, lambda tx: campaign.report(
+            tx, trial, task.phase, report.outcome, report.reason, report.pairs, now,
+            last=lease.work.last,
+        ))  # fmt: skip
+
+    def change(
+        self, key: StudyKey, now: float, decide: Callable[[sa.Connection], Change | None]
+    ) -> None:
+        """Let a bucket's campaign decide, and publish what it changed."""
         table = None
-        with self._careful(task.key, now), self.store.begin() as tx:
-            change = campaign.report(
-                tx, lease.work.trial, task.phase, report.outcome, report.reason, report.pairs,
-                now, last=lease.work.last,
-            )  # fmt: skip
+        with self._careful(key, now), self.store.begin() as tx:
+            change = decide(tx)
             if change is not None:
-                _, _, bucket = task.key.parsed()
-                entry = make_entry(change, task.key.build, self.settings.confidence, now)
-                table = self.publisher.change(tx, task.key.scope, bucket, entry, now)
+                entry = make_entry(change, key.build, self.settings.confidence, now)
+                table = self.publisher.change(tx, key.scope, key.parsed()[2], entry, now)
         if table is not None:
-            self.publisher.commit(task.key.scope, table)
+            self.publisher.commit(key.scope, table)
 
     @contextlib.contextmanager
     def _careful(self, key: StudyKey, now: float) -> Iterator[None]:
@@ -240,8 +244,6 @@ class Tuner:
     def _count_lost(self, lease: Lease, now: float) -> None:
         self.parking.failed(lease.task.key, "lost", "a worker never reported", now)
         if self._leases.count_lost(lease):
-            reason = f"{MAX_LOST} workers took it and never reported; the config may crash them"
-            report = Report(
-                task=lease.task.id, worker=lease.worker, outcome="failed", reason=reason
-            )
+            why = f"{MAX_LOST} workers took it and never reported; the config may crash them"
+            report = Report(task=lease.task.id, worker=lease.worker, outcome="failed", reason=why)
             self._file(lease, report, now)

@@ -14,7 +14,7 @@ from pod_integrate.trace import TraceMessage
 from tuner.core import Tuner
 from tuner.database import StorageError
 from tuner.ingest import Ingested
-from tuner.model import Report, Scope, StudyKey, Task, WorkerInfo
+from tuner.model import Recheck, Report, Scope, StudyKey, Task, WorkerInfo
 from tuner.storage import reason
 
 T = TypeVar("T")
@@ -36,6 +36,8 @@ class AsyncCore(Protocol):
     async def trials(self, key: StudyKey) -> dict[str, Any]: ...
 
     async def samples(self, scope: Scope) -> dict[str, Any]: ...
+
+    async def recheck(self, message: Recheck) -> str: ...
 
     async def housekeeping(self) -> None: ...
 
@@ -73,6 +75,10 @@ class TunerThread:
     async def samples(self, scope: Scope) -> dict[str, Any]:
         """Tuner.samples."""
         return await self._await(lambda: self.tuner.samples(scope))
+
+    async def recheck(self, message: Recheck) -> str:
+        """Tuner.recheck."""
+        return await self._await(lambda: self.tuner.recheck(message))
 
     async def housekeeping(self) -> None:
         """Tuner.housekeeping."""

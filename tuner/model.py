@@ -137,6 +137,25 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
             return Report(task=self.task, worker=self.worker, outcome="failed", reason=reason)
 
 
+class Recheck(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Pairs of the default (baseline) and a bucket's promoted config, taken by somebody else.
+
+    trial  of the table entry's evidence: says which config was measured
+    """
+
+    geometry: wire.Key
+    device: wire.Key
+    build: wire.Key
+    bucket: wire.Key
+    trial: wire.Number
+    pairs: Annotated[list[Pair], msgspec.Meta(min_length=1, max_length=MAX_PAIRS)]
+
+    @property
+    def key(self) -> StudyKey:
+        """The study that promoted the config."""
+        return StudyKey(self.geometry, self.device, self.build, self.bucket)
+
+
 class WorkerInfo(msgspec.Struct, frozen=True, kw_only=True):
     """Who asks for work and what it can measure.
 

@@ -26,6 +26,7 @@ from tuner import samples as kept
 from tuner import schema
 from tuner.model import Scope, StudyKey, iso
 from tuner.overview_buckets import bucket_row, promoted_entry, trial_row
+from tuner.rechecks import replayable
 from tuner.records import add_history, latest, load_trials
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ MAX_BUCKETS = 200
 MAX_DECISIONS = 50
 MAX_POINTS = 360
 MAX_SAMPLED_BUCKETS = 16
-SAMPLES_SHOWN = 8
+SAMPLES_SHOWN = 24
 
 
 def build(tuner: Tuner) -> dict[str, Any]:
@@ -80,7 +81,7 @@ def samples(tuner: Tuner, scope: Scope) -> dict[str, Any]:
                     "time_share": load.weight / total,
                     "samples": [
                         msgspec.structs.asdict(sample.lengths)
-                        for sample in kept.samples(tx, load.key)[:SAMPLES_SHOWN]
+                        for sample in replayable(tuner, tx, load.key)[:SAMPLES_SHOWN]
                     ],
                 }
                 for load in mine[:MAX_SAMPLED_BUCKETS]

@@ -10,7 +10,7 @@ from ray.exceptions import RayError
 from pod_integrate.trace import TraceMessage
 from tuner.host import CoreUnavailableError
 from tuner.ingest import Ingested
-from tuner.model import Report, Scope, StudyKey, Task, WorkerInfo
+from tuner.model import Recheck, Report, Scope, StudyKey, Task, WorkerInfo
 from tuner.polite import be_polite
 from tuner.settings import TunerSettings
 from tuner.storage import reason
@@ -55,6 +55,10 @@ class Core:
         """Tuner.samples."""
         return self._tuner.samples(scope)
 
+    def recheck(self, message: Recheck) -> str:
+        """Tuner.recheck."""
+        return self._tuner.recheck(message)
+
     def housekeeping(self) -> None:
         """Tuner.housekeeping."""
         self._tuner.housekeeping()
@@ -90,6 +94,10 @@ class RayCore:
     async def samples(self, scope: Scope) -> dict[str, Any]:
         """Core.samples."""
         return dict(await self._call("samples", scope))
+
+    async def recheck(self, message: Recheck) -> str:
+        """Core.recheck."""
+        return str(await self._call("recheck", message))
 
     async def housekeeping(self) -> None:
         """Core.housekeeping."""

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import httpx
+import msgspec
 import torch
 
 from pod_integrate import native
@@ -19,49 +20,96 @@ from pod_integrate.defaults import default_config
 from pod_integrate.device import device_key
 from pod_integrate.errors import PodAttentionError
 from pod_integrate.keys import Bucket, Geometry
-from pod_integrate.table import ConfigTable
+from pod_integrate.table import MIN_STEPS, ConfigTable
 from tuner.bench import OpBench
-from tuner.model import Lengths
+from tuner.model import Lengths, Pair
+from tuner.promote import bounds, step_speedups
 
-_STEPS_PER_BUCKET = 3
-_PAIRS_PER_STEP = 30
+# Of each replay; enough for a bound.
+STEPS_PER_BUCKET = 12
+_PAIRS_PER_STEP = 4
+_CONFIDENCE = 0.95
 # K/V caches that calls rotate through: a layer does not find its keys in the CPU's cache.
 _LAYERS = 8
 
 
 class BucketComparison(NamedTuple):
-    """One bucket: its share of traced attention time and median op times, microseconds."""
+    """One bucket under the default and under the table.
+
+    time_share    of traced attention time
+    speedup       default time / tuned time, median over the steps; 1 where the default applies
+    lower_bound, upper_bound   of it, None where too few steps were replayed for one
+    default_us, tuned_us       medians of one attention call over the same pairs
+    trial         of the table entry, None without one
+    """
 
     bucket: str
     time_share: float
     source: str
-    default_us: float
-    tuned_us: float
+    speedup: float = 1.0
+    lower_bound: float | None = None
+    upper_bound: float | None = None
+    default_us: float | None = None
+    tuned_us: float | None = None
+    trial: int | None = None
+    pairs: tuple[Pair, ...] = ()
 
     @property
-    def speedup(self) -> float:
-        """default / tuned."""
-        return self.default_us / self.tuned_us
+    def steps(self) -> int:
+        """Distinct steps replayed."""
+        return len({pair.batch for pair in self.pairs})
+
+    def document(self) -> dict[str, Any]:
+        """As JSON, the pairs counted only."""
+        return self._asdict() | {"pairs": len(self.pairs), "steps": self.steps}
 
 
 class Comparison(NamedTuple):
     """All compared buckets; `covered` is the share of attention time that they stand for."""
 
     buckets: list[BucketComparison]
-    steps: int
     covered: float
+
+    @property
+    def steps(self) -> int:
+        """Distinct steps replayed, over all buckets."""
+        return sum(row.steps for row in self.buckets)
 
     @property
     def speedup(self) -> float:
         """Attention time under default / under the table, over the covered share of time."""
         return self.covered / sum(row.time_share / row.speedup for row in self.buckets)
 
+    @property
+    def worst(self) -> BucketComparison | None:
+        """The replayed bucket that gains least, None when the default applies everywhere."""
+        return min((row for row in self.buckets if row.pairs), key=_speedup, default=None)
 
-def compare_with_default(tuner_url: str, scope: dict[str, Any], *, seconds: float) -> Comparison:
+
+class Replays(NamedTuple):
+    """What a demo ends with: a re-check, then the numbers it shows, on other steps.
+
+    refuted  buckets whose config either of them rolled back
+    """
+
+    first: Comparison
+    last: Comparison
+    refuted: list[str]
+
+
+def _speedup(row: BucketComparison) -> float:
+    return row.speedup
+
+
+def compare_with_default(
+    tuner_url: str, scope: dict[str, Any], *, seconds: float, skip: int = 0
+) -> Comparison:
     """Replay traced steps of one scope on this machine, order swapped every pair.
 
     scope    geometry, device and build as printed by `GET /v1/overview`
-    seconds  spent measuring, split over buckets by their share of time
+    seconds  spent measuring, split over buckets by their share of time; every step gets a pair
+    skip     leave so many steps of each bucket out, e.g. those of an earlier replay; where fewer
+             than MIN_STEPS are left the last ones are taken
     A bucket for which the table has nothing counts with ratio 1, without being measured.
 
     Raises PodAttentionError when this machine is not the scope's device and build, when the tuner
@@ -82,43 +130,71 @@ def compare_with_default(tuner_url: str, scope: dict[str, Any], *, seconds: floa
         raise PodAttentionError("the tuner holds no traced steps for this scope yet")
     default = default_config(device, geometry)
     rows: list[BucketComparison] = []
-    steps = 0
     for item in sampled:
-        hit = table.lookup(Bucket.parse(item["bucket"]))
-        chosen = item["samples"][:_STEPS_PER_BUCKET]
-        times = (1.0, 1.0)
-        if hit.config is not None and hit.config != default and chosen:
-            budget = seconds * item["time_share"] / len(chosen)
-            times = _measure(chosen, geometry, (default, hit.config), budget)
-            steps += len(chosen)
-        rows.append(BucketComparison(item["bucket"], item["time_share"], hit.source, *times))
-    return Comparison(rows, steps, sum(row.time_share for row in rows))
+        row = BucketComparison(item["bucket"], item["time_share"], "default")
+        entry = table.entries.get(Bucket.parse(row.bucket))
+        steps = [Lengths(**sample) for sample in item["samples"]]
+        chosen = steps[skip:][:STEPS_PER_BUCKET]
+        if len(chosen) < MIN_STEPS:
+            chosen = steps[-STEPS_PER_BUCKET:]
+        if entry is not None and chosen:
+            budget = seconds * row.time_share / len(chosen)
+            pairs = _measure(chosen, geometry, (default, entry.config), budget)
+            row = _filled(row._replace(source="exact", trial=entry.evidence.trial), pairs)
+        rows.append(row)
+    return Comparison(rows, sum(row.time_share for row in rows))
+
+
+def feed_back(tuner_url: str, scope: dict[str, Any], compared: Comparison) -> list[str]:
+    """Tell the tuner what a replay measured; returns the buckets whose config it rolled back.
+
+    Raises PodAttentionError when the tuner does not answer.
+    """
+    keys = {name: scope[name] for name in ("geometry", "device", "build")}
+    refuted = []
+    for row in compared.buckets:
+        if row.trial is None:
+            continue
+        body = keys | {"bucket": row.bucket, "trial": row.trial, "pairs": row.pairs}
+        try:
+            answer = httpx.post(
+                f"{tuner_url}/v1/recheck", content=msgspec.json.encode(body), timeout=30.0
+            ).raise_for_status()
+        except httpx.HTTPError as error:
+            raise PodAttentionError(f"the tuner took no re-check: {error}") from error
+        if answer.json()["verdict"] == "rolled back":
+            refuted.append(row.bucket)
+    return refuted
+
+
+def _filled(row: BucketComparison, pairs: list[Pair]) -> BucketComparison:
+    speedups = step_speedups(pairs)
+    lower, upper = bounds(speedups, 1 - _CONFIDENCE)
+    return row._replace(
+        speedup=statistics.median(speedups),
+        lower_bound=lower,
+        upper_bound=upper,
+        default_us=statistics.median(pair.baseline_us for pair in pairs),
+        tuned_us=statistics.median(pair.candidate_us for pair in pairs),
+        pairs=tuple(pairs),
+    )
 
 
 def _measure(
-    samples: Iterable[dict[str, list[int]]],
+    steps: Iterable[Lengths],
     geometry: Geometry,
     configs: tuple[PodConfig, PodConfig],
     budget: float,
-) -> tuple[float, float]:
-    """Median microseconds of one attention call under each config, over all samples' pairs."""
+) -> list[Pair]:
+    """Pairs of both configs, `budget` seconds of each step."""
     bench = OpBench()
-    pairs = [
+    return [
         pair
-        for sample in samples
+        for lengths in steps
         for pair in bench.pairs(
-            *configs,
-            geometry,
-            Lengths(**sample),
-            count=_PAIRS_PER_STEP,
-            seconds=budget,
-            layers=_LAYERS,
+            *configs, geometry, lengths, count=_PAIRS_PER_STEP, seconds=budget, layers=_LAYERS
         )
     ]
-    return (
-        statistics.median(pair.baseline_us for pair in pairs),
-        statistics.median(pair.candidate_us for pair in pairs),
-    )
 
 
 def _get(url: str, path: str, query: dict[str, str]) -> httpx.Response:

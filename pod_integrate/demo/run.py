@@ -12,7 +12,12 @@ import httpx
 from rich.console import Console
 
 from pod_integrate import native
-from pod_integrate.demo.compare import Comparison, compare_with_default
+from pod_integrate.demo.compare import (
+    STEPS_PER_BUCKET,
+    Replays,
+    compare_with_default,
+    feed_back,
+)
 from pod_integrate.demo.load import LoadStats, run_load
 from pod_integrate.demo.model import make_demo_model
 from pod_integrate.demo.options import DemoOptions
@@ -55,9 +60,9 @@ class Demo:
         self._start()
         self.phases.note(words)
         stats, overview = asyncio.run(self._load(requests))
-        comparison = self._compare(overview)
+        replays = self._replays(overview)
         seconds = time.monotonic() - self.phases.started
-        result = DemoResult(stats, overview, comparison, seconds, dict(self.phases.seconds))
+        result = DemoResult(stats, overview, replays, seconds, dict(self.phases.seconds))
         print_summary(self.console, summary_rows(result, f"{self.tuner_url}/"))
         return result
 
@@ -192,14 +197,24 @@ class Demo:
                 await asyncio.wait({until}, timeout=1.0)
             return await _overview(client) or overview or {}
 
-    def _compare(self, overview: dict[str, Any]) -> Comparison | None:
+    def _replays(self, overview: dict[str, Any]) -> Replays | None:
+        """Tuned against default twice: what the first refutes is rolled back, then afresh.
+
+        On other steps, so that what is rolled back by its bad luck does not make the rest shine.
+        """
         if not overview.get("tables"):
             self.phases.note("no config was promoted: nothing to compare with the default")
             return None
+        url, scope = self.tuner_url, overview["tables"][0]
+        with self.phases.phase("re-check of promoted configs on fresh steps"):
+            first = compare_with_default(url, scope, seconds=_COMPARE_SECONDS)
+            refuted = feed_back(url, scope, first)
+        for bucket in refuted:
+            self.phases.note(f"  rolled back: {bucket}")
         with self.phases.phase("fresh replay of traced steps, tuned against default"):
-            return compare_with_default(
-                self.tuner_url, overview["tables"][0], seconds=_COMPARE_SECONDS
-            )
+            last = compare_with_default(url, scope, seconds=_COMPARE_SECONDS, skip=STEPS_PER_BUCKET)
+            refuted += feed_back(url, scope, last)
+        return Replays(first, last, refuted)
 
 
 async def _overview(client: httpx.AsyncClient) -> dict[str, Any] | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from pod_integrate.demo.compare import Comparison
+from pod_integrate.demo.compare import BucketComparison, Replays
 from pod_integrate.demo.load import LoadStats
 from pod_integrate.demo.view import ms, number, ratio, share
 
@@ -16,7 +16,7 @@ class DemoResult:
 
     stats: LoadStats
     overview: dict[str, Any]
-    comparison: Comparison | None
+    replays: Replays | None
     seconds_to_summary: float
     phases: dict[str, float]
 
@@ -24,13 +24,15 @@ class DemoResult:
 def summary_rows(result: DemoResult, dashboard: str) -> list[tuple[str, str]]:
     """What the demo ends with, as (name, printable value); "-" where nothing was measured."""
     stats, totals = result.stats, result.overview.get("totals", {})
-    compared = result.comparison
-    tuned = "-"
-    if compared is not None:
+    tuned = worst = refuted = "-"
+    if result.replays is not None:
+        last = result.replays.last
         tuned = (
-            f"{ratio(compared.speedup)} over {share(compared.covered)} of attention time "
-            f"({compared.steps} traced steps replayed)"
+            f"{ratio(last.speedup)} over {share(last.covered)} of attention time "
+            f"({last.steps} traced steps replayed)"
         )
+        worst = _bucket(last.worst)
+        refuted = ", ".join(result.replays.refuted) or "none"
     return [
         ("requests", f"{stats.done} done, {stats.failed} failed"),
         (
@@ -43,9 +45,18 @@ def summary_rows(result: DemoResult, dashboard: str) -> list[tuple[str, str]]:
         ("trials measured", number(totals.get("trials"))),
         ("configs promoted", number(totals.get("promotions"))),
         ("attention, tuned vs default", tuned),
+        ("... least in a tuned bucket", worst),
+        ("... rolled back by replays", refuted),
         ("dashboard", dashboard),
         ("seconds to here", f"{result.seconds_to_summary:.0f}"),
     ]
+
+
+def _bucket(row: BucketComparison | None) -> str:
+    if row is None:
+        return "-"
+    bound = f"{ratio(row.lower_bound)} to {ratio(row.upper_bound)}"
+    return f"{ratio(row.speedup)} ({bound}) in {row.bucket}, {row.steps} steps"
 
 
 def _pair(stats: LoadStats, name: str) -> str:

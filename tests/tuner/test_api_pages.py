@@ -55,7 +55,7 @@ def test_openapi_lists_every_endpoint_and_docs_show_it_offline(client: httpx.Cli
     document = client.get("/openapi.json").json()
     expected = {
         "/v1/traces", "/v1/table", "/v1/overview", "/v1/events", "/v1/trials", "/v1/samples",
-        "/healthz", "/metrics",
+        "/v1/recheck", "/healthz", "/metrics",
     }  # fmt: skip
     assert set(document["paths"]) == expected
     page = client.get("/docs").text

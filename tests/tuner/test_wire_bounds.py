@@ -35,9 +35,9 @@ from pod_integrate.testing.tables import make_table
 from pod_integrate.trace import StepRecord, TraceMessage, decode, encode
 from tuner import schema
 from tuner.core import Tuner
-from tuner.model import Pair, Report, Task
+from tuner.model import Pair, Recheck, Report, Task
 
-WIRE_TYPES = (TraceMessage, _Document, Evidence, Report)
+WIRE_TYPES = (TraceMessage, _Document, Evidence, Report, Recheck)
 TRACE_NUMBERS = numbers_of(TraceMessage)
 EVIDENCE_NUMBERS = numbers_of(Evidence)
 BUCKET = "p128@256+d4@256"

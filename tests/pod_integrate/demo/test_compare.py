@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import msgspec
 import pytest
 import torch
 
@@ -24,7 +25,7 @@ from tuner.model import Pair
 GEOMETRY = Geometry(
     num_q_heads=4, num_kv_heads=2, head_dim=32, dtype="fp32", kv_dtype="fp32", page_size=1
 )
-EVIDENCE = make_evidence("x")
+EVIDENCE = make_evidence("x", trial=7)
 HYBRID, DECODE = Bucket.of([32, 1], [64, 64]), Bucket.of([1] * 64, [4096] * 64)
 
 
@@ -38,7 +39,12 @@ def scope() -> dict[str, str]:
 
 
 @pytest.fixture
-def tuner(scope: dict[str, str]) -> Iterator[str]:
+def posted() -> list[Any]:
+    return []
+
+
+@pytest.fixture
+def tuner(scope: dict[str, str], posted: list[Any]) -> Iterator[str]:
     device = device_key(torch.device("cpu"))
     tuned = dataclasses.replace(default_config(device, GEOMETRY), strategy="serial")
     table = ConfigTable(
@@ -54,7 +60,7 @@ def tuner(scope: dict[str, str]) -> Iterator[str]:
             {
                 "bucket": str(HYBRID),
                 "time_share": 0.6,
-                "samples": [{"q_lens": [32, 1], "kv_lens": [64, 64]}],
+                "samples": [{"q_lens": [32, 1], "kv_lens": [64, 64 + i]} for i in range(30)],
             },
             {
                 "bucket": str(DECODE),
@@ -72,6 +78,12 @@ def tuner(scope: dict[str, str]) -> Iterator[str]:
             self.end_headers()
             self.wfile.write(body)
 
+        def do_POST(self) -> None:
+            posted.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b'{"verdict": "rolled back"}')
+
         def log_message(self, *_: Any) -> None:
             """Keep test output quiet."""
 
@@ -84,26 +96,62 @@ def tuner(scope: dict[str, str]) -> Iterator[str]:
     httpd.server_close()
 
 
-def test_speedup_weighs_buckets_by_time_and_unlisted_ones_count_as_one(
-    tuner: str, scope: dict[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ran: list[str] = []
+@pytest.fixture
+def ran(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, int]]:
+    """Strategies of the pairs that were asked for, and the last kv_len of their step."""
+    asked: list[tuple[str, str, int]] = []
 
-    def pairs(_bench: Any, baseline: Any, candidate: Any, *_: Any, **__: Any) -> list[Pair]:
-        ran.extend([baseline.strategy, candidate.strategy])
-        return [Pair(4000.0, 2000.0)] * 5
+    def pairs(
+        _bench: Any, one: Any, two: Any, _geometry: Any, lengths: Any, **_: Any
+    ) -> list[Pair]:
+        asked.append((one.strategy, two.strategy, lengths.kv_lens[-1]))
+        # One pair in four is disturbed: the step's median is not.
+        times = [(4000.0, 2000.0)] * 3 + [(4000.0, 9000.0)]
+        return [Pair(*both, lengths.digest) for both in times]
 
     monkeypatch.setattr(OpBench, "pairs", pairs)
+    return asked
+
+
+def test_speedup_weighs_buckets_by_time_and_unlisted_ones_count_as_one(
+    tuner: str, scope: dict[str, str], ran: list[tuple[str, str, int]]
+) -> None:
     result = compare.compare_with_default(tuner, scope, seconds=1.0)
-    assert ran == ["fused", "serial"]
+    assert {asked[:2] for asked in ran} == {("fused", "serial")}
     assert [row.speedup for row in result.buckets] == [2.0, 1.0]
-    assert result.covered == pytest.approx(0.9) and result.steps == 1
+    assert [row.lower_bound for row in result.buckets] == [2.0, None]
+    assert result.covered == pytest.approx(0.9) and result.steps == compare.STEPS_PER_BUCKET
     assert result.speedup == pytest.approx(0.9 / (0.6 / 2 + 0.3))
+    assert result.worst is result.buckets[0]
+    assert result.buckets[0].document()["pairs"] == 4 * compare.STEPS_PER_BUCKET
+
+
+def test_a_second_replay_takes_other_steps(
+    tuner: str, scope: dict[str, str], ran: list[tuple[str, str, int]]
+) -> None:
+    compare.compare_with_default(tuner, scope, seconds=1.0)
+    first = {kv_len for _, _, kv_len in ran}
+    ran.clear()
+    compare.compare_with_default(tuner, scope, seconds=1.0, skip=compare.STEPS_PER_BUCKET)
+    assert len(first) == len(ran) == compare.STEPS_PER_BUCKET
+    assert not first & {kv_len for _, _, kv_len in ran}
+
+
+def test_what_a_replay_measured_is_told_to_the_tuner(
+    tuner: str, scope: dict[str, str], ran: list[tuple[str, str, int]], posted: list[Any]
+) -> None:
+    compared = compare.compare_with_default(tuner, scope, seconds=1.0)
+    assert compare.feed_back(tuner, scope, compared) == [str(HYBRID)]
+    (body,) = posted
+    assert (body["bucket"], body["trial"]) == (str(HYBRID), 7)
+    assert body["pairs"] == [[*pair] for pair in msgspec.to_builtins(compared.buckets[0].pairs)]
 
 
 def test_real_op_runs_under_both_configs(tuner: str, scope: dict[str, str]) -> None:
     result = compare.compare_with_default(tuner, scope, seconds=0.2)
-    assert result.buckets[0].default_us > 0 and result.buckets[0].tuned_us > 0
+    row = result.buckets[0]
+    assert row.default_us is not None and row.tuned_us is not None
+    assert min(row.default_us, row.tuned_us) > 0
 
 
 def test_table_of_another_machine_is_refused(tuner: str, scope: dict[str, str]) -> None:

@@ -6,9 +6,10 @@ import re
 import pytest
 
 from pod_integrate.demo import summary, view
-from pod_integrate.demo.compare import BucketComparison, Comparison
+from pod_integrate.demo.compare import BucketComparison, Comparison, Replays
 from pod_integrate.demo.load import LoadStats
 from pod_integrate.terminal import console as make_console
+from tuner.model import Pair
 
 OVERVIEW = {
     "totals": {
@@ -94,10 +95,17 @@ def test_summary_rows_show_what_was_measured_and_dash_the_rest() -> None:
     assert unknown["attention, tuned vs default"] == "-"
     assert unknown["TTFT p50 / p99"] == "- / -" and unknown["trials measured"] == "-"
     rows = [
-        BucketComparison("p64@512+d4@512", 0.5, "exact", 1200.0, 1000.0),
-        BucketComparison("d4@512", 0.5, "default", 1.0, 1.0),
-    ]
-    result = summary.DemoResult(_stats(), OVERVIEW, Comparison(rows, 3, 1.0), 250.4, {})
+        BucketComparison(
+            "p64@512+d4@512", 0.5, "exact", 1.2, 1.1, None, 1200.0, 1000.0, 3,
+            (Pair(1200.0, 1000.0, "a"), Pair(1200.0, 1000.0, "b")),
+        ),
+        BucketComparison("d4@512", 0.5, "default"),
+    ]  # fmt: skip
+    replays = Replays(Comparison([], 1.0), Comparison(rows, 1.0), ["d2@512"])
+    result = summary.DemoResult(_stats(), OVERVIEW, replays, 250.4, {})
     known = dict(summary.summary_rows(result, "url"))
     assert known["attention, tuned vs default"].startswith("1.091x over 100.0 %")
+    worst = known["... least in a tuned bucket"]
+    assert worst == "1.200x (1.100x to -) in p64@512+d4@512, 2 steps"
+    assert known["... rolled back by replays"] == "d2@512"
     assert known["requests"] == "2 done, 1 failed" and known["seconds to here"] == "250"
