@@ -182,4 +182,11 @@ MUTATIONS = (
         "round < prefill ? Op::kPrefill",
         "round < prefill || {on} ? Op::kPrefill",
     ),
+    # Queries.
+    Mutation(
+        "last columns of Q are its first ones",
+        "copy/query_tile.cuh",
+        "a.q_head + chunk * 8;",
+        "a.q_head + ({on} && chunk == kChunks - 1 ? 0 : chunk) * 8;",
+    ),
 )
