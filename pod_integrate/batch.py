@@ -59,8 +59,15 @@ class HybridBatch:
         """
         q, kv = _host_lengths(q_lens, "q_lens"), _host_lengths(kv_lens, "kv_lens")
         _check_lengths(q, kv)
-        if page_size < 1:
-            raise ShapeError(f"page_size must be >= 1, got {page_size}")
+        if not isinstance(page_size, int | np.integer) or isinstance(page_size, bool):
+            raise DtypeError(f"page_size must be an integer, got {page_size!r}")
+        if not 1 <= page_size <= _INT32_MAX:
+            raise ShapeError(f"page_size must be >= 1, got {page_size}, and fit int32")
+        if not isinstance(page_indices, torch.Tensor):
+            raise DtypeError(
+                f"page_indices must be an int32 tensor, got {type(page_indices).__name__}; make "
+                "one where the KV cache lives, and keep it"
+            )
         if page_indices.dtype != torch.int32:
             raise DtypeError(f"page_indices must be int32, got {page_indices.dtype}; cast it once")
         if not page_indices.is_contiguous():
@@ -68,7 +75,7 @@ class HybridBatch:
                 "page_indices must be contiguous because it is read flat and in place, got strides "
                 f"{page_indices.stride()} for shape {tuple(page_indices.shape)}"
             )
-        starts = torch.as_tensor(page_starts, dtype=torch.int64, device=page_indices.device)
+        starts = _starts(page_starts, page_indices.device)
         if starts.shape != (len(q),):
             raise ShapeError(f"page_starts must be [{len(q)}], got {list(starts.shape)}")
         if starts.device.type == "cpu":
@@ -105,12 +112,24 @@ class HybridBatch:
 
 
 def _host_lengths(values: Sequence[int], name: str) -> np.ndarray:
-    array = np.asarray(values)
+    try:
+        array = np.asarray(values)
+    except (TypeError, ValueError) as error:
+        raise DtypeError(f"{name} must be a flat list of host integers: {error}") from error
     if array.ndim != 1:
         raise ShapeError(f"{name} must be one-dimensional, got shape {list(array.shape)}")
     if array.size and array.dtype.kind not in "iu":
         raise DtypeError(f"{name} must hold integers, got {array.dtype}")
     return array.astype(np.int64)
+
+
+def _starts(values: torch.Tensor | Sequence[int], device: torch.device) -> torch.Tensor:
+    if isinstance(values, torch.Tensor):
+        # A cast would cut fractions off.
+        if values.is_floating_point() or values.is_complex() or values.dtype == torch.bool:
+            raise DtypeError(f"page_starts must hold integers, got {values.dtype}")
+        return values.to(device, torch.int64)
+    return torch.from_numpy(_host_lengths(values, "page_starts")).to(device)
 
 
 def _check_lengths(q: np.ndarray, kv: np.ndarray) -> None:

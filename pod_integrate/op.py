@@ -1,7 +1,7 @@
 """hybrid_attention: check, choose a config, launch. Registered as torch.ops.pod.hybrid_attention.
 
-The native libraries check shapes, dtypes and strides before anything is computed, the CPU kernel
-page indices as well.
+arguments.py checks types, devices and gradients, the native libraries shapes, dtypes, strides and
+ranges before anything is computed, the CPU kernel page indices as well.
 """
 
 from __future__ import annotations
@@ -11,17 +11,12 @@ from typing import Any, NamedTuple
 import torch
 
 from pod_integrate import launch, launch_cpu
+from pod_integrate.arguments import check_devices, check_gradients, check_types, numbers_of
 from pod_integrate.batch import HybridBatch
 from pod_integrate.config import PodConfig
 from pod_integrate.config import flatten_config as flatten_config
-from pod_integrate.device import kernel_unavailable
 from pod_integrate.device_plan import DevicePlan
-from pod_integrate.errors import (
-    ConfigError,
-    DeviceMismatchError,
-    ShapeError,
-    UnsupportedFeatureError,
-)
+from pod_integrate.errors import ConfigError, ShapeError
 
 _SCHEMA = (
     "hybrid_attention(Tensor q, Tensor k_cache, Tensor v_cache, Tensor q_indptr, Tensor kv_lens, "
@@ -63,72 +58,46 @@ def hybrid_attention(
     k_cache, v_cache [P, S, Hkv, D]    dtype of q; D contiguous, other strides free
     batch            HybridBatch: lengths, page_indices, page_starts (see HybridBatch.build)
     config           how to run it; default default_config() of this device and geometry
-    scale            multiplies q.k before softmax; default D ** -0.5
+    scale            multiplies q.k before softmax; default D ** -0.5. 0, or of a size within
+                     2^-100..2^100
     window_left      a query at position i sees keys j >= i - window_left; -1: all before it
-    logit_cap        score becomes cap * tanh(score / cap); 0: no cap
+    logit_cap        score becomes cap * tanh(score / cap), cap within 2^-100..2^100; 0: no cap
     sinks            [Hq] fp32; exp(sink) joins each row's softmax denominator and so its lse
-    out              [T, Hq, D] to write into, D contiguous; default a new tensor
+    out              [T, Hq, D] to write into, D contiguous, no two rows in one place, none of
+                     them in memory of an input; default a new tensor
     plan             DevicePlan that holds `batch`, for CUDA graphs; rows of q past the batch are
                      padding then, and their out and lse are not written
 
     Causal, bottom-right aligned. Slots that no row sees are never read. For inference: the op has
-    no gradient. On a CPU calls from several threads run one after the other. On a GPU (bf16 and
-    fp16; head dim 64, 96, 128 or 256; page indices are not checked) the call runs on the current
-    stream and nothing waits for the device; q_indptr and kv_lens must not change afterwards.
-    Raises ShapeError, DtypeError, DeviceMismatchError, PageIndexError, ConfigInfeasibleError,
+    no gradient and refuses tensors that require one. On a CPU calls from several threads run one
+    after the other. On a GPU (bf16 and fp16; head dim 64, 96, 128 or 256; page indices are not
+    checked) the call runs on the current stream and nothing waits for the device; q_indptr and
+    kv_lens must not change afterwards.
+    Raises ShapeError, DtypeError, DeviceMismatchError, PageIndexError, ConfigError,
     KernelUnavailableError, UnsupportedFeatureError, BuildError; nothing launches then.
     Source: POD-Attention, arXiv:2410.18038.
     """
-    _check(q, k_cache, v_cache, batch, sinks, out)
-    if plan is not None:
-        plan.require_fits(q, k_cache, batch, window_left)
-    result = torch.empty_like(q, memory_format=torch.contiguous_format) if out is None else out
-    lse = q.new_empty(q.shape[:2], dtype=torch.float32)
-    attend: Any = launch.attend if q.is_cuda and _nobody_watches(q) else _dispatched
-    attend(
-        *(q, k_cache, v_cache, batch.q_indptr, batch.kv_lens, batch.page_indices),
-        *(batch.page_starts, batch.page_size, q.shape[-1] ** -0.5 if scale is None else scale),
-        *(window_left, logit_cap, sinks, _config_of(config, plan), result, lse),
-        *((None, []) if plan is None else (plan.words, list(plan.capacity))),
-    )
-    return Attention(result, lse)
-
-
-def _check(
-    q: torch.Tensor,
-    k_cache: torch.Tensor,
-    v_cache: torch.Tensor,
-    batch: HybridBatch,
-    sinks: torch.Tensor | None,
-    out: torch.Tensor | None,
-) -> None:
-    if q.device.type not in ("cpu", "cuda"):
-        raise kernel_unavailable(q.device)
-    device, pages, starts = q.device, batch.page_indices, batch.page_starts
-    if not (device == k_cache.device == v_cache.device == pages.device == starts.device):
-        _refuse_devices(q, k_cache=k_cache, v_cache=v_cache, page_indices=pages, page_starts=starts)
-    if (sinks is not None and sinks.device != device) or (out is not None and out.device != device):
-        _refuse_devices(q, sinks=sinks, out=out)
+    check_types(batch, config, plan, q=q, k_cache=k_cache, v_cache=v_cache, sinks=sinks, out=out)
+    check_devices(q, k_cache, v_cache, batch, sinks, out)
     if q.dim() != 3 or k_cache.dim() != 4:
         raise ShapeError(
             f"q must be [T, Hq, D] and k_cache must be [P, S, Hkv, D], got shapes {list(q.shape)} "
             f"and {list(k_cache.shape)}"
         )
-    if torch.is_grad_enabled() and (q.requires_grad or k_cache.requires_grad):
-        raise UnsupportedFeatureError(
-            "hybrid_attention has no gradient but q or k_cache requires one; call it under "
-            "torch.no_grad() or torch.inference_mode()"
-        )
-
-
-def _refuse_devices(q: torch.Tensor, **others: torch.Tensor | None) -> None:
-    # A meta or fake tensor among real ones would reach the fake kernel and leave `out` unwritten.
-    for name, tensor in others.items():
-        if tensor is not None and tensor.device != q.device:
-            raise DeviceMismatchError(
-                f"{name} is on {tensor.device} but q is on {q.device}; move all tensors of a call "
-                "to one device"
-            )
+    check_gradients(q=q, k_cache=k_cache, v_cache=v_cache, sinks=sinks, out=out)
+    scores = numbers_of(scale, window_left, logit_cap, q.shape[-1])
+    if plan is not None:
+        plan.require_fits(q, k_cache, batch, scores[1])
+    result = torch.empty_like(q, memory_format=torch.contiguous_format) if out is None else out
+    lse = q.new_empty(q.shape[:2], dtype=torch.float32)
+    attend: Any = launch.attend if q.is_cuda and _nobody_watches(q) else _dispatched
+    attend(
+        *(q, k_cache, v_cache, batch.q_indptr, batch.kv_lens, batch.page_indices),
+        *(batch.page_starts, batch.page_size, *scores),
+        *(sinks, _config_of(config, plan), result, lse),
+        *((None, []) if plan is None else (plan.words, list(plan.capacity))),
+    )
+    return Attention(result, lse)
 
 
 def _nobody_watches(q: torch.Tensor) -> bool:

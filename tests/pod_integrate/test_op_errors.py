@@ -111,8 +111,8 @@ BAD: dict[str, tuple[Change, type[PodAttentionError], str]] = {
         ShapeError,
         r"sinks must be \[Hq\]",
     ),
-    "scale": (lambda a: a.update(scale=math.nan), ShapeError, "scale must be finite"),
-    "cap": (lambda a: a.update(logit_cap=-1.0), ShapeError, "logit_cap finite and >= 0"),
+    "scale": (lambda a: a.update(scale=math.nan), ShapeError, "scale is nan but"),
+    "cap": (lambda a: a.update(logit_cap=-1.0), ShapeError, "must be finite and >= 0"),
     "window": (lambda a: a.update(window_left=-2), ShapeError, "window_left must be -1"),
     "q dtype": (
         lambda a: a.update(q=a["q"].double(), k_cache=a["k_cache"].double()),

@@ -121,6 +121,11 @@ void check_outputs(const Call& call) {
   check_rank(lse, 2, "lse", "[T, Hq]");
   check_output_shape(q, out, lse);
   check_last_axis(out, "out");
+  check_written_once(out);
+  check_not_written(out, q, "q");
+  check_not_written(out, call.k_cache, "k_cache");
+  check_not_written(out, call.v_cache, "v_cache");
+  if (call.sinks.has_value()) check_not_written(out, call.sinks.value(), "sinks");
 }
 
 const float* check_sinks(const Call& call) {

@@ -120,6 +120,11 @@ void check_outputs(const Call& call, LaunchArguments& a) {
   check_tensor(call, lse, 2, "lse", "[T, Hq]");
   check_output_shape(q, out, lse);
   check_rows(out, "out");
+  check_written_once(out);
+  check_not_written(out, q, "q");
+  check_not_written(out, call.k_cache, "k_cache");
+  check_not_written(out, call.v_cache, "v_cache");
+  if (call.sinks.has_value()) check_not_written(out, call.sinks.value(), "sinks");
   a.out = out.data_ptr();
   a.out_token = out.stride(0), a.out_head = out.stride(1);
   a.lse = static_cast<float*>(lse.data_ptr());

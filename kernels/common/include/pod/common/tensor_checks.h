@@ -6,7 +6,9 @@
 
 #include <cmath>
 #include <cstdint>
+#include <cstdlib>
 #include <string>
+#include <utility>
 
 namespace pod::checks {
 
@@ -94,10 +96,78 @@ inline void check_output_shape(const TensorView& q, const TensorView& out, const
   }
 }
 
+// Whether a row of out and a row `delta` elements further on share one; both kinds of rows lie at
+// token * strides[0] + head * strides[1]. The row that is the same at delta 0 does not count.
+inline bool rows_meet(const TensorView& out, int64_t delta) {
+  const int64_t tokens = out.size(0), heads = out.size(1), dim = out.size(2);
+  const int64_t token = out.stride(0), head = out.stride(1);
+  for (int64_t h = 1 - heads; h < heads; ++h) {
+    const int64_t from = delta + h * head;
+    // Tokens that bring it nearest to 0, from either side.
+    const int64_t near = token > 0 && tokens > 1 ? -from / token : 0;
+    for (int64_t t = near - 1; t <= near + 1; ++t) {
+      if (t <= -tokens || t >= tokens || (delta == 0 && h == 0 && t == 0)) continue;
+      if (std::abs(from + t * token) < dim) return true;
+    }
+  }
+  return false;
+}
+
+// Bytes [first, second) between a tensor's first and last element.
+inline std::pair<uintptr_t, uintptr_t> span_of(const TensorView& t) {
+  int64_t last = 0;
+  for (int axis = 0; axis < t.ndim(); ++axis) last += (t.size(axis) - 1) * t.stride(axis);
+  const auto begin = reinterpret_cast<uintptr_t>(t.data_ptr());
+  return {begin, t.numel() == 0 ? begin : begin + (last + 1) * (t.dtype().bits / 8)};
+}
+
+// Nothing that is read may be written, and nothing twice: items run at the same time.
+inline void check_not_written(const TensorView& out, const TensorView& input, const char* name) {
+  const auto mine = span_of(out), theirs = span_of(input);
+  if (mine.first >= theirs.second || theirs.first >= mine.second) return;
+  // Slices of one tensor may lie between each other, as q and out of a fused buffer do.
+  const auto bytes = static_cast<int64_t>(out.dtype().bits / 8);
+  const auto apart = static_cast<int64_t>(theirs.first - mine.first);
+  if (input.ndim() == 3 && input.dtype() == out.dtype() && apart % bytes == 0 && apart != 0 &&
+      input.stride(0) == out.stride(0) && input.stride(1) == out.stride(1) &&
+      !rows_meet(out, apart / bytes)) {
+    return;
+  }
+  TVM_FFI_THROW(ShapeError) << "out shares memory with " << name
+                            << ", which is read while out is written; give out its own";
+}
+
+inline void check_written_once(const TensorView& out) {
+  const int64_t tokens = out.size(0), heads = out.size(1), dim = out.size(2);
+  const int64_t token = out.stride(0), head = out.stride(1);
+  const bool nested = head >= dim && token >= (heads - 1) * head + dim;
+  if (out.numel() == 0 || nested || (tokens == 1 && head >= dim) || !rows_meet(out, 0)) return;
+  TVM_FFI_THROW(ShapeError) << "rows of out overlap in memory: strides " << token << " and " << head
+                            << " for shape " << shape_of(out)
+                            << "; rows need places of their own, so do not expand() it";
+}
+
+// Whether a factor keeps its precision as the float32 that the kernels compute with, and so do its
+// products with log2(e) and with ordinary numbers.
+inline bool is_factor(double x, float least = 0x1p-100f) {
+  const float size = static_cast<float>(std::fabs(x));
+  return size >= least && size <= 0x1p100f;
+}
+
 inline void check_scores(double scale, double logit_cap, int64_t window_left) {
-  if (!std::isfinite(scale) || !std::isfinite(logit_cap) || logit_cap < 0) {
-    TVM_FFI_THROW(ShapeError) << "scale must be finite and logit_cap finite and >= 0, got " << scale
-                              << " and " << logit_cap;
+  constexpr const char* kRange = "its size must be within 2^-100..2^100 (7.9e-31..1.3e30)";
+  if (scale != 0 && !is_factor(scale)) {
+    TVM_FFI_THROW(ShapeError) << "scale is " << scale << " but the kernel computes in float32, so "
+                              << kRange << ", or 0 for equal weights; move the rest of it into q";
+  }
+  if (logit_cap != 0 && (!is_factor(logit_cap) || logit_cap < 0)) {
+    TVM_FFI_THROW(ShapeError) << "logit_cap is " << logit_cap << ", which must be finite and >= 0; "
+                              << kRange << ", or 0 for no cap. A larger one is as good as none";
+  }
+  if (scale != 0 && logit_cap != 0 && !is_factor(scale / logit_cap, 0x1p-120f)) {
+    TVM_FFI_THROW(ShapeError) << "scale / logit_cap is " << scale / logit_cap << ", got scale "
+                              << scale << " and logit_cap " << logit_cap
+                              << "; its size must be within 2^-120..2^100. Leave logit_cap out if logits stay far below it";
   }
   if (window_left < -1 || window_left > INT32_MAX / 2) {
     TVM_FFI_THROW(ShapeError) << "window_left must be -1 (no window) or 0.." << INT32_MAX / 2
