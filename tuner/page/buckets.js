@@ -113,7 +113,7 @@ function texts(b) {
   };
 }
 
-const SCREENED = "From the few pairs of screening; it decides nothing. A promotion needs a lower bound above 1.";
+const SCREENED = "From the few steps of screening; it decides nothing. A promotion needs others, at least 8, and a lower bound above 1.";
 
 function bucketRow({ bucket: b, open, scale }, onToggle) {
   const id = idOf(keyOf(b));

@@ -209,10 +209,15 @@ export function showDecisions({ decisions }) {
   };
 }
 
+/** What a decision rests on; older ones know their pairs only. */
+function taken(item) {
+  return item.steps ? plural(item.steps, "distinct step") : plural(item.pairs ?? 0, "pair");
+}
+
 function decisionItem(item) {
   if (item.kind === "none") return h("li", { class: "empty" }, "No decision yet.");
   const measured = typeof item.speedup === "number"
-    ? `${speed(item.speedup)}${typeof item.lower_bound === "number" ? `, at least ${speed(item.lower_bound)}` : ""}, ${plural(item.pairs ?? 0, "pair")}`
+    ? `${speed(item.speedup)}${typeof item.lower_bound === "number" ? `, at least ${speed(item.lower_bound)}` : ""}, ${taken(item)}`
     : null;
   const when = date(item.time);
   return h("li", { class: `decision ${item.kind}` },
