@@ -28,7 +28,7 @@ _USED = re.compile(r"Used (\d+) registers(?:.*?, (\d+) bytes smem)?")
 class KernelUsage(msgspec.Struct, frozen=True, kw_only=True):
     """What ptxas reports of one kernel; bytes per thread, but static_smem per CTA.
 
-    name  prefill, decode, fused or merge; the mangled name of any other kernel
+    name  prefill, decode, fused, merge or stamp; the mangled name of any other kernel
     """
 
     name: str
@@ -126,11 +126,12 @@ def parse_usage(text: str) -> list[KernelUsage]:
 
 
 def short_name(mangled: str) -> str:
-    """prefill, decode, fused or merge; any other kernel keeps its mangled name."""
+    """prefill, decode, fused, merge or stamp; any other kernel keeps its mangled name."""
     ops = _OPS.search(mangled)
     if ops is not None:
         return _OP_NAMES[int(ops[1])]
-    return "merge" if "merge_kernel" in mangled else mangled
+    found = [name for name in ("merge", "stamp") if f"{name}_kernel" in mangled]
+    return found[0] if found else mangled
 
 
 def _frames(said: str) -> list[tuple[int, int, int]]:

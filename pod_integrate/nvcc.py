@@ -34,9 +34,6 @@ _FLAGS = (
     "-std=c++17 -O3 -lineinfo -shared -cudart static -Xcompiler -fPIC,-fvisibility=hidden "
     "--resource-usage -Werror all-warnings"
 ).split()
-# For measuring: SOFTMAX_FORM=0, 1 or 2 picks one of the forms in softmax.cuh.
-if os.environ.get("SOFTMAX_FORM"):
-    _FLAGS.append(f"-DPOD_SOFTMAX_FORM={os.environ['SOFTMAX_FORM']}")
 _SYSTEM = "/usr/local/cuda"
 _KERNEL_SOURCES = (".cu", ".cuh", ".h")
 _SOURCES = (*_KERNEL_SOURCES, ".cpp")

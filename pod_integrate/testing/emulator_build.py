@@ -21,8 +21,6 @@ _FLAGS = (
     "-std=c++17 -O2 -fPIC -fvisibility=hidden -fno-gnu-unique -ffp-contract=fast -Wall -Wextra "
     "-Wno-unknown-pragmas"
 ).split()
-if os.environ.get("SOFTMAX_FORM"):
-    _FLAGS += (f"-DPOD_SOFTMAX_FORM={os.environ['SOFTMAX_FORM']}",)
 
 
 def build(variant: Variant, extra_flags: tuple[str, ...] = (), *, arch: str = "sm_90a") -> Path:

@@ -148,19 +148,31 @@ LAZY_MUTATIONS = (
     Mutation(
         "O is never rescaled",
         _SOFTMAX,
-        "if (!ptx::any(rescale[0]",
-        "if ({on} || !ptx::any(rescale[0]",
+        "state.o[0][i][j] *= rescale[j / 2];",
+        "state.o[0][i][j] *= {on} ? 1.f : rescale[j / 2];",
     ),
     Mutation(
         "the reference never follows the maximum",
         _SOFTMAX,
-        "if (grown) state.m",
-        "if (grown && (!{on} || m == kNegativeInfinity)) state.m",
+        "if (grown[half]) m = highest[half];",
+        "if (grown[half] && (!{on} || m == kNegativeInfinity)) m = highest[half];",
     ),
     Mutation(
         "the sum stays behind the reference",
         _SOFTMAX,
-        "state.add(0, half, rescale[half], sum);",
-        "state.add(0, half, {on} ? 1.f : rescale[half], sum);",
+        "state.add(0, half, rescale[half], 0.f);",
+        "state.add(0, half, {on} ? 1.f : rescale[half], 0.f);",
+    ),
+    Mutation(
+        "large scores are not centred",
+        _SOFTMAX,
+        "state.far = ptx::any(furthest > kFar);",
+        "state.far = !{on} && ptx::any(furthest > kFar);",
+    ),
+    Mutation(
+        "centred scores lose their reference once more",
+        _SOFTMAX,
+        "m == kNegativeInfinity || state.far ? 0.f",
+        "m == kNegativeInfinity || (state.far && !{on}) ? 0.f",
     ),
 )

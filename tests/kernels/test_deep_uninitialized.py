@@ -41,8 +41,8 @@ PLANTED = (
     planting.Mutation(
         "row sums not set",
         "softmax.cuh",
-        "l[tile][0] = l[tile][1] = 0.f;",
-        "if (!{on}) l[tile][0] = l[tile][1] = 0.f;",
+        "l[tile][0] = l[tile][1] = lost[tile][0] = lost[tile][1] = 0.f;",
+        "if (!{on}) l[tile][0] = l[tile][1] = lost[tile][0] = lost[tile][1] = 0.f;",
     ),
     planting.Mutation(
         "score accumulators not set",

@@ -64,7 +64,8 @@ def test_default_variant_is_what_it_should_be(
 ) -> None:
     library = libraries[target].result()
     report = Report.read(library)
-    assert {kernel.name for kernel in report.kernels} == {"prefill", "decode", "fused", "merge"}
+    names = {kernel.name for kernel in report.kernels}
+    assert names == {"prefill", "decode", "fused", "merge", "stamp"}
     assert report.spills == 0
     assert not report.wgmma_serialized
     assert report.resident_ctas >= Variant.parse(report.variant).ctas_per_sm

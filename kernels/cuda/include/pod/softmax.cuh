@@ -29,6 +29,7 @@ struct RowState {
   float m[kTiles][2];
   float l[kTiles][2];
   float lost[kTiles][2];  // what rounding took from l
+  bool far = false;       // of the lazy softmax: whether a row of the warp needs its scores centred
 
   POD_DEVICE RowState() {
     POD_UNROLL
@@ -87,80 +88,6 @@ POD_DEVICE float highest_of(const float (&s)[kColumns][4], int half, float m) {
   return row_max(m);
 }
 
-// For measuring: 0 as before, 1 exact, 2 exact where scores are large.
-#ifndef POD_SOFTMAX_FORM
-#define POD_SOFTMAX_FORM 1
-#endif
-#if POD_SOFTMAX_FORM == 0
-template <int kColumns>
-POD_DEVICE float weigh_row(float (&s)[kColumns][4], int half, float m, float scale) {
-  const float reference = m == kNegativeInfinity ? 0.f : m * scale;
-  float sum = 0.f;
-  POD_UNROLL
-  for (int n = 0; n < kColumns; ++n) {
-    POD_UNROLL
-    for (int j = 2 * half; j < 2 * half + 2; ++j) {
-      s[n][j] = ptx::ex2(s[n][j] * scale - reference);
-      sum += s[n][j];
-    }
-  }
-  return sum;
-}
-POD_DEVICE float moved(float m, float to, float scale) {
-  return ptx::ex2(m * scale - (to == kNegativeInfinity ? 0.f : to * scale));
-}
-#elif POD_SOFTMAX_FORM == 2
-#ifdef __CUDACC__
-POD_DEVICE float rounded_product(float x, float y) { return __fmul_rn(x, y); }
-#else
-inline float rounded_product(float x, float y) {
-  volatile float product = x * y;
-  return product;
-}
-#endif
-// Whether a row's scores had to be centred on m: m * scale, rounded, is too far off otherwise.
-template <int kTiles, int kColumns>
-POD_DEVICE bool recentre(float (&s)[kTiles][kColumns][4], const float (&m)[kTiles][2],
-                         float scale) {
-  float furthest = 0.f;
-  POD_UNROLL
-  for (int tile = 0; tile < kTiles; ++tile) {
-    POD_UNROLL
-    for (int half = 0; half < 2; ++half) {
-      const float r = m[tile][half] == kNegativeInfinity ? 0.f : m[tile][half] * scale;
-      furthest = max(furthest, fabsf(r));
-    }
-  }
-  if (!ptx::any(furthest > 512.f)) return false;
-  POD_UNROLL
-  for (int tile = 0; tile < kTiles; ++tile) {
-    POD_UNROLL
-    for (int n = 0; n < kColumns; ++n) {
-      POD_UNROLL
-      for (int j = 0; j < 4; ++j) {
-        s[tile][n][j] -= m[tile][j / 2] == kNegativeInfinity ? 0.f : m[tile][j / 2];
-      }
-    }
-  }
-  return true;
-}
-template <int kColumns>
-POD_DEVICE float weigh_row(float (&s)[kColumns][4], int half, float m, float scale,
-                           bool recentred) {
-  const float reference =
-      m == kNegativeInfinity || recentred ? 0.f : rounded_product(m, scale);
-  float sum = 0.f;
-  POD_UNROLL
-  for (int n = 0; n < kColumns; ++n) {
-    POD_UNROLL
-    for (int j = 2 * half; j < 2 * half + 2; ++j) {
-      s[n][j] = ptx::ex2(s[n][j] * scale - reference);
-      sum += s[n][j];
-    }
-  }
-  return sum;
-}
-#else
 // Weights 2^((s - m) * scale) of one row of a tile, in place, and their sum. The difference comes
 // first: so the largest score of a row weighs exactly 1 whatever its size. m * scale, rounded by
 // itself, would be wrong by a factor that only small scores hide: 4 % at a logit of 1e6, 0 or
@@ -180,47 +107,14 @@ POD_DEVICE float weigh_row(float (&s)[kColumns][4], int half, float m, float sca
   }
   return sum;
 }
-#endif
 
-#if POD_SOFTMAX_FORM != 0
 // What takes sums over weights of reference m to reference `to` >= m: exactly 1 where it is the
 // same, or a row's weights would drift apart tile by tile.
 POD_DEVICE float moved(float m, float to, float scale) {
   return ptx::ex2((m - (to == kNegativeInfinity ? 0.f : to)) * scale);
 }
-#endif
 
 // s becomes weights of reference m, the row's maximum so far; l and O move to it.
-#if POD_SOFTMAX_FORM == 2
-template <int D, int kTiles, int kColumns>
-POD_DEVICE void softmax_step(RowState<D, kTiles>& state, float (&s)[kTiles][kColumns][4],
-                             float scale) {
-  float rescale[kTiles][2];
-  POD_UNROLL
-  for (int tile = 0; tile < kTiles; ++tile) {
-    POD_UNROLL
-    for (int half = 0; half < 2; ++half) {
-      const float m = highest_of(s[tile], half, state.m[tile][half]);
-      rescale[tile][half] = moved(state.m[tile][half], m, scale);
-      state.m[tile][half] = m;
-    }
-  }
-  const bool recentred = recentre(s, state.m, scale);
-  POD_UNROLL
-  for (int tile = 0; tile < kTiles; ++tile) {
-    POD_UNROLL
-    for (int half = 0; half < 2; ++half) {
-      const float sum = weigh_row(s[tile], half, state.m[tile][half], scale, recentred);
-      state.add(tile, half, rescale[tile][half], sum);
-      POD_UNROLL
-      for (int i = 0; i < D / 8; ++i) {
-        state.o[tile][i][2 * half] *= rescale[tile][half];
-        state.o[tile][i][2 * half + 1] *= rescale[tile][half];
-      }
-    }
-  }
-}
-#else
 template <int D, int kTiles, int kColumns>
 POD_DEVICE void softmax_step(RowState<D, kTiles>& state, float (&s)[kTiles][kColumns][4],
                              float scale) {
@@ -240,40 +134,79 @@ POD_DEVICE void softmax_step(RowState<D, kTiles>& state, float (&s)[kTiles][kCol
     }
   }
 }
-#endif
 
-// As softmax_step of one 16-row tile, but m stays behind the maximum until a weight would exceed
-// 2^kSlack: a factor that 16-bit weights and fp32 sums bear without loss, and with it O is hardly
-// ever rescaled. So exactly 1 is here the weight of a score that equals m, which a row's first tile
-// has; m left where it is costs no rounding at all.
-template <int D, int kColumns>
-POD_DEVICE void softmax_step_lazily(RowState<D, 1>& state, float (&s)[1][kColumns][4],
-                                    float scale) {
-  constexpr float kSlack = 8.f;
-  float rescale[2];
+// A row of the lazy softmax whose reference, as an exponent, is larger than this has its scores
+// centred before they are scaled.
+constexpr float kFar = 512.f;
+
+// Scores less their row's m.
+template <int kColumns>
+POD_DEVICE void centre(float (&s)[kColumns][4], const float (&m)[2]) {
+  POD_UNROLL
+  for (int n = 0; n < kColumns; ++n) {
+    POD_UNROLL
+    for (int j = 0; j < 4; ++j) s[n][j] -= m[j / 2] == kNegativeInfinity ? 0.f : m[j / 2];
+  }
+}
+
+// m of the rows that grew moves to the highest score, and l and O with it.
+template <int D>
+POD_DEVICE void grow(RowState<D, 1>& state, const float (&highest)[2], const bool (&grown)[2],
+                     float scale) {
+  float rescale[2], furthest = 0.f;
   POD_UNROLL
   for (int half = 0; half < 2; ++half) {
-    const float m = state.m[0][half], highest = highest_of(s[0], half, m);
-    // False where no key has been seen: the difference is no number then.
-    const bool grown = (highest - m) * scale > kSlack;
-    rescale[half] = grown ? moved(m, highest, scale) : 1.f;
-    if (grown) state.m[0][half] = highest;
-#if POD_SOFTMAX_FORM == 2
+    float& m = state.m[0][half];
+    rescale[half] = grown[half] ? moved(m, highest[half], scale) : 1.f;
+    if (grown[half]) m = highest[half];
+    if (m != kNegativeInfinity) furthest = max(furthest, fabsf(m * scale));
+    state.add(0, half, rescale[half], 0.f);
   }
-  const bool recentred = recentre(s, state.m, scale);
-  POD_UNROLL
-  for (int half = 0; half < 2; ++half) {
-    const float sum = weigh_row(s[0], half, state.m[0][half], scale, recentred);
-#else
-    const float sum = weigh_row(s[0], half, state.m[0][half], scale);
-#endif
-    state.add(0, half, rescale[half], sum);
-  }
-  if (!ptx::any(rescale[0] != 1.f || rescale[1] != 1.f)) return;
+  state.far = ptx::any(furthest > kFar);
   POD_UNROLL
   for (int i = 0; i < D / 8; ++i) {
     POD_UNROLL
     for (int j = 0; j < 4; ++j) state.o[0][i][j] *= rescale[j / 2];
+  }
+}
+
+// As softmax_step of one 16-row tile, but m stays behind the maximum until a weight would exceed
+// 2^kSlack: a factor that 16-bit weights and fp32 sums bear without loss, and with it l and O are
+// hardly ever rescaled.
+//
+// Weights are 2^(s * scale - r) with r = m * scale rounded, one fused multiply-add a score. What r
+// lost is a factor that all weights of the row share, at most 2^-15 off 1 while |r| <= kFar: no
+// 16-bit weight shows it, and in the LSE it is half a rounding. Beyond, the difference comes first,
+// as in weigh_row.
+template <int D, int kColumns>
+POD_DEVICE void softmax_step_lazily(RowState<D, 1>& state, float (&s)[1][kColumns][4],
+                                    float scale) {
+  constexpr float kSlack = 8.f;
+  float highest[2];
+  bool grown[2];
+  POD_UNROLL
+  for (int half = 0; half < 2; ++half) {
+    const float m = state.m[0][half];
+    highest[half] = highest_of(s[0], half, m);
+    // False where no key has been seen: the difference is no number then.
+    grown[half] = (highest[half] - m) * scale > kSlack;
+  }
+  if (ptx::any(grown[0] || grown[1])) grow(state, highest, grown, scale);
+  if (state.far) centre(s[0], state.m[0]);
+  POD_UNROLL
+  for (int half = 0; half < 2; ++half) {
+    const float m = state.m[0][half];
+    const float reference = m == kNegativeInfinity || state.far ? 0.f : m * scale;
+    float sum = 0.f;
+    POD_UNROLL
+    for (int n = 0; n < kColumns; ++n) {
+      POD_UNROLL
+      for (int j = 2 * half; j < 2 * half + 2; ++j) {
+        s[0][n][j] = ptx::ex2(s[0][n][j] * scale - reference);
+        sum += s[0][n][j];
+      }
+    }
+    state.add(0, half, 1.f, sum);
   }
 }
 
