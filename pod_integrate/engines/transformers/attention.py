@@ -7,11 +7,7 @@ from typing import Any
 import torch
 
 from pod_integrate.engines.transformers import dense, paged
-from pod_integrate.engines.transformers.checks import (
-    check_arguments,
-    check_device,
-    check_tensors,
-)
+from pod_integrate.engines.transformers.checks import check_arguments, check_tensors
 from pod_integrate.engines.transformers.engine import Options, attend
 from pod_integrate.engines.transformers.stock import (
     BEYOND_PADDING,
@@ -54,22 +50,26 @@ def pod_attention(
         return _paged(module, query, key, value, cache, options, reason, kwargs), None
     step = None
     if reason is None:
-        check_device(query)
         step = dense.step_of(attention_mask, query, key, sliding_window)
-        reason = BEYOND_PADDING if step is None else None
     if step is None:
-        assert reason is not None
-        warn_once(reason)
+        warn_once(reason or BEYOND_PADDING)
         kwargs |= {"dropout": dropout, "scaling": scaling, "sliding_window": sliding_window}
         kwargs |= {"softcap": softcap, "s_aux": s_aux, "is_causal": is_causal}
         return stock_attention(module, query, key, value, attention_mask, causal, kwargs)
     query, key, value = _as_autocast(query, key, value)
-    check_tensors(query, key, value)
-    return _dense(query, key, value, step, options), None
+    try:
+        return _dense(query, key, value, step, options), None
+    except Exception:
+        # Asked afterwards, for the better message: every layer of every step would pay for it.
+        check_tensors(query, key, value)
+        raise
 
 
 def _as_autocast(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
     """What torch.autocast makes of the inputs of SDPA, which is on its list."""
+    # One answer for all devices first: asking by device costs more than the rest of the guard.
+    if not torch._C._is_any_autocast_enabled():
+        return tensors
     device = tensors[0].device.type
     if not torch.is_autocast_enabled(device):
         return tensors

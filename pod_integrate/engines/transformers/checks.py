@@ -25,25 +25,20 @@ SCORE_ARGUMENTS = (
 _STOCK = "use attn_implementation='sdpa' or 'eager'"
 
 
-def check_device(tensor: torch.Tensor) -> None:
-    """Raise for a device that no kernel of ours runs on."""
-    if tensor.device.type not in DTYPES:
-        raise KernelUnavailableError(
-            f"attention 'pod' runs on cpu and cuda, not on {tensor.device}; {_STOCK}"
-        )
-
-
 def check_tensors(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> None:
     """Raise for a device, dtype or head dim that no kernel of ours takes."""
-    check_device(query)
-    device = query.device.type
-    check_dtype(query.dtype, device)
-    if not query.dtype == key.dtype == value.dtype:
-        raise DtypeError(
-            f"attention 'pod' needs one dtype, got {query.dtype} for queries, {key.dtype} for keys "
-            f"and {value.dtype} for values; run the forward under torch.autocast, or {_STOCK}"
+    device, dtypes = query.device, (query.dtype, key.dtype, value.dtype)
+    if device.type not in DTYPES:
+        raise KernelUnavailableError(
+            f"attention 'pod' runs on cpu and cuda, not on {device}; {_STOCK}"
         )
-    check_head_dim(query.shape[-1], value.shape[-1], device)
+    check_dtype(dtypes[0], device.type)
+    if len(set(dtypes)) > 1:
+        raise DtypeError(
+            f"attention 'pod' needs one dtype, got {dtypes[0]} for queries, {dtypes[1]} for keys "
+            f"and {dtypes[2]} for values; run the forward under torch.autocast, or {_STOCK}"
+        )
+    check_head_dim(query.shape[-1], value.shape[-1], device.type)
 
 
 def check_dtype(dtype: torch.dtype, device: str) -> None:

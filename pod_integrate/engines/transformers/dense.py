@@ -15,6 +15,7 @@ import torch
 from pod_integrate.batch import HybridBatch
 from pod_integrate.engines.groups import LayerGroup, Plan
 from pod_integrate.engines.transformers.upload import upload
+from pod_integrate.errors import ShapeError
 
 _TAG = "_pod_step"
 
@@ -100,10 +101,12 @@ def step_of(
     step = tagged(mask)
     if step is None:
         step = _untagged(mask, query, key, window)
-    # A layer may have cut or repeated what the mask was made for.
-    if step is None or len(step.starts) != key.shape[0] or step.end > key.shape[2]:
+    if step is None:
         return None
-    return step if step.q_length == query.shape[2] else None
+    rows, _, slots, _ = key.shape
+    # A layer may have cut or repeated what the mask was made for.
+    fits = len(step.starts) == rows and step.end <= slots and step.q_length == query.shape[2]
+    return step if fits else None
 
 
 def _untagged(
@@ -129,6 +132,8 @@ def paged_view(key: torch.Tensor, value: torch.Tensor) -> tuple[torch.Tensor, to
 
     Pages overlap: page b * stride + s is slot s of row b, whatever lies between is never named.
     """
+    if key.shape != value.shape:
+        raise ShapeError(f"keys are {list(key.shape)}, values {list(value.shape)}; cut them alike")
     if not _viewable(key) or key.stride() != value.stride():
         key, value = key.contiguous(), value.contiguous()
     batch, heads, slots, dim = key.shape
