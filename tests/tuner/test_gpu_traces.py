@@ -10,7 +10,8 @@ from tuner_support import BUILD, message
 
 from pod_integrate.batch import HybridBatch
 from pod_integrate.defaults import default_config
-from pod_integrate.engines.groups import LayerGroup, Plan, end_step
+from pod_integrate.engines.groups import end_step
+from pod_integrate.engines.layer_group import LayerGroup, Plan
 from pod_integrate.keys import Bucket, DeviceKey, Geometry
 from pod_integrate.recorder import Recorder
 from pod_integrate.registry import ActiveTable

@@ -7,9 +7,7 @@ CUDA graphs (`graphs`), others eagerly, also between the segments of breakable p
 
 from __future__ import annotations
 
-import dataclasses
 import logging
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -17,12 +15,11 @@ from sglang.srt.layers.attention.base_attn_backend import AttentionBackend
 from sglang.srt.layers.radix_attention import RadixAttention
 
 from pod_integrate import launch, native
-from pod_integrate.batch import HybridBatch
 from pod_integrate.config import PodConfig, flatten_config
-from pod_integrate.device_plan import DevicePlan
-from pod_integrate.devices.graph_timer import GraphTimer
-from pod_integrate.engines.groups import DTYPES, LayerGroup, LayerGroups, Plan
+from pod_integrate.engines.groups import DTYPES, LayerGroups
+from pod_integrate.engines.layer_group import LayerGroup, Plan
 from pod_integrate.engines.sglang import step_time
+from pod_integrate.engines.sglang.alternatives import Machine
 from pod_integrate.engines.sglang.checks import (
     check_arguments,
     check_decode_graphs,
@@ -41,27 +38,12 @@ from pod_integrate.engines.sglang.facts import (
 from pod_integrate.engines.sglang.graphs import DecodeGraphs
 from pod_integrate.engines.sglang.metrics import Metrics
 from pod_integrate.engines.sglang.rows import device_of, output_rows, write_loc
-from pod_integrate.engines.sglang.step import hybrid_batch, replayed_lengths
+from pod_integrate.engines.sglang.step import StepMetadata, hybrid_batch, replayed_lengths
 from pod_integrate.errors import UnsupportedFeatureError
 from pod_integrate.keys import Bucket
 from pod_integrate.op import hybrid_attention
 
 logger = logging.getLogger(__name__)
-
-
-@dataclasses.dataclass
-class StepMetadata:
-    """One forward step, shared by its layers; `live` is False for warm-up batches.
-
-    device_plans  those of a captured step, empty for others
-    timers        what times the layers of a step under capture, empty for others
-    """
-
-    batch: HybridBatch
-    live: bool
-    plans: dict[LayerGroup, Plan] = dataclasses.field(default_factory=dict)
-    device_plans: Mapping[LayerGroup, DevicePlan] = dataclasses.field(default_factory=dict)
-    timers: Mapping[LayerGroup, GraphTimer | None] = dataclasses.field(default_factory=dict)
 
 
 class PodAttnBackend(AttentionBackend):  # type: ignore[misc]
@@ -73,9 +55,11 @@ class PodAttnBackend(AttentionBackend):  # type: ignore[misc]
 
     def __init__(self, runner: Any) -> None:
         super().__init__()
-        check_device(device_type(runner))
-        check_engine(engine_facts(runner))
-        self._on_cpu = device_type(runner) == "cpu"
+        device = device_type(runner)
+        check_device(device)
+        self._machine, facts = Machine.of(device), engine_facts(runner)
+        check_engine(facts, self._machine)
+        self._on_cpu = device == "cpu"
         self._device = device_of(runner)
         # Under these names models, SGLang's fused KV writers and its graph runners ask for them.
         self.token_to_kv_pool = runner.token_to_kv_pool
@@ -89,6 +73,7 @@ class PodAttnBackend(AttentionBackend):  # type: ignore[misc]
             server=server_name(runner),
             reports=is_reporting_rank(runner),
             on_event=self._metrics.count_event,
+            batch_invariant=facts.deterministic,
         )
         self._layers: dict[int, LayerGroup] = {}
         self._graphs: DecodeGraphs | None = None
@@ -104,6 +89,10 @@ class PodAttnBackend(AttentionBackend):  # type: ignore[misc]
 
     def get_cuda_graph_seq_len_fill_value(self) -> int:
         """Length of rows that data parallelism or a captured batch size pads a batch with."""
+        return 1
+
+    def get_cpu_graph_seq_len_fill_value(self) -> int:
+        """The same where SGLang runs as its own CPU engine."""
         return 1
 
     def shared_read_ends(self, mode: Any) -> Any:
@@ -245,7 +234,7 @@ class PodAttnBackend(AttentionBackend):  # type: ignore[misc]
     def _group(self, layer: Any) -> LayerGroup:
         group = self._layers.get(layer.layer_id)
         if group is None:
-            check_layers([layer_facts(layer)])
+            check_layers([layer_facts(layer, self._machine.device)], self._machine)
             group = self._layers[layer.layer_id] = self._groups.get(
                 layer_geometry(layer, self._dtype)
             )

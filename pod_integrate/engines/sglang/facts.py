@@ -24,6 +24,9 @@ class EngineFacts:
     dllm                  diffusion-LLM algorithm or None
     prefill_graph         backend of prefill CUDA graphs, e.g. `disabled` or `full`
     alibi                 whether a layer of the model has slopes that nobody may pass on
+    table_rows, _columns  shape of req_to_token: requests and padding, longest context
+    pool_slots, _bytes    of the keys of one layer
+    chunked_prefill_size  -1 attends prompts whole, None is SGLang's choice
     """
 
     device: str
@@ -44,6 +47,13 @@ class EngineFacts:
     dcp_size: int = 1
     cp_size: int = 1
     alibi: bool = False
+    table_rows: int = 0
+    table_columns: int = 0
+    pool_slots: int = 0
+    pool_bytes: int = 0
+    torch_compile: bool = False
+    deterministic: bool = False
+    chunked_prefill_size: int | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,6 +61,7 @@ class LayerFacts:
     """One RadixAttention layer; fields are named after its attributes."""
 
     layer_id: int
+    device: str = "cpu"
     attn_type: str = "decoder"
     is_cross_attention: bool = False
     qk_head_dim: int = 64
@@ -69,7 +80,7 @@ def device_type(runner: Any) -> str:
 
 def engine_facts(runner: Any) -> EngineFacts:
     """What start-up decides on, of a ModelRunner; unknown flags of older SGLang count as off."""
-    pool, args = runner.token_to_kv_pool, runner.server_args
+    pool, args = runner.token_to_kv_pool, resolved_arguments(runner)
 
     def flag(name: str, default: Any = False) -> Any:
         return getattr(args, name, default) or default
@@ -95,13 +106,36 @@ def engine_facts(runner: Any) -> EngineFacts:
         dcp_size=flag("dcp_size", 1),
         cp_size=flag("attn_cp_size", 1),
         alibi=any(getattr(m, "alibi_slopes", None) is not None for m in runner.model.modules()),
+        torch_compile=flag("enable_torch_compile"),
+        deterministic=flag("enable_deterministic_inference"),
+        chunked_prefill_size=flag("chunked_prefill_size", None),
+        **_sizes(runner),
     )
 
 
-def layer_facts(layer: Any) -> LayerFacts:
-    """What one RadixAttention layer asks for."""
+def resolved_arguments(runner: Any) -> Any:
+    """Server arguments as SGLang decided on them: the attributes are what the user typed."""
+    from sglang.srt.arg_groups.overrides import resolved_view
+
+    return resolved_view(runner.server_args)
+
+
+def _sizes(runner: Any) -> dict[str, int]:
+    """What the op counts in 32 bits."""
+    table, pool = runner.req_to_token_pool.req_to_token, runner.token_to_kv_pool
+    sizes = {"table_rows": int(table.shape[0]), "table_columns": int(table.shape[1])}
+    if type(pool).__name__ == "MHATokenToKVPool":
+        keys = pool.get_key_buffer(getattr(pool, "start_layer", None) or 0)
+        sizes["pool_slots"] = int(keys.shape[0])
+        sizes["pool_bytes"] = int(keys.shape[0]) * int(keys.stride(0)) * keys.element_size()
+    return sizes
+
+
+def layer_facts(layer: Any, device: str) -> LayerFacts:
+    """What one RadixAttention layer asks for on a device type."""
     return LayerFacts(
         layer_id=layer.layer_id,
+        device=device,
         attn_type=str(getattr(layer.attn_type, "value", layer.attn_type)),
         is_cross_attention=layer.is_cross_attention,
         qk_head_dim=layer.qk_head_dim,

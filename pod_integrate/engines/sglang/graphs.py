@@ -19,7 +19,7 @@ from pod_integrate.config import PodConfig
 from pod_integrate.device import device_key
 from pod_integrate.device_plan import DevicePlan
 from pod_integrate.devices.graph_timer import GraphTimer
-from pod_integrate.engines.groups import LayerGroup
+from pod_integrate.engines.layer_group import LayerGroup
 from pod_integrate.engines.sglang.step import replayed_lengths
 from pod_integrate.errors import UnsupportedFeatureError
 from pod_integrate.keys import Geometry

@@ -32,13 +32,20 @@ CPU_SINCE = "0.5.22"
 def register() -> None:
     """Make `--attention-backend pod` known; called by SGLang's plug-in loader."""
     from sglang.srt.layers.attention.attention_registry import register_attention_backend
-    from sglang.srt.server_args import ATTENTION_BACKEND_CHOICES, add_attention_backend_choices
+    from sglang.srt.server_args import (
+        ATTENTION_BACKEND_CHOICES,
+        add_attention_backend_choices,
+        add_deterministic_attention_backend_choices,
+    )
 
     register_attention_backend(BACKEND)(_make_backend)
     if BACKEND not in ATTENTION_BACKEND_CHOICES:
         add_attention_backend_choices([BACKEND])
+        # Not among those with a prefix cache: what is left of a cached prompt may be one token,
+        # which is attended as a decode step is.
+        add_deterministic_attention_backend_choices([BACKEND])
     _warn_when_platform_is_filtered()
-    _refuse_cpus_of_old_sglang()
+    _check_arguments_on_a_cpu()
 
 
 def _make_backend(runner: Any) -> Any:
@@ -99,23 +106,32 @@ def _old_sglang() -> str:
     )
 
 
-def _refuse_cpus_of_old_sglang() -> None:
-    """Stop a server that asks for `pod` on a CPU of an SGLang that cannot serve there.
+def _check_arguments_on_a_cpu() -> None:
+    """Stop a server that asks `pod` for what SGLang itself cannot do without an accelerator.
 
-    Not raised from `register`: SGLang would log it and go on.
+    Not raised from `register`: SGLang would log it and go on. Not left to the backend: SGLang
+    fails before it makes one.
     """
-    if not _too_old() or find_accelerator() is not None:
+    if find_accelerator() is not None:
         return
     from sglang.srt.plugins.hook_registry import HookRegistry, HookType
 
     target = "sglang.srt.server_args.ServerArgs.__post_init__"
-    HookRegistry.register(target, _refuse_backend, HookType.BEFORE)
+    HookRegistry.register(target, _check_arguments, HookType.BEFORE)
 
 
-def _refuse_backend(server_args: Any) -> None:
+def _check_arguments(server_args: Any) -> None:
     names = ("attention_backend", "prefill_attention_backend", "decode_attention_backend")
-    if any(getattr(server_args, name, None) == BACKEND for name in names):
+    if all(getattr(server_args, name, None) != BACKEND for name in names):
+        return
+    if _too_old():
         raise UnsupportedFeatureError(_old_sglang())
+    if getattr(server_args, "enable_deterministic_inference", False):
+        raise UnsupportedFeatureError(
+            "deterministic inference needs a GPU: SGLang's batch-invariant matrix products are "
+            "Triton kernels, which a machine without an accelerator cannot run; drop "
+            "--enable-deterministic-inference"
+        )
 
 
 def _whitelisted(name: str) -> bool:

@@ -2,12 +2,32 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
 from pod_integrate.batch import HybridBatch
+from pod_integrate.device_plan import DevicePlan
+from pod_integrate.devices.graph_timer import GraphTimer
+from pod_integrate.engines.layer_group import LayerGroup, Plan
 from pod_integrate.errors import UnsupportedFeatureError
+
+
+@dataclasses.dataclass
+class StepMetadata:
+    """One forward step, shared by its layers; `live` is False for warm-up batches.
+
+    device_plans  those of a captured step, empty for others
+    timers        what times the layers of a step under capture, empty for others
+    """
+
+    batch: HybridBatch
+    live: bool
+    plans: dict[LayerGroup, Plan] = dataclasses.field(default_factory=dict)
+    device_plans: Mapping[LayerGroup, DevicePlan] = dataclasses.field(default_factory=dict)
+    timers: Mapping[LayerGroup, GraphTimer | None] = dataclasses.field(default_factory=dict)
 
 
 def step_lengths(forward_batch: Any) -> tuple[list[int], list[int]]:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from pod_integrate.batch import HybridBatch
-from pod_integrate.engines.groups import LayerGroup, Plan
+from pod_integrate.engines.layer_group import LayerGroup, Plan
 from pod_integrate.engines.transformers.upload import upload
 from pod_integrate.errors import ShapeError
 

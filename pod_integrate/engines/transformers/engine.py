@@ -11,7 +11,8 @@ import torch
 
 from pod_integrate.batch import HybridBatch
 from pod_integrate.devices.clock import Mark
-from pod_integrate.engines.groups import LayerGroup, LayerGroups, Plan
+from pod_integrate.engines.groups import LayerGroups
+from pod_integrate.engines.layer_group import LayerGroup, Plan
 from pod_integrate.geometry import geometry_of
 from pod_integrate.op import hybrid_attention
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 
 from pod_integrate.batch import HybridBatch
-from pod_integrate.engines.groups import LayerGroup, Plan
+from pod_integrate.engines.layer_group import LayerGroup, Plan
 from pod_integrate.engines.transformers.layouts import (
     CacheGroup,
     CacheLayout,

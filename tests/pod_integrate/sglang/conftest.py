@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import unittest
 import warnings
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import torch
 
 
 @pytest.fixture(scope="session")
@@ -20,3 +23,22 @@ def kit() -> SimpleNamespace:
         from sglang.test.kits.attention_unittest.runner_modes import split_op_runner
     load_plugins()
     return SimpleNamespace(dense=dense_attention, split=split_op_runner, mode=ForwardMode)
+
+
+@pytest.fixture
+def small(kit: SimpleNamespace) -> Any:
+    """SGLang's runner of its kit with a small pool, our backend on it, and a batch of one chunk."""
+    case = kit.dense.DenseAttentionCase(
+        name="small",
+        backend="pod",
+        forward_mode=kit.mode.EXTEND,
+        num_heads=4,
+        num_kv_heads=2,
+        page_size=16,
+        prefix_lens=(9,),
+        extend_lens=(20,),
+    )
+    with torch.no_grad():
+        return kit.dense.build_dense_attention_fixture(
+            unittest.TestCase(), case, head_dim=32, device="cpu", dtype=torch.float32
+        )

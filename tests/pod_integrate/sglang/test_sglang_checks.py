@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from pod_integrate.engines.sglang import checks
+from pod_integrate.engines.sglang import checks, layer_rules, rules
+from pod_integrate.engines.sglang.alternatives import Machine, way_out
 from pod_integrate.engines.sglang.facts import EngineFacts, LayerFacts
 from pod_integrate.errors import KernelUnavailableError, UnsupportedFeatureError
 
@@ -19,36 +20,55 @@ ENGINE = EngineFacts(
     kv_cache_dtype=torch.float32,
     pool="MHATokenToKVPool",
 )
-UNSUPPORTED_ENGINE: list[tuple[dict[str, Any], str]] = [
-    ({"mla": True}, "trtllm_mla"),
-    ({"encoder_decoder": True}, "torch_native"),
-    ({"alibi": True}, "transformers"),
-    ({"speculative": "EAGLE"}, "--speculative-algorithm EAGLE"),
-    ({"dllm": "LowConfidence"}, "--dllm-algorithm LowConfidence"),
-    ({"kv_cache_dtype": torch.float8_e4m3fn}, "--kv-cache-dtype auto"),
-    ({"kv_cache_dtype": torch.bfloat16}, "--kv-cache-dtype auto"),
-    ({"unified_memory": True}, "--enable-unified-memory"),
-    ({"hisparse": True}, "--enable-hisparse"),
-    ({"pool": "SWAKVPool"}, "--disable-hybrid-swa-memory"),
-    ({"pool_layout": "hnd"}, "SGLANG_USE_HND_KVCACHE"),
-    ({"dcp_size": 2}, "--dcp-size 2"),
-    ({"cp_size": 2}, "--attn-cp-size 2"),
-    ({"pdmux": True}, "--enable-pdmux"),
-    ({"two_batch_overlap": True}, "--enable-two-batch-overlap"),
-    ({"mis": True}, "--enable-mis"),
-    ({"prefill_graph": "full"}, "--cuda-graph-backend-prefill full"),
+CPU = Machine("cpu")
+H100 = Machine("cuda", (9, 0), flashinfer=True)
+B200 = Machine("cuda", (10, 0), flashinfer=True)
+# Of a GPU: bf16, half a table.
+GPU = {"device": "cuda", "dtype": torch.bfloat16, "kv_cache_dtype": torch.bfloat16}
+HALF = {"table_rows": 1024, "table_columns": 1 << 20}
+BIG_TABLE = {**GPU, "table_rows": 2049, "table_columns": (1 << 20) + 4}
+INVARIANT = {"deterministic": True}
+# Changes, and what the message says on an H100 and on a CPU; None where that machine has no such
+# server.
+UNSUPPORTED_ENGINE: list[tuple[dict[str, Any], str | None, str | None]] = [
+    ({"mla": True}, "flashinfer or triton", "unset or .* torch_native$"),
+    ({"alibi": True}, "transformers and its own", "transformers and its own"),
+    ({"encoder_decoder": True}, "flashinfer or torch_native", "backend torch_native$"),
+    ({"speculative": "EAGLE"}, "EAGLE; drop it or use .* flashinfer or fa3", "EAGLE; drop it$"),
+    ({"dllm": "LowConfidence"}, "flashinfer$", "no backend of SGLang is known"),
+    ({"kv_cache_dtype": torch.float8_e4m3fn}, "auto or .* flashinfer", "auto or .* torch_native$"),
+    ({"device": "cuda"}, "--dtype bfloat16 or use .* triton", None),
+    ({"unified_memory": True}, "drop the flag or .* triton$", "drop the flag$"),
+    ({"hisparse": True}, "--enable-hisparse; drop the flag$", "--enable-hisparse; drop the flag$"),
+    ({"pool": "SWAKVPool"}, "--disable-hybrid-swa-memory", "--disable-hybrid-swa-memory"),
+    ({"pool": "HybridLinearKVPool"}, "HybridLinearKVPool; leave", "HybridLinearKVPool; leave"),
+    ({"pool_layout": "hnd"}, "hnd; unset SGLANG_USE_HND_KVCACHE$", "SGLANG_USE_HND_KVCACHE$"),
+    (BIG_TABLE, "--max-running-requests to 2046 or less", None),
+    ({**GPU, "table_rows": 2, "table_columns": 1 << 31}, "; lower --context-length", None),
+    ({"table_rows": 1, "table_columns": 1 << 31}, None, "; lower --context-length$"),
+    ({"pool_slots": 1 << 31}, "; lower --max-total-tokens$", "; lower --max-total-tokens$"),
+    ({**GPU, "pool_slots": 1, "pool_bytes": 1 << 36}, "; lower --max-total-tokens$", None),
+    ({"dcp_size": 2}, "--dcp-size 2; set it to 1$", "--dcp-size 2; set it to 1$"),
+    ({"cp_size": 2}, "--attn-cp-size 2; set it to 1 or .* fa3$", "--attn-cp-size 2; set it to 1$"),
+    ({"pdmux": True}, "--enable-pdmux; drop the flag", "--enable-pdmux; drop the flag"),
+    ({"two_batch_overlap": True}, "overlap; drop the flag$", "overlap; drop the flag$"),
+    ({"mis": True}, "drop the flag or .* flashinfer$", "--enable-mis; drop the flag$"),
+    ({"prefill_graph": "full"}, "prefill full; pass `breakable`", "prefill full; pass `breakable`"),
+    ({"torch_compile": True}, None, "--enable-torch-compile; drop the flag$"),
+    (INVARIANT, "size unset; pass --chunked-prefill-size -1 or .* fa3 or triton$", "size -1$"),
+    ({**INVARIANT, "chunked_prefill_size": 8192}, "size 8192; pass", "size 8192; pass"),
 ]
-UNSUPPORTED_LAYER: list[tuple[dict[str, Any], str]] = [
-    ({"is_cross_attention": True}, "cross attention"),
-    ({"attn_type": "encoder_only"}, "not causal"),
-    ({"attn_type": "decoder_bidirectional"}, "not causal"),
-    ({"qk_head_dim": 16, "v_head_dim": 16}, "multiple of 16 in 32..256"),
-    ({"qk_head_dim": 72, "v_head_dim": 72}, "multiple of 16 in 32..256"),
-    ({"v_head_dim": 128}, "64 for keys, 128 for values"),
-    ({"use_irope": True}, "fa3"),
-    ({"xai_temperature_len": 1024}, "triton"),
-    ({"logit_cap": 30.0, "logit_capping_method": "sigmoid"}, "sigmoid"),
-    ({"pos_encoding_mode": "ALIBI"}, "ALIBI"),
+UNSUPPORTED_LAYER: list[tuple[dict[str, Any], str, str]] = [
+    ({"is_cross_attention": True}, "flashinfer or torch_native", "torch_native"),
+    ({"attn_type": "encoder_only"}, "triton or torch_native", "backend torch_native"),
+    ({"attn_type": "decoder_bidirectional"}, "triton$", "no backend of SGLang"),
+    ({"qk_head_dim": 16, "v_head_dim": 16}, "a multiple of 16 in 32..256", "backend torch_native"),
+    ({"qk_head_dim": 72, "v_head_dim": 72}, "a multiple of 16 in 32..256", "backend torch_native"),
+    ({"v_head_dim": 128}, "64 for keys, 128 for values", "backend torch_native"),
+    ({"use_irope": True}, "fa3$", "no backend of SGLang"),
+    ({"xai_temperature_len": 1024}, "triton$", "no backend of SGLang"),
+    ({"logit_cap": 30.0, "logit_capping_method": "sigmoid"}, "sigmoid; use .* triton$", "sigmoid"),
+    ({"pos_encoding_mode": "ALIBI"}, "ALIBI; use .* flashinfer$", "ALIBI"),
 ]
 
 
@@ -56,30 +76,64 @@ def test_plain_server_and_layer_pass() -> None:
     checks.check_device("cpu")
     checks.check_device("cuda")
     checks.check_decode_graphs(8, 8)
-    checks.check_engine(ENGINE)
-    checks.check_layers([LayerFacts(layer_id=0), LayerFacts(layer_id=1, logit_cap=30.0)])
+    checks.check_engine(ENGINE, CPU)
+    checks.check_engine(dataclasses.replace(ENGINE, **GPU, **HALF), H100)
+    checks.check_layers([LayerFacts(layer_id=0), LayerFacts(layer_id=1, logit_cap=30.0)], CPU)
+    whole = dataclasses.replace(ENGINE, deterministic=True, chunked_prefill_size=-1)
+    checks.check_engine(whole, CPU)
+    # What the CPU kernel counts in 64 bits.
+    large = dataclasses.replace(
+        ENGINE, table_rows=1 << 20, table_columns=1 << 20, pool_bytes=1 << 40
+    )
+    checks.check_engine(large, CPU)
 
 
-@pytest.mark.parametrize(("change", "expected"), UNSUPPORTED_ENGINE)
-def test_unsupported_server_feature_stops_the_start(change: dict[str, Any], expected: str) -> None:
-    with pytest.raises(UnsupportedFeatureError) as caught:
-        checks.check_engine(dataclasses.replace(ENGINE, **change))
-    assert expected in str(caught.value)
-    assert "backend pod does not support" in str(caught.value)
+@pytest.mark.parametrize(("change", "on_gpu", "on_cpu"), UNSUPPORTED_ENGINE)
+def test_unsupported_server_feature_stops_the_start(
+    change: dict[str, Any], on_gpu: str | None, on_cpu: str | None
+) -> None:
+    for machine, expected in ((H100, on_gpu), (CPU, on_cpu)):
+        if expected is not None:
+            message = r"backend pod does not support .*" + expected
+            with pytest.raises(UnsupportedFeatureError, match=message):
+                checks.check_engine(dataclasses.replace(ENGINE, **change), machine)
 
 
-def test_every_optional_server_fact_is_covered_above() -> None:
-    required = {"device", "dtype"}
-    named = {name for change, _ in UNSUPPORTED_ENGINE for name in change}
-    assert {field.name for field in dataclasses.fields(EngineFacts)} - required == named
+def test_every_server_rule_is_covered_above() -> None:
+    facts = [dataclasses.replace(ENGINE, **change) for change, _, _ in UNSUPPORTED_ENGINE]
+    assert [r.feature for r in rules.ENGINE if not any(r.applies(f) for f in facts)] == []
 
 
-@pytest.mark.parametrize(("change", "expected"), UNSUPPORTED_LAYER)
-def test_unsupported_layer_stops_the_start(change: dict[str, Any], expected: str) -> None:
+@pytest.mark.parametrize(("change", "on_gpu", "on_cpu"), UNSUPPORTED_LAYER)
+def test_unsupported_layer_stops_the_start(
+    change: dict[str, Any], on_gpu: str, on_cpu: str
+) -> None:
     layers = [LayerFacts(layer_id=0), LayerFacts(layer_id=7, **change)]
-    with pytest.raises(UnsupportedFeatureError, match="attention layer 7") as caught:
-        checks.check_layers(layers)
-    assert expected in str(caught.value)
+    for machine, expected in ((H100, on_gpu), (CPU, on_cpu)):
+        with pytest.raises(UnsupportedFeatureError, match=f"attention layer 7.*{expected}"):
+            checks.check_layers(layers, machine)
+
+
+def test_head_dim_of_the_cpu_kernel_alone_is_refused_on_a_gpu() -> None:
+    layer = LayerFacts(layer_id=3, device="cuda", qk_head_dim=80, v_head_dim=80)
+    with pytest.raises(UnsupportedFeatureError, match="80, not one of 64, 96, 128, 256; use"):
+        checks.check_layers([layer], H100)
+    checks.check_layers([dataclasses.replace(layer, device="cpu")], CPU)
+
+
+@pytest.mark.parametrize("rule", [*rules.ENGINE, *layer_rules.LAYER], ids=lambda r: r.feature)
+def test_refusals_on_a_cpu_name_no_backend_of_gpus(rule: rules.Rule[Any]) -> None:
+    own = rule.own if isinstance(rule.own, str) else rule.own(ENGINE)
+    words = set(way_out(CPU, own, rule.serving).replace(",", " ").split())
+    assert words.isdisjoint({"triton", "flashinfer", "fa3", "trtllm_mha", "trtllm_mla"})
+
+
+def test_a_gpu_offers_what_its_generation_and_packages_have() -> None:
+    every = ("fa3", "trtllm_mha", "flashinfer", "triton", "torch_native")
+    assert [b for b in every if B200.has(b)] == [b for b in every if b != "fa3"]
+    assert [b for b in every if H100.has(b)] == [b for b in every if b != "trtllm_mha"]
+    assert not dataclasses.replace(H100, flashinfer=False).has("flashinfer")
+    assert [b for b in every if CPU.has(b)] == ["torch_native"]
 
 
 def test_device_without_a_kernel_stops_with_a_way_out() -> None:
@@ -95,5 +149,5 @@ def test_unknown_attention_arguments_are_refused_and_unset_ones_are_not() -> Non
 
 def test_every_check_is_in_the_guide() -> None:
     guide = (Path(__file__).parents[3] / "docs" / "sglang.md").read_text()
-    rules = (*checks._ENGINE, *checks._LAYER)
-    assert [rule.feature for rule in rules if rule.feature not in guide] == []
+    every = (*rules.ENGINE, *layer_rules.LAYER)
+    assert [rule.feature for rule in every if rule.feature not in guide] == []

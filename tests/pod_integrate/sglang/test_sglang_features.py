@@ -105,6 +105,22 @@ def test_layer_that_shares_kv_reads_the_cache_only(kit: SimpleNamespace, fixture
     assert torch.equal(before, fixture.runner.token_to_kv_pool.get_key_buffer(0))
 
 
+def test_pool_that_was_filled_ahead_is_read_and_not_written(
+    kit: SimpleNamespace, fixture: Any
+) -> None:
+    # SGLang's fused KV writers put a step's keys and values into the pool before attention.
+    expected, _ = attend(kit, fixture)
+    pool = fixture.runner.token_to_kv_pool
+    before = pool.get_key_buffer(0).clone(), pool.get_value_buffer(0).clone()
+    q, k, v = fixture.actual_module.project_qkv(fixture.input_hidden)
+    wrong = torch.full_like(k.view(-1, KV_HEADS, DIM), torch.nan)
+    layer, batch = fixture.actual_module.attn, fixture.forward_batch
+    out = fixture.backend.forward(q, wrong, wrong, layer, batch, save_kv_cache=False)
+    assert torch.equal(out, expected)
+    assert torch.equal(pool.get_key_buffer(0), before[0])
+    assert torch.equal(pool.get_value_buffer(0), before[1])
+
+
 def test_unknown_argument_of_a_model_is_refused(kit: SimpleNamespace, fixture: Any) -> None:
     with pytest.raises(UnsupportedFeatureError, match="rel_bias"):
         attend(kit, fixture, rel_bias=torch.zeros(1))

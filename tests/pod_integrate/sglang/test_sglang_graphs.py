@@ -13,7 +13,7 @@ from clock_support import HandClock
 
 from pod_integrate import kernel_library, launch
 from pod_integrate.config import PodConfig, flatten_config
-from pod_integrate.engines.groups import LayerGroup
+from pod_integrate.engines.layer_group import LayerGroup
 from pod_integrate.engines.sglang.graphs import (
     DecodeGraphs,
     GraphStep,
@@ -120,6 +120,24 @@ def test_replay_attends_the_batch_it_was_updated_with(
         out = attend(captured, group, inputs)
         want = attention_reference(*inputs, step.batch, window_left=window_left).out
         torch.testing.assert_close(out.double(), want, atol=0.02, rtol=0.02)
+
+
+def test_deterministic_replay_is_the_same_bits_at_any_captured_size(
+    table: torch.Tensor, attend: Any
+) -> None:
+    config = dataclasses.replace(CONFIG, decode_split_tokens=0).batch_invariant()
+    group = make_group(GEOMETRY, config)
+    graphs, inputs = DecodeGraphs(table, 4, num_sms=SMS), tensors(4)
+    found: dict[int, list[torch.Tensor]] = {}
+    for size, rows in ((1, [3]), (2, [3, 1]), (4, [3, 7, 1])):
+        graphs.capture(forward_batch([FILL] * size, [0] * size), [group])
+        keys = [{3: 350, 1: 170, 7: 64}[row] for row in rows]
+        step = graphs.update(forward_batch(keys, rows, size - len(rows)))
+        q = torch.stack([inputs[0][row % 4] for row in rows] + [inputs[0][0]] * (size - len(rows)))
+        for row, out in zip(rows, attend(step, group, (q, *inputs[1:])), strict=False):
+            found.setdefault(row, []).append(out)
+    assert [len(outs) for outs in found.values()] == [3, 2, 1]
+    assert all(torch.equal(out, outs[0]) for outs in found.values() for out in outs)
 
 
 def test_what_a_graph_reads_never_moves(table: torch.Tensor, group: LayerGroup) -> None:

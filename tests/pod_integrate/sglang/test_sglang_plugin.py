@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import subprocess
 import sys
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -99,10 +100,9 @@ def test_cpu_platform_in_an_old_sglang_stays_off_and_forced_names_the_version(
         plugin.activate_cpu_platform()
 
 
-@pytest.mark.usefixtures("old_sglang")
-def test_old_sglang_on_a_cpu_stops_where_pod_is_asked_for_and_nowhere_else(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+@pytest.fixture
+def check_arguments(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """The hook that `register` puts before ServerArgs on a machine without an accelerator."""
     from sglang.srt.plugins.hook_registry import HookRegistry
 
     hooks: list[Any] = []
@@ -114,10 +114,36 @@ def test_old_sglang_on_a_cpu_stops_where_pod_is_asked_for_and_nowhere_else(
     plugin.register()
     ((target, hook, kind),) = hooks
     assert (target, kind.name) == ("sglang.srt.server_args.ServerArgs.__post_init__", "BEFORE")
-    hook(SimpleNamespace(attention_backend="triton"))
-    for name in ("attention_backend", "prefill_attention_backend", "decode_attention_backend"):
-        with pytest.raises(UnsupportedFeatureError, match="pip install 'sglang>=0.5.22'"):
-            hook(SimpleNamespace(**{name: "pod"}))
+    return lambda **arguments: hook(SimpleNamespace(**arguments))
+
+
+NAMES = ("attention_backend", "prefill_attention_backend", "decode_attention_backend")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_old_sglang_on_a_cpu_stops_where_pod_is_asked_for_and_nowhere_else(
+    check_arguments: Callable[..., None], old_sglang: None, name: str
+) -> None:
+    check_arguments(**{name: "triton"})
+    with pytest.raises(UnsupportedFeatureError, match="pip install 'sglang>=0.5.22'"):
+        check_arguments(**{name: "pod"})
+
+
+def test_deterministic_inference_on_a_cpu_stops_and_says_why(
+    check_arguments: Callable[..., None],
+) -> None:
+    check_arguments(attention_backend="pod")
+    check_arguments(attention_backend="triton", enable_deterministic_inference=True)
+    with pytest.raises(UnsupportedFeatureError, match="Triton.*drop --enable-deterministic"):
+        check_arguments(attention_backend="pod", enable_deterministic_inference=True)
+
+
+def test_deterministic_inference_takes_pod_and_turns_the_prefix_cache_off() -> None:
+    from sglang.srt.server_args import DETERMINISTIC_ATTENTION_BACKEND_CHOICES as CHOICES
+    from sglang.srt.server_args import RADIX_SUPPORTED_DETERMINISTIC_ATTENTION_BACKEND as WITH_RADIX
+
+    plugin.register()
+    assert CHOICES.count("pod") == 1 and "pod" not in WITH_RADIX
 
 
 @pytest.mark.parametrize("module", accelerators.TORCH_MODULES)

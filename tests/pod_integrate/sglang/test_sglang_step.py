@@ -19,7 +19,8 @@ from pod_integrate.config import PodConfig
 from pod_integrate.defaults import default_config
 from pod_integrate.device import device_key
 from pod_integrate.engines import groups as groups_module
-from pod_integrate.engines.groups import LayerGroup, LayerGroups
+from pod_integrate.engines.groups import LayerGroups
+from pod_integrate.engines.layer_group import LayerGroup
 from pod_integrate.engines.sglang import step_time
 from pod_integrate.engines.sglang.step import hybrid_batch, step_lengths
 from pod_integrate.errors import SettingsError, UnsupportedFeatureError

@@ -1,0 +1,33 @@
+"""Facts for the start-up checks, read off SGLang's own objects."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+
+def test_start_up_decides_on_what_sglang_made_of_the_arguments(small: Any) -> None:
+    # Newer SGLang leaves the attributes as the user typed them and keeps its decisions beside.
+    from sglang.srt.arg_groups.overrides import resolved_view
+
+    from pod_integrate.engines.sglang.facts import engine_facts
+
+    args = SimpleNamespace(cuda_graph_config=None, chunked_prefill_size=None)
+    decided = {
+        "cuda_graph_config": SimpleNamespace(prefill=SimpleNamespace(backend="full")),
+        "chunked_prefill_size": 4096,
+    }
+    args._resolved_overrides = [("test", decided)]
+    assert resolved_view(args).chunked_prefill_size == 4096
+    small.runner.server_args = args
+    facts = engine_facts(small.runner)
+    assert (facts.prefill_graph, facts.chunked_prefill_size) == ("full", 4096)
+
+
+def test_sizes_of_pool_and_table_are_those_of_the_runner(small: Any) -> None:
+    from pod_integrate.engines.sglang.facts import engine_facts
+
+    facts, runner = engine_facts(small.runner), small.runner
+    table, keys = runner.req_to_token_pool.req_to_token, runner.token_to_kv_pool.get_key_buffer(0)
+    assert (facts.table_rows, facts.table_columns) == tuple(table.shape)
+    assert (facts.pool_slots, facts.pool_bytes) == (keys.shape[0], keys.numel() * 4)
