@@ -52,6 +52,8 @@ ROWS = {
     "gpu.sglang_saturated_vs_fa3": "SGLang on POD against the better of two `fa3` servers",
     "trace.gpu_time_agreement_pct": "Attention time in a GPU server's traces, from the profiler's",
     "trace.gpu_overhead_pct": "... what tracing costs",
+    "op.accuracy_cases": "Long and extreme inputs on a CPU, within the law of accuracy",
+    "op.lse_error_ulp_max_128k": "... largest error of the LSE at 128K keys",
     "op.sdpa_loop_ratio_min": "Our op against a loop of torch SDPA, worst hybrid batch",
     "op.sdpa_loop_ratio_median": "... median hybrid batch",
     "kernel.emulated_cases": "Cases of the GPU kernel on emulated SMs that match float64",
@@ -86,6 +88,8 @@ def _value(value: float | None, unit: str) -> str:
         return "-"
     if unit == "share":
         return f"{100 * value:.0f} %"
+    if unit == "ulp":
+        return f"{value:.2f} ulp"
     if unit.split(",")[0] == "x":
         # What is divided by what stands behind the comma of the unit.
         return f"{value:.2f}x{unit[1:]}"

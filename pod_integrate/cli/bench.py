@@ -16,6 +16,7 @@ _SCRIPTS = {
     "demo": "demo.py",
     "model": "kernel_model.py",
     "op": "op_sdpa.py",
+    "op-accuracy": "op_accuracy.py",
     "sglang-equal": "sglang_equal.py",
     "sglang-families": "sglang_families.py",
     "tuner-fuzz": "tuner_fuzz.py",
@@ -55,6 +56,12 @@ _Extra = Annotated[
 def op(arguments: _Extra = None) -> None:
     """Our op against a loop of torch SDPA calls, over hybrid batches, in interleaved pairs."""
     _run("op", arguments or [])
+
+
+@app.command("op-accuracy")
+def op_accuracy(arguments: _Extra = None) -> None:
+    """How exact the op is on the CPU: to 128K keys, logits of 1e6, every dtype."""
+    _run("op-accuracy", arguments or [])
 
 
 @app.command("sglang-equal")
