@@ -11,13 +11,14 @@ ONCE ?=
 DEMO_FLAGS ?=
 PYTEST_FLAGS ?=
 
-.PHONY: help demo test test-transformers kernels-deep lint format bench-op constraints clean
+.PHONY: help demo test test-random test-transformers kernels-deep lint format bench-op constraints clean
 help:
 	@echo "make demo   set up, then SGLang on POD + tuner + dashboard, load, summary"
 	@echo "            MODEL=path-or-hub-name  TRACE=file  ONCE=1 (exit after the summary)"
 	@echo "            DEMO_FLAGS='...' (see: $(BIN)/pod-attn demo --help)"
 	@echo "make test   set up, then lint, types and the whole test suite"
 	@echo "            PYTEST_FLAGS='-m \"not server\"' and the like"
+	@echo "make test-random   property tests with new examples; those of make test are always the same"
 	@echo "make kernels-deep   sanitizers over the CUDA kernel, on emulated SMs (a minute)"
 	@echo "make test-transformers   the transformers plug-in on its oldest to newest version"
 	@echo "make lint | format | constraints | clean"
@@ -45,6 +46,9 @@ demo: $(VENV)/.demo-ready
 test: $(VENV)/.test-ready lint
 	$(BIN)/pod-attn build
 	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+
+test-random: $(VENV)/.test-ready
+	$(BIN)/python -m pytest -m hypothesis --hypothesis-profile=random $(PYTEST_FLAGS)
 
 kernels-deep: $(VENV)/.test-ready
 	$(BIN)/python -m pytest -m deep tests/kernels

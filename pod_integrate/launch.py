@@ -98,7 +98,7 @@ def attend(
 ) -> None:
     """Attend into out and lse on the current stream of q's device; arguments as of the torch op.
 
-    records  int64 [CTAs, 4] on q's device, receives what each CTA did (CtaRecord of arguments.h)
+    records  int64 [CTAs, 5] on q's device, receives what each CTA did (CtaRecord of arguments.h)
     """
     device = q.device
     _, heads, dim = q.shape

@@ -1,4 +1,10 @@
-"""Settings that all tests share."""
+"""Settings that all tests share.
+
+Property tests draw the same examples in every run, so that a red run is the change's own fault and
+blocks nobody by chance. New examples are for whoever looks for bugs:
+
+    make test-random      or      pytest -m hypothesis --hypothesis-profile=random
+"""
 
 from __future__ import annotations
 
@@ -6,5 +12,9 @@ import hypothesis
 
 # No deadline: examples share their cores with other work. No database: a failure prints the
 # blob that reproduces it, and runs leave no files.
-hypothesis.settings.register_profile("project", deadline=None, database=None, print_blob=True)
-hypothesis.settings.load_profile("project")
+hypothesis.settings.register_profile("random", deadline=None, database=None, print_blob=True)
+hypothesis.settings.register_profile(
+    "same", hypothesis.settings.get_profile("random"), derandomize=True
+)
+# What --hypothesis-profile names is loaded after this.
+hypothesis.settings.load_profile("same")

@@ -149,3 +149,9 @@ def test_import_packages_are_the_two_that_are_promised() -> None:
         assert place.startswith("pod_integrate/"), place
     roots = {path.parent.name for path in ROOT.glob("*/__init__.py")}
     assert roots == set(build["packages"])
+
+
+def test_test_files_have_names_of_their_own() -> None:
+    # Test folders are no packages: pytest refuses to collect a second file of one name.
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert [name for name in sorted(set(names)) if names.count(name) > 1] == []

@@ -52,7 +52,7 @@ def launch_with_records(case: Case, config: PodConfig) -> Recorded:
     sms = torch.cuda.get_device_properties(q.device).multi_processor_count
     planned = plan_batch(batch.q_indptr, batch.kv_lens, geometry, config, num_sms=sms)
     ctas = planned.capacity.prefill_ctas + planned.capacity.decode_ctas
-    table = torch.zeros(ctas, 4, dtype=torch.int64, device=q.device)
+    table = torch.zeros(ctas, emulator.RECORD_WORDS, dtype=torch.int64, device=q.device)
     launch.attend(
         *(q, k_cache, v_cache, batch.q_indptr, batch.kv_lens, batch.page_indices),
         *(batch.page_starts, batch.page_size, q.shape[-1] ** -0.5, -1, 0.0, None),
@@ -60,15 +60,9 @@ def launch_with_records(case: Case, config: PodConfig) -> Recorded:
         torch.empty(q.shape[:2], dtype=torch.float32, device=q.device),
         records=table,
     )
-    return Recorded(decode(table.cpu()), (int(planned.words[0]), int(planned.words[1])))
-
-
-def decode(table: torch.Tensor) -> list[CtaRecord]:
-    """Rows of four int64 words as CtaRecord of arguments.h."""
-    halves = table[:, :2].contiguous().view(torch.int32).view(-1, 4).tolist()
-    return [
-        CtaRecord(*half, *times) for half, times in zip(halves, table[:, 2:].tolist(), strict=True)
-    ]
+    return Recorded(
+        emulator.decode_records(table.cpu()), (int(planned.words[0]), int(planned.words[1]))
+    )
 
 
 def each_item_once(recorded: Recorded) -> None:

@@ -31,6 +31,8 @@ from pod_integrate.variants import Variant
 Order = Literal["ascending", "descending", "random"]
 Copies = Literal["late", "early"]
 _STATISTICS = 16
+# int64 words of a CtaRecord of arguments.h.
+RECORD_WORDS = 5
 # One configuration per library: a call and its schedule belong together.
 _lock = threading.Lock()
 
@@ -92,12 +94,16 @@ class Stats(NamedTuple):
 
 
 class CtaRecord(NamedTuple):
-    """What one CTA did: `items` items of an op (0 prefill, 1 decode) from `first_item` on."""
+    """What one CTA did: `items` items of an op (0 prefill, 1 decode) from `first_item` on.
+
+    ticket  that it drew from its SM's counter; -1 where a launch runs one op
+    """
 
     smid: int
     op: int
     first_item: int
     items: int
+    ticket: int
     begin_ns: int
     end_ns: int
 
@@ -176,7 +182,7 @@ class _Call:
             q = tensors[0]
             result = memory.copy(torch.full_like(q, math.nan) if out is None else out)
             lse = memory.copy(torch.full(q.shape[:2], math.nan))
-            records = memory.poisoned(4 * sum(self.capacity[:2]), torch.int64)
+            records = memory.poisoned(RECORD_WORDS * sum(self.capacity[:2]), torch.int64)
             indices = (memory.copy(t) for t in (words, batch.page_indices, batch.page_starts))
             *numbers, sinks = scores
             self._launch(
@@ -186,7 +192,7 @@ class _Call:
                 *(STRATEGIES.index(self.config.strategy), self._sm_slots, 0, 0, records),
             )
             answer = result.clone() if out is None else out.copy_(result)
-            return Emulated(answer, lse.clone(), _take_stats(self.library), _decode(records))
+            return Emulated(answer, lse.clone(), _take_stats(self.library), decode_records(records))
 
     @property
     def _sm_slots(self) -> int:
@@ -226,7 +232,8 @@ def _take_stats(library: KernelLibrary) -> Stats:
     return Stats(*values[: len(Stats._fields)])
 
 
-def _decode(records: torch.Tensor) -> list[CtaRecord]:
-    times = records.view(-1, 4)[:, 2:].tolist()
-    numbers = records.view(torch.int32).view(-1, 8)[:, :4].tolist()
-    return [CtaRecord(*four, *two) for four, two in zip(numbers, times, strict=True)]
+def decode_records(records: torch.Tensor) -> list[CtaRecord]:
+    """What a launch wrote into int64 words, RECORD_WORDS to a CTA; on the CPU, contiguous."""
+    times = records.view(-1, RECORD_WORDS)[:, 3:].tolist()
+    numbers = records.view(torch.int32).view(-1, 2 * RECORD_WORDS)[:, :5].tolist()
+    return [CtaRecord(*five, *two) for five, two in zip(numbers, times, strict=True)]

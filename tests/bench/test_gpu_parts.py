@@ -43,7 +43,7 @@ MACHINE = Emulator()
 
 
 def record(smid: int, op: int, begin: int, end: int, first: int = 0, items: int = 1) -> CtaRecord:
-    return CtaRecord(smid, op, first, items, begin, end)
+    return CtaRecord(smid, op, first, items, -1, begin, end)
 
 
 def test_share_counts_the_time_in_which_an_sm_holds_both_ops() -> None:

@@ -146,8 +146,7 @@ def _schedule_failure(
     both = {r.op for r in records if r.items} == {0, 1}
     if both and config.prefill_ctas == config.decode_ctas == 1 and schedule.order == "ascending":
         for smid in range(schedule.num_sms):
-            first = sorted((r for r in records if r.smid == smid), key=lambda r: r.begin_ns)[:2]
-            if {r.op for r in first} != {0, 1}:
+            if {r.op for r in records if r.smid == smid and r.ticket < 2} != {0, 1}:
                 return f"SM {smid} starts with one op only at a CTA ratio of 1:1"
     return None
 

@@ -73,7 +73,7 @@ def lengths(draw: st.DrawFn) -> tuple[list[int], list[int]]:
     return q_lens, kv_lens
 
 
-@hypothesis.settings(max_examples=40, derandomize=True)
+@hypothesis.settings(max_examples=40)
 @hypothesis.given(
     lens=lengths(),
     order=st.randoms(use_true_random=False),
@@ -136,7 +136,7 @@ def cuda_items(lengths: Lengths, config: PodConfig, sms: int, op: str) -> dict[i
     return found
 
 
-@hypothesis.settings(max_examples=60, derandomize=True)
+@hypothesis.settings(max_examples=60)
 @hypothesis.given(
     lens=lengths(),
     split=st.sampled_from([0, 16, 112, 256, 512, 2048]),

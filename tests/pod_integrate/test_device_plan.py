@@ -118,7 +118,7 @@ def test_items_get_no_shorter_than_a_small_grid_holds() -> None:
     assert plan.capacity.decode_ctas == plan.words[1] == 6 < words_of(longer)[1]
 
 
-@hypothesis.settings(max_examples=60, deadline=None)
+@hypothesis.settings(max_examples=60)
 @hypothesis.given(lens=st.lists(st.integers(1, 6000), min_size=1, max_size=6), data=st.data())
 def test_whatever_is_smaller_than_what_was_reserved_fits(
     lens: list[int], data: st.DataObject

@@ -129,7 +129,7 @@ def count(whole: Plan, length: int) -> int:
     return sum(max(1, -(-int(n) // length)) for n in keys_of(whole.decode))
 
 
-@hypothesis.settings(max_examples=150, deadline=None)
+@hypothesis.settings(max_examples=150)
 @hypothesis.given(case=cases())
 def test_any_plan_has_the_least_length_that_fits_the_free_slots(
     case: tuple[Lengths, Geometry, PodConfig, int],
@@ -153,7 +153,7 @@ def test_any_plan_has_the_least_length_that_fits_the_free_slots(
     assert np.array_equal(plan.prefill, whole.prefill)
 
 
-@hypothesis.settings(max_examples=60, deadline=None)
+@hypothesis.settings(max_examples=60)
 @hypothesis.given(case=cases())
 def test_a_larger_gpu_never_gets_fewer_decode_items(
     case: tuple[Lengths, Geometry, PodConfig, int],

@@ -53,7 +53,7 @@ int64_t workspace_size(int64_t sm_slots, int64_t partial_rows, int64_t head_dim)
 }
 
 // Checks and launches. `launch` is the address of a variant's pod_launch, `error` of its
-// pod_error; `records` [ctas, 4] int64 receives one CtaRecord per CTA.
+// pod_error; `records` [ctas, kRecordWords] int64 receives one CtaRecord per CTA.
 void attend(int64_t launch, int64_t error, TensorView q, TensorView k_cache, TensorView v_cache,
             TensorView plan, TensorView page_indices, TensorView page_starts, int64_t page_size,
             double scale, int64_t window_left, double logit_cap, Optional<TensorView> sinks,
@@ -67,9 +67,9 @@ void attend(int64_t launch, int64_t error, TensorView q, TensorView k_cache, Ten
   a.side_stream = reinterpret_cast<void*>(side_stream);
   if (records.has_value()) {
     const TensorView& r = records.value();
-    if (r.numel() < 4 * (int64_t{a.prefill_ctas} + a.decode_ctas) || r.dtype().bits != 64) {
+    if (r.numel() < kRecordWords * (int64_t{a.prefill_ctas} + a.decode_ctas) || r.dtype().bits != 64) {
       TVM_FFI_THROW(ShapeError) << "records must be int64 [" << a.prefill_ctas + a.decode_ctas
-                                << ", 4], got " << r.numel() << " elements of "
+                                << ", " << kRecordWords << "], got " << r.numel() << " elements of "
                                 << static_cast<int>(r.dtype().bits) << " bits";
     }
     a.records = static_cast<CtaRecord*>(r.data_ptr());

@@ -107,7 +107,7 @@ def test_captured_steps_of_small_batches_are_split_until_they_fill_the_gpu(
     assert plan.capacity.decode_ctas >= min(items, 2 * H100_SMS)
 
 
-@hypothesis.settings(max_examples=200, deadline=None)
+@hypothesis.settings(max_examples=200)
 @hypothesis.given(
     size=st.integers(1, 64),
     context=st.integers(1, 1 << 15),

@@ -71,8 +71,11 @@ struct RowSums {
 // What a CTA did, for traces of a launch.
 struct CtaRecord {
   int smid, op, first_item, items;
+  int ticket;  // of its SM; -1 where a launch runs one op and draws none
+  int reserved;
   uint64_t begin_ns, end_ns;
 };
+constexpr int kRecordWords = sizeof(CtaRecord) / 8;
 
 // Division by a number that a launch fixes: exact for 0 <= n < 2^31, two instructions on a device.
 // Source: Granlund and Montgomery, Division by Invariant Integers using Multiplication, 1994.

@@ -55,8 +55,9 @@ POD_DEVICE void take_work(Work<Variant>& work, const LaunchArguments& a, const P
   constexpr Op kAlone = kOps == Ops::kPrefill ? Op::kPrefill : Op::kDecode;
   const int thread = ptx::thread_index();
   if (thread == 0) {
-    work.ticket = kOps == Ops::kBoth ? sched::draw(a, plan, kVirtual)
-                                     : sched::ticket_of(plan, kAlone, ptx::cta_index(), kVirtual);
+    work.ticket = kOps == Ops::kBoth
+                      ? sched::draw(a, plan, kVirtual)
+                      : sched::ticket_of(plan, kAlone, ptx::cta_index(), kVirtual, -1);
   }
   ptx::sync_cta();
   const sched::Ticket& ticket = work.ticket;
@@ -142,7 +143,7 @@ pod_kernel(const POD_GRID_CONSTANT LaunchArguments a) {
   const sched::Ticket& ticket = work.ticket;
   if (CtaRecord* record = record_of(a, offset)) {
     *record = {static_cast<int>(ptx::smid()), static_cast<int>(ticket.op), ticket.first,
-               ticket.count, begin_ns, 0};
+               ticket.count, ticket.number, 0, begin_ns, 0};
   }
   if constexpr (KernelShape<Variant, kOps>::kCopies) {
     if (!is_left_to_run<Variant>(a, work, smem)) return;

@@ -16,6 +16,7 @@ struct Ticket {
   Op op;
   int first;  // first item
   int count;  // items, at least 1 unless the plan has fewer CTAs than the grid
+  int number;  // drawn from its SM's counter; -1: none
 };
 
 // Ticket t of P:D is a prefill iff it begins a new P-th of the round: spread evenly, prefill
@@ -26,27 +27,28 @@ POD_DEVICE Op op_of_ticket(int ticket, int prefill, int decode) {
 }
 
 // CTA number `index` of op `op`: a prefill CTA takes one item, a decode CTA up to `virtual_decode`.
-POD_DEVICE Ticket ticket_of(const PlanHeader& plan, Op op, int index, int virtual_decode) {
-  if (op == Op::kPrefill) return {op, index, min(1, max(0, plan.prefill_items - index))};
+POD_DEVICE Ticket ticket_of(const PlanHeader& plan, Op op, int index, int virtual_decode,
+                            int number) {
+  if (op == Op::kPrefill) return {op, index, min(1, max(0, plan.prefill_items - index)), number};
   const int first = index * virtual_decode;
-  return {op, first, min(virtual_decode, max(0, plan.decode_items - first))};
+  return {op, first, min(virtual_decode, max(0, plan.decode_items - first)), number};
 }
 
 // Draws for the calling CTA; one thread calls it. Counters are zero when the launch begins. A CTA
 // of an exhausted op takes one of the other; a grid larger than the plan leaves some without work.
 POD_DEVICE Ticket draw(const LaunchArguments& a, const PlanHeader& plan, int virtual_decode) {
   auto* counters = reinterpret_cast<Counters*>(a.counters);
-  if (plan.ratio_prefill + plan.ratio_decode == 0) return {Op::kPrefill, 0, 0};
+  if (plan.ratio_prefill + plan.ratio_decode == 0) return {Op::kPrefill, 0, 0, -1};
   // An id past the slots shares a counter: the ratio then holds for the pair of SMs.
   const int slot = static_cast<int>(ptx::smid() % static_cast<uint32_t>(a.sm_slots));
   const int number = ptx::atomic_add(&counters->ticket[slot], 1);
   Op op = op_of_ticket(number, plan.ratio_prefill, plan.ratio_decode);
   int index = ptx::atomic_add(&counters->next[static_cast<int>(op)], 1);
-  Ticket ticket = ticket_of(plan, op, index, virtual_decode);
+  Ticket ticket = ticket_of(plan, op, index, virtual_decode, number);
   if (ticket.count > 0) return ticket;
   op = op == Op::kPrefill ? Op::kDecode : Op::kPrefill;
   index = ptx::atomic_add(&counters->next[static_cast<int>(op)], 1);
-  return ticket_of(plan, op, index, virtual_decode);
+  return ticket_of(plan, op, index, virtual_decode, number);
 }
 
 }  // namespace pod::sched
