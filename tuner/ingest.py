@@ -13,6 +13,7 @@ import logging
 import math
 from typing import Any, NamedTuple
 
+import msgspec
 import sqlalchemy as sa
 
 from pod_integrate.errors import ShapeError
@@ -77,6 +78,7 @@ def ingest(
     row |= {"received": now, "records": len(message.records), "body": body}
     tx.execute(sa.insert(table).values(row))
     _count_server(tx, message, now)
+    message = _without_warm_up(message)
     geometry, device = Geometry.parse(message.geometry), DeviceKey.parse(message.device)
     by_bucket: dict[Bucket, list[_Timed]] = {}
     times = [attention_us(record, geometry, device) for record in message.records]
@@ -89,6 +91,19 @@ def ingest(
         before = _count_bucket(tx, key, bucket, steps, scale, now, half_life)
         keep(tx, key, message.server, [timed.record for timed in steps], before)
     return Ingested(len(message.records), False)
+
+
+def _without_warm_up(message: TraceMessage) -> TraceMessage:
+    """The message with the time of a process's first step taken as unknown.
+
+    Its seconds of compiling and loading say nothing about the traffic. Servers leave that step out,
+    older ones sent it.
+    """
+    records = [
+        r if r.step > 0 else msgspec.structs.replace(r, attention_us=0.0, step_us=0.0)
+        for r in message.records
+    ]
+    return msgspec.structs.replace(message, records=records)
 
 
 def _count_server(tx: sa.Connection, message: TraceMessage, now: float) -> None:

@@ -81,9 +81,10 @@ class _OverviewCollector(Collector):
         labels = ["geometry", "device", "build", "bucket"]
         for field, text in (
             ("time_share", "share of attention time, decayed"),
-            ("speedup", "default time / best config's time"),
-            ("lower_bound", "lower confidence bound of a promoted speed-up"),
+            ("speedup", "default time / promoted config's time, median over steps"),
+            ("lower_bound", "lower confidence bound of that speed-up"),
             ("expected_saving_share", "share of attention time that its promotion saves"),
+            ("least_saving_share", "the same at the lower bound"),
         ):
             family = GaugeMetricFamily(f"pod_tuner_bucket_{field}", text, labels=labels)
             for bucket in self._overview["buckets"]:

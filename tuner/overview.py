@@ -4,10 +4,10 @@ History. Every HISTORY_SECONDS one point: counters so far and two estimates of t
 time of one forward step of the current traffic mix, in microseconds.
 
   attention_us_default  over buckets, weighted by decayed steps: the median traced attention time
-                        of steps that ran the default config (where none is kept any more: that
-                        of tuned steps times the promoted config's measured speed-up)
-  attention_us_tuned    the same with each bucket's time divided by its promoted config's measured
-                        median speed-up; buckets without one stay as they are
+                        of steps that ran the default config (where none is kept any more, at
+                        least: that of tuned steps times the lower bound of their speed-up)
+  attention_us_tuned    at most: the same with each bucket's time divided by the lower bound of its
+                        promoted config's speed-up; buckets without one stay as they are
 
 Buckets whose traces carry no attention time are left out of both.
 """
@@ -97,12 +97,12 @@ def add_history_point(tuner: Tuner) -> None:
     with tuner.store.begin() as tx:
         for load in traffic.loads(tx, now=now, half_life=tuner.settings.half_life_seconds):
             entry = promoted_entry(tuner, load.key)
-            speedup = entry.evidence.median_speedup if entry is not None else 1.0
-            us = _default_attention_us(kept.attention_times(tx, load.key), speedup)
+            bound = entry.evidence.lower_bound if entry is not None else 1.0
+            us = _default_attention_us(kept.attention_times(tx, load.key), bound)
             if us is not None:
                 weights += load.step_weight
                 default += load.step_weight * us
-                tuned += load.step_weight * us / speedup
+                tuned += load.step_weight * us / bound
         totals = _totals(tx)
         row = {name: totals[name] for name in ("records", "trials", "promotions")} | {
             "time": now,
@@ -112,11 +112,11 @@ def add_history_point(tuner: Tuner) -> None:
         add_history(tx, row)
 
 
-def _default_attention_us(times: list[tuple[float, str]], speedup: float) -> float | None:
+def _default_attention_us(times: list[tuple[float, str]], bound: float) -> float | None:
     default = [us for us, source in times if source == "default"]
     if default:
         return statistics.median(default)
-    return statistics.median(us for us, _ in times) * speedup if times else None
+    return statistics.median(us for us, _ in times) * bound if times else None
 
 
 def _tuner(tuner: Tuner, now: float) -> dict[str, Any]:
@@ -195,8 +195,11 @@ def _tables(tuner: Tuner) -> list[dict[str, Any]]:
 
 def _decision(row: sa.Row[Any]) -> dict[str, Any]:
     names = ("id", "kind", "geometry", "device", "bucket", "config_short", "reason")
-    more = {name: getattr(row, name) for name in ("pairs", "steps", "speedup", "lower_bound")}
-    return {name: getattr(row, name) for name in names} | more | {"time": iso(row.time)}
+    evidence = ("pairs", "steps", "lower_bound")
+    # A median without a bound, e.g. of what screening pruned, is no result.
+    speedup = row.speedup if row.lower_bound is not None else None
+    more = {"speedup": speedup, "time": iso(row.time)}
+    return {name: getattr(row, name) for name in (*names, *evidence)} | more
 
 
 def _point(row: sa.Row[Any]) -> dict[str, Any]:

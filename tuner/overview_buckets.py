@@ -15,6 +15,7 @@ from tuner.model import Pair, StudyKey, iso
 from tuner.promote import step_speedups
 from tuner.records import Trial, load_trials
 from tuner.samples import attention_times
+from tuner.shown import span, typical
 from tuner.steps import SCREEN
 
 if TYPE_CHECKING:
@@ -32,9 +33,12 @@ def promoted_entry(tuner: Tuner, key: StudyKey) -> TableEntry | None:
 def bucket_row(
     tuner: Tuner, tx: sa.Connection, load: BucketLoad, total: float, now: float
 ) -> dict[str, Any]:
-    """One element of `buckets`. `best_*` are the promoted config's, else the best trial's so far,
-    else (the search ended with the default) null; a speed-up without a lower bound comes from
-    screening and decides nothing."""
+    """One element of `buckets`.
+
+    `best_*` and `speedup` are the promoted config's, null before there is one: what screening says
+    has no bound. `default_us` and `best_us` are then the times of one pair; before, `default_us` is
+    the default's alone.
+    """
     campaign = tuner.campaigns.get(load.key)
     entry = promoted_entry(tuner, load.key)
     known = list(campaign.trials.values()) if campaign is not None else load_trials(tx, load.key)
@@ -42,8 +46,9 @@ def bucket_row(
     share = load.weight / total if total > 0 else None
     default = known[0] if known else None
     status = _status(tuner, load.key, campaign, entry)
-    best, pairs = (None, []) if status == "default is best" else _best(known, entry)
-    speedup = entry.evidence.median_speedup if entry else _median_speedup(pairs)
+    best = _promoted_trial(known, entry)
+    pair = typical(confirmed(best), entry.evidence.median_speedup) if best and entry else None
+    alone = _median(pair.baseline_us for pair in screening(default)) if entry is None else None
     return {
         **load.key._asdict(),
         "hybrid": load.hybrid,
@@ -51,9 +56,9 @@ def bucket_row(
         "time_share": share,
         "attention_us_median": statistics.median(timed) if timed else None,
         "status": status,
-        "default_us": _median(pair.baseline_us for pair in pairs or screening(default)),
-        "best_us": _median(pair.candidate_us for pair in pairs),
-        "speedup": speedup,
+        "default_us": pair.baseline_us if pair else alone,
+        "best_us": pair.candidate_us if pair else None,
+        "speedup": entry.evidence.median_speedup if entry else None,
         "lower_bound": entry.evidence.lower_bound if entry else None,
         "confidence": entry.evidence.confidence if entry else None,
         "proven_steps": entry.evidence.steps if entry else None,
@@ -61,30 +66,39 @@ def bucket_row(
         "trials": len(known),
         "pruned": sum(trial.state == "pruned" for trial in known),
         "default_config": default.config.to_dict() if default else None,
-        "best_config": best.config.to_dict() if best else None,
-        "best_config_short": best.config.short() if best else None,
+        "best_config": entry.config.to_dict() if entry else None,
+        "best_config_short": entry.config.short() if entry else None,
         "updated_s": round(now - max(t.updated for t in known), 1) if known else None,
-        "expected_saving_share": (
-            share * (1 - 1 / entry.evidence.median_speedup) if entry and share is not None else None
-        ),
+        "expected_saving_share": _saving(share, entry.evidence.median_speedup if entry else None),
+        "least_saving_share": _saving(share, entry.evidence.lower_bound if entry else None),
     }
 
 
 def trial_row(trial: Trial, entry: TableEntry | None) -> dict[str, Any]:
-    """One element of /v1/trials: confirmation pairs where there are any, else screening."""
+    """One element of /v1/trials: confirmation pairs where there are any, else screening.
+
+    `low` and `high` are the slowest and the fastest of its steps; where they are null, because
+    there are fewer than two steps, so are the speed-up and the times, which are those of one pair.
+    """
     pairs = confirmed(trial) or screening(trial)
     promoted = entry is not None and entry.evidence.trial == trial.number
+    speedups = step_speedups(pairs)
+    between = span(speedups)
+    speedup = statistics.median(speedups) if between else None
+    pair = typical(pairs, speedup)
     return {
         "number": trial.number,
         "state": trial.state,
         "config": trial.config.to_dict(),
         "config_short": trial.config.short(),
-        "median_us": _median(pair.candidate_us for pair in pairs),
-        "default_us": _median(pair.baseline_us for pair in pairs),
-        "speedup": _median_speedup(pairs),
+        "median_us": pair.candidate_us if pair else None,
+        "default_us": pair.baseline_us if pair else None,
+        "speedup": speedup,
+        "low": between[0] if between else None,
+        "high": between[1] if between else None,
         "lower_bound": entry.evidence.lower_bound if entry is not None and promoted else None,
         "pairs": sum(len(taken) for taken in trial.pairs.values()),
-        "steps": len(step_speedups(pairs)),
+        "steps": len(speedups),
         "reason": trial.reason or trial.origin,
         "time": iso(trial.updated),
     }
@@ -100,14 +114,13 @@ def confirmed(trial: Trial) -> list[Pair]:
     return trial.pairs.get(f"confirm:{trial.confirmation}:default", [])
 
 
-def _best(known: list[Trial], entry: TableEntry | None) -> tuple[Trial | None, list[Pair]]:
-    if entry is not None:
-        for trial in known:
-            if trial.number == entry.evidence.trial:
-                return trial, confirmed(trial)
-    measured = [t for t in known if t.value is not None and t.origin != "default"]
-    best = min(measured, key=lambda t: (t.value, t.number), default=None)
-    return best, screening(best)
+def _promoted_trial(known: list[Trial], entry: TableEntry | None) -> Trial | None:
+    number = entry.evidence.trial if entry is not None else None
+    return next((trial for trial in known if trial.number == number), None)
+
+
+def _saving(share: float | None, speedup: float | None) -> float | None:
+    return share * (1 - 1 / speedup) if share is not None and speedup is not None else None
 
 
 def _status(
@@ -127,7 +140,3 @@ def _status(
 def _median(values: Any) -> float | None:
     known = list(values)
     return statistics.median(known) if known else None
-
-
-def _median_speedup(pairs: list[Pair]) -> float | None:
-    return _median(step_speedups(pairs))

@@ -131,13 +131,22 @@ def judge(
     if upper is not None and upper < floor:
         return say("not better", f"median speed-up below {floor:.3f} (upper bound {upper:.3f})")
     if not harm and count >= FUTILE_STEPS and median < wanted:
-        futile = f"median speed-up {median:.3f} after {count} steps is not worth more"
+        futile = f"{_held(median, lower, upper)} after {count} steps is not worth more"
         return say("not better", futile)
     if count >= max_steps:
-        undecided = f"median speed-up {median:.3f}, of all {gained:.3f}, after {count} steps"
+        undecided = f"undecided after {count} steps at {_held(median, lower, upper)}"
+        if gained < median:
+            undecided += ", all steps together gained less"
         stays = harm and count >= MIN_STEPS and median >= 1 and gained >= 1
         return say("better" if stays else "not better", undecided)
     return say("open", f"{count} of at most {max_steps} steps")
+
+
+def _held(median: float, lower: float | None, upper: float | None) -> str:
+    """A median in words, with the bounds that hold it; without any it is not told."""
+    if lower is None or upper is None:
+        return "a median speed-up without bounds"
+    return f"median speed-up {median:.3f} (between {lower:.3f} and {upper:.3f})"
 
 
 def screened_out(pairs: Sequence[Pair]) -> bool:

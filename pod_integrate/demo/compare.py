@@ -24,6 +24,7 @@ from pod_integrate.table import MIN_STEPS, ConfigTable
 from tuner.bench import OpBench
 from tuner.model import Lengths, Pair
 from tuner.promote import bounds, step_speedups
+from tuner.shown import typical
 
 # Of each replay; enough for a bound.
 STEPS_PER_BUCKET = 12
@@ -39,7 +40,7 @@ class BucketComparison(NamedTuple):
     time_share    of traced attention time
     speedup       default time / tuned time, median over the steps; 1 where the default applies
     lower_bound, upper_bound   of it, None where too few steps were replayed for one
-    default_us, tuned_us       medians of one attention call over the same pairs
+    default_us, tuned_us       of one attention call, in the pair whose ratio is nearest to it
     trial         of the table entry, None without one
     """
 
@@ -79,6 +80,16 @@ class Comparison(NamedTuple):
     def speedup(self) -> float:
         """Attention time under default / under the table, over the covered share of time."""
         return self.covered / sum(row.time_share / row.speedup for row in self.buckets)
+
+    @property
+    def lower_bound(self) -> float | None:
+        """The same with every bucket only at its lower bound; None while one has none."""
+        bounds = [row.lower_bound if row.pairs else 1.0 for row in self.buckets]
+        known = [bound for bound in bounds if bound is not None]
+        if len(known) < len(bounds):
+            return None
+        rows = zip(self.buckets, known, strict=True)
+        return self.covered / sum(row.time_share / bound for row, bound in rows)
 
     @property
     def worst(self) -> BucketComparison | None:
@@ -170,12 +181,14 @@ def feed_back(tuner_url: str, scope: dict[str, Any], compared: Comparison) -> li
 def _filled(row: BucketComparison, pairs: list[Pair]) -> BucketComparison:
     speedups = step_speedups(pairs)
     lower, upper = bounds(speedups, 1 - _CONFIDENCE)
+    speedup = statistics.median(speedups)
+    shown = typical(pairs, speedup)
     return row._replace(
-        speedup=statistics.median(speedups),
+        speedup=speedup,
         lower_bound=lower,
         upper_bound=upper,
-        default_us=statistics.median(pair.baseline_us for pair in pairs),
-        tuned_us=statistics.median(pair.candidate_us for pair in pairs),
+        default_us=shown.baseline_us if shown else None,
+        tuned_us=shown.candidate_us if shown else None,
         pairs=tuple(pairs),
     )
 

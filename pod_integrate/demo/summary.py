@@ -27,8 +27,12 @@ def summary_rows(result: DemoResult, dashboard: str) -> list[tuple[str, str]]:
     tuned = worst = refuted = "-"
     if result.replays is not None:
         last = result.replays.last
+        least = last.lower_bound
+        found = (
+            "no bound yet" if least is None else f"{ratio(last.speedup)}, at least {ratio(least)}"
+        )
         tuned = (
-            f"{ratio(last.speedup)} over {share(last.covered)} of attention time "
+            f"{found}, over {share(last.covered)} of attention time "
             f"({last.steps} traced steps replayed)"
         )
         worst = _bucket(last.worst)
@@ -55,8 +59,10 @@ def summary_rows(result: DemoResult, dashboard: str) -> list[tuple[str, str]]:
 def _bucket(row: BucketComparison | None) -> str:
     if row is None:
         return "-"
-    bound = f"{ratio(row.lower_bound)} to {ratio(row.upper_bound)}"
-    return f"{ratio(row.speedup)} ({bound}) in {row.bucket}, {row.steps} steps"
+    found = "no bound yet"
+    if row.lower_bound is not None:
+        found = f"{ratio(row.speedup)} ({ratio(row.lower_bound)} to {ratio(row.upper_bound)})"
+    return f"{found} in {row.bucket}, {row.steps} steps"
 
 
 def _pair(stats: LoadStats, name: str) -> str:

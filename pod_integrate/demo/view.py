@@ -119,12 +119,13 @@ def _buckets(overview: dict[str, Any] | None) -> RenderableType:
         words=frozenset({"status"}),
     )
     for row in ((overview or {}).get("buckets") or [])[:_LIVE_BUCKETS]:
+        bounded = row["lower_bound"] is not None
         table.add_row(
             row["bucket"],
             share(row["time_share"]),
             us(row["default_us"]),
-            us(row["best_us"]),
-            ratio(row["speedup"]),
+            us(row["best_us"] if bounded else None),
+            ratio(row["speedup"] if bounded else None),
             ratio(row["lower_bound"]),
             number(row["trials"]),
             row["status"],

@@ -143,8 +143,8 @@ def test_a_promotion_that_stays_good_survives_its_recheck(tuner: Tuner, clock: C
 
 
 def test_the_bucket_that_costs_most_time_is_tuned_first(tuner: Tuner) -> None:
-    light = [record(i, lengths=([1, 1], [64, 64 + i]), attention_us=10.0) for i in range(100)]
-    heavy = [record(i, attention_us=4000.0) for i in range(20)]
+    light = [record(1 + i, lengths=([1, 1], [64, 64 + i]), attention_us=10.0) for i in range(100)]
+    heavy = [record(1 + i, attention_us=4000.0) for i in range(20)]
     tuner.ingest(message(records=light + heavy))
     task = tuner.next_task(WORKER)
     assert task is not None and task.bucket == BUCKET

@@ -2,8 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import re
+
 import pytest
-from page_fixtures import LIVE, FakeTuner, Watched, empty_overview, opened, recorded_overview
+from page_fixtures import (
+    LIVE,
+    TRIALS,
+    FakeTuner,
+    Watched,
+    empty_overview,
+    opened,
+    recorded_overview,
+)
 from playwright.sync_api import expect
 
 pytestmark = pytest.mark.browser
@@ -124,7 +135,7 @@ def test_no_request_leaves_the_origin_and_the_console_stays_silent(
 def test_unknown_numbers_are_dashes(watched: Watched, fake_tuner: FakeTuner) -> None:
     page = opened(watched, fake_tuner)
     row = page.get_by_role("row").filter(has=page.get_by_role("button", name="p1k@2k", exact=True))
-    for label in ("Default µs", "Best µs", "Speed-up", "At least", "Confidence"):
+    for label in ("Default µs", "Tuned µs", "Speed-up", "At least", "Confidence"):
         expect(row.locator(f'[data-label="{label}"]')).to_have_text("-")
     unknown = recorded_overview()
     nulls = ("speedup", "lower_bound", "confidence", "time_share", "pairs", "best_us", "trials")
@@ -137,6 +148,47 @@ def test_unknown_numbers_are_dashes(watched: Watched, fake_tuner: FakeTuner) -> 
     text = page.locator("main").inner_text()
     assert not [word for word in ("NaN", "null", "undefined", "Infinity") if word in text]
     assert watched.complaints == []
+
+
+def test_no_ratio_is_shown_without_a_bound_whatever_the_tuner_says(
+    watched: Watched, fake_tuner: FakeTuner
+) -> None:
+    loose = recorded_overview()
+    planted = {"speedup": 61.317, "default_us": 202_388.0, "best_us": 74_822.0}
+    loose["buckets"][0] |= planted | {"lower_bound": None, "confidence": None, "status": "tuning"}
+    loose["decisions"][0] |= {"speedup": 61.317, "lower_bound": None}
+    fake_tuner.publish(loose)
+    own = {"trials": [{**fake_tuner.trials[HOT]["trials"][1], "speedup": 61.317, "low": None}]}
+    fake_tuner.trials = {HOT: own | {"promoted": None}}
+    try:
+        page = opened(watched, fake_tuner)
+        row = page.get_by_role("row").filter(has=page.get_by_role("button", name=HOT))
+        for label in ("Tuned µs", "Speed-up", "At least"):
+            expect(row.locator(f'[data-label="{label}"]')).to_have_text("-")
+        expect(row.locator("svg")).to_have_count(0)
+        page.get_by_role("button", name=HOT).click()
+        page.locator(".detail-body summary").click()
+        expect(page.locator(".detail-body table.trials")).to_be_visible()
+        text = page.content()
+        assert "61.317" not in text and "74,822" not in text
+        assert watched.complaints == []
+    finally:
+        fake_tuner.trials = json.loads(TRIALS.read_text())
+
+
+def test_both_times_of_a_bucket_have_the_ratio_beside_them(
+    watched: Watched, fake_tuner: FakeTuner
+) -> None:
+    page = opened(watched, fake_tuner)
+    rows = page.locator("tr.bucket").filter(has_text="promoted")
+    assert rows.count() >= 3
+    for row in rows.all():
+        shown = [
+            row.locator(f'[data-label="{label}"]').inner_text()
+            for label in ("Default µs", "Tuned µs", "Speed-up")
+        ]
+        default, tuned, ratio = (float(re.sub(r"[^0-9.]", "", text)) for text in shown)
+        assert default / tuned == pytest.approx(ratio, rel=0.01)
 
 
 def test_empty_tuner_teaches_how_to_connect_a_server(

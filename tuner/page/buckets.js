@@ -4,7 +4,7 @@ import { byId, h, mirror, setText, svg } from "./dom.js";
 import { DASH, bucketWords, confidence, count, geometryWords, micros, percent, plural, speed } from "./format.js";
 
 const HEADINGS = [
-  ["Bucket", ""], ["Status", ""], ["Share of time", "n"], ["Default µs", "n"], ["Best µs", "n"],
+  ["Bucket", ""], ["Status", ""], ["Share of time", "n"], ["Default µs", "n"], ["Tuned µs", "n"],
   ["Speed-up", "n"], ["At least", "n"], ["", "interval"], ["Confidence", "n"], ["Pairs", "n"], ["Trials", "n"],
   ["Pruned", "n"],
 ];
@@ -97,15 +97,19 @@ function groupRow(group) {
       h("span", {}, group.version ? `table v${group.version}` : "no table yet")));
 }
 
+/** Whether a bucket's speed-up has a bound: one without is from screening and says nothing yet. */
+export const bounded = (b) => typeof b.speedup === "number" && typeof b.lower_bound === "number";
+
 /** Cells of a row by heading, as text. */
 function texts(b) {
+  const proven = bounded(b);
   return {
     status: b.status ?? DASH,
     "Share of time": percent(b.time_share),
     "Default µs": micros(b.default_us),
-    "Best µs": micros(b.best_us),
-    "Speed-up": speed(b.speedup),
-    "At least": speed(b.lower_bound),
+    "Tuned µs": micros(proven ? b.best_us : null),
+    "Speed-up": speed(proven ? b.speedup : null),
+    "At least": speed(proven ? b.lower_bound : null),
     Confidence: confidence(b.confidence),
     Pairs: count(b.pairs),
     Trials: count(b.trials),
@@ -113,23 +117,22 @@ function texts(b) {
   };
 }
 
-const SCREENED = "From the few steps of screening; it decides nothing. A promotion needs others, at least 8, and a lower bound above 1.";
+const PAIR = "Both times are of one pair, side by side on one traced step: the pair whose ratio is nearest to the speed-up.";
 
 function bucketRow({ bucket: b, open, scale }, onToggle) {
   const id = idOf(keyOf(b));
   const text = texts(b);
   const cell = (label, kind = "n", tip = null) =>
     h("td", { role: "cell", class: kind, "data-label": label }, tip ? h("span", { "data-tip": tip }, text[label]) : text[label]);
-  const screened = typeof b.speedup === "number" && typeof b.lower_bound !== "number";
   return h("tr", { class: open ? "bucket open" : "bucket", role: "row", onclick: (event) => event.target.closest("button") || onToggle(b) },
     h("th", { scope: "row", role: "rowheader" },
       h("button", { id, type: "button", class: "bucket-name", "aria-expanded": open ? "true" : "false", "aria-controls": open ? `${id}-detail` : null,
         "data-tip": open ? null : bucketWords(b.bucket), "aria-description": bucketWords(b.bucket), onclick: () => onToggle(b) }, bucketName(b.bucket))),
     h("td", { role: "cell", "data-label": "Status" }, h("span", { class: `status ${statusClass(b.status)}` }, text.status)),
     h("td", { role: "cell", class: "n share", "data-label": "Share of time", vars: { "--share": b.time_share ?? 0 } }, h("span", {}, text["Share of time"])),
-    cell("Default µs"),
-    cell("Best µs"),
-    screened ? cell("Speed-up", "n screened", SCREENED) : cell("Speed-up", "n strong"),
+    cell("Default µs", "n", bounded(b) ? PAIR : null),
+    cell("Tuned µs", "n", bounded(b) ? PAIR : null),
+    cell("Speed-up", "n strong"),
     cell("At least"),
     h("td", { role: "cell", class: "interval", "data-label": "Interval" }, interval(b, scale)),
     cell("Confidence"),
@@ -151,21 +154,20 @@ const STATUS = { promoted: "good", "default is best": "settled", tuning: "busy",
 const statusClass = (status) => STATUS[status] ?? "idle";
 
 function speedScale(buckets) {
-  const values = buckets.flatMap((b) => [b.speedup, b.lower_bound]).filter((v) => typeof v === "number");
+  const values = buckets.filter(bounded).flatMap((b) => [b.speedup, b.lower_bound]);
   // Rounded outwards, so that small changes of one row do not redraw all.
   return [Math.floor(Math.min(0.95, ...values) * 20) / 20, Math.ceil(Math.max(1.1, ...values) * 20 + 0.4) / 20];
 }
 
 function interval(b, [low, high]) {
-  if (typeof b.speedup !== "number") return null;
+  if (!bounded(b)) return null;
   const x = (value) => ((value - low) / (high - low)) * 120;
-  const bounded = typeof b.lower_bound === "number";
-  const words = `Median ${speed(b.speedup)}${bounded ? `, at least ${speed(b.lower_bound)} with ${confidence(b.confidence)} confidence` : ""}; the vertical line is the default.`;
-  const good = bounded && b.lower_bound > 1;
+  const words = `Median ${speed(b.speedup)}, at least ${speed(b.lower_bound)} with ${confidence(b.confidence)} confidence; the vertical line is the default.`;
+  const good = b.lower_bound > 1;
   return svg("svg", { viewBox: "0 0 120 16", width: 120, height: 16, role: "img", "aria-label": words, "data-tip": words, class: good ? "good" : null },
     svg("line", { class: "rail", x1: 0, x2: 120, y1: 8, y2: 8 }),
     svg("line", { class: "base", x1: x(1), x2: x(1), y1: 1, y2: 15 }),
-    bounded && svg("line", { class: "bound", x1: x(b.lower_bound), x2: x(b.speedup), y1: 8, y2: 8 }),
-    bounded && svg("line", { class: "bound", x1: x(b.lower_bound), x2: x(b.lower_bound), y1: 4, y2: 12 }),
+    svg("line", { class: "bound", x1: x(b.lower_bound), x2: x(b.speedup), y1: 8, y2: 8 }),
+    svg("line", { class: "bound", x1: x(b.lower_bound), x2: x(b.lower_bound), y1: 4, y2: 12 }),
     svg("circle", { class: "dot", cx: x(b.speedup), cy: 8, r: 4 }));
 }

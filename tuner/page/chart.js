@@ -53,25 +53,28 @@ function axes(pad, width, y, yTicks, label) {
   return svg("g", {}, lines);
 }
 
+/** Whether a trial's speed-up has a range: without one it is a number that nothing holds. */
+export const spanned = (t) => [t.speedup, t.low, t.high].every((value) => typeof value === "number");
+
 export function trialText(trial) {
   const lines = [`Trial ${trial.number}, ${trial.state}`];
   if (trial.config_short) lines.push(trial.config_short);
-  if (trial.speedup !== null && trial.speedup !== undefined) {
+  if (spanned(trial)) {
     const bound = typeof trial.lower_bound === "number" ? `, at least ${speed(trial.lower_bound)}` : "";
-    lines.push(`${speed(trial.speedup)}${bound} over ${count(trial.pairs)} pairs`);
+    lines.push(`${speed(trial.speedup)}${bound}; steps from ${speed(trial.low)} to ${speed(trial.high)}, ${count(trial.pairs)} pairs`);
   }
   if (trial.reason) lines.push(trial.reason);
   return lines.join("\n");
 }
 
 /**
- * Speed-up over default by trial number; the interval goes down to the lower bound. Trials
- * without a measurement stand in a lane of their own at the bottom.
+ * Speed-up over default by trial number, with a bar from the slowest to the fastest of its steps.
+ * Trials without both stand in a lane of their own at the bottom.
  *
  * onPick(trial) is called on click and on Enter; arrow keys walk through the trials.
  */
 export function trialChart(host, { trials, promoted, picked, onPick }) {
-  const values = trials.flatMap((t) => [t.speedup, t.lower_bound]).filter((v) => typeof v === "number");
+  const values = trials.filter(spanned).flatMap((t) => [t.low, t.high]);
   const low = Math.min(1, ...values);
   const high = Math.max(1, ...values);
   const slack = Math.max(0.02, (high - low) * 0.08);
@@ -109,17 +112,17 @@ export function trialChart(host, { trials, promoted, picked, onPick }) {
 
 function trialMark(trial, { x, y, lane, promoted, picked, onPick }) {
   const cx = x(trial.number);
-  const measured = typeof trial.speedup === "number";
+  const measured = spanned(trial);
   const cy = measured ? y(trial.speedup) : lane;
-  const bounded = measured && typeof trial.lower_bound === "number";
+  const end = (value) => svg("line", { class: "bound", x1: cx - 4, x2: cx + 4, y1: y(value), y2: y(value) });
   const classes = ["trial", trial.state];
   if (trial.number === promoted) classes.push("promoted");
   if (trial.number === picked) classes.push("picked");
   return svg(
     "g",
     { class: classes.join(" "), "data-tip": trialText(trial), onclick: () => onPick(trial) },
-    bounded && svg("line", { class: "bound", x1: cx, x2: cx, y1: cy, y2: y(trial.lower_bound) }),
-    bounded && svg("line", { class: "bound", x1: cx - 4, x2: cx + 4, y1: y(trial.lower_bound), y2: y(trial.lower_bound) }),
+    measured && svg("line", { class: "bound", x1: cx, x2: cx, y1: y(trial.high), y2: y(trial.low) }),
+    measured && [end(trial.low), end(trial.high)],
     svg("circle", { class: "hit", cx, cy, r: 12 }),
     measured || trial.state !== "pruned"
       ? svg("circle", { class: "dot", cx, cy, r: trial.number === promoted ? 6 : 4.5 })
@@ -144,7 +147,7 @@ function walk(root, trials, marks, onPick) {
   });
 }
 
-/** Median attention time of a step over time, with default and with tuned configs. */
+/** Attention time of a step over time, with default configs and at most with published ones. */
 export function historyChart(host, points) {
   const series = ["attention_us_default", "attention_us_tuned"];
   const rows = points.map((p) => ({ ...p, at: date(p.time)?.getTime() ?? null })).filter((p) => p.at !== null);
@@ -174,7 +177,7 @@ export function historyChart(host, points) {
 
 function historyWords(rows) {
   const end = rows[rows.length - 1];
-  return `From ${clock(rows[0].time)} to ${clock(end.time)}; now ${micros(end.attention_us_default)} microseconds with default configs, ${micros(end.attention_us_tuned)} tuned.`;
+  return `From ${clock(rows[0].time)} to ${clock(end.time)}; now ${micros(end.attention_us_default)} microseconds with default configs, at most ${micros(end.attention_us_tuned)} with published ones.`;
 }
 
 // An unknown value breaks the line: it is never drawn as if it were measured.

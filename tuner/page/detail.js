@@ -1,6 +1,6 @@
 // detail.js: one bucket opened: its trials as a chart and a table, and what the config changes.
 
-import { trialChart } from "./chart.js";
+import { spanned, trialChart } from "./chart.js";
 import { h } from "./dom.js";
 import { DASH, bucketWords, clock, count, micros, speed } from "./format.js";
 import { idOf, keyOf } from "./buckets.js";
@@ -102,7 +102,7 @@ export class Detail {
     });
     return [
       h("p", { class: "legend" },
-        h("span", { class: "key-tuned" }, "measured (the bar ends at the lower bound)"),
+        h("span", { class: "key-tuned" }, "median over steps (the bar goes from the slowest to the fastest)"),
         h("span", { class: "key-promoted" }, "promoted"),
         h("span", { class: "key-pruned" }, "pruned")),
       host,
@@ -111,12 +111,17 @@ export class Detail {
 
   #table(open) {
     if (!this.trials?.length) return null;
-    const heads = ["Trial", "State", "Speed-up", "At least", "µs", "Pairs", "Config", "Reason", "Time"];
-    const number = [true, false, true, true, true, true, false, false, false];
-    const row = (t) => [
-      t.number, t.number === this.promoted ? `${t.state}, promoted` : t.state, speed(t.speedup), speed(t.lower_bound),
-      micros(t.median_us), count(t.pairs), t.config_short ?? DASH, t.reason || DASH, clock(t.time),
-    ];
+    const heads = ["Trial", "State", "Speed-up", "Slowest step", "Fastest step", "At least", "Default µs", "µs", "Pairs", "Config", "Reason", "Time"];
+    const words = ["State", "Config", "Reason", "Time"];
+    const number = heads.map((text) => !words.includes(text));
+    const row = (t) => {
+      const known = spanned(t);
+      return [
+        t.number, t.number === this.promoted ? `${t.state}, promoted` : t.state, speed(known ? t.speedup : null),
+        speed(t.low), speed(t.high), speed(t.lower_bound), micros(known ? t.default_us : null), micros(known ? t.median_us : null),
+        count(t.pairs), t.config_short ?? DASH, t.reason || DASH, clock(t.time),
+      ];
+    };
     return h("details", { open },
       h("summary", {}, `All ${this.trials.length} trials as a table`),
       h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Trials" },
@@ -129,8 +134,8 @@ export class Detail {
   #difference() {
     const { default_config: base, best_config: best } = this.bucket;
     const other = this.picked?.config ?? best;
-    const title = this.picked ? `Trial ${this.picked.number} against default` : "Best against default";
-    if (!other || !base) return [h("h3", {}, title), h("p", { class: "empty" }, "No better config is known.")];
+    const title = this.picked ? `Trial ${this.picked.number} against default` : "Promoted against default";
+    if (!other || !base) return [h("h3", {}, title), h("p", { class: "empty" }, "No config is proven better.")];
     const before = new Map(flatten(base));
     const after = new Map(flatten(other));
     const names = [...new Set([...before.keys(), ...after.keys()])];
@@ -140,7 +145,7 @@ export class Detail {
       h("h3", {}, title),
       h("p", { class: "note" }, changed.length ? `${changed.length} of ${names.length} fields differ.` : "The two are the same."),
       h("table", { class: "diff" },
-        h("thead", {}, h("tr", {}, ["Field", "Default", this.picked ? `Trial ${this.picked.number}` : "Best"].map((head, i) =>
+        h("thead", {}, h("tr", {}, ["Field", "Default", this.picked ? `Trial ${this.picked.number}` : "Promoted"].map((head, i) =>
           h("th", { scope: "col", class: i ? "n" : null }, head)))),
         h("tbody", {}, [...changed, ...names.filter((name) => !changed.includes(name))].map((name) =>
           h("tr", { class: changed.includes(name) ? "changed" : null },

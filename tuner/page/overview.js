@@ -1,5 +1,6 @@
 // overview.js: servers, workers, savings, totals, history and decisions.
 
+import { bounded } from "./buckets.js";
 import { historyChart } from "./chart.js";
 import { byId, h, mirror, setText, svg } from "./dom.js";
 import {
@@ -102,7 +103,7 @@ function workerItem(worker) {
  * time_share x (1 - 1 / speed-up), and the same with every bucket only at its lower bound.
  */
 export function savings(buckets) {
-  const promoted = buckets.filter((b) => b.status === "promoted" && typeof b.speedup === "number");
+  const promoted = buckets.filter((b) => b.status === "promoted" && bounded(b));
   const gain = (share, ratio) => (typeof ratio === "number" && ratio > 0 ? (share ?? 0) * (1 - 1 / ratio) : 0);
   return {
     buckets: promoted.length,
@@ -185,7 +186,7 @@ export function showHistory({ history }) {
   host.replaceChildren(
     h("p", { class: "legend" },
       h("span", { class: "key-default" }, "default configs"),
-      h("span", { class: "key-tuned" }, "published configs"),
+      h("span", { class: "key-tuned" }, "published configs, at most"),
       h("span", { class: "key-jump" }, "promotion"),
       h("span", { class: "unit" }, "mean µs over the current traffic")),
     fresh,
@@ -216,8 +217,8 @@ function taken(item) {
 
 function decisionItem(item) {
   if (item.kind === "none") return h("li", { class: "empty" }, "No decision yet.");
-  const measured = typeof item.speedup === "number"
-    ? `${speed(item.speedup)}${typeof item.lower_bound === "number" ? `, at least ${speed(item.lower_bound)}` : ""}, ${taken(item)}`
+  const measured = bounded(item)
+    ? `${speed(item.speedup)}, at least ${speed(item.lower_bound)}, ${taken(item)}`
     : null;
   const when = date(item.time);
   return h("li", { class: `decision ${item.kind}` },

@@ -154,6 +154,26 @@ def test_real_op_runs_under_both_configs(tuner: str, scope: dict[str, str]) -> N
     assert min(row.default_us, row.tuned_us) > 0
 
 
+def test_both_times_of_a_ratio_are_of_one_pair_however_the_steps_differ() -> None:
+    # Short steps gain a lot, long ones nothing: medians of both sides are those of no pair.
+    pairs = [Pair(610.0, 10.0, f"short {i}") for i in range(5)]
+    pairs += [Pair(202_388.0, 202_000.0, f"long {i}") for i in range(5)]
+    pairs += [Pair(1250.0, 1000.0, "middle")]
+    row = compare._filled(compare.BucketComparison("d1@1k", 1.0, "exact"), pairs)
+    assert row.speedup == 1.25 and (row.default_us, row.tuned_us) == (1250.0, 1000.0)
+    assert row.lower_bound is not None and row.lower_bound < 1.01
+
+
+def test_total_has_a_bound_when_every_replayed_bucket_has_one() -> None:
+    few = compare._filled(compare.BucketComparison("d1@1k", 0.5, "exact"), [Pair(2.0, 1.0, "a")])
+    rest = compare.BucketComparison("d2@1k", 0.5, "default")
+    assert compare.Comparison([few, rest], 1.0).lower_bound is None
+    sure = few._replace(lower_bound=1.25)
+    assert compare.Comparison([sure, rest], 1.0).lower_bound == pytest.approx(
+        1 / (0.5 / 1.25 + 0.5)
+    )
+
+
 def test_table_of_another_machine_is_refused(tuner: str, scope: dict[str, str]) -> None:
     with pytest.raises(PodAttentionError, match="compare on that machine"):
         compare.compare_with_default(tuner, scope | {"build": "cpu-0000000000"}, seconds=1.0)

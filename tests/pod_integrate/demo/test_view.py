@@ -104,8 +104,13 @@ def test_summary_rows_show_what_was_measured_and_dash_the_rest() -> None:
     replays = Replays(Comparison([], 1.0), Comparison(rows, 1.0), ["d2@512"])
     result = summary.DemoResult(_stats(), OVERVIEW, replays, 250.4, {})
     known = dict(summary.summary_rows(result, "url"))
-    assert known["attention, tuned vs default"].startswith("1.091x over 100.0 %")
+    said = known["attention, tuned vs default"]
+    assert said.startswith("1.091x, at least 1.048x, over 100.0 %")
     worst = known["... least in a tuned bucket"]
     assert worst == "1.200x (1.100x to -) in p64@512+d4@512, 2 steps"
     assert known["... rolled back by replays"] == "d2@512"
+    rows[0] = rows[0]._replace(lower_bound=None)
+    loose = dict(summary.summary_rows(result, "url"))
+    assert loose["attention, tuned vs default"].startswith("no bound yet, over 100.0 %")
+    assert loose["... least in a tuned bucket"] == "no bound yet in p64@512+d4@512, 2 steps"
     assert known["requests"] == "2 done, 1 failed" and known["seconds to here"] == "250"
