@@ -100,10 +100,10 @@ def _tile_bytes(tile: TileConfig, geometry: Geometry) -> int:
 
 
 def _row_bytes(items: Array, plan: Plan, geometry: Geometry, device: Device) -> tuple[Array, Array]:
-    """Bytes of Q and O in the dtype of q, and of partial O and LSE, by item."""
+    """Bytes of Q and O in the dtype of q, and of partial O, m and l, by item."""
     rows, split = items["rows"].astype(np.float64), items["slot"] >= 0
     plain = rows * geometry.head_dim * ELEMENT_BYTES
-    partial = rows * (geometry.head_dim + 1) * PARTIAL_BYTES
+    partial = rows * (geometry.head_dim + 2) * PARTIAL_BYTES
     return np.where(split, plain, 2 * plain), np.where(split, partial, 0.0)
 
 

@@ -143,9 +143,9 @@ class _Tickets:
 
 
 def _merge_us(plan: Plan, geometry: Geometry, device: Device) -> float:
-    """The second launch: reads partial O and LSE, from L2 where they fit, writes O."""
+    """The second launch: reads partial O, m and l, from L2 where they fit, writes O."""
     if not len(plan.merge):
         return 0.0
-    read = plan.partial_rows * (geometry.head_dim + 1) * PARTIAL_BYTES
+    read = plan.partial_rows * (geometry.head_dim + 2) * PARTIAL_BYTES
     rate = device.l2_bytes if read <= device.l2_capacity / 2 else device.dram_bytes
     return 2 * NEXT_KERNEL_US + read / rate * 1e6
