@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+from collections.abc import Iterator
 from typing import NamedTuple
 from unittest import mock
 
@@ -25,6 +26,16 @@ LEVELS = [level for level in ISAS if ISAS.index(level) >= ISAS.index(isa())]
 # A chunk, a decode, speculative rows, and a decode that is long enough to be folded and split.
 Q_LENS, KV_LENS = [40, 1, 3, 1], [90, 130, 50, 2300]
 HEADS, KV_HEADS, DIM = 4, 2, 32
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread_for_the_reference() -> Iterator[None]:
+    """Threads of torch's small products wait for each other where cores are busy; ours stay two."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with mock.patch.dict(os.environ, POD_ATTN_THREADS="2"):
+        yield
+    torch.set_num_threads(threads)
 
 
 class Poison(NamedTuple):
