@@ -12,11 +12,13 @@ import warnings
 from array import array
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+
+from pod_integrate.testing.sglang_in_process import Decoded
 
 with warnings.catch_warnings():
     # SGLang warns about kernels that it misses on a CPU while it is imported.
@@ -40,13 +42,6 @@ NEW_TOKENS = 9
 # (prompt, tokens of it that are attended when the step ends), rows in SGLang's order: chunks, then
 # running requests. One chunk without prefix, chunks beside running requests, a chunk with prefix.
 _STEPS = (((1, 40), (0, 5)), ((2, 50), (1, 41), (0, 6)), ((2, 70), (3, 23), (1, 42), (0, 7)))
-
-
-class Decoded(NamedTuple):
-    """Greedy tokens of every prompt, and the logits [rows, vocabulary] of every forward step."""
-
-    tokens: list[list[int]]
-    logits: list[NDArray[np.float32]]
 
 
 def prompts(vocab: int) -> list[list[int]]:

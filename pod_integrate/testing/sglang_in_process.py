@@ -10,7 +10,10 @@ import multiprocessing
 import traceback
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from pod_integrate.testing.sglang_families import VOCAB, Family
 
@@ -25,13 +28,20 @@ class Config(PretrainedConfig):
 """
 
 
+class Decoded(NamedTuple):
+    """Greedy tokens of every prompt, and the logits [rows, vocabulary] of every forward step."""
+
+    tokens: list[list[int]]
+    logits: list[NDArray[np.float32]]
+
+
 class Outcome(NamedTuple):
-    """What one run gave: a Decoded of `sglang_child`, or the error that ended it.
+    """What one run gave, or the error that ended it.
 
     started  whether SGLang had started by then
     """
 
-    decoded: Any
+    decoded: Decoded | None
     error: str
     started: bool
     log: Path

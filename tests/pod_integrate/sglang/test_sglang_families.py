@@ -27,6 +27,7 @@ def test_family_decodes_the_tokens_of_its_reference(tmp_path: Path, name: str) -
     pod = run(family, tmp_path, "pod", family.pod_flags)
     reference = run(family, tmp_path, family.reference)
     assert (pod.error, reference.error) == ("", "")
+    assert pod.decoded and reference.decoded
     assert classify(reference, pod) == "equal", (reference.decoded.tokens, pod.decoded.tokens)
     for ours, theirs in zip(pod.decoded.logits, reference.decoded.logits, strict=False):
         assert abs(ours - theirs).max() < 1e-3
