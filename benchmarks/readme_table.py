@@ -88,6 +88,8 @@ def _value(value: float | None, unit: str) -> str:
         return "-"
     if unit == "share":
         return f"{100 * value:.0f} %"
+    if unit.startswith("%"):
+        return f"{value:.2g} {unit}"
     if unit == "ulp":
         return f"{value:.2f} ulp"
     if unit.split(",")[0] == "x":

@@ -32,8 +32,6 @@ def headlines(documents: dict[str, dict[str, Any]]) -> list[Headline]:
         result = steps["conformance"]["result"]
         for name in ("wrappers_equal", "wrappers_total"):
             found.append((f"gpu.{name}", result[name], "wrappers", _CONTACT))
-    if "result" in steps.get("checks", {}):
-        found.append(("gpu.tests_passed", steps["checks"]["result"]["passed"], "checks", _CONTACT))
     if "result" in steps.get("corun", {}):
         shares = [case["fused"]["of_busy"] for case in steps["corun"]["result"]["cases"]]
         found.append(("gpu.corun_share", statistics.mean(shares), "share", _CONTACT))
@@ -44,19 +42,23 @@ def headlines(documents: dict[str, dict[str, Any]]) -> list[Headline]:
     if "floor_ratio_geomean" in summary:
         ratio = summary["floor_ratio_geomean"]
         found.append(("gpu.floor_ratio_geomean", ratio, "x, time / floor", _NUMBERS))
-    parts = (_accuracy_headlines, _grid_headlines, _hf_headlines, _sglang_headlines)
+    parts = (_check_headlines, _grid_headlines, _hf_headlines, _sglang_headlines)
     parts = (*parts, _versus_headlines, _trace_headlines)
     return found + [line for part in parts for line in part(documents)]
 
 
-def _accuracy_headlines(documents: dict[str, dict[str, Any]]) -> list[Headline]:
+def _check_headlines(documents: dict[str, dict[str, Any]]) -> list[Headline]:
     steps = documents.get("first_contact", {}).get("steps", {})
     checks = documents.get("checks") or steps.get("checks", {}).get("result", {})
+    passed: list[Headline] = []
+    if "passed" in checks:
+        passed = [("gpu.tests_passed", checks["passed"], "checks", _CHECKS)]
     found = checks.get("accuracy", {})
     if found.get("lse_error_ulp_max_128k") is None:
-        return []
+        return passed
     unit = f"cases, {found['within']} within the law"
     return [
+        *passed,
         ("gpu.accuracy_cases", found["cases"], unit, _CHECKS),
         ("gpu.lse_error_ulp_max_128k", found["lse_error_ulp_max_128k"], "ulp", _CHECKS),
     ]
