@@ -177,7 +177,8 @@ def server_name(runner: Any) -> str:
     """Id of this serving process for the tuner: host, port and replica, new at each start."""
     host = socket.gethostname()[:64]
     port = getattr(runner.server_args, "port", 0)
-    replica = _rank(runner, "attn_dp_rank", "dp_rank")
+    # Replicas that share no attention group are all of attention rank 0.
+    replica = _rank(runner, "dp_rank") or _rank(runner, "attn_dp_rank")
     return f"{host}:{port}/dp{replica}/{os.getpid()}-{uuid.uuid4().hex[:8]}"
 
 

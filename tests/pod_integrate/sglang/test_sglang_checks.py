@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -151,3 +152,17 @@ def test_every_check_is_in_the_guide() -> None:
     guide = (Path(__file__).parents[3] / "docs" / "sglang.md").read_text()
     every = (*rules.ENGINE, *layer_rules.LAYER)
     assert [rule.feature for rule in every if rule.feature not in guide] == []
+
+
+@pytest.mark.parametrize(("ranks", "shown"), [((1, 0), "/dp1/"), ((None, 2), "/dp2/")])
+def test_replicas_go_by_their_own_number(
+    kit: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, ranks: Any, shown: str
+) -> None:
+    from sglang.srt import runtime_context
+
+    from pod_integrate.engines.sglang.facts import server_name
+
+    parallel = SimpleNamespace(dp_rank=ranks[0], attn_dp_rank=ranks[1])
+    monkeypatch.setattr(runtime_context, "get_parallel", lambda: parallel)
+    runner = SimpleNamespace(server_args=SimpleNamespace(port=1))
+    assert shown in server_name(runner)
