@@ -20,7 +20,8 @@ from pod_integrate.devices.clock import Clock, Mark, clock_of
 from pod_integrate.engines.layer_group import LayerGroup
 from pod_integrate.exchange import Channel, Exchange
 from pod_integrate.keys import Dtype, Geometry
-from pod_integrate.recorder import OpenStep, Recorder
+from pod_integrate.open_step import OpenStep
+from pod_integrate.recorder import Recorder
 from pod_integrate.redact import public_url
 from pod_integrate.registry import ActiveTable
 

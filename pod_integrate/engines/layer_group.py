@@ -13,7 +13,8 @@ from pod_integrate.device_plan import DevicePlan
 from pod_integrate.devices.clock import Mark
 from pod_integrate.devices.graph_timer import GraphTimer
 from pod_integrate.keys import Geometry
-from pod_integrate.recorder import OpenStep, Recorder
+from pod_integrate.open_step import OpenStep
+from pod_integrate.recorder import Recorder
 from pod_integrate.registry import ActiveTable
 
 

@@ -11,7 +11,8 @@ from clock_support import HandClock, Stream
 from pod_integrate.batch import HybridBatch
 from pod_integrate.config import PodConfig, TileConfig
 from pod_integrate.devices.clock import WallClock
-from pod_integrate.recorder import OpenStep, Recorder
+from pod_integrate.open_step import OpenStep
+from pod_integrate.recorder import Recorder
 from pod_integrate.trace import (
     MAX_MESSAGE_BYTES,
     MAX_RECORDS,

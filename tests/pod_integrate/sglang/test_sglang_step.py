@@ -1,54 +1,18 @@
-"""Steps and layer groups on fakes: lengths, table rows read in place, configs, traces."""
+"""Steps on fakes: lengths, table rows read in place, what is told around a forward."""
 
 from __future__ import annotations
 
 import ast
-import dataclasses
 import importlib.util
-import logging
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
-from clock_support import HandClock, Stream, StreamTimer
+from step_support import MAX_CONTEXT, forward_batch
 
-from pod_integrate import native
-from pod_integrate.config import PodConfig
-from pod_integrate.defaults import default_config
-from pod_integrate.device import device_key
-from pod_integrate.engines import groups as groups_module
-from pod_integrate.engines.groups import LayerGroups
-from pod_integrate.engines.layer_group import LayerGroup
 from pod_integrate.engines.sglang import step_time
 from pod_integrate.engines.sglang.step import hybrid_batch, step_lengths
-from pod_integrate.errors import SettingsError, UnsupportedFeatureError
-from pod_integrate.keys import Bucket, Geometry
-from pod_integrate.recorder import Recorder
-from pod_integrate.registry import ActiveTable, save_file
-from pod_integrate.testing.tables import make_table
-
-GEOMETRY = Geometry(
-    num_q_heads=8, num_kv_heads=4, head_dim=64, dtype="fp32", kv_dtype="fp32", page_size=1
-)
-MAX_CONTEXT = 32
-
-
-def forward_batch(kv_lens: list[int], q_lens: Any, *, rows: list[int] | None = None) -> Any:
-    mode = q_lens if isinstance(q_lens, str) else "extend"
-    return SimpleNamespace(
-        forward_mode=SimpleNamespace(
-            is_decode=lambda: mode == "decode", is_idle=lambda: mode == "idle"
-        ),
-        seq_lens_cpu=torch.tensor(kv_lens, dtype=torch.int64),
-        extend_seq_lens_cpu=q_lens if mode == "extend" else None,
-        req_pool_indices=torch.tensor(rows or list(range(1, len(kv_lens) + 1)), dtype=torch.int64),
-    )
-
-
-def layer_groups() -> LayerGroups:
-    return LayerGroups(torch.device("cpu"), server="test", reports=True)
+from pod_integrate.errors import UnsupportedFeatureError
 
 
 def test_mixed_batch_is_read_as_an_extend() -> None:
@@ -80,190 +44,6 @@ def test_slot_table_is_read_in_place() -> None:
     assert batch.page_indices.data_ptr() == table.data_ptr()
     assert batch.page_starts.tolist() == [3 * MAX_CONTEXT, MAX_CONTEXT]
     assert batch.page_size == 1
-
-
-def make_group(recorder: Recorder | None = None) -> LayerGroup:
-    device = device_key(torch.device("cpu"), 2)
-    return LayerGroup(GEOMETRY, ActiveTable(GEOMETRY, device, native.build_id("cpu")), recorder)
-
-
-def table_of(group: LayerGroup, config: PodConfig, bucket: Bucket) -> bytes:
-    active = group.active
-    table = make_table(
-        config, [bucket], geometry=GEOMETRY, device=active.device, build=active.build
-    )
-    return table.to_json()
-
-
-# Context and query lengths: prefill, decode, both.
-KINDS = (([20], [12]), ([9], [1]), ([20, 9], [12, 1]))
-
-
-def make_batch() -> Any:
-    table = torch.zeros((4, MAX_CONTEXT), dtype=torch.int32)
-    return hybrid_batch(forward_batch([20, 9], [12, 1]), table)
-
-
-def warmed_up(group: LayerGroup, batch: Any) -> LayerGroup:
-    """The group after a first step, which leaves no trace."""
-    assert group.plan(batch, live=True).traced is None
-    return group
-
-
-def other_config(group: LayerGroup) -> PodConfig:
-    return PodConfig.from_dict(group.default.to_dict() | {"ctas_per_sm": 1})
-
-
-def test_step_uses_the_default_until_a_table_knows_its_bucket() -> None:
-    group, batch = make_group(), make_batch()
-    assert group.plan(batch, live=True).config == default_config(group.active.device, GEOMETRY)
-    group.active.offer(table_of(group, other_config(group), batch.bucket))
-    assert group.plan(batch, live=True).config == other_config(group)
-
-
-def test_live_step_is_recorded_and_warm_up_is_not() -> None:
-    clock = HandClock()
-    recorder = Recorder(clock, sample=1.0)
-    batch = make_batch()
-    group = warmed_up(make_group(recorder), batch)
-    assert group.plan(batch, live=False).traced is None
-    plan = group.plan(batch, live=True)
-    mark = plan.start(0)
-    clock.now += 1e-3
-    plan.stop(mark)
-    assert group.close_step() is plan.traced
-    assert group.close_step() is None
-    (record,) = recorder.drain().records
-    assert record.attention_us == pytest.approx(1000)
-
-
-def test_step_that_nobody_ended_is_kept_without_wall_time() -> None:
-    recorder = Recorder(HandClock(), sample=1.0)
-    batch = make_batch()
-    group = warmed_up(make_group(recorder), batch)
-    group.plan(batch, live=True)
-    group.plan(batch, live=True)
-    assert [r.step_us for r in recorder.drain().records] == [0.0]
-
-
-def recording_groups(monkeypatch: pytest.MonkeyPatch, clock: Any) -> LayerGroups:
-    monkeypatch.setattr(groups_module, "clock_of", lambda device: clock)
-    monkeypatch.setenv("POD_ATTN_TRACE_SAMPLE", "1")
-    monkeypatch.setenv("POD_ATTN_TUNER_URL", "http://127.0.0.1:9")
-    monkeypatch.setattr(LayerGroups, "_start_exchange", lambda *_: None)
-    return layer_groups()
-
-
-def test_one_step_ends_for_all_groups_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    stream = Stream()
-    groups = recording_groups(monkeypatch, stream.clock())
-    both = [groups.get(dataclasses.replace(GEOMETRY, window_left=n)) for n in (-1, 7)]
-    for group in both:
-        warmed_up(group, make_batch())
-    for _ in range(3):
-        mark = groups.clock.start()
-        plans = [group.plan(make_batch(), live=True) for group in both]
-        for plan in plans:
-            watch = plan.start(0)
-            stream.work(1e-3)
-            plan.stop(watch)
-        stream.work(2e-3)
-        groups.end_step(mark)
-        stream.catch_up()
-    for group in both:
-        records = group.recorder.drain().records
-        # The last one's times come with the next step.
-        assert [r.step_us for r in records] == [pytest.approx(4000)] * 2
-        assert [r.attention_us for r in records] == [pytest.approx(1000)] * 2
-
-
-def test_unsampled_steps_leave_no_events_behind(monkeypatch: pytest.MonkeyPatch) -> None:
-    stream = Stream()
-    groups = recording_groups(monkeypatch, stream.clock())
-    for _ in range(20):
-        groups.end_step(groups.clock.start())
-    assert len(stream.events) == 1
-
-
-def test_first_step_of_every_kind_and_config_is_seen_and_not_traced() -> None:
-    recorder = Recorder(HandClock(), sample=1.0)
-    group = make_group(recorder)
-    table = torch.zeros((4, MAX_CONTEXT), dtype=torch.int32)
-    kinds = [hybrid_batch(forward_batch(*lens), table) for lens in KINDS]
-    timer = StreamTimer(Stream(), [0])
-
-    def traced() -> list[bool]:
-        found = [group.plan(batch, live=True).traced for batch in kinds for _ in range(2)]
-        for _ in range(2):
-            group.replay(([1], [9]), group.default, timer)
-            found.append(group.open)
-        group.close_step()
-        return [step is not None for step in found]
-
-    assert traced() == [False, True] * 4
-    assert traced() == [True] * 8
-    group.active.offer(table_of(group, other_config(group), kinds[0].bucket))
-    assert traced() == [False] + [True] * 7
-    drained = recorder.drain()
-    assert (drained.seen, drained.dropped, len(drained.records)) == (24, 0, 19)
-    # To a tuner a record of step 0 is from a server that traces its first step.
-    assert min(record.step for record in drained.records) == 1
-
-
-@pytest.fixture
-def runner(monkeypatch: pytest.MonkeyPatch) -> Any:
-    for name in ("TUNER_URL", "TABLE", "TRACE_SAMPLE"):
-        monkeypatch.delenv(f"POD_ATTN_{name}", raising=False)
-    return SimpleNamespace(device="cpu", server_args=SimpleNamespace(port=1), tp_rank=0)
-
-
-def test_restart_without_the_tuner_starts_from_the_saved_table(
-    runner: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    file = tmp_path / "table.json"
-    monkeypatch.setenv("POD_ATTN_TABLE", str(file))
-    group = layer_groups().get(GEOMETRY)
-    assert group.active.version == 0
-    save_file(file, table_of(group, other_config(group), make_batch().bucket))
-    with caplog.at_level(logging.INFO):
-        again = layer_groups().get(GEOMETRY)
-    assert again.active.version == 3
-    assert again.plan(make_batch(), live=True).config == other_config(group)
-    assert f"version 3 from {file}" in caplog.text
-
-
-def test_corrupt_saved_table_leaves_defaults(
-    runner: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    file = tmp_path / "table.json"
-    file.write_bytes(b"\x00garbage")
-    monkeypatch.setenv("POD_ATTN_TABLE", str(file))
-    group = layer_groups().get(GEOMETRY)
-    assert group.plan(make_batch(), live=True).config == group.default
-    assert str(file) in caplog.text
-
-
-def test_layers_of_another_window_have_a_group_and_a_table_file_of_their_own(
-    runner: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("POD_ATTN_TABLE", str(tmp_path / "table.json"))
-    groups = layer_groups()
-    window = dataclasses.replace(GEOMETRY, window_left=7)
-    assert groups.get(GEOMETRY) is groups.get(GEOMETRY)
-    assert groups.get(window).geometry.window_left == 7
-    assert groups._table_file(window) == tmp_path / f"table.{window}.json"
-
-
-def test_without_a_tuner_nothing_is_recorded(runner: Any) -> None:
-    groups = layer_groups()
-    assert not groups.records
-    assert groups.get(GEOMETRY).recorder is None
-
-
-def test_malformed_setting_stops_the_start(runner: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("POD_ATTN_TRACE_SAMPLE", "often")
-    with pytest.raises(SettingsError, match="POD_ATTN_TRACE_SAMPLE"):
-        layer_groups()
 
 
 def test_listeners_are_told_before_and_after_a_forward(monkeypatch: pytest.MonkeyPatch) -> None:
