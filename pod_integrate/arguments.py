@@ -55,9 +55,10 @@ def numbers_of(
 
     Raises DtypeError for what is no number, ShapeError for what no kernel can take.
     """
+    if head_dim < 1:
+        raise ShapeError("head dim must be a multiple of 16 in 32..256, got 0")
     if scale is None:
-        # A head dim of 0 is refused further on.
-        real = max(1, head_dim) ** -0.5
+        real = head_dim**-0.5
     else:
         real = _real("scale", scale, "None is head_dim ** -0.5")
     cap = _real("logit_cap", logit_cap, "0 is no cap")

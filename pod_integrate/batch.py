@@ -151,11 +151,13 @@ def _check_lengths(q: np.ndarray, kv: np.ndarray) -> None:
 
 
 def _check_starts(starts: np.ndarray, kv: np.ndarray, page_size: int, total: int) -> None:
-    ends = starts + -(-kv // page_size)
-    bad = np.flatnonzero((starts < 0) | (ends > total))
+    pages = -(-kv // page_size)
+    # Not starts + pages: that overflows where a start is huge.
+    bad = np.flatnonzero((starts < 0) | (starts > total - pages))
     if len(bad):
         b = int(bad[0])
+        start, end = int(starts[b]), int(starts[b]) + int(pages[b])
         raise PageIndexError(
-            f"request {b} reads page_indices[{starts[b]}:{ends[b]}] (kv_len {kv[b]}, page size "
+            f"request {b} reads page_indices[{start}:{end}] (kv_len {kv[b]}, page size "
             f"{page_size}) but page_indices holds {total}; check page_starts and kv_lens"
         )

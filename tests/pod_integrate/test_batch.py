@@ -63,6 +63,7 @@ def test_empty_batch_has_no_tokens() -> None:
         ([1], [1], {"page_starts": [0, 1]}, ShapeError, r"page_starts must be \[1\]"),
         ([1], [1], {"page_starts": [-1]}, PageIndexError, "request 0 reads"),
         ([1], [9], {"page_starts": [8]}, PageIndexError, r"page_indices\[8:13\]"),
+        ([1], [2], {"page_starts": [2**63 - 1]}, PageIndexError, r"indices\[\d+7:\d+8\]"),
     ],
 )
 def test_bad_input_names_the_place(

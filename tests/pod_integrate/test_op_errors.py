@@ -169,6 +169,13 @@ def test_bad_input_raises_before_launch(name: str) -> None:
     assert torch.equal(given["out"], before)
 
 
+def test_head_dim_of_0_is_refused() -> None:
+    given = arguments()
+    given |= {name: given[name][..., :0] for name in ("q", "k_cache", "v_cache")}
+    with pytest.raises(ShapeError, match="head dim must be a multiple of 16"):
+        hybrid_attention(**given)
+
+
 def test_pages_that_are_not_read_may_hold_anything() -> None:
     given = arguments()
     batch: HybridBatch = given["batch"]
