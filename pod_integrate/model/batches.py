@@ -12,6 +12,7 @@ import numpy as np
 from pod_integrate.errors import ShapeError
 from pod_integrate.keys import Geometry
 
+_INT32_MAX = 2**31 - 1
 _PART = re.compile(r"([pd])(\d+)(k?)@(\d+)(k?)")
 
 
@@ -23,7 +24,8 @@ class Lengths(NamedTuple):
 
     @classmethod
     def of(cls, q_lens: Sequence[int], kv_lens: Sequence[int]) -> Lengths:
-        """Check `0 <= q_len <= kv_len` and that both lists are equally long, or ShapeError."""
+        """Check `0 <= q_len <= kv_len`, that all fit int32 and both lists are equally long, or
+        ShapeError."""
         if len(q_lens) != len(kv_lens) or not q_lens:
             raise ShapeError(
                 f"q-lens and kv-lens must be lists of one length, at least one number each, got "
@@ -35,6 +37,10 @@ class Lengths(NamedTuple):
                     f"request {b} has q_len {q_len} and kv_len {kv_len}; 0 <= q_len <= kv_len must "
                     "hold because kv_len includes this step's tokens"
                 )
+        if max(sum(q_lens), *kv_lens) > _INT32_MAX:
+            raise ShapeError(
+                f"lengths must fit int32, got {sum(q_lens)} query tokens, kv_len {max(kv_lens)}"
+            )
         return cls(tuple(q_lens), tuple(kv_lens))
 
     @classmethod

@@ -80,6 +80,7 @@ def test_comparison_is_sorted_and_names_what_was_asked() -> None:
         ([], ShapeError),
         (["p1@1", "--q-lens", "1"], ShapeError),
         (["--q-lens", "1,x", "--kv-lens", "1,2"], ShapeError),
+        (["--q-lens", "1", "--kv-lens", "99999999999"], ShapeError),
         ([BATCH, "no-such-file.json"], ConfigError),
         ([BATCH, "{broken"], ConfigError),
         ([BATCH, "--device", "v100"], ConfigError),
