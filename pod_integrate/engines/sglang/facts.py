@@ -194,7 +194,7 @@ def _rank(runner: Any, *names: str) -> int:
         for name in names:
             try:
                 value = getattr(place, name)
-            except (AttributeError, RuntimeError, ValueError):
+            except (AssertionError, AttributeError, RuntimeError, ValueError):
                 # How the context says that no launcher has stated this rank: a lone process.
                 continue
             if value is not None:

@@ -22,6 +22,9 @@ def kit() -> SimpleNamespace:
         from sglang.test.kits.attention_unittest.attention_methods import dense_attention
         from sglang.test.kits.attention_unittest.runner_modes import split_op_runner
     load_plugins()
+    # Of the kit before 0.5.17; real runners have one.
+    if not hasattr(dense_attention.MockModelRunner, "model"):
+        dense_attention.MockModelRunner.model = torch.nn.Module()
     return SimpleNamespace(dense=dense_attention, split=split_op_runner, mode=ForwardMode)
 
 
