@@ -160,9 +160,10 @@ def test_records_tell_every_ctas_share(device: Device) -> None:
     case = make_case()
     plan = plan_batch(case.batch.q_indptr, case.batch.kv_lens, GEOMETRY, CONFIG, num_sms=2)
     ctas = plan.capacity.prefill_ctas + plan.capacity.decode_ctas
-    records = torch.zeros(ctas, 4, dtype=torch.int64)
+    records = torch.zeros(ctas, 5, dtype=torch.int64)
     call(case, records=records)
-    assert (records[:, 3] > records[:, 2]).all()
+    told = emulator.decode_records(records)
+    assert len(told) == ctas and all(record.end_ns > record.begin_ns for record in told)
     with pytest.raises(ShapeError, match="records must be int64"):
         call(case, records=records[1:])
 
