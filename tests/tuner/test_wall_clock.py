@@ -111,7 +111,7 @@ def test_a_server_earns_time_as_it_passes(tmp_path: Path, pair: Pair) -> None:
     tuner = start(tmp_path, pair)
     for sequence in range(20):
         pair.wall.now += DAY * (-1) ** sequence
-        tuner.ingest(message(sequence, [record(attention_us=1e8)]))
+        tuner.ingest(message(sequence, [record(1, attention_us=1e8)]))
         pair.pass_(1.0)
     with tuner.store.read() as tx:
         (load,) = loads(tx, now=tuner.clock(), half_life=1e9)
