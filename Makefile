@@ -18,7 +18,8 @@ help:
 	@echo "            DEMO_FLAGS='...' (see: $(BIN)/pod-attn demo --help)"
 	@echo "make test   set up, then lint, types and the whole test suite"
 	@echo "            PYTEST_FLAGS='-m \"not server\"' and the like"
-	@echo "make test-random   property tests with new examples; those of make test are always the same"
+	@echo "make test-random   the suite in a random order with new property examples;"
+	@echo "            those of make test are always the same"
 	@echo "make kernels-deep   sanitizers over the CUDA kernel, on emulated SMs (a minute)"
 	@echo "make test-transformers   the transformers plug-in on its oldest to newest version"
 	@echo "make lint | format | constraints | clean"
@@ -48,7 +49,7 @@ test: $(VENV)/.test-ready lint
 	$(BIN)/python -m pytest $(PYTEST_FLAGS)
 
 test-random: $(VENV)/.test-ready
-	$(BIN)/python -m pytest -m hypothesis --hypothesis-profile=random $(PYTEST_FLAGS)
+	$(BIN)/python -m pytest --random-order --hypothesis-profile=random $(PYTEST_FLAGS)
 
 kernels-deep: $(VENV)/.test-ready
 	$(BIN)/python -m pytest -m deep tests/kernels

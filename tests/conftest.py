@@ -1,9 +1,10 @@
 """Settings that all tests share.
 
-Property tests draw the same examples in every run, so that a red run is the change's own fault and
-blocks nobody by chance. New examples are for whoever looks for bugs:
+Property tests draw the same examples in every run, and files run in the same order, so that a red
+run is the change's own fault and blocks nobody by chance. New examples and another order, the
+seed of which pytest prints, are for whoever looks for bugs:
 
-    make test-random      or      pytest -m hypothesis --hypothesis-profile=random
+    make test-random      or      pytest --random-order --hypothesis-profile=random
 """
 
 from __future__ import annotations

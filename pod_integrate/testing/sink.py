@@ -65,9 +65,9 @@ class TraceSink:
             return [record for message in self.messages for record in message.records]
 
     def last(self) -> TraceMessage | None:
-        """The message that came last."""
+        """The newest message that has records, hence a config; idle servers send empty ones."""
         with self._lock:
-            return self.messages[-1] if self.messages else None
+            return next((m for m in reversed(self.messages) if m.records), None)
 
     def take(self, body: bytes) -> tuple[int, dict[str, Any]]:
         """Status and answer to one posted message."""

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from server_support import REQUESTS, Reference, stock_server
 
 from pod_integrate.config import PodConfig
 from pod_integrate.demo.model import make_demo_model
@@ -17,15 +18,10 @@ from pod_integrate.demo.workload import Request
 from pod_integrate.keys import Bucket, DeviceKey, Geometry
 from pod_integrate.table import ConfigTable
 from pod_integrate.testing.sglang_server import (
-    REFERENCE,
     VARIANTS,
     Answer,
     Server,
-    explain,
-    mismatches,
     sglang_server,
-    trace_shaped,
-    wait_ready,
     wait_until,
 )
 from pod_integrate.testing.sink import Mood, TraceSink
@@ -33,28 +29,33 @@ from pod_integrate.testing.tables import make_table
 from pod_integrate.trace import StepRecord, TraceMessage
 
 pytestmark = [pytest.mark.server, pytest.mark.timeout(1800)]
-SEED = 0
-REQUESTS = trace_shaped(40, seed=3)
 # Tokens of a step, as VARIANTS["mixed"] limits them.
 CHUNK = 64
 
 
 @dataclasses.dataclass
 class Stage:
-    """Servers side by side and what the reference answered."""
+    """A server on POD beside its reference, and the tuner that it talks to."""
 
-    reference: Server
+    reference: Reference
     pod: Server
     sink: TraceSink
     table: Path
-    expected: list[Answer]
 
-    def check(self, server: Server) -> list[Answer]:
-        """Answers of `server`, after the claim that they equal the reference's."""
-        answers = server.answers(REQUESTS, seed=SEED)
-        found = mismatches(self.reference, REQUESTS, self.expected, answers, seed=SEED)
-        assert found == [], explain(found, len(REQUESTS))
-        return answers
+    def check(self) -> list[Answer]:
+        """Answers of the server on POD, after the claim that they equal the reference's."""
+        return self.reference.check(self.pod)
+
+    @contextlib.contextmanager
+    def disturbed(self, *, table: bytes | None = None, mood: Mood = "good") -> Iterator[None]:
+        """A tuner that serves `table` or is in `mood`, for as long as the context lasts."""
+        good = self.sink.table
+        self.sink.table = good if table is None else table
+        self.sink.mood = mood
+        try:
+            yield
+        finally:
+            self.sink.table, self.sink.mood = good, "good"
 
 
 @pytest.fixture(scope="module")
@@ -82,17 +83,13 @@ def stage(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sta
                 env=env,
             )
         )
-        reference = stack.enter_context(
-            sglang_server(model, REFERENCE, log=folder / "reference.log")
-        )
-        wait_ready(reference, pod)
-        expected = reference.answers(REQUESTS, seed=SEED)
-        yield Stage(reference, pod, sink, table, expected)
+        reference = stack.enter_context(stock_server(model, folder, pod))
+        yield Stage(reference, pod, sink, table)
 
 
 def test_answers_equal_stock_and_hybrid_batches_served_them(stage: Stage) -> None:
     begin = time.time()
-    answers = stage.check(stage.pod)
+    answers = stage.check()
     # The first prefill, the first decode and the first hybrid step warm up and are not traced.
     counted = prompt_and_decode_tokens(REQUESTS, answers) - 3 * CHUNK
 
@@ -166,7 +163,7 @@ def table_of_seen(stage: Stage, version: int, config: PodConfig) -> bytes:
 def tuned(stage: Stage) -> PodConfig:
     """The server runs table version 7, whose config this is."""
     if not stage.sink.records():
-        stage.check(stage.pod)
+        stage.check()
         wait_until(lambda: bool(stage.sink.records()), "first traces")
     message = stage.sink.last()
     assert message is not None
@@ -179,7 +176,7 @@ def tuned(stage: Stage) -> PodConfig:
 
 def test_new_table_is_used_without_restart(stage: Stage, tuned: PodConfig) -> None:
     begin = time.time()
-    stage.check(stage.pod)
+    stage.check()
 
     def used() -> set[tuple[str, str]]:
         records = [r for r in stage.sink.records() if r.time >= begin]
@@ -198,52 +195,17 @@ def test_table_is_saved_for_a_restart_without_the_tuner(stage: Stage, tuned: Pod
 @pytest.mark.parametrize("table", [b"{nonsense", b"", b"[]"])
 @pytest.mark.usefixtures("tuned")
 def test_corrupt_table_changes_no_answer(stage: Stage, table: bytes) -> None:
-    good = stage.sink.table
-    stage.sink.table = table
-    asked = len(stage.sink.requests)
-    wait_until(lambda: len(stage.sink.requests) > asked + 1, "the server asked again", 90)
-    stage.check(stage.pod)
-    assert ConfigTable.from_json(stage.table.read_bytes()).version == 7
-    stage.sink.table = good
+    with stage.disturbed(table=table):
+        asked = len(stage.sink.requests)
+        wait_until(lambda: len(stage.sink.requests) > asked + 1, "the server asked again", 90)
+        stage.check()
+        assert ConfigTable.from_json(stage.table.read_bytes()).version == 7
 
 
 @pytest.mark.parametrize("mood", ["error", "hang"])
 @pytest.mark.usefixtures("tuned")
 def test_failing_tuner_changes_no_answer(stage: Stage, mood: Mood) -> None:
-    stage.sink.mood = mood
-    time.sleep(1.0)
-    stage.check(stage.pod)
-    assert stage.pod.child.running
-
-
-# Replicas that trace, and the layers of each: of ranks that share a step the first speaks for all.
-PARALLEL = {"pp2": (1, 2), "dp2": (2, 4)}
-
-
-@pytest.mark.parametrize("names", [("page16_no_radix", "tp2"), ("pp2", "dp2")])
-def test_variants_answer_as_stock(
-    stage: Stage, model: Path, tmp_path: Path, names: tuple[str, str]
-) -> None:
-    stage.pod.child.stop()
-    with contextlib.ExitStack() as stack:
-        servers, sinks = [], {}
-        for name in names:
-            sinks[name] = stack.enter_context(TraceSink())
-            env = {"POD_ATTN_TUNER_URL": sinks[name].url, "POD_ATTN_TRACE_SAMPLE": "1"}
-            server = sglang_server(model, VARIANTS[name], log=tmp_path / name, env=env)
-            servers.append(stack.enter_context(server))
-        wait_ready(*servers)
-        for server in servers:
-            stage.check(server)
-        for name in PARALLEL.keys() & names:
-            check_traces(sinks[name], *PARALLEL[name])
-
-
-def check_traces(sink: TraceSink, replicas: int, layers: int) -> None:
-    def servers() -> set[str]:
-        return {message.server for message in list(sink.messages)}
-
-    wait_until(lambda: len(servers()) == replicas, f"traces of {replicas} replicas")
-    assert sink.bad == []
-    assert {record.layers for record in sink.records()} == {layers}
-    assert len({server.split("/")[1] for server in servers()}) == replicas
+    with stage.disturbed(mood=mood):
+        time.sleep(1.0)
+        stage.check()
+        assert stage.pod.child.running
