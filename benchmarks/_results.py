@@ -13,15 +13,16 @@ import filelock
 import torch
 
 _HERE = Path(__file__).resolve().parent
-# Inside a wheel the folder is `_benchmarks` and not the user's to write to.
-RESULTS = _HERE / "results" if _HERE.name == "benchmarks" else Path.cwd() / "pod-attn-results"
+# Inside a wheel the folder is not the user's to write to.
+_IN_WHEEL = _HERE.parent.name == "_benchmarks"
+RESULTS = Path.cwd() / "pod-attn-results" if _IN_WHEEL else _HERE / "results"
 
 
 def machine() -> str:
     """Printable name of what was measured on: model and cores, no host name."""
     if torch.cuda.is_available():
         return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}"
-    from pod_integrate.device import device_key
+    from pod_integrate.devices.device import device_key
 
     key = device_key(torch.device("cpu"), len(os.sched_getaffinity(0)))
     return f"{key.name}, {key.capability}, {key.units} cores"

@@ -11,13 +11,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import _results
-
+from benchmarks import _results
+from pod_integrate.cli.terminal import console
 from pod_integrate.demo.compare import Comparison
 from pod_integrate.demo.options import DemoOptions
 from pod_integrate.demo.run import Demo
 from pod_integrate.demo.summary import DemoResult
-from pod_integrate.terminal import console
 
 COMMAND = "pod-attn bench demo"
 

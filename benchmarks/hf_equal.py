@@ -20,7 +20,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import _results
+from benchmarks import _results
 
 ROOT = Path(__file__).resolve().parent.parent
 # The tokenizers release that a version needs, where the installed one does not do.
@@ -77,8 +77,8 @@ def _run(target: Path | None) -> dict[str, Any]:
 def _worker() -> None:
     import transformers
 
+    from benchmarks.engines import hf_equal, hf_models, hf_scenario, hf_scenarios
     from pod_integrate import hf
-    from pod_integrate.testing import hf_equal, hf_models, hf_scenario, hf_scenarios
 
     transformers.logging.set_verbosity_error()
     hf.enable()

@@ -19,15 +19,15 @@ from collections.abc import Iterator
 from typing import Any
 from unittest import mock
 
-import _results
 import torch
 import transformers
 from transformers.generation.continuous_batching.cache import PagedAttentionCache
 from transformers.generation.continuous_batching.model_runner import ModelRunner
 
+from benchmarks import _results
+from benchmarks.engines import hf_models
 from pod_integrate import hf
 from pod_integrate.engines.transformers.ring import RingGather
-from pod_integrate.testing import hf_models
 
 IMPLEMENTATIONS = ("sdpa", "paged|eager", "pod")
 LAYERS, REQUESTS, TOKENS, CHUNK, PAGE = 4, 8, 24, 256, 64

@@ -17,11 +17,11 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
-import _results
-
-from pod_integrate import gpu, nvcc, sass
-from pod_integrate.build_report import Report
-from pod_integrate.variants import Variant, shipped
+from benchmarks import _results
+from pod_integrate.builds import nvcc, sass
+from pod_integrate.builds.report import Report
+from pod_integrate.devices.cuda import limits
+from pod_integrate.devices.cuda.variants import Variant, shipped
 
 COMMAND = "python benchmarks/kernel_build.py"
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "kernel.md"
@@ -57,7 +57,7 @@ def main() -> None:
 
 def build_all(jobs: int) -> list[Row]:
     """One row per architecture and shipped variant, in their order; prints as they are built."""
-    wanted = [(v, arch) for arch in gpu.ARCHITECTURES.values() for v in shipped(arch)]
+    wanted = [(v, arch) for arch in limits.ARCHITECTURES.values() for v in shipped(arch)]
     with ThreadPoolExecutor(jobs) as pool:
         running = {pool.submit(build, *pair): pair for pair in wanted}
         for done, future in enumerate(as_completed(running), start=1):
@@ -70,7 +70,7 @@ def build_all(jobs: int) -> list[Row]:
         return [future.result() for future in running]
 
 
-def build(variant: Variant, arch: gpu.Architecture) -> Row:
+def build(variant: Variant, arch: limits.Architecture) -> Row:
     """Compile one variant, or take it from the cache, and look at it."""
     library = nvcc.build(variant, arch, progress=lambda *_: None)
     report, counts = Report.read(library), sass.count_instructions(library)
@@ -95,7 +95,8 @@ def problems(row: Row) -> Iterator[str]:
     """What is wrong with a row, in words."""
     name = f"{row['variant']} {row['arch']}"
     if row["spill_bytes"]:
-        yield f"{name} spills {row['spill_bytes']} B; choose smaller tiles in gpu.py or variants.py"
+        spilled = f"{name} spills {row['spill_bytes']} B"
+        yield f"{spilled}; choose smaller tiles in limits.py or variants.py"
     if row["wgmma_serialized"]:
         yield f"{name}: ptxas serialized its wgmma; see prefill_wgmma_item.cuh on turns of the loop"
     if row["resident_ctas"] < row["declared_ctas"]:
@@ -113,7 +114,7 @@ def render(page: str, rows: list[Row]) -> str:
 
 def table(rows: list[Row]) -> list[str]:
     """Markdown: one line per variant, registers per thread by architecture."""
-    archs = list(gpu.ARCHITECTURES)
+    archs = list(limits.ARCHITECTURES)
     spilling = sum(row["spill_bytes"] > 0 for row in rows)
     fitting = sum(row["resident_ctas"] >= row["declared_ctas"] for row in rows)
     lines = [

@@ -14,11 +14,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-import _results
-
-from pod_integrate.defaults import default_config
+from benchmarks import _results
+from pod_integrate.devices.defaults import default_config
 from pod_integrate.model import demand, engine, published
-from pod_integrate.model.agreement import all_checks
+from pod_integrate.model.agreement.report import all_checks
 from pod_integrate.model.devices import DEVICES
 from pod_integrate.model.explain import FLOOR_DEVICES, LABEL, Question, explain
 from pod_integrate.model.floors import CASES, CaseSpec

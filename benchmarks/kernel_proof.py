@@ -14,10 +14,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import _results
 import pytest
 
-from pod_integrate import nvcc
+from benchmarks import _results
+from pod_integrate.builds import nvcc
 
 COMMAND = "python benchmarks/kernel_proof.py"
 FOLDER = Path(__file__).resolve().parent.parent / "tests" / "kernels"

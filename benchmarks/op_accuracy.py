@@ -2,7 +2,7 @@
 
     python benchmarks/op_accuracy.py [--longest KEYS]
 
-Every case of pod_integrate.testing.accuracy_cases, in every dtype, split and not, against float64:
+Every case of benchmarks.accuracy.accuracy_cases, in every dtype, split and not, against float64:
 the largest error of the lse in ulp, and of both answers over what the law allows (docs/api.md).
 """
 
@@ -13,15 +13,15 @@ import dataclasses
 import os
 from typing import Any
 
-import _results
 import torch
 
-from pod_integrate.defaults import default_config
-from pod_integrate.device import device_key
+from benchmarks import _results
+from benchmarks.accuracy.accuracy_cases import LONG, SHORT, AccuracyCase, all_cases
+from benchmarks.accuracy.accuracy_law import Verdict, judge
+from pod_integrate.devices.defaults import default_config
+from pod_integrate.devices.device import device_key
+from pod_integrate.measure.batches import Case
 from pod_integrate.op import Attention, hybrid_attention
-from pod_integrate.testing.accuracy_cases import LONG, SHORT, AccuracyCase, all_cases
-from pod_integrate.testing.accuracy_law import Verdict, judge
-from pod_integrate.testing.batches import Case
 
 COMMAND = "pod-attn bench op-accuracy"
 _CPU = torch.device("cpu")

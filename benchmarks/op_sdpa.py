@@ -16,15 +16,15 @@ import os
 import statistics
 from typing import Any, NamedTuple
 
-import _results
 import torch
 import torch.nn.functional as F
 
-from pod_integrate.keys import Geometry
+from benchmarks import _results
+from pod_integrate.measure.batches import Case, make_batch
+from pod_integrate.measure.reference import gather
+from pod_integrate.measure.timing import Pairs, interleaved_pairs
 from pod_integrate.op import hybrid_attention
-from pod_integrate.testing.batches import Case, make_batch
-from pod_integrate.testing.reference import gather
-from pod_integrate.testing.timing import Pairs, interleaved_pairs
+from pod_integrate.terms.keys import Geometry
 
 COMMAND = "python benchmarks/op_sdpa.py"
 

@@ -15,11 +15,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import _results
-
-from pod_integrate.demo.model import make_demo_model
-from pod_integrate.keys import Bucket
-from pod_integrate.testing.sglang_server import (
+from benchmarks import _results
+from benchmarks.engines.sglang_server import (
     REFERENCE,
     VARIANTS,
     Answer,
@@ -29,7 +26,9 @@ from pod_integrate.testing.sglang_server import (
     trace_shaped,
     wait_ready,
 )
-from pod_integrate.testing.sink import TraceSink
+from benchmarks.engines.sink import TraceSink
+from pod_integrate.demo.llama import make_demo_model
+from pod_integrate.terms.keys import Bucket
 
 LAYERS = 4
 WHOLE = "python benchmarks/sglang_equal.py --requests 120 --variants all --seed 0"

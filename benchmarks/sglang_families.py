@@ -18,11 +18,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import _results
-
-from pod_integrate.testing.sglang_families import Family
-from pod_integrate.testing.sglang_families_odd import FAMILIES
-from pod_integrate.testing.sglang_in_process import Outcome, classify, run
+from benchmarks import _results
+from benchmarks.engines.sglang_families import Family
+from benchmarks.engines.sglang_families_odd import FAMILIES
+from benchmarks.engines.sglang_in_process import Outcome, classify, run
 
 GUIDE = Path(__file__).resolve().parent.parent / "docs" / "sglang.md"
 BEGIN, END = "<!-- families:begin -->", "<!-- families:end -->"

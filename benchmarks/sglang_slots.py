@@ -12,12 +12,12 @@ import statistics
 from collections.abc import Callable
 from typing import Any
 
-import _results
 import torch
 
-from pod_integrate.batch import HybridBatch
+from benchmarks import _results
+from pod_integrate.measure.timing import interleaved_pairs
 from pod_integrate.op import hybrid_attention
-from pod_integrate.testing.timing import interleaved_pairs
+from pod_integrate.terms.batch import HybridBatch
 
 Q_HEADS, KV_HEADS, DIM, PAGE, MAX_CONTEXT = 8, 4, 64, 16, 4096
 CASES = {

@@ -13,13 +13,13 @@ import time
 from pathlib import Path
 
 import msgspec
-from _results import record_headline, write
 
-from tuner import fuzz
-from tuner.api import create_app
-from tuner.api_docs import EXAMPLE
-from tuner.host import TunerThread
-from tuner.service import open_tuner
+from benchmarks import fuzz
+from benchmarks._results import record_headline, write
+from tuner.host.service import open_tuner
+from tuner.host.thread import TunerThread
+from tuner.http.api import create_app
+from tuner.http.docs import EXAMPLE
 from tuner.settings import TunerSettings
 
 COMMAND = "pod-attn bench tuner-fuzz"

@@ -10,24 +10,24 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pod_integrate.batch import HybridBatch
-    from pod_integrate.config import PodConfig, TileConfig
-    from pod_integrate.device_plan import DevicePlan
-    from pod_integrate.keys import Bucket, DeviceKey, Geometry
+    from pod_integrate.devices.cuda.device_plan import DevicePlan
     from pod_integrate.op import hybrid_attention
-    from pod_integrate.table import ConfigTable
+    from pod_integrate.terms.batch import HybridBatch
+    from pod_integrate.terms.config import PodConfig, TileConfig
+    from pod_integrate.terms.keys import Bucket, DeviceKey, Geometry
+    from pod_integrate.terms.table import ConfigTable
 
 __version__ = "0.1.0"
 
 _HOME = {
-    "Bucket": "keys",
-    "ConfigTable": "table",
-    "DeviceKey": "keys",
-    "DevicePlan": "device_plan",
-    "Geometry": "keys",
-    "HybridBatch": "batch",
-    "PodConfig": "config",
-    "TileConfig": "config",
+    "Bucket": "terms.keys",
+    "ConfigTable": "terms.table",
+    "DeviceKey": "terms.keys",
+    "DevicePlan": "devices.cuda.device_plan",
+    "Geometry": "terms.keys",
+    "HybridBatch": "terms.batch",
+    "PodConfig": "terms.config",
+    "TileConfig": "terms.config",
     "hybrid_attention": "op",
 }
 

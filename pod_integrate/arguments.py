@@ -9,10 +9,8 @@ import numbers
 
 import torch
 
-from pod_integrate.batch import HybridBatch
-from pod_integrate.config import PodConfig
-from pod_integrate.device import kernel_unavailable
-from pod_integrate.device_plan import DevicePlan
+from pod_integrate.devices.cuda.device_plan import DevicePlan
+from pod_integrate.devices.device import kernel_unavailable
 from pod_integrate.errors import (
     ConfigError,
     DeviceMismatchError,
@@ -20,6 +18,8 @@ from pod_integrate.errors import (
     ShapeError,
     UnsupportedFeatureError,
 )
+from pod_integrate.terms.batch import HybridBatch
+from pod_integrate.terms.config import PodConfig
 
 _INT64 = 1 << 63
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pod_integrate import native
+from pod_integrate.builds import native
 from pod_integrate.engines.transformers import engine, patches, switch
 from pod_integrate.engines.transformers.attention import pod_attention
 from pod_integrate.engines.transformers.checks import check_model

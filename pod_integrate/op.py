@@ -10,13 +10,14 @@ from typing import Any, NamedTuple
 
 import torch
 
-from pod_integrate import launch, launch_cpu
 from pod_integrate.arguments import check_devices, check_gradients, check_types, numbers_of
-from pod_integrate.batch import HybridBatch
-from pod_integrate.config import PodConfig
-from pod_integrate.config import flatten_config as flatten_config
-from pod_integrate.device_plan import DevicePlan
+from pod_integrate.devices.cpu import launch_cpu
+from pod_integrate.devices.cuda import launch
+from pod_integrate.devices.cuda.device_plan import DevicePlan
 from pod_integrate.errors import ConfigError, ShapeError
+from pod_integrate.terms.batch import HybridBatch
+from pod_integrate.terms.config import PodConfig
+from pod_integrate.terms.config import flatten_config as flatten_config
 
 _SCHEMA = (
     "hybrid_attention(Tensor q, Tensor k_cache, Tensor v_cache, Tensor q_indptr, Tensor kv_lens, "

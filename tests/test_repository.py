@@ -143,12 +143,12 @@ def test_make_targets_of_the_readme_exist() -> None:
 def test_import_packages_are_the_two_that_are_promised() -> None:
     with open(ROOT / "pyproject.toml", "rb") as file:
         build = tomllib.load(file)["tool"]["hatch"]["build"]["targets"]["wheel"]
-    assert build["packages"] == ["pod_integrate", "tuner"]
     # What else the wheel carries lies inside of them: it adds no name to import.
-    for place in build["force-include"].values():
+    assert set(build["only-include"]) - set(build["sources"]) == {"pod_integrate", "tuner"}
+    for place in build["sources"].values():
         assert place.startswith("pod_integrate/"), place
     roots = {path.parent.name for path in ROOT.glob("*/__init__.py")}
-    assert roots == set(build["packages"])
+    assert roots == {"pod_integrate", "tuner"}
 
 
 def test_test_files_have_names_of_their_own() -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import sqlalchemy as sa
 
-from tuner import schema
+from tuner.store import schema
 
 
 def _since_boot() -> float:

@@ -16,25 +16,26 @@ import msgspec
 import sqlalchemy as sa
 
 from pod_integrate.errors import PodAttentionError
-from pod_integrate.table import MIN_STEPS
-from pod_integrate.trace import TraceMessage
-from tuner import ingest as traffic
-from tuner import overview, rechecks
-from tuner.archive import TraceArchive
-from tuner.assemble import make_entry, make_task
-from tuner.budget import Budgets
-from tuner.campaign import Campaign, Change
+from pod_integrate.terms.table import MIN_STEPS
+from pod_integrate.terms.trace import TraceMessage
 from tuner.clock import SteadyClock, settle
-from tuner.ingest import Ingested
 from tuner.leases import MAX_LOST, Lease, Leases, WorkerState
-from tuner.model import Recheck, Report, Scope, StudyKey, Task, WorkerInfo
-from tuner.parking import Parking, worth_tuning
-from tuner.publish import Publisher
-from tuner.records import load_trials
+from tuner.messages import Recheck, Report, Scope, StudyKey, Task, WorkerInfo
+from tuner.search import rechecks
+from tuner.search.assemble import make_entry, make_task
+from tuner.search.campaign import Campaign, Change
+from tuner.search.study import Study
 from tuner.settings import TunerSettings
-from tuner.steps import Pools
-from tuner.storage import Store, is_storage_failure
-from tuner.study import Study
+from tuner.store.archive import TraceArchive
+from tuner.store.rows import load_trials
+from tuner.store.storage import Store, is_storage_failure
+from tuner.tables.publish import Publisher
+from tuner.traffic import ingest as traffic
+from tuner.traffic.budget import Budgets
+from tuner.traffic.ingest import Ingested
+from tuner.traffic.parking import Parking, worth_tuning
+from tuner.traffic.steps import Pools
+from tuner.view import overview
 
 logger = logging.getLogger(__name__)
 

@@ -6,8 +6,8 @@ import dataclasses
 import logging
 from typing import NamedTuple
 
-from tuner.model import StudyKey, Task, WorkerInfo
-from tuner.plan import Work
+from tuner.messages import StudyKey, Task, WorkerInfo
+from tuner.search.plan import Work
 
 logger = logging.getLogger(__name__)
 

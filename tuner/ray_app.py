@@ -14,8 +14,8 @@ import ray
 from ray import serve
 
 from pod_integrate.errors import SettingsError
-from tuner.ray_actors import CORE, NAMESPACE, Core, Measurer
-from tuner.ray_service import build_http
+from tuner.host.ray_actors import CORE, NAMESPACE, Core, Measurer
+from tuner.host.ray_service import build_http
 from tuner.settings import TunerSettings, load
 
 logger = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ import pydantic
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from pod_integrate.errors import SettingsError
-from pod_integrate.table import MIN_STEPS
+from pod_integrate.terms.table import MIN_STEPS
 
 _Seconds = Annotated[float, pydantic.Field(gt=0, le=30 * 86400)]
 _Count = Annotated[int, pydantic.Field(ge=1, le=1_000_000)]

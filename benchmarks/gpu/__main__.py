@@ -8,23 +8,36 @@ import sys
 
 from pod_integrate.errors import PodAttentionError
 
+# Part -> its room, and what it does.
 PARTS = {
-    "first-contact": "all of it once: machine report, conformance, checks, sanitizer, co-residency",
-    "conformance": "every PTX wrapper on the GPU against the emulated SM",
-    "checks": "the op against a float64 reference, over shapes, features and strategies",
-    "peers": "FlashInfer and torch built, tried and checked on a tiny batch",
-    "numbers": "the published cases: ours, FlashInfer, torch; distance to the floor",
-    "corun": "share of time in which an SM held both ops, and a picture of it",
-    "sweep": "tunables of one case, measured: tuned, default and best of all",
-    "tune": "the tuner's own search on a case: default against promoted",
-    "hf": "transformers' generate_batch: `pod` against stock attentions, tokens and logits",
-    "sglang": "SGLang end to end: `pod` against stock backends, mixed chunks on and off",
-    "traces": "a server's traces against torch's profiler, and what tracing costs",
-    "versus": "source trees in turns: is a changed kernel as fast as before",
-    "record": "file the results of a visit: JSON, headlines, docs/gpu.md",
-    "ncu": "Nsight Compute's metrics of one case",
-    "once": "one case a few times, for a profiler or a sanitizer to watch",
-    "prebuild": "compile the variants that the other parts use, in parallel",
+    "first-contact": (
+        "visit",
+        "all of it once: machine report, conformance, checks, sanitizer, co-residency",
+    ),
+    "conformance": ("correctness", "every PTX wrapper on the GPU against the emulated SM"),
+    "checks": (
+        "correctness",
+        "the op against a float64 reference: shapes, features, strategies",
+    ),
+    "peers": ("peers", "FlashInfer and torch built, tried and checked on a tiny batch"),
+    "numbers": ("speed", "the published cases: ours, FlashInfer, torch; distance to the floor"),
+    "corun": ("profile", "share of time in which an SM held both ops, and a picture of it"),
+    "sweep": ("speed", "tunables of one case, measured: tuned, default and best of all"),
+    "tune": ("speed", "the tuner's own search on a case: default against promoted"),
+    "hf": (
+        "engines",
+        "transformers' generate_batch: `pod` against stock, tokens and logits",
+    ),
+    "sglang": (
+        "engines",
+        "SGLang end to end: `pod` against stock, mixed chunks on and off",
+    ),
+    "traces": ("engines", "a server's traces against torch's profiler, and what tracing costs"),
+    "versus": ("speed", "source trees in turns: is a changed kernel as fast as before"),
+    "record": ("visit", "file the results of a visit: JSON, headlines, docs/gpu.md"),
+    "ncu": ("profile", "Nsight Compute's metrics of one case"),
+    "once": ("profile", "one case a few times, for a profiler or a sanitizer to watch"),
+    "prebuild": ("visit", "compile the variants that the other parts use, in parallel"),
 }
 
 
@@ -33,7 +46,7 @@ def main() -> None:
     arguments = sys.argv[1:]
     if arguments and arguments[0] in ("-h", "--help"):
         print(__doc__)
-        for name, text in PARTS.items():
+        for name, (_, text) in PARTS.items():
             print(f"  {name:14s} {text}")
         return
     part = arguments.pop(0) if arguments and not arguments[0].startswith("-") else "first-contact"
@@ -42,7 +55,8 @@ def main() -> None:
     # So that parts which started processes end them when a time limit ends the part.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(f"{part}: ended by SIGTERM"))
     try:
-        importlib.import_module(f".{part.replace('-', '_')}", __package__).main(arguments)
+        module = f"benchmarks.gpu.{PARTS[part][0]}.{part.replace('-', '_')}"
+        importlib.import_module(module).main(arguments)
     except PodAttentionError as error:
         sys.exit(f"{part}: {error}")
 

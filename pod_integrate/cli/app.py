@@ -10,10 +10,10 @@ import typer
 
 from pod_integrate.cli import bench, explain, transformers, tuner
 from pod_integrate.cli.paths import naming, writable_file, writable_folder
+from pod_integrate.cli.terminal import console, styled
 from pod_integrate.demo.options import DemoOptions
 from pod_integrate.distribution import version
 from pod_integrate.errors import PodAttentionError
-from pod_integrate.terminal import console, styled
 
 app = typer.Typer(
     name="pod-attn",
@@ -135,7 +135,7 @@ def doctor(
 
     Exits with 1 when something needed to serve is missing; every such line names its remedy.
     """
-    from pod_integrate.doctor import examine, print_findings
+    from pod_integrate.cli.doctor import examine, print_findings
 
     findings = examine()
     print_findings(console(), findings, as_json=as_json)
@@ -204,7 +204,7 @@ def demo_model(
 
     For machines that cannot download weights: the text is noise, all code paths are real.
     """
-    from pod_integrate.demo.model import make_demo_model
+    from pod_integrate.demo.llama import make_demo_model
 
     with naming(directory):
         path = make_demo_model(

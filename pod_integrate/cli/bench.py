@@ -12,39 +12,29 @@ import typer
 
 from pod_integrate.errors import PodAttentionError
 
-_SCRIPTS = {
-    "demo": "demo.py",
-    "model": "kernel_model.py",
-    "op": "op_sdpa.py",
-    "op-accuracy": "op_accuracy.py",
-    "sglang-equal": "sglang_equal.py",
-    "sglang-families": "sglang_families.py",
-    "tuner-fuzz": "tuner_fuzz.py",
-}
-
 app = typer.Typer(
     no_args_is_help=True,
     help="Benchmarks. Each writes JSON to benchmarks/results and never judges the numbers.",
 )
 
 
-def benchmarks_folder() -> Path:
-    """The benchmarks folder: in a checkout beside the package, in a wheel inside it.
+def benchmarks_home() -> Path:
+    """Folder that `benchmarks` is imported from: a checkout's root, in a wheel inside the package.
 
-    Raises PodAttentionError when neither exists.
+    Raises PodAttentionError when neither has one.
     """
     package = Path(__file__).resolve().parent.parent
-    for folder in (package.parent / "benchmarks", package / "_benchmarks"):
-        if folder.is_dir():
-            return folder
+    for home in (package.parent, package / "_benchmarks"):
+        if (home / "benchmarks" / "_results.py").is_file():
+            return home
     raise PodAttentionError("the benchmarks folder is missing; reinstall pod-attention")
 
 
-def _run(name: str, arguments: list[str]) -> None:
-    script = benchmarks_folder() / _SCRIPTS[name]
-    raise typer.Exit(
-        subprocess.run([sys.executable, str(script), *arguments], check=False).returncode
-    )
+def _run(module: str, arguments: list[str] | None) -> None:
+    path = os.pathsep.join([str(benchmarks_home()), *filter(None, [os.environ.get("PYTHONPATH")])])
+    command = [sys.executable, "-m", f"benchmarks.{module}", *(arguments or [])]
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, check=False)
+    raise typer.Exit(done.returncode)
 
 
 _Extra = Annotated[
@@ -55,37 +45,37 @@ _Extra = Annotated[
 @app.command("op")
 def op(arguments: _Extra = None) -> None:
     """Our op against a loop of torch SDPA calls, over hybrid batches, in interleaved pairs."""
-    _run("op", arguments or [])
+    _run("op_sdpa", arguments)
 
 
 @app.command("op-accuracy")
 def op_accuracy(arguments: _Extra = None) -> None:
     """How exact the op is on the CPU: to 128K keys, logits of 1e6, every dtype."""
-    _run("op-accuracy", arguments or [])
+    _run("op_accuracy", arguments)
 
 
 @app.command("sglang-equal")
 def sglang_equal(arguments: _Extra = None) -> None:
     """Greedy tokens of a stock SGLang server on `pod` against `torch_native`, same flags."""
-    _run("sglang-equal", arguments or [])
+    _run("sglang_equal", arguments)
 
 
 @app.command("sglang-families")
 def sglang_families(arguments: _Extra = None) -> None:
     """Small random models of many families on `pod` against stock attention; ten minutes."""
-    _run("sglang-families", arguments or [])
+    _run("sglang_families", arguments)
 
 
 @app.command("model")
 def model(arguments: _Extra = None) -> None:
     """The GPU kernel's cost model against published comparisons; simulates, measures nothing."""
-    _run("model", arguments or [])
+    _run("kernel_model", arguments)
 
 
 @app.command("tuner-fuzz")
 def tuner_fuzz(arguments: _Extra = None) -> None:
     """10,000 requests that no client should send, to every endpoint of the tuner; counts 5xx."""
-    _run("tuner-fuzz", arguments or [])
+    _run("tuner_fuzz", arguments)
 
 
 @app.command("gpu")
@@ -102,17 +92,10 @@ def gpu(
     ] = False,
 ) -> None:
     """On a GPU: first contact, correctness sweep, published cases against peers, profiles."""
-    command = [sys.executable, "-m", "gpu", *(["first-contact"] if first_contact else [])]
-    path = os.pathsep.join(
-        [str(benchmarks_folder()), *filter(None, [os.environ.get("PYTHONPATH")])]
-    )
-    done = subprocess.run(
-        [*command, *(arguments or [])], env={**os.environ, "PYTHONPATH": path}, check=False
-    )
-    raise typer.Exit(done.returncode)
+    _run("gpu", [*(["first-contact"] if first_contact else []), *(arguments or [])])
 
 
 @app.command("demo")
 def demo(arguments: _Extra = None) -> None:
     """One run of the whole demo loop, recorded."""
-    _run("demo", arguments or [])
+    _run("demo", arguments)

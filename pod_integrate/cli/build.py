@@ -10,13 +10,14 @@ import msgspec
 import torch
 from rich.console import Console
 
-from pod_integrate import gpu, native, nvcc
-from pod_integrate.build_report import Report
-from pod_integrate.device import device_key
+from pod_integrate.builds import native, nvcc
+from pod_integrate.builds.report import Report
+from pod_integrate.cli.terminal import Cell, Figures, styled
+from pod_integrate.devices.cuda import limits
+from pod_integrate.devices.cuda.variants import Variant, defaults, shipped
+from pod_integrate.devices.device import device_key
+from pod_integrate.devices.emulated import emulator_build
 from pod_integrate.errors import ConfigError
-from pod_integrate.terminal import Cell, Figures, styled
-from pod_integrate.testing import emulator_build
-from pod_integrate.variants import Variant, defaults, shipped
 
 _EVERY = "all"
 # The emulated SM has no limits of its own; variants for it are chosen as for this one.
@@ -41,7 +42,7 @@ def run(
     _host_libraries(console)
     if not (archs or every or names or on_emulator) and not torch.cuda.is_available():
         return
-    targets = [gpu.ARCHITECTURES[_EMULATED]] if on_emulator else _targets(archs)
+    targets = [limits.ARCHITECTURES[_EMULATED]] if on_emulator else _targets(archs)
     wanted = [(variant, arch) for arch in targets for variant in _variants(arch, every, names)]
     if on_emulator:
         _run_all(console, jobs, ((v.name, _emulated(v)) for v, _ in wanted))
@@ -93,27 +94,28 @@ def _host_libraries(console: Console) -> None:
         console.print(f"{native.build_id(kind)} ready at {path}", soft_wrap=True)
 
 
-def _targets(archs: list[str]) -> list[gpu.Architecture]:
+def _targets(archs: list[str]) -> list[limits.Architecture]:
     if _EVERY in archs:
-        return list(gpu.ARCHITECTURES.values())
-    unknown = [name for name in archs if name not in gpu.ARCHITECTURES]
+        return list(limits.ARCHITECTURES.values())
+    unknown = [name for name in archs if name not in limits.ARCHITECTURES]
     if unknown:
         raise ConfigError(
-            f"--arch {unknown[0]} is unknown; known are {', '.join(gpu.ARCHITECTURES)} and {_EVERY}"
+            f"--arch {unknown[0]} is unknown; "
+            f"known are {', '.join(limits.ARCHITECTURES)} and {_EVERY}"
         )
     if archs:
-        return [gpu.ARCHITECTURES[name] for name in dict.fromkeys(archs)]
+        return [limits.ARCHITECTURES[name] for name in dict.fromkeys(archs)]
     if not torch.cuda.is_available():
         raise ConfigError(
             f"this machine has no GPU to build for; name one with --arch: "
-            f"{', '.join(gpu.ARCHITECTURES)} or {_EVERY}"
+            f"{', '.join(limits.ARCHITECTURES)} or {_EVERY}"
         )
     devices = (torch.device("cuda", index) for index in range(torch.cuda.device_count()))
-    found = [gpu.architecture(device_key(device).capability) for device in devices]
+    found = [limits.architecture(device_key(device).capability) for device in devices]
     return list(dict.fromkeys(found))
 
 
-def _variants(arch: gpu.Architecture, every: bool, names: list[str]) -> list[Variant]:
+def _variants(arch: limits.Architecture, every: bool, names: list[str]) -> list[Variant]:
     if names:
         return [Variant.parse(name) for name in names]
     if every:
@@ -121,7 +123,7 @@ def _variants(arch: gpu.Architecture, every: bool, names: list[str]) -> list[Var
     return defaults(arch)
 
 
-def _on_gpu(variant: Variant, arch: gpu.Architecture) -> Callable[[], Path]:
+def _on_gpu(variant: Variant, arch: limits.Architecture) -> Callable[[], Path]:
     return lambda: nvcc.build(variant, arch, progress=lambda *_: None)
 
 

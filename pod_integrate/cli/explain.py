@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from pod_integrate.terminal import Figures, console, styled
+from pod_integrate.cli.terminal import Figures, console, styled
 
 if TYPE_CHECKING:
-    from pod_integrate.config import PodConfig
-    from pod_integrate.keys import DeviceKey, Geometry
     from pod_integrate.model.batches import Lengths
+    from pod_integrate.terms.config import PodConfig
+    from pod_integrate.terms.keys import DeviceKey, Geometry
 
 _GEOMETRY = "q32kv8d128-bf16-kvbf16-s16-w-1-c0"
 
@@ -55,9 +55,9 @@ def explain(
     these CTAs as one launch (fused), two (serial) and on two streams. docs/model.md says what the
     simulation counts and how far published measurements agree with it. Nothing is measured.
     """
-    from pod_integrate.keys import Geometry
     from pod_integrate.model import explain as model
     from pod_integrate.model.devices import find_device
+    from pod_integrate.terms.keys import Geometry
 
     shape, target = Geometry.parse(geometry), find_device(device)
     question = model.Question(
@@ -98,9 +98,9 @@ def _numbers(option: str, text: str) -> list[int]:
 
 
 def _config(text: str | None, key: DeviceKey, geometry: Geometry) -> PodConfig:
-    from pod_integrate.config import PodConfig
-    from pod_integrate.defaults import default_config
+    from pod_integrate.devices.defaults import default_config
     from pod_integrate.errors import ConfigError
+    from pod_integrate.terms.config import PodConfig
 
     if text is None:
         return default_config(key, geometry)

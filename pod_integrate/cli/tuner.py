@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from pod_integrate.cli.paths import read_text, writable_folder
-from pod_integrate.terminal import console
+from pod_integrate.cli.terminal import console
 
 app = typer.Typer(no_args_is_help=True, help="The tuning service: `up` runs it.")
 
@@ -49,7 +49,7 @@ def up(
     on. Servers join with `POD_ATTN_TUNER_URL=http://127.0.0.1:8421`. What was acknowledged
     survives a kill at any moment: start it again on the same database.
     """
-    from tuner.service import run_tuner
+    from tuner.host.service import run_tuner
     from tuner.settings import load
 
     chosen: dict[str, Any] = {

@@ -14,17 +14,17 @@ import httpx
 import msgspec
 import torch
 
-from pod_integrate import native
-from pod_integrate.config import PodConfig
-from pod_integrate.defaults import default_config
-from pod_integrate.device import device_key
+from pod_integrate.builds import native
+from pod_integrate.devices.defaults import default_config
+from pod_integrate.devices.device import device_key
 from pod_integrate.errors import PodAttentionError
-from pod_integrate.keys import Bucket, Geometry
-from pod_integrate.table import MIN_STEPS, ConfigTable
-from tuner.bench import OpBench
-from tuner.model import Lengths, Pair
-from tuner.promote import bounds, step_speedups
-from tuner.shown import typical
+from pod_integrate.terms.config import PodConfig
+from pod_integrate.terms.keys import Bucket, Geometry
+from pod_integrate.terms.table import MIN_STEPS, ConfigTable
+from tuner.measure.bench import OpBench
+from tuner.messages import Lengths, Pair
+from tuner.search.judge import bounds, step_speedups
+from tuner.view.shown import typical
 
 # Of each replay; enough for a bound.
 STEPS_PER_BUCKET = 12

@@ -11,15 +11,15 @@ from typing import Any
 import httpx
 from rich.console import Console
 
-from pod_integrate import native
+from pod_integrate.builds import native
 from pod_integrate.demo.compare import (
     STEPS_PER_BUCKET,
     Replays,
     compare_with_default,
     feed_back,
 )
+from pod_integrate.demo.llama import make_demo_model
 from pod_integrate.demo.load import LoadStats, run_load
-from pod_integrate.demo.model import make_demo_model
 from pod_integrate.demo.options import DemoOptions
 from pod_integrate.demo.processes import Child, free_port
 from pod_integrate.demo.summary import DemoResult, summary_rows

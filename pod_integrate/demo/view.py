@@ -12,8 +12,8 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 
+from pod_integrate.cli.terminal import Figures, styled
 from pod_integrate.demo.load import LoadStats
-from pod_integrate.terminal import Figures, styled
 
 _PLAIN_EVERY = 10.0
 _LIVE_BUCKETS = 8

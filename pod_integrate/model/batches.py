@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pod_integrate.errors import ShapeError
-from pod_integrate.keys import Geometry
+from pod_integrate.terms.keys import Geometry
 
 _INT32_MAX = 2**31 - 1
 _PART = re.compile(r"([pd])(\d+)(k?)@(\d+)(k?)")

@@ -17,11 +17,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pod_integrate.config import PodConfig, TileConfig
-from pod_integrate.keys import Geometry
 from pod_integrate.model.devices import Device
 from pod_integrate.model.floors import ELEMENT_BYTES
 from pod_integrate.model.items import Array, Plan
+from pod_integrate.terms.config import PodConfig, TileConfig
+from pod_integrate.terms.keys import Geometry
 
 # Share of an SM's attainable tensor rate that one warp per scheduler draws, as nothing else hides
 # its softmax. Cycles of a 128 x 64 x 128 tile on an A100: 2048 / 0.95 of MMA, about 1250 of exp2,

@@ -3,7 +3,7 @@
 Sources: [A] NVIDIA A100 data sheet and GA100 white paper; [H] H100 data sheet and GH100 white
 paper; [H2] H200 data sheet; [L] L40S data sheet; [R] AD102 white paper (RTX 4090);
 [F] FlashAttention-2 and -3 papers; [T] table 3 of PMC10448217 (peak L2 bandwidth, idle latencies).
-"Assumed" marks what has no source. Shared memory and registers are in pod_integrate/gpu.py.
+"Assumed" marks what has no source. Shared memory and registers are in devices/cuda/limits.py.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 
 from pod_integrate.errors import ConfigError
-from pod_integrate.keys import DeviceKey
+from pod_integrate.terms.keys import DeviceKey
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,8 +13,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from pod_integrate.keys import DeviceKey, Geometry
 from pod_integrate.model.devices import DEVICES
+from pod_integrate.terms.keys import DeviceKey, Geometry
 
 Array = npt.NDArray[np.float64]
 _ELEMENT_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}

@@ -7,17 +7,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pod_integrate import gpu
-from pod_integrate.config import STRATEGIES, PodConfig
-from pod_integrate.defaults import default_config, require_feasible
+from pod_integrate.devices.cuda import limits
+from pod_integrate.devices.defaults import default_config, require_feasible
 from pod_integrate.errors import ConfigInfeasibleError
-from pod_integrate.keys import Geometry
 from pod_integrate.model.batches import Lengths
 from pod_integrate.model.devices import DEVICES, Device
 from pod_integrate.model.floors import Floor, ideal_floor, real_floor, work_of
 from pod_integrate.model.picture import timeline
 from pod_integrate.model.published import POD_2, POD_4
 from pod_integrate.model.simulate import Simulation, simulate
+from pod_integrate.terms.config import STRATEGIES, PodConfig
+from pod_integrate.terms.keys import Geometry
 
 LABEL = "model, not a measurement"
 FLOOR_DEVICES = ("a100", "h100", "h200")
@@ -130,7 +130,7 @@ def _floor(floor: Floor) -> dict[str, float]:
 
 def _plan(run: Simulation, config: PodConfig, geometry: Geometry) -> dict[str, Any]:
     plan = run.plan
-    prefill, decode = gpu.smem_bytes(config, geometry.head_dim)
+    prefill, decode = limits.smem_bytes(config, geometry.head_dim)
     return {
         "prefill_items": len(plan.prefill),
         "decode_items": len(plan.decode),

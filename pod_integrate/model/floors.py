@@ -10,9 +10,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from pod_integrate.errors import DtypeError
-from pod_integrate.keys import Geometry
 from pod_integrate.model.batches import Lengths, visible_pairs
 from pod_integrate.model.devices import Device
+from pod_integrate.terms.keys import Geometry
 
 DECODE_TILE_ROWS = 16
 ELEMENT_BYTES = 2

@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from pod_integrate.config import PodConfig
-from pod_integrate.keys import Geometry
+from pod_integrate.devices.cuda.planning import plan_batch
 from pod_integrate.model.batches import Lengths
-from pod_integrate.planning import plan_batch
+from pod_integrate.terms.config import PodConfig
+from pod_integrate.terms.keys import Geometry
 
 Array = np.ndarray[Any, Any]
 

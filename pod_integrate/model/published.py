@@ -11,11 +11,11 @@ import dataclasses
 import functools
 import math
 
-from pod_integrate.config import PodConfig, Strategy, TileConfig
-from pod_integrate.keys import Geometry
 from pod_integrate.model.batches import Lengths
 from pod_integrate.model.devices import Device
 from pod_integrate.model.simulate import simulate
+from pod_integrate.terms.config import PodConfig, Strategy, TileConfig
+from pod_integrate.terms.keys import Geometry
 
 _FA_TILE = TileConfig(q_rows=128, kv_rows=64, stages=1, warps=4)
 _FA_SPLIT_TILE = TileConfig(q_rows=64, kv_rows=128, stages=1, warps=4)

@@ -6,13 +6,13 @@ import statistics
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from pod_integrate.config import PodConfig
-from pod_integrate.defaults import require_feasible
+from pod_integrate.devices.defaults import require_feasible
 from pod_integrate.errors import ConfigInfeasibleError
-from pod_integrate.keys import DeviceKey, Geometry
 from pod_integrate.model.batches import Lengths
 from pod_integrate.model.devices import DEVICES, Device
 from pod_integrate.model.simulate import simulate
+from pod_integrate.terms.config import PodConfig
+from pod_integrate.terms.keys import DeviceKey, Geometry
 
 
 class Ranked(NamedTuple):

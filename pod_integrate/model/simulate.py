@@ -12,8 +12,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pod_integrate.config import PodConfig
-from pod_integrate.keys import Geometry
 from pod_integrate.model.batches import Lengths
 from pod_integrate.model.demand import (
     PARTIAL_BYTES,
@@ -25,6 +23,8 @@ from pod_integrate.model.devices import Device
 from pod_integrate.model.engine import Cta, CtaRecord, Sms
 from pod_integrate.model.floors import require_gpu_dtype
 from pod_integrate.model.items import Plan, make_plan
+from pod_integrate.terms.config import PodConfig
+from pod_integrate.terms.keys import Geometry
 
 # From the launch call to the first CTA, and between two kernels of a stream. Assumed.
 LAUNCH_US = 3.0

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from benchmarks.gpu import checks, checks_accuracy
-from benchmarks.gpu.backends import Emulator
-from benchmarks.gpu.output import Output
-from pod_integrate import variants
-from pod_integrate.gpu import ARCHITECTURES
+from benchmarks.gpu.common.machines import Emulator
+from benchmarks.gpu.common.output import Output
+from benchmarks.gpu.correctness import accuracy, checks
+from pod_integrate.devices.cuda import variants
+from pod_integrate.devices.cuda.limits import ARCHITECTURES
+from pod_integrate.devices.cuda.variants import Variant
 from pod_integrate.op import Attention
-from pod_integrate.variants import Variant
 
 MACHINE = Emulator()
 
@@ -39,8 +39,8 @@ def test_accuracy_of_a_device_is_judged_case_by_case(
 
 @pytest.mark.parametrize("arch", ARCHITECTURES.values(), ids=lambda arch: arch.name)
 def test_accuracy_cases_of_a_device_are_many_and_use_shipped_variants(arch: Any) -> None:
-    cases = checks_accuracy.accuracy_cases()
+    cases = accuracy.accuracy_cases()
     assert len({case.name for case in cases}) == len(cases) > 300
     shipped = variants.shipped(arch)
     for case in cases:
-        assert Variant.of(checks_accuracy.config_of(case, arch), case.geometry) in shipped
+        assert Variant.of(accuracy.config_of(case, arch), case.geometry) in shipped

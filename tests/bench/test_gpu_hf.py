@@ -14,7 +14,7 @@ import torch
 
 pytest.importorskip("transformers")
 
-from benchmarks.gpu import hf, hf_logits
+from benchmarks.gpu.engines import hf, hf_logits
 
 TINY = "--device cpu --requests 3 --longest 160 --new 5 --layers 1 --heads 4".split()
 

@@ -14,30 +14,32 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.gpu import (
-    checks,
-    corun_picture,
-    first_contact,
-    ncu,
-    numbers,
-    numbers_summary,
-    peers,
+from benchmarks.gpu.common.machines import Emulator
+from benchmarks.gpu.common.output import Output
+from benchmarks.gpu.common.timing import Timer
+from benchmarks.gpu.correctness import checks
+from benchmarks.gpu.correctness.cases import SHAPES, Check, all_checks, tiny_checks
+from benchmarks.gpu.peers import peers
+from benchmarks.gpu.profile import corun_picture, ncu
+from benchmarks.gpu.profile.corun_records import (
+    Recorded,
+    each_item_once,
+    launch_with_records,
+    share,
 )
-from benchmarks.gpu import sweep as sweep_part
-from benchmarks.gpu.backends import Emulator
-from benchmarks.gpu.checks_cases import SHAPES, Check, all_checks, tiny_checks
-from benchmarks.gpu.corun_records import Recorded, each_item_once, launch_with_records, share
-from benchmarks.gpu.numbers_cases import cases, default_of, find, make_case
-from benchmarks.gpu.output import Output
-from benchmarks.gpu.timing import Timer
+from benchmarks.gpu.speed import numbers
+from benchmarks.gpu.speed import summary as numbers_summary
+from benchmarks.gpu.speed import sweep as sweep_part
+from benchmarks.gpu.speed.cases import cases, default_of, find, make_case
+from benchmarks.gpu.visit import first_contact
+from pod_integrate.devices.cuda.limits import ARCHITECTURES
+from pod_integrate.devices.emulated.emulator import CtaRecord
 from pod_integrate.errors import KernelUnavailableError
-from pod_integrate.gpu import ARCHITECTURES
-from pod_integrate.keys import Geometry
+from pod_integrate.measure.accuracy import assert_matches_reference
+from pod_integrate.measure.batches import make_batch
+from pod_integrate.measure.reference import attention_reference
 from pod_integrate.op import Attention
-from pod_integrate.testing.accuracy import assert_matches_reference
-from pod_integrate.testing.batches import make_batch
-from pod_integrate.testing.emulator import CtaRecord
-from pod_integrate.testing.reference import attention_reference
+from pod_integrate.terms.keys import Geometry
 
 MACHINE = Emulator()
 

@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 
-from benchmarks.gpu import ncu, numbers, numbers_grid, once, record, record_headlines, record_tables
-from benchmarks.gpu.backends import Cuda, Emulator
-from benchmarks.gpu.numbers_cases import BenchmarkCaseError, find, make_case, paper_grid, sample
+from benchmarks.gpu.common.machines import Cuda, Emulator
+from benchmarks.gpu.profile import ncu, once
+from benchmarks.gpu.speed import grid, numbers
+from benchmarks.gpu.speed.cases import BenchmarkCaseError, find, make_case, paper_grid, sample
+from benchmarks.gpu.visit import headlines, record, tables
 
 MACHINE = Emulator()
 GPU = object.__new__(Cuda)
@@ -104,7 +106,7 @@ ENTRIES = {
 
 
 def test_spread_counts_losses_and_leaves_out_cases_that_were_cut() -> None:
-    spread = numbers_grid.distribution(ENTRIES)
+    spread = grid.distribution(ENTRIES)
     found = spread["all"]["fused_vs_serial"]
     assert (found["cases"], found["min"], found["median"], found["max"]) == (3, 0.8, 1.6, 2.0)
     assert found["below_1"] == pytest.approx(1 / 3, abs=1e-4)
@@ -112,9 +114,9 @@ def test_spread_counts_losses_and_leaves_out_cases_that_were_cut() -> None:
     # Of b, prefill alone takes 5 of 55.
     assert spread["balanced"]["fused_vs_serial"]["cases"] == 2
     document = {"cases": ENTRIES, "summary": spread}
-    drawn = record_tables.grid(document)
+    drawn = tables.grid(document)
     assert "| our serial / fused | 3 | 1.37 | 0.80 | 0.80 | 1.60 | 2.00 | 2.00 | 33% |" in drawn
-    lines = ET.fromstring(record_tables.spread_picture(document)).findall("{*}polyline")
+    lines = ET.fromstring(tables.spread_picture(document)).findall("{*}polyline")
     heights = [float(point.split(",")[1]) for point in lines[0].attrib["points"].split()]
     assert len(heights) == 3 and heights == sorted(heights, reverse=True)
 
@@ -129,7 +131,7 @@ def test_cases_measured_again_replace_the_recorded_ones() -> None:
     merged = record.merged(rerun, recorded, "H")
     assert merged["cases"]["a"] == recorded["cases"]["a"] and list(merged["cases"]) == ["a", "b"]
     assert merged["cases"]["b"]["machine"]["kernel_build"] == "new" and "rerun" not in merged
-    drawn = record_tables.cases(merged)
+    drawn = tables.cases(merged)
     assert "| b | 1@1 | 1@1 | 4 | 4 | 8 | 8 | 2.00 |" in drawn and "other rows: b." in drawn
     with pytest.raises(ValueError, match="numbers without --cases"):
         record.merged(rerun, recorded, "another")
@@ -143,9 +145,9 @@ def test_what_was_slimmed_before_keeps_its_count() -> None:
 
 def test_a_document_without_marks_is_refused() -> None:
     text = "a <!-- x:begin -->\nold\n<!-- x:end --> b"
-    assert record_tables.replaced(text, "x", "n\\1w") == text.replace("old", "n\\1w")
+    assert tables.replaced(text, "x", "n\\1w") == text.replace("old", "n\\1w")
     with pytest.raises(ValueError, match="y:begin"):
-        record_tables.replaced(text, "y", "new")
+        tables.replaced(text, "y", "new")
 
 
 HF = {
@@ -163,13 +165,11 @@ HF = {
 
 
 def test_transformers_rows_and_headlines_come_from_the_document() -> None:
-    drawn = record_tables.transformers(HF)
+    drawn = tables.transformers(HF)
     assert "| `pod` | 9 | 50% | 70% | 96% | 0.005 |" in drawn
     assert "| `pod` | 0.01 | 0.1 | 1e-05 | 99.0% |" in drawn
-    assert "| `sdpa` | 3 | 100% | 100% | - | - |" in record_tables.transformers(
-        {"runs": HF["runs"]}
-    )
-    found = {name: value for name, value, _, _ in record_headlines.headlines({"hf": HF})}
+    assert "| `sdpa` | 3 | 100% | 100% | - | - |" in tables.transformers({"runs": HF["runs"]})
+    found = {name: value for name, value, _, _ in headlines.headlines({"hf": HF})}
     assert found["gpu.generate_batch_speedup_vs_sdpa"] == 3
     assert found["gpu.logit_error_vs_sdpa"] == 0.5
     assert found["gpu.differences_near_ties"] == 0.96
@@ -179,11 +179,11 @@ def test_accuracy_headlines_come_from_checks_alone_or_within_first_contact() -> 
     checks = {"accuracy": {"cases": 9, "within": 8, "lse_error_ulp_max_128k": 2.5}}
     contact = {"steps": {"checks": {"result": {"passed": 3, **checks}}}}
     for documents in ({"checks": checks}, {"first_contact": contact}):
-        found = {line[0]: line[1:3] for line in record_headlines.headlines(documents)}
+        found = {line[0]: line[1:3] for line in headlines.headlines(documents)}
         assert found["gpu.accuracy_cases"] == (9, "cases, 8 within the law")
         assert found["gpu.lse_error_ulp_max_128k"] == (2.5, "ulp")
     checks["accuracy"]["lse_error_ulp_max_128k"] = None
-    assert record_headlines.headlines({"checks": checks}) == []
+    assert headlines.headlines({"checks": checks}) == []
 
 
 def test_ncu_summary_reads_units_and_orders_stalls() -> None:

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from benchmarks.gpu import record, record_tables, sglang, sglang_run
-from benchmarks.gpu import sglang_figures as figures
-from benchmarks.gpu.sglang_job import Run, engine_arguments, make_requests, runs
+from benchmarks.gpu.engines import figures, sglang, sglang_run
+from benchmarks.gpu.engines.job import Run, engine_arguments, make_requests, runs
+from benchmarks.gpu.visit import record, tables
 
 LOAD = argparse.Namespace(
     device="cuda",
@@ -215,7 +215,7 @@ SGLANG = {
 
 
 def test_sglang_rows_are_medians_of_counted_passes() -> None:
-    drawn = record_tables.sglang(SGLANG)
+    drawn = tables.sglang(SGLANG)
     assert "| `pod, mixed` | 5,432 | 45 / 150 | 120 | 2.20 / 12.00 | 11% | 30% |" in drawn
     assert "difference from `fa3, mixed` | from its own next pass |" in drawn
     assert drawn.endswith("Medians of 4 passes in one engine, after one that is not counted.")
@@ -224,10 +224,10 @@ def test_sglang_rows_are_medians_of_counted_passes() -> None:
 def test_sglang_page_shows_its_recorded_runs_and_dashes_where_a_run_had_one_pass() -> None:
     root = Path(record.__file__).resolve().parents[2]
     document = json.loads((root / "benchmarks" / "results" / "gpu_sglang.json").read_text())
-    drawn = record_tables.sglang(document)
+    drawn = tables.sglang(document)
     page = (root / "docs" / "gpu.md").read_text()
-    assert record_tables.replaced(page, "gpu-sglang", drawn) == page
+    assert tables.replaced(page, "gpu-sglang", drawn) == page
     old = {"ttft_ms_p50": 90.0, "itl_ms_p50": 2.2, "itl_ms_p99": 12.0}
-    drawn = record_tables.sglang({"compared_with": "fa3, mixed", "runs": {"pod, mixed": old}})
+    drawn = tables.sglang({"compared_with": "fa3, mixed", "runs": {"pod, mixed": old}})
     assert "| `pod, mixed` | - | - / - | - | 2.20 / 12.00 | - | - |" in drawn
     assert drawn.endswith("One pass of each engine.")

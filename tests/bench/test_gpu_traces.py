@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from benchmarks.gpu import record_headlines, traces
-from pod_integrate.trace import StepRecord
+from benchmarks.gpu.engines import traces
+from benchmarks.gpu.visit import headlines
+from pod_integrate.terms.trace import StepRecord
 
 
 def step(time: float, attention_us: float, q_lens: list[int]) -> StepRecord:
@@ -63,6 +64,6 @@ def test_overhead_is_of_medians() -> None:
 
 def test_headlines_say_how_far_traces_are_off_and_what_they_cost() -> None:
     document = {"agreement": {"traced_over_profiled": 0.97, "steps": 9}, "overhead": 0.004}
-    found = {line[0]: line[1] for line in record_headlines.headlines({"traces": document})}
+    found = {line[0]: line[1] for line in headlines.headlines({"traces": document})}
     assert found["trace.gpu_time_agreement_pct"] == pytest.approx(3.0)
     assert found["trace.gpu_overhead_pct"] == pytest.approx(0.4)

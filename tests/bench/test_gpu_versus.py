@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks.gpu import record_headlines, versus
+from benchmarks.gpu.speed import versus
+from benchmarks.gpu.visit import headlines
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -56,7 +57,7 @@ def test_a_ratio_is_the_first_trees_median_over_the_others() -> None:
 def test_the_headline_is_named_for_what_was_changed() -> None:
     compared = {"after, fused": {"geomean": 1.01, "cases": {"C0": 1.01}}}
     document = {"label": "numerics", "compared": compared}
-    ((name, value, unit, command),) = record_headlines.headlines({"versus": document})
+    ((name, value, unit, command),) = headlines.headlines({"versus": document})
     assert name == "gpu.speed_after_numerics_geomean" and value == 1.01
     assert "1 cases" in unit and "--label numerics" in command
 

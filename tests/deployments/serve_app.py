@@ -17,7 +17,7 @@ def main(data_dir: str, port: int) -> None:
     import ray
     from ray import serve
 
-    from tuner import ray_service
+    from tuner.host import ray_service
     from tuner.ray_app import app_builder
     from tuner.settings import load
 

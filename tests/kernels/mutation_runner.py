@@ -19,14 +19,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from pod_integrate import kernel_library
-from pod_integrate.config import PodConfig
-from pod_integrate.keys import Geometry
-from pod_integrate.testing import emulator
-from pod_integrate.testing.batches import Case, make_batch
-from pod_integrate.testing.emulator import EmulatorError, Schedule
-from pod_integrate.testing.reference import Attended, attention_reference
-from pod_integrate.variants import Variant
+from pod_integrate.devices.cuda import kernel_library
+from pod_integrate.devices.cuda.variants import Variant
+from pod_integrate.devices.emulated import emulator
+from pod_integrate.devices.emulated.emulator import EmulatorError, Schedule
+from pod_integrate.measure.batches import Case, make_batch
+from pod_integrate.measure.reference import Attended, attention_reference
+from pod_integrate.terms.config import PodConfig
+from pod_integrate.terms.keys import Geometry
 
 SCHEDULES = (
     Schedule(order="ascending"),

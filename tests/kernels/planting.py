@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from pod_integrate import native
+from pod_integrate.builds import native
 
 
 class Mutation(NamedTuple):

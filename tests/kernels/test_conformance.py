@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.gpu import conformance, conformance_build
-from benchmarks.gpu.conformance_run import (
+from benchmarks.gpu.correctness import conformance, conformance_build
+from benchmarks.gpu.correctness.conformance_run import (
     DTYPES,
     Inputs,
     Library,
@@ -18,7 +18,7 @@ from benchmarks.gpu.conformance_run import (
     make_inputs,
     unpack_sums,
 )
-from benchmarks.gpu.conformance_tiles import magnitudes
+from benchmarks.gpu.correctness.conformance_tiles import magnitudes
 
 ROOT = Path(__file__).resolve().parents[2]
 PTX = ROOT / "kernels" / "cuda" / "include" / "pod" / "ptx"

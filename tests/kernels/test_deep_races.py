@@ -14,8 +14,8 @@ import pytest
 import wgmma_mutations
 from emulator_build import TESTS, build_program
 
-from pod_integrate import native
-from pod_integrate.variants import Variant
+from pod_integrate.builds import native
+from pod_integrate.devices.cuda.variants import Variant
 
 # Two row tiles per prefill warp, two stages, two decode items per CTA on two warps each.
 VARIANT = Variant.parse("bf16-d64-p64x32s2w2-d16x32s2w2-c2-v2")

@@ -18,10 +18,11 @@ import planting
 import pytest
 import test_emulated_kernel as suite
 
-from pod_integrate import kernel_library, native
-from pod_integrate.testing import emulator
-from pod_integrate.testing.emulator_build import build_changed
-from pod_integrate.variants import Variant
+from pod_integrate.builds import native
+from pod_integrate.devices.cuda import kernel_library
+from pod_integrate.devices.cuda.variants import Variant
+from pod_integrate.devices.emulated import emulator
+from pod_integrate.devices.emulated.emulator_build import build_changed
 
 # The last prefills on wgmma.
 VARIANTS = (

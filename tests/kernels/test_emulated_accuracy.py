@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 import torch
 
-from pod_integrate.batch import HybridBatch
-from pod_integrate.config import PodConfig
-from pod_integrate.testing import emulator
-from pod_integrate.testing.accuracy_cases import AccuracyCase, extreme_cases, feature_cases
-from pod_integrate.testing.accuracy_law import judge
-from pod_integrate.testing.emulator import Emulated
-from pod_integrate.variants import Variant
+from benchmarks.accuracy.accuracy_cases import AccuracyCase, extreme_cases, feature_cases
+from benchmarks.accuracy.accuracy_law import judge
+from pod_integrate.devices.cuda.variants import Variant
+from pod_integrate.devices.emulated import emulator
+from pod_integrate.devices.emulated.emulator import Emulated
+from pod_integrate.terms.batch import HybridBatch
+from pod_integrate.terms.config import PodConfig
 
 # Prefill on mma.sync and on wgmma; decode items on four warps and on one.
 TILES = {"mma": "p64x32s1w4-d16x64s1w4-c2-v1", "wgmma": "p128x64s2w4-d16x32s1w1-c2-v1"}

@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 
-from pod_integrate.keys import Geometry
-from pod_integrate.testing import emulator
-from pod_integrate.testing.accuracy import assert_matches_reference
-from pod_integrate.testing.batches import make_batch
-from pod_integrate.testing.emulator import Schedule
-from pod_integrate.variants import Variant
+from pod_integrate.devices.cuda.variants import Variant
+from pod_integrate.devices.emulated import emulator
+from pod_integrate.devices.emulated.emulator import Schedule
+from pod_integrate.measure.accuracy import assert_matches_reference
+from pod_integrate.measure.batches import make_batch
+from pod_integrate.terms.keys import Geometry
 
 # Head dims, dtypes, one and two row tiles per warp, one to three stages, decode items on one, two
 # and four warps, alone or several in a CTA. The last two prefill on wgmma.

@@ -16,9 +16,9 @@ import pytest
 import softmax_mutations
 import wgmma_mutations
 
-from pod_integrate import native
-from pod_integrate.testing.emulator_build import build_changed
-from pod_integrate.variants import Variant
+from pod_integrate.builds import native
+from pod_integrate.devices.cuda.variants import Variant
+from pod_integrate.devices.emulated.emulator_build import build_changed
 
 # Every way of the kernel: Q in registers and in shared memory, one and two stages, decode items
 # on one and on two warps, several of them in a CTA.

@@ -14,16 +14,17 @@ from typing import Any
 
 import pytest
 
-from pod_integrate import gpu, nvcc, sass
-from pod_integrate.build_report import Report
+from pod_integrate.builds import nvcc, sass
+from pod_integrate.builds.report import Report
+from pod_integrate.devices.cuda import limits
+from pod_integrate.devices.cuda.variants import Variant, defaults, shipped
 from pod_integrate.errors import BuildError
-from pod_integrate.variants import Variant, defaults, shipped
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMITTED = json.loads((ROOT / "benchmarks" / "results" / "kernel_build.json").read_text())
 REGENERATE = "run python benchmarks/kernel_build.py and commit what it writes"
 CHOSEN = (("bf16", 128), ("fp16", 64))
-TARGETS = [(arch, *chosen) for arch in gpu.ARCHITECTURES for chosen in CHOSEN]
+TARGETS = [(arch, *chosen) for arch in limits.ARCHITECTURES for chosen in CHOSEN]
 # Compilers at once.
 JOBS = 2
 
@@ -37,7 +38,7 @@ def compiler_is_missing() -> str | None:
 
 
 def default_variant(arch: str, dtype: str, head_dim: int) -> Variant:
-    found = defaults(gpu.ARCHITECTURES[arch])
+    found = defaults(limits.ARCHITECTURES[arch])
     return next(v for v in found if (v.dtype, v.head_dim) == (dtype, head_dim))
 
 
@@ -51,7 +52,7 @@ def libraries() -> Iterator[dict[tuple[str, str, int], Future[Path]]]:
             target: pool.submit(
                 nvcc.build,
                 default_variant(*target),
-                gpu.ARCHITECTURES[target[0]],
+                limits.ARCHITECTURES[target[0]],
                 progress=lambda *_: None,
             )
             for target in TARGETS
@@ -80,7 +81,7 @@ def test_committed_report_is_of_the_current_sources() -> None:
 
 def test_committed_report_has_every_shipped_variant() -> None:
     reported = [(row["arch"], row["variant"]) for row in COMMITTED["variants"]]
-    wanted = [(a.name, v.name) for a in gpu.ARCHITECTURES.values() for v in shipped(a)]
+    wanted = [(a.name, v.name) for a in limits.ARCHITECTURES.values() for v in shipped(a)]
     assert sorted(reported) == sorted(wanted), REGENERATE
 
 

@@ -10,12 +10,12 @@ import hypothesis
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pod_integrate.keys import Geometry
-from pod_integrate.testing import emulator
-from pod_integrate.testing.batches import Case, make_batch
-from pod_integrate.testing.emulator import CtaRecord, Schedule
-from pod_integrate.testing.reference import Attended, attention_reference
-from pod_integrate.variants import Variant
+from pod_integrate.devices.cuda.variants import Variant
+from pod_integrate.devices.emulated import emulator
+from pod_integrate.devices.emulated.emulator import CtaRecord, Schedule
+from pod_integrate.measure.batches import Case, make_batch
+from pod_integrate.measure.reference import Attended, attention_reference
+from pod_integrate.terms.keys import Geometry
 
 # The smallest tiles: what is tested is who runs them.
 VARIANT = Variant.parse("bf16-d64-p16x16s1w1-d16x16s1w1-c2-v1")

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
+from benchmarks.accuracy.accuracy_cases import LONG, SHORT, AccuracyCase, all_cases
+from benchmarks.accuracy.accuracy_law import exact_answer, judge, verdict
+from pod_integrate.measure.batches import Case
+from pod_integrate.measure.reference import attention_reference
 from pod_integrate.op import Attention
-from pod_integrate.testing.accuracy_cases import LONG, SHORT, AccuracyCase, all_cases
-from pod_integrate.testing.accuracy_law import exact_answer, judge, verdict
-from pod_integrate.testing.batches import Case
-from pod_integrate.testing.reference import attention_reference
 
 CASE = AccuracyCase(op="prefill", keys=300, logit=8, pattern="random", window=100, sink=True)
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from pod_integrate.batch import HybridBatch
 from pod_integrate.errors import DtypeError, PageIndexError, PodAttentionError, ShapeError
+from pod_integrate.terms.batch import HybridBatch
 
 INDICES = torch.arange(12, dtype=torch.int32).view(3, 4)
 

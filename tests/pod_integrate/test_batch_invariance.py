@@ -13,19 +13,19 @@ import hypothesis.strategies as st
 import pytest
 import torch
 
-from pod_integrate import gpu
-from pod_integrate.batch import HybridBatch
-from pod_integrate.config import LEAST_SPLIT, PodConfig
-from pod_integrate.defaults import default_config
-from pod_integrate.device import device_key
-from pod_integrate.keys import Geometry
+from pod_integrate.devices.cuda import limits
+from pod_integrate.devices.cuda.variants import Variant
+from pod_integrate.devices.defaults import default_config
+from pod_integrate.devices.device import device_key
+from pod_integrate.devices.emulated import emulator
+from pod_integrate.devices.emulated.emulator import Schedule
+from pod_integrate.measure.batches import Case, make_batch
 from pod_integrate.model.batches import Lengths
 from pod_integrate.model.items import make_plan
 from pod_integrate.op import Attention, hybrid_attention
-from pod_integrate.testing import emulator
-from pod_integrate.testing.batches import Case, make_batch
-from pod_integrate.testing.emulator import Schedule
-from pod_integrate.variants import Variant
+from pod_integrate.terms.batch import HybridBatch
+from pod_integrate.terms.config import LEAST_SPLIT, PodConfig
+from pod_integrate.terms.keys import Geometry
 
 GEOMETRY = Geometry(
     num_q_heads=4, num_kv_heads=2, head_dim=64, dtype="fp32", kv_dtype="fp32", page_size=16
@@ -151,7 +151,7 @@ def test_cuda_items_of_a_request_depend_on_nothing_else_of_its_batch(
     sms: tuple[int, int],
     sixteenth: int,
 ) -> None:
-    tiles = gpu.default_tiles(gpu.ARCHITECTURES["sm_90a"], 128)
+    tiles = limits.default_tiles(limits.ARCHITECTURES["sm_90a"], 128)
     config = dataclasses.replace(tiles, decode_split_tokens=split, max_prefill_waves=waves)
     config = config.batch_invariant()
     kv_lens = [n * sixteenth for n in lens[1]]

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pod_integrate import doctor
-from pod_integrate.keys import DeviceKey
+from pod_integrate.cli import doctor
+from pod_integrate.terms.keys import DeviceKey
 
 
 def _pod_attn(

@@ -10,13 +10,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from pod_integrate import gpu
-from pod_integrate.build_report import KernelUsage, Report
+from pod_integrate.builds.report import KernelUsage, Report
 from pod_integrate.cli import build
+from pod_integrate.cli.terminal import console as make_console
+from pod_integrate.devices.cuda import limits
+from pod_integrate.devices.cuda.variants import Variant, defaults, shipped
 from pod_integrate.errors import BuildError, ConfigError
-from pod_integrate.keys import DeviceKey
-from pod_integrate.terminal import console as make_console
-from pod_integrate.variants import Variant, defaults, shipped
+from pod_integrate.terms.keys import DeviceKey
 
 NAME = "bf16-d128-p128x64s1w4-d16x64s2w4-c2-v1"
 
@@ -40,7 +40,7 @@ def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[str, st
     """Compilers replaced by one that writes reports; lists (variant, architecture) as asked for."""
     wanted: list[tuple[str, str]] = []
 
-    def compile_for_gpu(variant: Variant, arch: gpu.Architecture, **_: Any) -> Path:
+    def compile_for_gpu(variant: Variant, arch: limits.Architecture, **_: Any) -> Path:
         wanted.append((variant.name, arch.name))
         path = tmp_path / f"{variant.name}_{arch.name}.so"
         msgspec.structs.replace(make_report(), variant=variant.name, arch=arch.name).write(path)
@@ -79,13 +79,13 @@ def test_without_flags_a_gpu_gets_its_defaults(
     monkeypatch.setattr(build.torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(build, "device_key", lambda _: DeviceKey("nvidia-l40s", "sm89", 142))
     run()
-    assert set(asked) == names(defaults(gpu.ARCHITECTURES["sm_89"]), "sm_89")
+    assert set(asked) == names(defaults(limits.ARCHITECTURES["sm_89"]), "sm_89")
     assert len(asked) == 8
 
 
 def test_every_architecture_gets_all_that_is_shipped_for_it(asked: list[tuple[str, str]]) -> None:
     said = run(archs=["all"], every=True)
-    want = [names(shipped(arch), arch.name) for arch in gpu.ARCHITECTURES.values()]
+    want = [names(shipped(arch), arch.name) for arch in limits.ARCHITECTURES.values()]
     assert set(asked) == set().union(*want) and len(asked) == len(set(asked))
     assert f"[{len(asked)}/{len(asked)}]" in said
 

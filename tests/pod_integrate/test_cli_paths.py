@@ -52,9 +52,9 @@ def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
     def reached(*_: Any, **__: Any) -> None:
         raise AssertionError("the path was not looked at before the work began")
 
-    monkeypatch.setattr("pod_integrate.native.build", reached)
-    monkeypatch.setattr("pod_integrate.nvcc.build", reached)
-    monkeypatch.setattr("tuner.service.run_tuner", reached)
+    monkeypatch.setattr("pod_integrate.builds.native.build", reached)
+    monkeypatch.setattr("pod_integrate.builds.nvcc.build", reached)
+    monkeypatch.setattr("tuner.host.service.run_tuner", reached)
     monkeypatch.setattr("pod_integrate.demo.processes.Child.__init__", reached)
 
 
@@ -97,7 +97,7 @@ def test_file_that_is_no_text_is_refused_by_name(
 def test_cache_folder_that_cannot_be_written_names_its_variable(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from pod_integrate.build_cache import build_once
+    from pod_integrate.builds.cache import build_once
 
     (tmp_path / "file").write_text("")
     with pytest.raises(BuildError, match=r"cannot write .*file/native.*POD_ATTN_CACHE_DIR"):
@@ -149,7 +149,7 @@ def test_refused_head_dims_are_those_that_the_kernel_refuses() -> None:
 
     from pod_integrate import HybridBatch, hybrid_attention
     from pod_integrate.errors import ShapeError
-    from pod_integrate.geometry import takes_head_dim
+    from pod_integrate.terms.geometry import takes_head_dim
 
     batch = HybridBatch.build(
         [1], [1], page_indices=torch.zeros(1, dtype=torch.int32), page_starts=[0], page_size=1

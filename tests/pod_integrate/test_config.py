@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from pod_integrate.config import PodConfig, TileConfig
 from pod_integrate.errors import ConfigError
+from pod_integrate.terms.config import PodConfig, TileConfig
 
 TILE = TileConfig(q_rows=64, kv_rows=32)
 CONFIG = PodConfig(prefill=TILE, decode=TILE, prefill_ctas=1, decode_ctas=3, strategy="streams")

@@ -8,9 +8,10 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from pod_integrate import device, native, nvcc
+from pod_integrate.builds import native, nvcc
+from pod_integrate.devices import device
 from pod_integrate.errors import KernelUnavailableError
-from pod_integrate.keys import DeviceKey
+from pod_integrate.terms.keys import DeviceKey
 
 
 @pytest.fixture

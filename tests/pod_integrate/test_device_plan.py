@@ -9,13 +9,13 @@ import hypothesis.strategies as st
 import pytest
 import torch
 
-from pod_integrate.batch import HybridBatch
-from pod_integrate.config import PodConfig, TileConfig
-from pod_integrate.device_plan import DevicePlan
+from pod_integrate.devices.cuda.device_plan import DevicePlan
+from pod_integrate.devices.cuda.planning import Capacity, max_words, plan_batch
 from pod_integrate.errors import ShapeError
-from pod_integrate.keys import Geometry
-from pod_integrate.planning import Capacity, max_words, plan_batch
-from pod_integrate.testing.batches import make_batch
+from pod_integrate.measure.batches import make_batch
+from pod_integrate.terms.batch import HybridBatch
+from pod_integrate.terms.config import PodConfig, TileConfig
+from pod_integrate.terms.keys import Geometry
 
 GEOMETRY = Geometry(
     num_q_heads=4, num_kv_heads=2, head_dim=64, dtype="bf16", kv_dtype="bf16", page_size=16

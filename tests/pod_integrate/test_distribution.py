@@ -69,7 +69,7 @@ def test_checkout_that_was_never_installed_is_named_itself(
 
 
 def test_extras_that_we_recommend_exist() -> None:
-    from pod_integrate import doctor
+    from pod_integrate.cli import doctor
 
     known = importlib.metadata.metadata("pod-attention").get_all("Provides-Extra") or []
     asked = {extra for extra in doctor._PACKAGES.values() if extra} | {"cuda"}

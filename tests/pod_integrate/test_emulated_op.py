@@ -7,17 +7,17 @@ import dataclasses
 import pytest
 import torch
 
-from pod_integrate import kernel_library
-from pod_integrate.config import Strategy
-from pod_integrate.device_plan import DevicePlan
+from pod_integrate.devices.cuda import kernel_library
+from pod_integrate.devices.cuda.device_plan import DevicePlan
+from pod_integrate.devices.cuda.limits import smem_bytes
+from pod_integrate.devices.cuda.variants import Variant
+from pod_integrate.devices.emulated import emulator
+from pod_integrate.devices.emulated.emulator import EmulatorError, Order, Schedule
 from pod_integrate.errors import ConfigError, DtypeError, ShapeError
-from pod_integrate.gpu import smem_bytes
-from pod_integrate.keys import Geometry
-from pod_integrate.testing import emulator
-from pod_integrate.testing.batches import Case, make_batch
-from pod_integrate.testing.emulator import EmulatorError, Order, Schedule
-from pod_integrate.testing.reference import attention_reference
-from pod_integrate.variants import Variant
+from pod_integrate.measure.batches import Case, make_batch
+from pod_integrate.measure.reference import attention_reference
+from pod_integrate.terms.config import Strategy
+from pod_integrate.terms.keys import Geometry
 
 # One small variant serves the whole file: compiling it is most of the time.
 VARIANT = Variant.parse("bf16-d64-p64x32s1w4-d16x64s1w4-c2-v1")

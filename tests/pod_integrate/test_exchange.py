@@ -11,7 +11,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from exchange_support import (
+from support.exchange import (
     BUCKET,
     BUILD,
     CONFIG,
@@ -25,11 +25,11 @@ from exchange_support import (
     table,
 )
 
-from pod_integrate.config import PodConfig, TileConfig
 from pod_integrate.devices.clock import WallClock
-from pod_integrate.exchange import POSTED, UPDATED, Channel, Exchange
-from pod_integrate.recorder import Recorder
-from pod_integrate.registry import ActiveTable
+from pod_integrate.live.exchange import POSTED, UPDATED, Channel, Exchange
+from pod_integrate.live.recorder import Recorder
+from pod_integrate.live.registry import ActiveTable
+from pod_integrate.terms.config import PodConfig, TileConfig
 
 
 @pytest.fixture

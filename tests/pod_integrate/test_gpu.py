@@ -9,16 +9,17 @@ from typing import Any
 
 import pytest
 
-from pod_integrate import build_cache, gpu, native, variants
-from pod_integrate.config import PodConfig, TileConfig
-from pod_integrate.defaults import default_config, require_feasible
+from pod_integrate.builds import cache, native
+from pod_integrate.devices.cuda import limits, variants
+from pod_integrate.devices.defaults import default_config, require_feasible
 from pod_integrate.errors import (
     ConfigInfeasibleError,
     DtypeError,
     KernelUnavailableError,
     ShapeError,
 )
-from pod_integrate.keys import DeviceKey, Geometry
+from pod_integrate.terms.config import PodConfig, TileConfig
+from pod_integrate.terms.keys import DeviceKey, Geometry
 
 GEOMETRY = Geometry(
     num_q_heads=32, num_kv_heads=8, head_dim=128, dtype="bf16", kv_dtype="bf16", page_size=16
@@ -51,15 +52,15 @@ def changed(**fields: Any) -> PodConfig:
 
 
 @pytest.mark.parametrize("capability", CAPABILITIES)
-@pytest.mark.parametrize("dim", gpu.HEAD_DIMS)
+@pytest.mark.parametrize("dim", limits.HEAD_DIMS)
 def test_default_config_leaves_room_for_two_ctas(capability: str, dim: int) -> None:
     device = DeviceKey("some-gpu", capability, 100)
     geometry = dataclasses.replace(GEOMETRY, head_dim=dim)
     config = default_config(device, geometry)
     require_feasible(config, device, geometry)
     assert config.ctas_per_sm == 2
-    arch = gpu.architecture(capability)
-    need = max(gpu.smem_bytes(config, dim)) + gpu.RESERVED_BYTES + gpu.STATIC_BYTES
+    arch = limits.architecture(capability)
+    need = max(limits.smem_bytes(config, dim)) + limits.RESERVED_BYTES + limits.STATIC_BYTES
     assert 2 * need <= arch.smem_per_sm << 10
 
 
@@ -68,17 +69,17 @@ def test_default_config_leaves_room_for_two_ctas(capability: str, dim: int) -> N
     [("sm80", "sm_80"), ("sm87", "sm_86"), ("sm90", "sm_90a"), ("sm103", "sm_100")],
 )
 def test_later_minor_version_runs_the_code_of_an_earlier_one(capability: str, name: str) -> None:
-    assert gpu.architecture(capability).name == name
+    assert limits.architecture(capability).name == name
 
 
 @pytest.mark.parametrize("capability", ["sm70", "sm75", "sm110", "avx512", "sm", "90"])
 def test_gpu_without_a_target_is_refused(capability: str) -> None:
     with pytest.raises(KernelUnavailableError, match="sm_80, sm_86"):
-        gpu.architecture(capability)
+        limits.architecture(capability)
 
 
 def test_shared_memory_and_warps_are_what_the_kernel_asks_for(tmp_path: Path) -> None:
-    shipped = {v for arch in gpu.ARCHITECTURES.values() for v in variants.shipped(arch)}
+    shipped = {v for arch in limits.ARCHITECTURES.values() for v in variants.shipped(arch)}
     rows, want = [], []
     for v in sorted(shipped, key=lambda v: v.name):
         tiles = (
@@ -87,11 +88,11 @@ def test_shared_memory_and_warps_are_what_the_kernel_asks_for(tmp_path: Path) ->
         rows.append(
             f"{{{v.head_dim}, {{{', '.join(tiles)}, {v.ctas_per_sm}, {v.virtual_decode}}}}},"
         )
-        want.append([*gpu.smem_bytes(v.config(), v.head_dim), gpu.cta_warps(v.config())])
+        want.append([*limits.smem_bytes(v.config(), v.head_dim), limits.cta_warps(v.config())])
     source = tmp_path / "print.cpp"
     source.write_text(PRINT_SMEM.replace("VARIANTS", "\n".join(rows)))
     include = native.sources_dir() / "cuda" / "include"
-    command = [build_cache.host_compiler(), "-std=c++17", f"-I{include}", str(source)]
+    command = [cache.host_compiler(), "-std=c++17", f"-I{include}", str(source)]
     subprocess.run([*command, "-o", str(tmp_path / "print")], check=True)
     said = subprocess.run([tmp_path / "print"], check=True, capture_output=True, text=True).stdout
     assert [[int(n) for n in line.split()] for line in said.splitlines()] == want
@@ -139,7 +140,7 @@ def test_registers_that_accumulators_need_are_counted() -> None:
         ctas_per_sm=1,
     )
     with pytest.raises(ConfigInfeasibleError, match="288 accumulator registers.*leave 255"):
-        gpu.require_fits(wide, gpu.ARCHITECTURES["sm_90a"], 256)
+        limits.require_fits(wide, limits.ARCHITECTURES["sm_90a"], 256)
 
 
 def test_more_warps_than_an_sm_holds_are_refused() -> None:
@@ -149,7 +150,7 @@ def test_more_warps_than_an_sm_holds_are_refused() -> None:
         ctas_per_sm=8,
     )
     with pytest.raises(ConfigInfeasibleError, match="sm_86 holds 48 per SM, 8 CTAs need 64"):
-        gpu.require_fits(config, gpu.ARCHITECTURES["sm_86"], 64)
+        limits.require_fits(config, limits.ARCHITECTURES["sm_86"], 64)
 
 
 def test_geometry_that_only_the_cpu_serves_is_refused() -> None:

@@ -9,9 +9,9 @@ import hypothesis.strategies as st
 import pytest
 import torch
 
-from pod_integrate.device import device_key, num_threads
+from pod_integrate.devices.device import device_key, num_threads
 from pod_integrate.errors import KernelUnavailableError, SettingsError, ShapeError
-from pod_integrate.keys import Bucket, DeviceKey, Geometry
+from pod_integrate.terms.keys import Bucket, DeviceKey, Geometry
 
 powers = st.integers(0, 24).map(lambda n: 1 << n)
 sides = st.one_of(st.just((0, 0)), st.tuples(powers, powers))
@@ -102,15 +102,15 @@ def test_device_without_kernel_has_no_key() -> None:
 
 
 def test_instruction_set_beyond_the_machine_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pod_integrate.device._best_isa", lambda: "portable")
-    monkeypatch.setattr("pod_integrate.device._isa", _uncached_isa())
+    monkeypatch.setattr("pod_integrate.devices.device._best_isa", lambda: "portable")
+    monkeypatch.setattr("pod_integrate.devices.device._isa", _uncached_isa())
     monkeypatch.setenv("POD_ATTN_ISA", "avx2")
     with pytest.raises(SettingsError, match="this CPU offers portable at most"):
         device_key(torch.device("cpu"))
 
 
 def _uncached_isa() -> object:
-    from pod_integrate import device
+    from pod_integrate.devices import device
 
     return device._isa.__wrapped__
 

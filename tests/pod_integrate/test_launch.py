@@ -14,16 +14,16 @@ from typing import Any
 import pytest
 import torch
 
-from pod_integrate import kernel_library, launch, uploads
-from pod_integrate.config import PodConfig, flatten_config
-from pod_integrate.device_plan import DevicePlan
+from pod_integrate.devices.cuda import kernel_library, launch, uploads
+from pod_integrate.devices.cuda.device_plan import DevicePlan
+from pod_integrate.devices.cuda.planning import plan_batch
+from pod_integrate.devices.cuda.variants import Variant
+from pod_integrate.devices.emulated import emulator
 from pod_integrate.errors import ShapeError, UnsupportedFeatureError
-from pod_integrate.keys import Geometry
-from pod_integrate.planning import plan_batch
-from pod_integrate.testing import emulator
-from pod_integrate.testing.batches import Case, make_batch
-from pod_integrate.testing.reference import attention_reference
-from pod_integrate.variants import Variant
+from pod_integrate.measure.batches import Case, make_batch
+from pod_integrate.measure.reference import attention_reference
+from pod_integrate.terms.config import PodConfig, flatten_config
+from pod_integrate.terms.keys import Geometry
 
 VARIANT = Variant.parse("bf16-d64-p64x32s1w4-d16x64s1w4-c2-v1")
 CONFIG = dataclasses.replace(VARIANT.config(), decode_split_tokens=64)

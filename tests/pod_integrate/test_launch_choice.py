@@ -13,17 +13,18 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from pod_integrate import launch, op
-from pod_integrate.batch import HybridBatch
-from pod_integrate.config import flatten_config
-from pod_integrate.device_plan import DevicePlan
+from pod_integrate import op
+from pod_integrate.devices.cuda import launch
+from pod_integrate.devices.cuda.device_plan import DevicePlan
+from pod_integrate.devices.cuda.limits import Architecture
+from pod_integrate.devices.cuda.variants import Variant
+from pod_integrate.devices.emulated import emulator
 from pod_integrate.errors import ConfigError, ConfigInfeasibleError, DtypeError, ShapeError
-from pod_integrate.gpu import Architecture
-from pod_integrate.keys import DeviceKey, Geometry
+from pod_integrate.measure.batches import Case, make_batch
 from pod_integrate.op import hybrid_attention
-from pod_integrate.testing import emulator
-from pod_integrate.testing.batches import Case, make_batch
-from pod_integrate.variants import Variant
+from pod_integrate.terms.batch import HybridBatch
+from pod_integrate.terms.config import flatten_config
+from pod_integrate.terms.keys import DeviceKey, Geometry
 
 VARIANT = Variant.parse("bf16-d64-p64x32s1w4-d16x64s1w4-c2-v1")
 CONFIG = dataclasses.replace(VARIANT.config(), decode_split_tokens=64)

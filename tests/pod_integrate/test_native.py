@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pod_integrate import native
+from pod_integrate.builds import native
 from pod_integrate.errors import BuildError
 
 TINY = """

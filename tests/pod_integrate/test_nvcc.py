@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from pod_integrate import build_cache, kernel_library, native, nvcc
-from pod_integrate.build_report import Report, parse_usage
+from pod_integrate.builds import cache, native, nvcc
+from pod_integrate.builds.report import Report, parse_usage
+from pod_integrate.devices.cuda import kernel_library
+from pod_integrate.devices.cuda.limits import ARCHITECTURES
+from pod_integrate.devices.cuda.variants import Variant
 from pod_integrate.errors import BuildError, ConfigInfeasibleError
-from pod_integrate.gpu import ARCHITECTURES
-from pod_integrate.variants import Variant
 
 VARIANT = Variant.parse("bf16-d64-p64x32s1w4-d16x64s1w4-c2-v1")
 HOPPER = ARCHITECTURES["sm_90a"]
@@ -70,7 +71,7 @@ def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(
         nvcc, "_candidates", lambda: iter([Path(p)] if (p := shutil.which("nvcc")) else [])
     )
-    build_cache.version_of.cache_clear()
+    cache.version_of.cache_clear()
     return folder
 
 
@@ -97,7 +98,9 @@ def test_prebuilt_library_is_used_without_a_compiler(tree: Path, nowhere: Path) 
 def test_library_in_the_wheel_serves_where_nothing_was_built(
     tree: Path, nowhere: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(nvcc, "__file__", str(tmp_path / "site" / "pod_integrate" / "nvcc.py"))
+    monkeypatch.setattr(
+        nvcc, "__file__", str(tmp_path / "site" / "pod_integrate" / "builds" / "nvcc.py")
+    )
     own = nvcc.library_path(VARIANT, HOPPER)
     shipped = tmp_path / "site" / "pod_integrate" / "_variants" / own.parent.name / own.name
     shipped.parent.mkdir(parents=True)

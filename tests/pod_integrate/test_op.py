@@ -7,12 +7,12 @@ import math
 import pytest
 import torch
 
-from pod_integrate.batch import HybridBatch
-from pod_integrate.device import ISAS, isa
-from pod_integrate.keys import Dtype, Geometry
+from pod_integrate.devices.device import ISAS, isa
+from pod_integrate.measure.accuracy import attend_and_check
+from pod_integrate.measure.batches import Case, make_batch
 from pod_integrate.op import hybrid_attention
-from pod_integrate.testing.accuracy import attend_and_check
-from pod_integrate.testing.batches import Case, make_batch
+from pod_integrate.terms.batch import HybridBatch
+from pod_integrate.terms.keys import Dtype, Geometry
 
 LEVELS = [level for level in ISAS if ISAS.index(level) >= ISAS.index(isa())]
 

@@ -10,10 +10,7 @@ from unittest import mock
 import pytest
 import torch
 
-from pod_integrate.defaults import default_config
-from pod_integrate.device import ISAS, device_key, isa
-from pod_integrate.op import Attention, hybrid_attention
-from pod_integrate.testing.accuracy_cases import (
+from benchmarks.accuracy.accuracy_cases import (
     LONG,
     SHORT,
     AccuracyCase,
@@ -21,8 +18,11 @@ from pod_integrate.testing.accuracy_cases import (
     feature_cases,
     growth_cases,
 )
-from pod_integrate.testing.accuracy_law import judge
-from pod_integrate.testing.batches import Case
+from benchmarks.accuracy.accuracy_law import judge
+from pod_integrate.devices.defaults import default_config
+from pod_integrate.devices.device import ISAS, device_key, isa
+from pod_integrate.measure.batches import Case
+from pod_integrate.op import Attention, hybrid_attention
 
 CPU = torch.device("cpu")
 LEVELS = [level for level in ISAS if ISAS.index(level) >= ISAS.index(isa())]

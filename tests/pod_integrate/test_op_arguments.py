@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from pod_integrate.batch import HybridBatch
+from pod_integrate.devices.cuda.variants import Variant
+from pod_integrate.devices.emulated import emulator
 from pod_integrate.errors import (
     ConfigError,
     DtypeError,
@@ -18,12 +19,11 @@ from pod_integrate.errors import (
     ShapeError,
     UnsupportedFeatureError,
 )
-from pod_integrate.keys import Geometry
+from pod_integrate.measure.batches import make_batch
+from pod_integrate.measure.reference import attention_reference
 from pod_integrate.op import Attention, hybrid_attention
-from pod_integrate.testing import emulator
-from pod_integrate.testing.batches import make_batch
-from pod_integrate.testing.reference import attention_reference
-from pod_integrate.variants import Variant
+from pod_integrate.terms.batch import HybridBatch
+from pod_integrate.terms.keys import Geometry
 
 Arguments = dict[str, Any]
 # What test_emulated_op.py compiles.

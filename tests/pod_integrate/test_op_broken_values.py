@@ -14,13 +14,13 @@ import hypothesis.strategies as st
 import pytest
 import torch
 
-from pod_integrate.config import PodConfig
-from pod_integrate.defaults import default_config
-from pod_integrate.device import ISAS, device_key, isa
-from pod_integrate.keys import Dtype, Geometry
+from pod_integrate.devices.defaults import default_config
+from pod_integrate.devices.device import ISAS, device_key, isa
+from pod_integrate.measure.batches import Case, make_batch
+from pod_integrate.measure.reference import Attended, attention_reference
 from pod_integrate.op import Attention, hybrid_attention
-from pod_integrate.testing.batches import Case, make_batch
-from pod_integrate.testing.reference import Attended, attention_reference
+from pod_integrate.terms.config import PodConfig
+from pod_integrate.terms.keys import Dtype, Geometry
 
 LEVELS = [level for level in ISAS if ISAS.index(level) >= ISAS.index(isa())]
 # A chunk, a decode, speculative rows, and a decode that is long enough to be folded and split.

@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 import torch
+from support.plans import WorkerTickets, plan, tickets
 
-from pod_integrate.config import PodConfig, TileConfig
-from pod_integrate.defaults import default_config, require_feasible, scratch_bytes
-from pod_integrate.device import device_key
+from pod_integrate.devices.defaults import default_config, require_feasible, scratch_bytes
+from pod_integrate.devices.device import device_key
 from pod_integrate.errors import ConfigInfeasibleError
-from pod_integrate.keys import DeviceKey, Geometry
+from pod_integrate.measure.batches import Case, make_batch
 from pod_integrate.op import hybrid_attention
-from pod_integrate.testing.batches import Case, make_batch
-from pod_integrate.testing.plans import WorkerTickets, plan, tickets
+from pod_integrate.terms.config import PodConfig, TileConfig
+from pod_integrate.terms.keys import DeviceKey, Geometry
 
 GEOMETRY = Geometry(
     num_q_heads=48, num_kv_heads=2, head_dim=64, dtype="fp32", kv_dtype="fp32", page_size=16

@@ -11,10 +11,9 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from pod_integrate.batch import HybridBatch
-from pod_integrate.defaults import default_config
-from pod_integrate.device import device_key
-from pod_integrate.device_plan import DevicePlan
+from pod_integrate.devices.cuda.device_plan import DevicePlan
+from pod_integrate.devices.defaults import default_config
+from pod_integrate.devices.device import device_key
 from pod_integrate.errors import (
     DeviceMismatchError,
     DtypeError,
@@ -25,9 +24,10 @@ from pod_integrate.errors import (
     ShapeError,
     UnsupportedFeatureError,
 )
-from pod_integrate.keys import Geometry
+from pod_integrate.measure.batches import make_batch
 from pod_integrate.op import hybrid_attention
-from pod_integrate.testing.batches import make_batch
+from pod_integrate.terms.batch import HybridBatch
+from pod_integrate.terms.keys import Geometry
 
 GEOMETRY = Geometry(
     num_q_heads=4, num_kv_heads=2, head_dim=32, dtype="fp32", kv_dtype="fp32", page_size=16

@@ -11,13 +11,13 @@ import hypothesis.strategies as st
 import pytest
 import torch
 
-from pod_integrate.config import STRATEGIES, PodConfig, TileConfig
-from pod_integrate.defaults import require_feasible
-from pod_integrate.device import ISAS, device_key, isa
+from pod_integrate.devices.defaults import require_feasible
+from pod_integrate.devices.device import ISAS, device_key, isa
 from pod_integrate.errors import ConfigInfeasibleError
-from pod_integrate.keys import Geometry
-from pod_integrate.testing.accuracy import attend_and_check
-from pod_integrate.testing.batches import make_batch
+from pod_integrate.measure.accuracy import attend_and_check
+from pod_integrate.measure.batches import make_batch
+from pod_integrate.terms.config import STRATEGIES, PodConfig, TileConfig
+from pod_integrate.terms.keys import Geometry
 
 LEVELS = [level for level in ISAS if ISAS.index(level) >= ISAS.index(isa())]
 CPU = torch.device("cpu")

@@ -11,13 +11,13 @@ import threading
 import pytest
 import torch
 
-from pod_integrate.batch import HybridBatch
-from pod_integrate.config import PodConfig, TileConfig
 from pod_integrate.errors import UnsupportedFeatureError
-from pod_integrate.keys import Geometry
+from pod_integrate.measure.accuracy import assert_matches_reference, attend_and_check
+from pod_integrate.measure.batches import Case, make_batch
 from pod_integrate.op import flatten_config, hybrid_attention
-from pod_integrate.testing.accuracy import assert_matches_reference, attend_and_check
-from pod_integrate.testing.batches import Case, make_batch
+from pod_integrate.terms.batch import HybridBatch
+from pod_integrate.terms.config import PodConfig, TileConfig
+from pod_integrate.terms.keys import Geometry
 
 GEOMETRY = Geometry(
     num_q_heads=4, num_kv_heads=2, head_dim=32, dtype="fp32", kv_dtype="fp32", page_size=16
@@ -101,9 +101,9 @@ def test_forked_child_computes_after_its_parent_did() -> None:
     # In a process of its own: pytest may hold threads that must not be forked.
     program = """
         import os, torch
-        from pod_integrate.keys import Geometry
+        from pod_integrate.terms.keys import Geometry
         from pod_integrate.op import hybrid_attention
-        from pod_integrate.testing.batches import make_batch
+        from pod_integrate.measure.batches import make_batch
         geometry = Geometry(num_q_heads=4, num_kv_heads=2, head_dim=32, dtype="fp32",
                             kv_dtype="fp32", page_size=16)
         case = make_batch([200, 1, 1], [500, 900, 900], geometry=geometry, seed=0)

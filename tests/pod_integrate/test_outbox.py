@@ -7,14 +7,14 @@ from pathlib import Path
 
 import httpx
 import pytest
-from exchange_support import BUILD, DEVICE, GEOMETRY, Handler, Tuner, record_steps
+from support.exchange import BUILD, DEVICE, GEOMETRY, Handler, Tuner, record_steps
 
 from pod_integrate.devices.clock import WallClock
-from pod_integrate.exchange import GIVEN_UP, POSTED, Channel, Exchange
-from pod_integrate.outbox import MAX_ATTEMPTS
-from pod_integrate.recorder import Recorder
-from pod_integrate.registry import ActiveTable
-from pod_integrate.trace import decode
+from pod_integrate.live.exchange import GIVEN_UP, POSTED, Channel, Exchange
+from pod_integrate.live.outbox import MAX_ATTEMPTS
+from pod_integrate.live.recorder import Recorder
+from pod_integrate.live.registry import ActiveTable
+from pod_integrate.terms.trace import decode
 
 
 @pytest.fixture

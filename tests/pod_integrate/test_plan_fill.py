@@ -13,18 +13,18 @@ import numpy as np
 import pytest
 import torch
 
-from pod_integrate import gpu
-from pod_integrate.config import PodConfig
-from pod_integrate.keys import Geometry
+from pod_integrate.devices.cuda import limits
+from pod_integrate.devices.cuda.planning import LEAST_SPLIT, plan_batch
 from pod_integrate.model.batches import Lengths
 from pod_integrate.model.items import Array, Plan, make_plan
-from pod_integrate.planning import LEAST_SPLIT, plan_batch
+from pod_integrate.terms.config import PodConfig
+from pod_integrate.terms.keys import Geometry
 
 ROOT = Path(__file__).resolve().parents[2]
 LLAMA = Geometry(
     num_q_heads=32, num_kv_heads=8, head_dim=128, dtype="bf16", kv_dtype="bf16", page_size=1
 )
-SHIPPED = gpu.default_tiles(gpu.ARCHITECTURES["sm_90a"], 128)
+SHIPPED = limits.default_tiles(limits.ARCHITECTURES["sm_90a"], 128)
 SMS = 132
 
 

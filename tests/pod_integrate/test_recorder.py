@@ -6,14 +6,14 @@ import threading
 
 import pytest
 import torch
-from clock_support import HandClock, Stream
+from support.clock import HandClock, Stream
 
-from pod_integrate.batch import HybridBatch
-from pod_integrate.config import PodConfig, TileConfig
 from pod_integrate.devices.clock import WallClock
-from pod_integrate.open_step import OpenStep
-from pod_integrate.recorder import Recorder
-from pod_integrate.trace import (
+from pod_integrate.live.open_step import OpenStep
+from pod_integrate.live.recorder import Recorder
+from pod_integrate.terms.batch import HybridBatch
+from pod_integrate.terms.config import PodConfig, TileConfig
+from pod_integrate.terms.trace import (
     MAX_MESSAGE_BYTES,
     MAX_RECORDS,
     MAX_ROWS,
@@ -22,7 +22,7 @@ from pod_integrate.trace import (
     decode,
     encode,
 )
-from pod_integrate.wire import MAX_LAYERS, MAX_LENGTH
+from pod_integrate.terms.wire import MAX_LAYERS, MAX_LENGTH
 
 TILE = TileConfig(q_rows=16, kv_rows=32)
 CONFIG = PodConfig(prefill=TILE, decode=TILE)
@@ -220,7 +220,7 @@ def test_on_a_gpu_some_layers_stand_for_all_and_each_takes_its_turn() -> None:
 
 
 def test_steps_whose_times_never_come_are_filed_without(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pod_integrate.recorder._MOST_WAITING", 2)
+    monkeypatch.setattr("pod_integrate.live.recorder._MOST_WAITING", 2)
     stream = Stream()
     stream.work(1.0)
     recorder = Recorder(stream.clock(), sample=1.0)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from pod_integrate.keys import Geometry
-from pod_integrate.testing.batches import make_batch
-from pod_integrate.testing.reference import attention_reference, gather
+from pod_integrate.measure.batches import make_batch
+from pod_integrate.measure.reference import attention_reference, gather
+from pod_integrate.terms.keys import Geometry
 
 GEOMETRY = Geometry(
     num_q_heads=6, num_kv_heads=2, head_dim=32, dtype="fp32", kv_dtype="fp32", page_size=4

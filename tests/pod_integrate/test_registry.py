@@ -8,13 +8,13 @@ import threading
 from pathlib import Path
 
 import pytest
+from support.tables import make_table
 
-from pod_integrate.config import PodConfig, TileConfig
 from pod_integrate.errors import TableError
-from pod_integrate.keys import Bucket, DeviceKey, Geometry
-from pod_integrate.registry import ActiveTable, save_file
-from pod_integrate.table import ConfigTable
-from pod_integrate.testing.tables import make_table
+from pod_integrate.live.registry import ActiveTable, save_file
+from pod_integrate.terms.config import PodConfig, TileConfig
+from pod_integrate.terms.keys import Bucket, DeviceKey, Geometry
+from pod_integrate.terms.table import ConfigTable
 
 GEOMETRY = Geometry.parse("q8kv4d64-fp32-kvfp32-s1-w-1-c0")
 DEVICE = DeviceKey("some-cpu", "avx2", 4)

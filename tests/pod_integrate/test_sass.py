@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pod_integrate import nvcc, sass
+from pod_integrate.builds import nvcc, sass
 from pod_integrate.errors import BuildError
 
 PREFIX = "_ZN3pod10pod_kernelINS_12_GLOBAL__N_17VariantELNS_3OpsE"

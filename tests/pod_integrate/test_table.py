@@ -7,12 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from support.tables import make_evidence
 
-from pod_integrate.config import PodConfig, TileConfig
 from pod_integrate.errors import TableError
-from pod_integrate.keys import Bucket, DeviceKey, Geometry
-from pod_integrate.table import MAX_TABLE_BYTES, ConfigTable, TableEntry
-from pod_integrate.testing.tables import make_evidence
+from pod_integrate.terms.config import PodConfig, TileConfig
+from pod_integrate.terms.keys import Bucket, DeviceKey, Geometry
+from pod_integrate.terms.table import MAX_TABLE_BYTES, ConfigTable, TableEntry
 
 TILE = TileConfig(q_rows=64, kv_rows=32)
 EVIDENCE = make_evidence("cpu-0123456789", trial=7)

@@ -10,17 +10,17 @@ from typing import Any
 import pytest
 from rich.console import RenderableType
 
-from pod_integrate.build_report import KernelUsage, Report
+from pod_integrate.builds.report import KernelUsage, Report
 from pod_integrate.cli import build, explain
-from pod_integrate.defaults import default_config
+from pod_integrate.cli.doctor import Finding, print_findings
+from pod_integrate.cli.terminal import Figures, console, styled
 from pod_integrate.demo import view
 from pod_integrate.demo.load import LoadStats
-from pod_integrate.doctor import Finding, print_findings
-from pod_integrate.keys import Geometry
+from pod_integrate.devices.defaults import default_config
 from pod_integrate.model import explain as model
 from pod_integrate.model.batches import Lengths
 from pod_integrate.model.devices import find_device
-from pod_integrate.terminal import Figures, console, styled
+from pod_integrate.terms.keys import Geometry
 
 SOURCES = Path(__file__).resolve().parents[2]
 # Each of these is eaten or turned into something else where Rich reads a string as markup.
@@ -61,7 +61,7 @@ def test_every_console_of_ours_is_made_in_one_place() -> None:
         for path in (SOURCES / folder).rglob("*.py")
         if re.search(r"(?<!\w)Console\(|rich import print|\[/\w*\]", path.read_text())
     ]
-    assert strangers == [Path("pod_integrate/terminal.py")]
+    assert strangers == [Path("pod_integrate/cli/terminal.py")]
 
 
 def _explained() -> dict[str, Any]:

@@ -7,10 +7,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from pod_integrate import trace
-from pod_integrate.config import PodConfig, TileConfig
 from pod_integrate.errors import TraceError
-from pod_integrate.trace import StepRecord, TraceMessage
+from pod_integrate.terms import trace
+from pod_integrate.terms.config import PodConfig, TileConfig
+from pod_integrate.terms.trace import StepRecord, TraceMessage
 
 TILE = TileConfig(q_rows=64, kv_rows=32)
 CONFIG = PodConfig(prefill=TILE, decode=TILE)

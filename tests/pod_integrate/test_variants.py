@@ -7,11 +7,11 @@ import re
 
 import pytest
 
-from pod_integrate import gpu
-from pod_integrate.config import PodConfig, TileConfig
+from pod_integrate.devices.cuda import limits
+from pod_integrate.devices.cuda.variants import Variant, defaults, shipped
 from pod_integrate.errors import ConfigError, DtypeError
-from pod_integrate.keys import Geometry
-from pod_integrate.variants import Variant, defaults, shipped
+from pod_integrate.terms.config import PodConfig, TileConfig
+from pod_integrate.terms.keys import Geometry
 
 GEOMETRY = Geometry(
     num_q_heads=32, num_kv_heads=8, head_dim=128, dtype="bf16", kv_dtype="bf16", page_size=16
@@ -30,8 +30,8 @@ def test_name_says_every_field_and_reads_back() -> None:
     assert Variant.parse(NAME) == variant
 
 
-@pytest.mark.parametrize("arch", gpu.ARCHITECTURES.values(), ids=lambda arch: arch.name)
-def test_every_shipped_name_reads_back_and_is_a_file_name(arch: gpu.Architecture) -> None:
+@pytest.mark.parametrize("arch", limits.ARCHITECTURES.values(), ids=lambda arch: arch.name)
+def test_every_shipped_name_reads_back_and_is_a_file_name(arch: limits.Architecture) -> None:
     for variant in shipped(arch):
         assert Variant.parse(variant.name) == variant
         assert re.fullmatch(r"[a-z0-9-]{1,80}", variant.name)
@@ -91,7 +91,7 @@ def test_defines_are_one_flag_per_field() -> None:
 def test_wgmma_where_the_architecture_has_it_and_the_tile_suits(
     arch: str, name: str, wgmma: bool
 ) -> None:
-    assert Variant.parse(name).prefill_wgmma(gpu.ARCHITECTURES[arch]) is wgmma
+    assert Variant.parse(name).prefill_wgmma(limits.ARCHITECTURES[arch]) is wgmma
 
 
 @pytest.mark.parametrize(
@@ -113,23 +113,23 @@ def test_dtype_without_a_gpu_kernel_is_refused(dtypes: tuple[str, str]) -> None:
         Variant.of(CONFIG, geometry)
 
 
-@pytest.mark.parametrize("arch", gpu.ARCHITECTURES.values(), ids=lambda arch: arch.name)
-def test_shipped_variants_fit_and_hold_every_default_once(arch: gpu.Architecture) -> None:
+@pytest.mark.parametrize("arch", limits.ARCHITECTURES.values(), ids=lambda arch: arch.name)
+def test_shipped_variants_fit_and_hold_every_default_once(arch: limits.Architecture) -> None:
     variants = shipped(arch)
     assert len(set(variants)) == len(variants) <= 14
     assert set(defaults(arch)) <= set(variants)
     assert {(v.head_dim, v.dtype) for v in defaults(arch)} == {
-        (dim, dtype) for dim in gpu.HEAD_DIMS for dtype in ("bf16", "fp16")
+        (dim, dtype) for dim in limits.HEAD_DIMS for dtype in ("bf16", "fp16")
     }
     for variant in variants:
-        gpu.require_fits(variant.config(), arch, variant.head_dim)
+        limits.require_fits(variant.config(), arch, variant.head_dim)
 
 
 def test_papers_settings_are_shipped_where_they_fit() -> None:
     for name in ("sm_80", "sm_90a", "sm_100"):
         settings = {
             (v.ctas_per_sm, v.virtual_decode)
-            for v in shipped(gpu.ARCHITECTURES[name])
+            for v in shipped(limits.ARCHITECTURES[name])
             if v.head_dim == 128
         }
         assert settings == {(2, 1), (2, 4), (3, 1), (4, 1)}

@@ -9,10 +9,10 @@ from pathlib import Path
 import httpx
 from tuner_support import BUILD, DEVICE, GEOMETRY
 
-from tuner.api import create_app
 from tuner.core import Tuner
-from tuner.host import TunerThread
-from tuner.service import _Server, listen, open_tuner, url_of
+from tuner.host.service import _Server, listen, open_tuner, url_of
+from tuner.host.thread import TunerThread
+from tuner.http.api import create_app
 from tuner.settings import TunerSettings
 
 KEYS = {"geometry": str(GEOMETRY), "device": str(DEVICE), "build": BUILD}

@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import psutil
 
-from pod_integrate.keys import Geometry
+from pod_integrate.terms.keys import Geometry
 
 SCRIPT = Path(__file__).with_name("run_tuner_process.py")
 SMALL = Geometry(

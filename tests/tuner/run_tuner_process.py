@@ -10,8 +10,8 @@ import argparse
 import logging
 from pathlib import Path
 
-from pod_integrate.config import PodConfig, TileConfig
-from pod_integrate.keys import DeviceKey, Geometry
+from pod_integrate.terms.config import PodConfig, TileConfig
+from pod_integrate.terms.keys import DeviceKey, Geometry
 
 
 def poor_default(_device: DeviceKey, _geometry: Geometry) -> PodConfig:
@@ -30,8 +30,8 @@ def main() -> None:
     parser.add_argument("--ray", action="store_true")
     chosen = parser.parse_args()
     logging.basicConfig(level="WARNING")
-    from tuner import study
-    from tuner.service import run_tuner
+    from tuner.host.service import run_tuner
+    from tuner.search import study
     from tuner.settings import load
 
     if chosen.poor:

@@ -24,8 +24,8 @@ from tuner_support import (
     split_matters,
 )
 
-from pod_integrate.registry import ActiveTable
-from pod_integrate.trace import MAX_MESSAGE_BYTES, encode
+from pod_integrate.live.registry import ActiveTable
+from pod_integrate.terms.trace import MAX_MESSAGE_BYTES, encode
 
 
 def test_a_posted_message_is_acknowledged_once_and_a_repost_is_a_duplicate(
@@ -200,7 +200,7 @@ def test_a_core_without_database_is_a_503_with_the_reason(
     def broken(*_args: object, **_kwargs: object) -> None:
         raise sa.exc.OperationalError("insert", {}, Exception("database or disk is full"))
 
-    monkeypatch.setattr("tuner.ingest._count_server", broken)
+    monkeypatch.setattr("tuner.traffic.ingest._count_server", broken)
     answer = post(client, encode(message()))
     assert answer.status_code == 503 and "disk is full" in answer.json()["error"]
     assert answer.headers["Retry-After"] == "2"

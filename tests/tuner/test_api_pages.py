@@ -14,8 +14,8 @@ from tuner_support import (
     split_matters,
 )
 
-from pod_integrate.trace import encode
-from tuner.guard import HEADERS
+from pod_integrate.terms.trace import encode
+from tuner.http.headers import HEADERS
 
 
 def test_metrics_parse_and_agree_with_the_overview(served: Served, client: httpx.Client) -> None:

@@ -5,16 +5,16 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pod_integrate import native
-from pod_integrate.defaults import default_config
-from pod_integrate.device import device_key
-from pod_integrate.keys import Geometry
-from pod_integrate.testing.batches import make_batch
-from pod_integrate.testing.reference import attention_reference
-from tuner import bench as bench_module
-from tuner.bench import MismatchError, OpBench, sampled_rows
-from tuner.model import Lengths, Task
-from tuner.worker import describe, measure
+from pod_integrate.builds import native
+from pod_integrate.devices.defaults import default_config
+from pod_integrate.devices.device import device_key
+from pod_integrate.measure.batches import make_batch
+from pod_integrate.measure.reference import attention_reference
+from pod_integrate.terms.keys import Geometry
+from tuner.measure import bench as bench_module
+from tuner.measure.bench import MismatchError, OpBench, sampled_rows
+from tuner.measure.worker import describe, measure
+from tuner.messages import Lengths, Task
 
 GEOMETRY = Geometry(
     num_q_heads=4, num_kv_heads=2, head_dim=32, dtype="fp32", kv_dtype="fp32", page_size=4,

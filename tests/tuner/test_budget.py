@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from tuner_support import Clock, message, record
 
-from tuner import budget
-from tuner.budget import BURST_SECONDS, Budgets
 from tuner.core import Tuner
-from tuner.ingest import loads
+from tuner.traffic import budget
+from tuner.traffic.budget import BURST_SECONDS, Budgets
+from tuner.traffic.ingest import loads
 
 LIES = [
     {"attention_us": 1e10, "seen": 8},

@@ -25,10 +25,10 @@ from tuner_support import (
     split_matters,
 )
 
-from pod_integrate.config import PodConfig
-from pod_integrate.keys import Bucket
-from pod_integrate.registry import ActiveTable
-from pod_integrate.table import MIN_STEPS, ConfigTable
+from pod_integrate.live.registry import ActiveTable
+from pod_integrate.terms.config import PodConfig
+from pod_integrate.terms.keys import Bucket
+from pod_integrate.terms.table import MIN_STEPS, ConfigTable
 from tuner.core import Tuner
 
 

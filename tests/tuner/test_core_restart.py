@@ -23,10 +23,10 @@ from tuner_support import (
     split_matters,
 )
 
-from pod_integrate.table import ConfigTable
-from tuner import schema
+from pod_integrate.terms.table import ConfigTable
 from tuner.core import Tuner
-from tuner.model import Report, WorkerInfo
+from tuner.messages import Report, WorkerInfo
+from tuner.store import schema
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def test_a_failing_database_leaves_memory_no_wiser_than_the_disk(
         raise sa.exc.OperationalError("disk", {}, Exception("full"))
 
     with monkeypatch.context() as patch:
-        patch.setattr("tuner.campaign.save_trial", broken)
+        patch.setattr("tuner.search.campaign.save_trial", broken)
         with pytest.raises(sa.exc.OperationalError):
             tuner.report(Report(task=task.id, worker=WORKER.id, outcome="failed", reason="x"))
     again = tuner.next_task(WORKER)

@@ -9,9 +9,9 @@ import httpx
 from tuner_support import make_tuner, message
 from wire_schema import plain
 
-from tuner import fuzz
-from tuner.api import create_app
-from tuner.host import TunerThread
+from benchmarks import fuzz
+from tuner.host.thread import TunerThread
+from tuner.http.api import create_app
 
 
 def test_no_request_is_answered_with_a_failure(tmp_path: Path) -> None:

@@ -5,19 +5,19 @@ from __future__ import annotations
 import msgspec
 import pytest
 import torch
-from clock_support import Stream, StreamTimer
+from support.clock import Stream, StreamTimer
 from tuner_support import BUILD, message
 
-from pod_integrate.batch import HybridBatch
-from pod_integrate.defaults import default_config
-from pod_integrate.engines.groups import end_step
-from pod_integrate.engines.layer_group import LayerGroup, Plan
-from pod_integrate.keys import Bucket, DeviceKey, Geometry
-from pod_integrate.recorder import Recorder
-from pod_integrate.registry import ActiveTable
-from pod_integrate.trace import TraceMessage, decode, encode
+from pod_integrate.devices.defaults import default_config
+from pod_integrate.live.groups import end_step
+from pod_integrate.live.layer_group import LayerGroup, Plan
+from pod_integrate.live.recorder import Recorder
+from pod_integrate.live.registry import ActiveTable
+from pod_integrate.terms.batch import HybridBatch
+from pod_integrate.terms.keys import Bucket, DeviceKey, Geometry
+from pod_integrate.terms.trace import TraceMessage, decode, encode
 from tuner.core import Tuner
-from tuner.model import WorkerInfo
+from tuner.messages import WorkerInfo
 
 H100 = DeviceKey("nvidia-h100-80gb-hbm3", "sm90", 132)
 GEOMETRY = Geometry(

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from pod_integrate.defaults import require_feasible
-from pod_integrate.keys import DeviceKey, Geometry
-from tuner import space
-from tuner.study import Proposal, Study
+from pod_integrate.devices.defaults import require_feasible
+from pod_integrate.terms.keys import DeviceKey, Geometry
+from tuner.search import space
+from tuner.search.study import Proposal, Study
 
 H100 = DeviceKey("nvidia-h100-80gb-hbm3", "sm90", 132)
 L40S = DeviceKey("nvidia-l40s", "sm89", 142)

@@ -10,9 +10,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from tuner_support import KEY, WORKER, RecordedBench, bucket, drive, message, split_matters
 
 from tuner.core import Tuner
-from tuner.metrics import HttpMetrics, render
-from tuner.model import Lengths, Pair, Report
-from tuner.shown import span, typical
+from tuner.http.metrics import HttpMetrics, render
+from tuner.messages import Lengths, Pair, Report
+from tuner.view.shown import span, typical
 
 
 class Spread(RecordedBench):

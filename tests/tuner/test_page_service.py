@@ -13,13 +13,13 @@ import uvicorn
 from page_fixtures import Watched
 from playwright.sync_api import expect
 
-from pod_integrate.defaults import default_config
-from pod_integrate.keys import DeviceKey, Geometry
-from pod_integrate.trace import WIRE_VERSION, StepRecord, TraceMessage, encode
-from tuner.api import create_app
-from tuner.host import TunerThread
-from tuner.model import Pair, Report, WorkerInfo
-from tuner.service import listen, open_tuner, url_of
+from pod_integrate.devices.defaults import default_config
+from pod_integrate.terms.keys import DeviceKey, Geometry
+from pod_integrate.terms.trace import WIRE_VERSION, StepRecord, TraceMessage, encode
+from tuner.host.service import listen, open_tuner, url_of
+from tuner.host.thread import TunerThread
+from tuner.http.api import create_app
+from tuner.messages import Pair, Report, WorkerInfo
 from tuner.settings import load
 
 pytestmark = pytest.mark.browser

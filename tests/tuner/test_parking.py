@@ -23,11 +23,11 @@ from tuner_support import (
     record,
 )
 
-from tuner import schema
 from tuner.core import Tuner
-from tuner.model import Report, Task
-from tuner.parking import LONGEST_SECONDS
-from tuner.worker import measure
+from tuner.measure.worker import measure
+from tuner.messages import Report, Task
+from tuner.store import schema
+from tuner.traffic.parking import LONGEST_SECONDS
 
 LIGHT = "d1@64"
 
@@ -108,7 +108,7 @@ def test_a_parked_bucket_is_tried_ever_more_rarely_and_one_success_ends_that(
 HANGING = """
 import time
 from tuner_support import KEY, RecordedBench, WORKER, make_tuner, message
-from tuner.worker import run_loop
+from tuner.measure.worker import run_loop
 import pathlib, sys
 
 class Hanging(RecordedBench):

@@ -18,11 +18,11 @@ import sqlalchemy as sa
 from tuner_support import Clock, message
 
 from pod_integrate.errors import SettingsError
-from tuner import schema
 from tuner.core import Tuner
-from tuner.database import StorageError
 from tuner.settings import TunerSettings
-from tuner.storage import Store
+from tuner.store import schema
+from tuner.store.database import StorageError
+from tuner.store.storage import Store
 
 pytest.importorskip("psycopg", reason="psycopg is not installed (pod-attention[postgres])")
 

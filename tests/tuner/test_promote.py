@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pod_integrate.table import MIN_STEPS
-from tuner.model import Pair
-from tuner.promote import (
+from pod_integrate.terms.table import MIN_STEPS
+from tuner.messages import Pair
+from tuner.search.judge import (
     Verdict,
     bounds,
     judge,

@@ -6,6 +6,7 @@ import dataclasses
 
 import pytest
 import sqlalchemy as sa
+from support.tables import make_evidence, make_table
 from tuner_support import (
     BUILD,
     DEFAULT,
@@ -22,12 +23,11 @@ from tuner_support import (
 )
 
 from pod_integrate.errors import ConfigInfeasibleError, TableError
-from pod_integrate.keys import Bucket
-from pod_integrate.registry import ActiveTable
-from pod_integrate.table import MAX_DECODE_PARTS, TableEntry, require_bearable
-from pod_integrate.testing.tables import make_evidence, make_table
-from tuner import publish
+from pod_integrate.live.registry import ActiveTable
+from pod_integrate.terms.keys import Bucket
+from pod_integrate.terms.table import MAX_DECODE_PARTS, TableEntry, require_bearable
 from tuner.core import Tuner
+from tuner.tables import publish
 
 ENTRY = TableEntry(DEFAULT, make_evidence(BUILD))
 FINE = dataclasses.replace(DEFAULT, decode_split_tokens=16)

@@ -20,11 +20,11 @@ from tuner_support import (
     split_matters,
 )
 
-from pod_integrate.keys import Bucket
-from pod_integrate.table import MIN_STEPS, ConfigTable
+from pod_integrate.terms.keys import Bucket
+from pod_integrate.terms.table import MIN_STEPS, ConfigTable
 from tuner.core import Tuner
-from tuner.model import Lengths, Pair, Recheck
-from tuner.steps import RECHECK
+from tuner.messages import Lengths, Pair, Recheck
+from tuner.traffic.steps import RECHECK
 
 
 def promoted(tuner: Tuner) -> int:

@@ -25,12 +25,12 @@ from tuner_support import (
     split_matters,
 )
 
-from pod_integrate.config import PodConfig
-from pod_integrate.keys import Bucket
-from pod_integrate.table import MIN_STEPS, ConfigTable, TableEntry
+from pod_integrate.terms.config import PodConfig
+from pod_integrate.terms.keys import Bucket
+from pod_integrate.terms.table import MIN_STEPS, ConfigTable, TableEntry
 from tuner.core import Tuner
-from tuner.model import Pair, Report
-from tuner.steps import SCREEN
+from tuner.messages import Pair, Report
+from tuner.traffic.steps import SCREEN
 
 
 @contextmanager

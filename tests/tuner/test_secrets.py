@@ -11,16 +11,17 @@ import httpx
 import pytest
 from tuner_support import BUILD, DEVICE, GEOMETRY
 
-from pod_integrate import doctor
 from pod_integrate import settings as serving
+from pod_integrate.cli import doctor
 from pod_integrate.errors import SettingsError
-from pod_integrate.exchange import Channel, Exchange
+from pod_integrate.live.exchange import Channel, Exchange
+from pod_integrate.live.registry import ActiveTable
 from pod_integrate.redact import redact
-from pod_integrate.registry import ActiveTable
-from tuner import service, storage
-from tuner.database import make_engine
+from tuner.host import service
 from tuner.settings import TunerSettings, load
-from tuner.storage import Store
+from tuner.store import storage
+from tuner.store.database import make_engine
+from tuner.store.storage import Store
 
 SECRET = "hunter2-very-secret"
 URL = f"postgresql+psycopg://tuner:{SECRET}@127.0.0.1:1/pod?sslpassword={SECRET}"

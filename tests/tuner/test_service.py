@@ -16,11 +16,11 @@ import torch
 from process_support import SMALL, Process, until
 from tuner_support import STEPS, message, record
 
-from pod_integrate import native
-from pod_integrate.device import device_key
-from pod_integrate.registry import ActiveTable
-from pod_integrate.table import MIN_STEPS
-from pod_integrate.trace import encode
+from pod_integrate.builds import native
+from pod_integrate.devices.device import device_key
+from pod_integrate.live.registry import ActiveTable
+from pod_integrate.terms.table import MIN_STEPS
+from pod_integrate.terms.trace import encode
 
 
 @pytest.fixture

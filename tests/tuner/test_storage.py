@@ -25,10 +25,11 @@ from tuner_support import (
 )
 
 from pod_integrate.errors import SettingsError
-from pod_integrate.table import ConfigTable
-from tuner import archive, samples, schema
+from pod_integrate.terms.table import ConfigTable
 from tuner.settings import TunerSettings, is_loopback, load
-from tuner.storage import Store
+from tuner.store import archive, schema
+from tuner.store.storage import Store
+from tuner.traffic import samples
 
 DATA = Path(__file__).parent / "data"
 

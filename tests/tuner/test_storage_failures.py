@@ -14,13 +14,13 @@ from api_support import Served, post
 from tuner_support import BUCKET, KEY, STEPS, WORKER, Clock, make_tuner, message, record
 
 from pod_integrate.errors import SettingsError
-from pod_integrate.trace import encode
-from tuner import archive, schema
+from pod_integrate.terms.trace import encode
 from tuner.core import Tuner
-from tuner.database import StorageError
-from tuner.service import open_tuner
+from tuner.host.service import open_tuner
 from tuner.settings import TunerSettings
-from tuner.storage import Store
+from tuner.store import archive, schema
+from tuner.store.database import StorageError
+from tuner.store.storage import Store
 
 
 def database(folder: Path) -> Path:
@@ -82,11 +82,11 @@ def test_nothing_is_acknowledged_once_the_database_file_is_gone(
 ) -> None:
     assert post(client, encode(message(0))).status_code == 202
     lose(database(served.tuner.settings.data_dir))
-    with caplog.at_level(logging.ERROR, "tuner.storage"):
+    with caplog.at_level(logging.ERROR, "tuner.store.storage"):
         for sequence in (1, 2):
             answer = post(client, encode(message(sequence)))
             assert answer.status_code == 503 and "deleted or replaced" in answer.json()["error"]
-    assert len([r for r in caplog.records if r.name == "tuner.storage"]) == 1
+    assert len([r for r in caplog.records if r.name == "tuner.store.storage"]) == 1
     assert client.get("/healthz").status_code == 503
 
 

@@ -19,13 +19,13 @@ from tuner_support import (
     split_matters,
 )
 
-from pod_integrate.table import ConfigTable
-from tuner import archive
+from pod_integrate.terms.table import ConfigTable
 from tuner.clock import SteadyClock
 from tuner.core import Tuner
-from tuner.ingest import loads
 from tuner.settings import TunerSettings
-from tuner.storage import Store
+from tuner.store import archive
+from tuner.store.storage import Store
+from tuner.traffic.ingest import loads
 
 DAY, TEN_YEARS = 86400.0, 10 * 365 * 86400.0
 

@@ -14,6 +14,7 @@ import msgspec
 import pytest
 import sqlalchemy as sa
 from api_support import KEYS, Served, post
+from support.tables import make_table
 from tuner_support import (
     DEFAULT,
     KEY,
@@ -27,15 +28,14 @@ from tuner_support import (
 )
 from wire_schema import Path, beyond, numbers_of, placed, plain
 
-from pod_integrate.config import PodConfig, TileConfig
 from pod_integrate.errors import ConfigError, ShapeError, TableError, TraceError
-from pod_integrate.keys import GEOMETRY_LIMITS, MAX_BUCKET_NUMBER, Bucket, DeviceKey, Geometry
-from pod_integrate.table import ConfigTable, Evidence, _Document
-from pod_integrate.testing.tables import make_table
-from pod_integrate.trace import StepRecord, TraceMessage, decode, encode
-from tuner import schema
+from pod_integrate.terms.config import PodConfig, TileConfig
+from pod_integrate.terms.keys import GEOMETRY_LIMITS, MAX_BUCKET_NUMBER, Bucket, DeviceKey, Geometry
+from pod_integrate.terms.table import ConfigTable, Evidence, _Document
+from pod_integrate.terms.trace import StepRecord, TraceMessage, decode, encode
 from tuner.core import Tuner
-from tuner.model import Pair, Recheck, Report, Task
+from tuner.messages import Pair, Recheck, Report, Task
+from tuner.store import schema
 
 WIRE_TYPES = (TraceMessage, _Document, Evidence, Report, Recheck)
 TRACE_NUMBERS = numbers_of(TraceMessage)

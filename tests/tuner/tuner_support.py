@@ -8,16 +8,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pod_integrate.config import PodConfig
-from pod_integrate.defaults import default_config
-from pod_integrate.keys import DeviceKey, Geometry
-from pod_integrate.trace import WIRE_VERSION, StepRecord, TraceMessage
-from tuner.bench import Bench, MismatchError
+from pod_integrate.devices.defaults import default_config
+from pod_integrate.terms.config import PodConfig
+from pod_integrate.terms.keys import DeviceKey, Geometry
+from pod_integrate.terms.trace import WIRE_VERSION, StepRecord, TraceMessage
 from tuner.core import Tuner
-from tuner.model import Lengths, Pair, Scope, StudyKey, WorkerInfo
+from tuner.measure.bench import Bench, MismatchError
+from tuner.measure.worker import measure
+from tuner.messages import Lengths, Pair, Scope, StudyKey, WorkerInfo
 from tuner.settings import TunerSettings
-from tuner.storage import Store
-from tuner.worker import measure
+from tuner.store.storage import Store
 
 GEOMETRY = Geometry(
     num_q_heads=8, num_kv_heads=4, head_dim=64, dtype="fp32", kv_dtype="fp32", page_size=1

@@ -14,10 +14,8 @@ import torch
 from sglang.srt.layers.attention.base_attn_backend import AttentionBackend
 from sglang.srt.layers.radix_attention import RadixAttention
 
-from pod_integrate import launch, native
-from pod_integrate.config import PodConfig, flatten_config
-from pod_integrate.engines.groups import DTYPES, LayerGroups
-from pod_integrate.engines.layer_group import LayerGroup, Plan
+from pod_integrate.builds import native
+from pod_integrate.devices.cuda import launch
 from pod_integrate.engines.sglang import step_time
 from pod_integrate.engines.sglang.alternatives import Machine
 from pod_integrate.engines.sglang.checks import (
@@ -40,8 +38,11 @@ from pod_integrate.engines.sglang.metrics import Metrics
 from pod_integrate.engines.sglang.rows import device_of, output_rows, write_loc
 from pod_integrate.engines.sglang.step import StepMetadata, hybrid_batch, replayed_lengths
 from pod_integrate.errors import UnsupportedFeatureError
-from pod_integrate.keys import Bucket
+from pod_integrate.live.groups import DTYPES, LayerGroups
+from pod_integrate.live.layer_group import LayerGroup, Plan
 from pod_integrate.op import hybrid_attention
+from pod_integrate.terms.config import PodConfig, flatten_config
+from pod_integrate.terms.keys import Bucket
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from pod_integrate.keys import Dtype, Geometry
+from pod_integrate.terms.keys import Dtype, Geometry
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -14,16 +14,16 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from pod_integrate.batch import HybridBatch
-from pod_integrate.config import PodConfig
-from pod_integrate.device import device_key
-from pod_integrate.device_plan import DevicePlan
-from pod_integrate.devices.graph_timer import GraphTimer
-from pod_integrate.engines.layer_group import LayerGroup
+from pod_integrate.devices.cuda.device_plan import DevicePlan
+from pod_integrate.devices.cuda.graph_timer import GraphTimer
+from pod_integrate.devices.cuda.planning import LEAST_SPLIT, Capacity, plan_batch
+from pod_integrate.devices.device import device_key
 from pod_integrate.engines.sglang.step import replayed_lengths
 from pod_integrate.errors import UnsupportedFeatureError
-from pod_integrate.keys import Geometry
-from pod_integrate.planning import LEAST_SPLIT, Capacity, plan_batch
+from pod_integrate.live.layer_group import LayerGroup
+from pod_integrate.terms.batch import HybridBatch
+from pod_integrate.terms.config import PodConfig
+from pod_integrate.terms.keys import Geometry
 
 logger = logging.getLogger(__name__)
 

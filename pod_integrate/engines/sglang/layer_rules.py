@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from pod_integrate import gpu
+from pod_integrate.devices.cuda import limits
 from pod_integrate.engines.sglang.facts import LayerFacts
 from pod_integrate.engines.sglang.rules import Rule
-from pod_integrate.geometry import HEAD_DIM_RULE, takes_head_dim
+from pod_integrate.terms.geometry import HEAD_DIM_RULE, takes_head_dim
 
 LAYER: tuple[Rule[LayerFacts], ...] = (
     Rule(
@@ -34,8 +34,8 @@ LAYER: tuple[Rule[LayerFacts], ...] = (
     ),
     Rule(
         "this head dim on a GPU",
-        lambda f: f.device == "cuda" and f.qk_head_dim not in gpu.HEAD_DIMS,
-        lambda f: f"{f.qk_head_dim}, not one of {', '.join(map(str, gpu.HEAD_DIMS))}",
+        lambda f: f.device == "cuda" and f.qk_head_dim not in limits.HEAD_DIMS,
+        lambda f: f"{f.qk_head_dim}, not one of {', '.join(map(str, limits.HEAD_DIMS))}",
         serving=("triton", "torch_native"),
     ),
     Rule(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from pod_integrate.keys import Bucket
+from pod_integrate.terms.keys import Bucket
 
 # In the manner of SGLang's own `sglang:` metrics.
 BATCHES = "pod:batches"

@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 
-from pod_integrate.batch import HybridBatch
-from pod_integrate.device_plan import DevicePlan
-from pod_integrate.devices.graph_timer import GraphTimer
-from pod_integrate.engines.layer_group import LayerGroup, Plan
+from pod_integrate.devices.cuda.device_plan import DevicePlan
+from pod_integrate.devices.cuda.graph_timer import GraphTimer
 from pod_integrate.errors import UnsupportedFeatureError
+from pod_integrate.live.layer_group import LayerGroup, Plan
+from pod_integrate.terms.batch import HybridBatch
 
 
 @dataclasses.dataclass

@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
+from pod_integrate.devices.cuda.limits import HEAD_DIMS
 from pod_integrate.errors import DtypeError, KernelUnavailableError, UnsupportedFeatureError
-from pod_integrate.geometry import HEAD_DIM_RULE, takes_head_dim
-from pod_integrate.gpu import HEAD_DIMS
+from pod_integrate.terms.geometry import HEAD_DIM_RULE, takes_head_dim
 
 # What the kernels take, by kind of device; the first one is what a message proposes.
 DTYPES = {

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from pod_integrate.batch import HybridBatch
-from pod_integrate.engines.layer_group import LayerGroup, Plan
 from pod_integrate.engines.transformers.upload import upload
 from pod_integrate.errors import ShapeError
+from pod_integrate.live.layer_group import LayerGroup, Plan
+from pod_integrate.terms.batch import HybridBatch
 
 _TAG = "_pod_step"
 

@@ -9,12 +9,12 @@ import uuid
 
 import torch
 
-from pod_integrate.batch import HybridBatch
 from pod_integrate.devices.clock import Mark
-from pod_integrate.engines.groups import LayerGroups
-from pod_integrate.engines.layer_group import LayerGroup, Plan
-from pod_integrate.geometry import geometry_of
+from pod_integrate.live.groups import LayerGroups
+from pod_integrate.live.layer_group import LayerGroup, Plan
 from pod_integrate.op import hybrid_attention
+from pod_integrate.terms.batch import HybridBatch
+from pod_integrate.terms.geometry import geometry_of
 
 _groups: dict[torch.device, LayerGroups] = {}
 _lock = threading.Lock()

@@ -14,8 +14,6 @@ from typing import Any, NamedTuple
 
 import torch
 
-from pod_integrate.batch import HybridBatch
-from pod_integrate.engines.layer_group import LayerGroup, Plan
 from pod_integrate.engines.transformers.layouts import (
     CacheGroup,
     CacheLayout,
@@ -24,6 +22,8 @@ from pod_integrate.engines.transformers.layouts import (
 )
 from pod_integrate.engines.transformers.ring import RingGather, RingRows, RingStep
 from pod_integrate.engines.transformers.upload import upload
+from pod_integrate.live.layer_group import LayerGroup, Plan
+from pod_integrate.terms.batch import HybridBatch
 
 # Ids that upstream gives to the requests of its warm-up.
 _WARMUP = "__warmup_"

@@ -12,9 +12,9 @@ from typing import NamedTuple, Self
 
 import torch
 
-from pod_integrate.batch import HybridBatch
 from pod_integrate.engines.transformers.layouts import CacheGroup
 from pod_integrate.engines.transformers.upload import upload
+from pod_integrate.terms.batch import HybridBatch
 
 
 class RingStep(NamedTuple):

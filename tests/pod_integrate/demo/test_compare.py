@@ -10,17 +10,17 @@ from typing import Any
 import msgspec
 import pytest
 import torch
+from support.tables import make_evidence
 
-from pod_integrate import native
-from pod_integrate.defaults import default_config
+from pod_integrate.builds import native
 from pod_integrate.demo import compare
-from pod_integrate.device import device_key
+from pod_integrate.devices.defaults import default_config
+from pod_integrate.devices.device import device_key
 from pod_integrate.errors import PodAttentionError
-from pod_integrate.keys import Bucket, Geometry
-from pod_integrate.table import ConfigTable, TableEntry
-from pod_integrate.testing.tables import make_evidence
-from tuner.bench import OpBench
-from tuner.model import Pair
+from pod_integrate.terms.keys import Bucket, Geometry
+from pod_integrate.terms.table import ConfigTable, TableEntry
+from tuner.measure.bench import OpBench
+from tuner.messages import Pair
 
 GEOMETRY = Geometry(
     num_q_heads=4, num_kv_heads=2, head_dim=32, dtype="fp32", kv_dtype="fp32", page_size=1

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pod_integrate.demo.model import make_demo_model
+from pod_integrate.demo.llama import make_demo_model
 from pod_integrate.errors import ShapeError
 
 SMALL = {"layers": 1, "q_heads": 2, "kv_heads": 1, "head_dim": 32}

@@ -5,11 +5,11 @@ import re
 
 import pytest
 
+from pod_integrate.cli.terminal import console as make_console
 from pod_integrate.demo import summary, view
 from pod_integrate.demo.compare import BucketComparison, Comparison, Replays
 from pod_integrate.demo.load import LoadStats
-from pod_integrate.terminal import console as make_console
-from tuner.model import Pair
+from tuner.messages import Pair
 
 OVERVIEW = {
     "totals": {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from clock_support import Stream
+from support.clock import Stream
 
 from pod_integrate.devices import clock
 from pod_integrate.devices.clock import EventClock, WallClock, clock_of, stride_of

@@ -5,15 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pod_integrate import kernel_library, launch
-from pod_integrate.batch import HybridBatch
-from pod_integrate.config import PodConfig
-from pod_integrate.device_plan import DevicePlan
-from pod_integrate.devices.graph_timer import SLOTS, GraphTimer
-from pod_integrate.keys import Geometry
-from pod_integrate.planning import STAMP_WORD
-from pod_integrate.testing import emulator
-from pod_integrate.variants import Variant
+from pod_integrate.devices.cuda import kernel_library, launch
+from pod_integrate.devices.cuda.device_plan import DevicePlan
+from pod_integrate.devices.cuda.graph_timer import SLOTS, GraphTimer
+from pod_integrate.devices.cuda.planning import STAMP_WORD
+from pod_integrate.devices.cuda.variants import Variant
+from pod_integrate.devices.emulated import emulator
+from pod_integrate.terms.batch import HybridBatch
+from pod_integrate.terms.config import PodConfig
+from pod_integrate.terms.keys import Geometry
 
 VARIANT = Variant.parse("bf16-d64-p64x32s1w4-d16x64s1w4-c2-v1")
 GEOMETRY = Geometry(

@@ -7,8 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from benchmarks.engines import hf_models
 from pod_integrate.engines.transformers import patches
-from pod_integrate.testing import hf_models
 
 ROOT = Path(__file__).resolve().parents[3]
 GUIDE = (ROOT / "docs" / "transformers.md").read_text()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pod_integrate.testing import hf_equal, hf_models, hf_scenario, hf_scenarios
+from benchmarks.engines import hf_equal, hf_models, hf_scenario, hf_scenarios
 
 
 @pytest.mark.parametrize("name", list(hf_models.MODELS))

@@ -12,9 +12,9 @@ import transformers
 from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from benchmarks.engines import hf_models
 from pod_integrate.engines.transformers import stock
 from pod_integrate.engines.transformers.attention import pod_attention
-from pod_integrate.testing import hf_models
 
 KINDS = {"llama": "sdpa", "gpt_oss": "eager"}
 

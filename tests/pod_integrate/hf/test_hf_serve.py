@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from pod_integrate import hf
 from pod_integrate.cli.app import app
-from pod_integrate.demo.model import make_demo_model
+from pod_integrate.demo.llama import make_demo_model
 from pod_integrate.engines.transformers import engine, patches
 from pod_integrate.errors import UnsupportedFeatureError
 

@@ -9,18 +9,18 @@ from typing import Any
 
 import pytest
 import torch
+from support.tables import make_table
 
+from benchmarks.engines import hf_models
+from benchmarks.engines.sink import TraceSink
 from pod_integrate import hf
-from pod_integrate.batch import HybridBatch
-from pod_integrate.defaults import default_config
-from pod_integrate.device import device_key, kernel_build
+from pod_integrate.devices.defaults import default_config
+from pod_integrate.devices.device import device_key, kernel_build
 from pod_integrate.engines.transformers import engine, layouts
 from pod_integrate.engines.transformers.ring import RingGather
-from pod_integrate.keys import Geometry
-from pod_integrate.registry import save_file
-from pod_integrate.testing import hf_models
-from pod_integrate.testing.sink import TraceSink
-from pod_integrate.testing.tables import make_table
+from pod_integrate.live.registry import save_file
+from pod_integrate.terms.batch import HybridBatch
+from pod_integrate.terms.keys import Geometry
 
 TOKENS = 6
 LENGTHS = (5, 37, 90, 33)

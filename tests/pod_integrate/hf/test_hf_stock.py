@@ -13,12 +13,12 @@ import pytest
 import torch
 import transformers
 
+from benchmarks.engines import hf_models
 from pod_integrate import hf
 from pod_integrate.engines.transformers import checks, stock
 from pod_integrate.engines.transformers.attention import pod_attention
 from pod_integrate.engines.transformers.masks import pod_mask
 from pod_integrate.errors import KernelUnavailableError, UnsupportedFeatureError
-from pod_integrate.testing import hf_models
 
 
 @pytest.fixture(autouse=True)

@@ -14,11 +14,11 @@ import pytest
 import torch
 import transformers
 
+from benchmarks.engines import hf_models
 from pod_integrate import hf
 from pod_integrate.engines.transformers import patches, stock
 from pod_integrate.engines.transformers.checks import check_dtype, check_head_dim, check_model
 from pod_integrate.errors import DtypeError, KernelUnavailableError, UnsupportedFeatureError
-from pod_integrate.testing import hf_models
 
 IDS = torch.tensor(hf_models.random_prompts((9,)))
 

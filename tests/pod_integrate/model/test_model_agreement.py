@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pod_integrate.model import agreement_pod, agreement_sweep
-from pod_integrate.model.agreement import Check
+from pod_integrate.model.agreement import pod, sweep
+from pod_integrate.model.agreement.check import Check
 
 ROOT = Path(__file__).resolve().parents[3]
 RESULT = json.loads((ROOT / "benchmarks" / "results" / "kernel_model.json").read_text())
@@ -35,7 +35,7 @@ def test_headline_counts_the_checks_of_the_result() -> None:
 
 @pytest.mark.parametrize(
     "group",
-    [agreement_pod.wave_quantization, agreement_pod.split_limit, agreement_sweep.flashinfer],
+    [pod.wave_quantization, pod.split_limit, sweep.flashinfer],
     ids=lambda group: group.__name__,
 )
 def test_recorded_answers_are_what_the_model_says_now(group: object) -> None:

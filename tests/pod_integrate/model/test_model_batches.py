@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from pod_integrate.errors import ConfigError, ShapeError
-from pod_integrate.keys import Bucket
 from pod_integrate.model.batches import Lengths
 from pod_integrate.model.devices import find_device
+from pod_integrate.terms.keys import Bucket
 
 
 def test_text_form_lists_chunks_and_decodes_in_order() -> None:

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pod_integrate.keys import DeviceKey, Geometry
 from pod_integrate.model import batches
 from pod_integrate.model.devices import DEVICES
 from pod_integrate.model.estimate import attention_us, visible_pairs
 from pod_integrate.model.floors import CASES, real_floor, work_of
+from pod_integrate.terms.keys import DeviceKey, Geometry
 
 H100 = DeviceKey("nvidia-h100-80gb-hbm3", "sm90", 132)
 ANY = [H100, DeviceKey("some-gpu", "sm120", 170), DeviceKey("some-cpu", "avx512", 2)]

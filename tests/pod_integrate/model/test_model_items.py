@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pod_integrate.config import PodConfig
 from pod_integrate.model.batches import Lengths, paper_geometry
 from pod_integrate.model.items import HEADER, ITEM, MERGE, make_plan
 from pod_integrate.model.published import POD_2, POD_4
+from pod_integrate.terms.config import PodConfig
 
 ROOT = Path(__file__).resolve().parents[3]
 GEOMETRY = paper_geometry(8, 2)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 
-from pod_integrate.config import TileConfig
-from pod_integrate.keys import DeviceKey
 from pod_integrate.model.batches import Lengths, paper_geometry
 from pod_integrate.model.devices import DEVICES
 from pod_integrate.model.published import POD_2
 from pod_integrate.model.rank import nearest_device, rank
+from pod_integrate.terms.config import TileConfig
+from pod_integrate.terms.keys import DeviceKey
 
 A100 = DEVICES["a100"].key
 BATCHES = [Lengths.parse("p1k@4k+d32@4k"), Lengths.parse("p512@8k+d16@8k")]

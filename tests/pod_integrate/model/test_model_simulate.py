@@ -7,12 +7,12 @@ import dataclasses
 
 import pytest
 
-from pod_integrate.config import STRATEGIES, PodConfig
 from pod_integrate.model.batches import Lengths, paper_geometry
 from pod_integrate.model.devices import DEVICES
 from pod_integrate.model.floors import CASES, CaseSpec, work_of
 from pod_integrate.model.published import POD_2, POD_4, fa_config, time_us
 from pod_integrate.model.simulate import Simulation, simulate
+from pod_integrate.terms.config import STRATEGIES, PodConfig
 
 A100 = DEVICES["a100"]
 HYBRID = Lengths.parse("p2k@8k+d40@8k")

@@ -11,13 +11,13 @@ import hypothesis.strategies as st
 import pytest
 import torch
 
-from pod_integrate.batch import HybridBatch
-from pod_integrate.config import PodConfig
-from pod_integrate.device_plan import DevicePlan
+from pod_integrate.devices.cuda.device_plan import DevicePlan
+from pod_integrate.devices.cuda.planning import LEAST_SPLIT, plan_batch
+from pod_integrate.devices.cuda.variants import Variant
 from pod_integrate.engines.sglang.graphs import SPARE_WAVES, decode_capacity, split_tokens
-from pod_integrate.keys import Geometry
-from pod_integrate.planning import LEAST_SPLIT, plan_batch
-from pod_integrate.variants import Variant
+from pod_integrate.terms.batch import HybridBatch
+from pod_integrate.terms.config import PodConfig
+from pod_integrate.terms.keys import Geometry
 
 LLAMA = Geometry(
     num_q_heads=32, num_kv_heads=8, head_dim=128, dtype="bf16", kv_dtype="bf16", page_size=1

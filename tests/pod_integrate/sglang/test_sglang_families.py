@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from pod_integrate.testing.sglang_families_odd import FAMILIES
-from pod_integrate.testing.sglang_in_process import classify, run
+from benchmarks.engines.sglang_families_odd import FAMILIES
+from benchmarks.engines.sglang_in_process import classify, run
 
 ROOT = Path(__file__).parents[3]
 pytestmark = pytest.mark.timeout(900)

@@ -12,7 +12,7 @@ import torch
 
 from pod_integrate.engines.sglang.step import hybrid_batch
 from pod_integrate.errors import KernelUnavailableError, UnsupportedFeatureError
-from pod_integrate.testing.reference import attention_reference
+from pod_integrate.measure.reference import attention_reference
 
 HEADS, KV_HEADS, DIM = 4, 2, 32
 

@@ -9,24 +9,24 @@ from typing import Any
 
 import pytest
 import torch
-from clock_support import HandClock
+from support.clock import HandClock
 
-from pod_integrate import kernel_library, launch
-from pod_integrate.config import PodConfig, flatten_config
-from pod_integrate.engines.layer_group import LayerGroup
+from pod_integrate.devices.cuda import kernel_library, launch
+from pod_integrate.devices.cuda.planning import STAMP_WORD, plan_batch
+from pod_integrate.devices.cuda.variants import Variant
+from pod_integrate.devices.emulated import emulator
 from pod_integrate.engines.sglang.graphs import (
     DecodeGraphs,
     GraphStep,
 )
 from pod_integrate.engines.sglang.step import replayed_lengths
 from pod_integrate.errors import ShapeError, UnsupportedFeatureError
-from pod_integrate.keys import DeviceKey, Geometry
-from pod_integrate.planning import STAMP_WORD, plan_batch
-from pod_integrate.recorder import Recorder
-from pod_integrate.registry import ActiveTable
-from pod_integrate.testing import emulator
-from pod_integrate.testing.reference import attention_reference
-from pod_integrate.variants import Variant
+from pod_integrate.live.layer_group import LayerGroup
+from pod_integrate.live.recorder import Recorder
+from pod_integrate.live.registry import ActiveTable
+from pod_integrate.measure.reference import attention_reference
+from pod_integrate.terms.config import PodConfig, flatten_config
+from pod_integrate.terms.keys import DeviceKey, Geometry
 
 VARIANT = Variant.parse("bf16-d64-p64x32s1w4-d16x64s1w4-c2-v1")
 CONFIG = dataclasses.replace(VARIANT.config(), decode_split_tokens=64)

@@ -10,22 +10,22 @@ from typing import Any
 
 import pytest
 import torch
-from clock_support import HandClock, Stream, StreamTimer
-from step_support import GEOMETRY, MAX_CONTEXT, forward_batch
+from support.clock import HandClock, Stream, StreamTimer
+from support.step import GEOMETRY, MAX_CONTEXT, forward_batch
+from support.tables import make_table
 
-from pod_integrate import native
-from pod_integrate.config import PodConfig
-from pod_integrate.defaults import default_config
-from pod_integrate.device import device_key
-from pod_integrate.engines import groups as groups_module
-from pod_integrate.engines.groups import LayerGroups
-from pod_integrate.engines.layer_group import LayerGroup
+from pod_integrate.builds import native
+from pod_integrate.devices.defaults import default_config
+from pod_integrate.devices.device import device_key
 from pod_integrate.engines.sglang.step import hybrid_batch
 from pod_integrate.errors import SettingsError
-from pod_integrate.keys import Bucket
-from pod_integrate.recorder import Recorder
-from pod_integrate.registry import ActiveTable, save_file
-from pod_integrate.testing.tables import make_table
+from pod_integrate.live import groups as groups_module
+from pod_integrate.live.groups import LayerGroups
+from pod_integrate.live.layer_group import LayerGroup
+from pod_integrate.live.recorder import Recorder
+from pod_integrate.live.registry import ActiveTable, save_file
+from pod_integrate.terms.config import PodConfig
+from pod_integrate.terms.keys import Bucket
 
 
 def layer_groups() -> LayerGroups:

@@ -10,23 +10,17 @@ from pathlib import Path
 
 import httpx
 import pytest
-from server_support import REQUESTS, Reference, stock_server
+from support.server import REQUESTS, Reference, stock_server
+from support.tables import make_table
 
-from pod_integrate.config import PodConfig
-from pod_integrate.demo.model import make_demo_model
+from benchmarks.engines.sglang_server import VARIANTS, Answer, Server, sglang_server, wait_until
+from benchmarks.engines.sink import Mood, TraceSink
+from pod_integrate.demo.llama import make_demo_model
 from pod_integrate.demo.workload import Request
-from pod_integrate.keys import Bucket, DeviceKey, Geometry
-from pod_integrate.table import ConfigTable
-from pod_integrate.testing.sglang_server import (
-    VARIANTS,
-    Answer,
-    Server,
-    sglang_server,
-    wait_until,
-)
-from pod_integrate.testing.sink import Mood, TraceSink
-from pod_integrate.testing.tables import make_table
-from pod_integrate.trace import StepRecord, TraceMessage
+from pod_integrate.terms.config import PodConfig
+from pod_integrate.terms.keys import Bucket, DeviceKey, Geometry
+from pod_integrate.terms.table import ConfigTable
+from pod_integrate.terms.trace import StepRecord, TraceMessage
 
 pytestmark = [pytest.mark.server, pytest.mark.timeout(1800)]
 # Tokens of a step, as VARIANTS["mixed"] limits them.

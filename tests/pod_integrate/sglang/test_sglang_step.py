@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from step_support import MAX_CONTEXT, forward_batch
+from support.step import MAX_CONTEXT, forward_batch
 
 from pod_integrate.engines.sglang import step_time
 from pod_integrate.engines.sglang.step import hybrid_batch, step_lengths

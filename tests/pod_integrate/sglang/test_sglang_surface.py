@@ -1,7 +1,7 @@
 """What SGLang reads off an attention backend: ours has it, or there is a reason not to.
 
 The installed SGLang is read each time. The other supported versions are in `surface.json`, which
-`python -m pod_integrate.testing.sglang_surface 0.5.17=FOLDER/sglang ...` makes of unpacked wheels.
+`python -m support.sglang_surface 0.5.17=FOLDER/sglang ...` makes of unpacked wheels.
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-
-from pod_integrate.testing.sglang_surface import Surface, read_surface
+from support.sglang_surface import Surface, read_surface
 
 RECORDED = json.loads((Path(__file__).parent / "surface.json").read_text())
 # Set by PodAttnBackend's methods, beside what its class body defines.

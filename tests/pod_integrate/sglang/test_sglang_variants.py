@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from server_support import Reference, stock_server
+from support.server import Reference, stock_server
 
-from pod_integrate.demo.model import make_demo_model
-from pod_integrate.testing.sglang_server import VARIANTS, sglang_server, wait_ready, wait_until
-from pod_integrate.testing.sink import TraceSink
+from benchmarks.engines.sglang_server import VARIANTS, sglang_server, wait_ready, wait_until
+from benchmarks.engines.sink import TraceSink
+from pod_integrate.demo.llama import make_demo_model
 
 pytestmark = [pytest.mark.server, pytest.mark.timeout(1800)]
 

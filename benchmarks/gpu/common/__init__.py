@@ -1,0 +1,1 @@
+"""What all parts share: the machine, timing, attainable rates, output."""

@@ -1,0 +1,35 @@
+"""What the device attains at best, measured in the same run: copies and matrix products."""
+
+from __future__ import annotations
+
+import torch
+
+from benchmarks.gpu.common.machines import Backend, Cuda
+from benchmarks.gpu.common.timing import Timer
+
+_COPY_BYTES = 4 << 30
+_GEMM = 8192
+_TINY = 64
+
+
+def ceilings(machine: Backend, timer: Timer) -> dict[str, float]:
+    """copy_bytes per second (read plus written, device to device), read_bytes per second (one
+    sum), bf16_flops per second (8192^3 product of random values)."""
+    real = isinstance(machine, Cuda)
+    count = (_COPY_BYTES if real else _TINY) // 4
+    copy, read = _memory(machine, timer, count)
+    n = _GEMM if real else _TINY
+    a, b = (torch.randn(n, n, device=machine.device, dtype=torch.bfloat16) for _ in range(2))
+    product = timer.time(lambda: a @ b).median_us
+    return {
+        "copy_bytes": 8 * count / copy * 1e6,
+        "read_bytes": 4 * count / read * 1e6,
+        "bf16_flops": 2 * n**3 / product * 1e6,
+    }
+
+
+def _memory(machine: Backend, timer: Timer, count: int) -> tuple[float, float]:
+    source = torch.randn(count, device=machine.device)
+    target = torch.empty_like(source)
+    copy = timer.time(lambda: target.copy_(source)).median_us
+    return copy, timer.time(source.sum).median_us

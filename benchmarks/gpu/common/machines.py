@@ -1,0 +1,102 @@
+"""The two machines that the parts run on: a CUDA device, and the emulated SM to try them out."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from typing import Any
+
+import torch
+
+from pod_integrate.devices.cuda import limits
+from pod_integrate.devices.cuda.limits import Architecture
+from pod_integrate.devices.device import device_key
+from pod_integrate.devices.emulated import emulator
+from pod_integrate.errors import KernelUnavailableError
+from pod_integrate.measure.batches import Case
+from pod_integrate.op import Attention, hybrid_attention
+from pod_integrate.terms.config import PodConfig
+
+
+class Backend(abc.ABC):
+    """Runs the op. `device` holds its tensors, `sms` and `arch` say what configs are made for."""
+
+    name: str
+    device: torch.device
+    sms: int
+    arch: Architecture
+
+    @abc.abstractmethod
+    def attend(self, case: Case, config: PodConfig, **features: Any) -> Attention:
+        """hybrid_attention(*case, config=config, **features)."""
+
+    @abc.abstractmethod
+    def synchronize(self) -> None:
+        """Wait for the device."""
+
+
+class Cuda(Backend):
+    """The current CUDA device."""
+
+    name = "cuda"
+
+    def __init__(self) -> None:
+        if not torch.cuda.is_available():
+            raise KernelUnavailableError(
+                "torch sees no CUDA GPU. Run this where there is one, or try the script with "
+                "--backend emulator"
+            )
+        self.device = torch.device("cuda", torch.cuda.current_device())
+        key = device_key(self.device)
+        self.sms, self.arch = key.units, limits.architecture(key.capability)
+
+    def attend(self, case: Case, config: PodConfig, **features: Any) -> Attention:
+        return hybrid_attention(*case, config=config, **features)
+
+    def synchronize(self) -> None:
+        torch.cuda.synchronize(self.device)
+
+
+class Emulator(Backend):
+    """The emulated SM; shapes have to be tiny."""
+
+    name = "emulator"
+    device = torch.device("cpu")
+    sms = 2
+    arch = limits.ARCHITECTURES["sm_90a"]
+
+    def attend(self, case: Case, config: PodConfig, **features: Any) -> Attention:
+        return emulator.attend(*case, config=config, **features).attention
+
+    def synchronize(self) -> None:
+        """Emulated launches have ended when they return."""
+
+
+def backend(name: str) -> Backend:
+    """`cuda` or `emulator`."""
+    return Cuda() if name == "cuda" else Emulator()
+
+
+def moved(case: Case, device: torch.device) -> Case:
+    """The case on a device, strides and what lies between elements included."""
+    q, k_cache, v_cache = (_moved(tensor, device) for tensor in case[:3])
+    batch = dataclasses.replace(
+        case.batch,
+        page_indices=case.batch.page_indices.to(device),
+        page_starts=case.batch.page_starts.to(device),
+    )
+    return Case(q, k_cache, v_cache, batch)
+
+
+def _moved(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    if not tensor.numel():
+        return tensor.to(device)
+    span = 1 + sum((n - 1) * s for n, s in zip(tensor.shape, tensor.stride(), strict=True))
+    flat = tensor.as_strided((span,), (1,)).to(device)
+    return flat.as_strided(tensor.shape, tensor.stride())
+
+
+def spin(cycles: int) -> None:
+    """Keep the current stream busy, so that the host can queue work behind it."""
+    # torch leaves it untyped.
+    torch.cuda._sleep(cycles)  # type: ignore[no-untyped-call]

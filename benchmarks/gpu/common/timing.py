@@ -1,0 +1,75 @@
+"""Times of calls on a device: cold L2, device events, medians."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+
+from benchmarks.gpu.common.machines import Backend, Cuda, spin
+
+_WARMUP = 3
+_MIN_FLUSH_BYTES = 256 << 20
+# Long enough for the host to queue a call behind it.
+_SPIN_CYCLES = 150_000
+
+Call = Callable[[], object]
+
+
+class Timing(NamedTuple):
+    """Of one call in microseconds, over `repeats` calls."""
+
+    median_us: float
+    p5_us: float
+    p95_us: float
+    repeats: int
+
+
+class Timer:
+    """Times calls on one backend; reads through a large buffer before each of them."""
+
+    def __init__(self, machine: Backend, repeats: int) -> None:
+        self._machine = machine
+        self.repeats = repeats if isinstance(machine, Cuda) else 1
+        self._buffer = torch.empty(0)
+        if isinstance(machine, Cuda):
+            properties = torch.cuda.get_device_properties(machine.device)
+            size = max(_MIN_FLUSH_BYTES, 4 * int(getattr(properties, "L2_cache_size", 0)))
+            self._buffer = torch.ones(size // 4, device=machine.device)
+
+    def time(self, call: Call) -> Timing:
+        """Median of `repeats` calls after a warm-up; every call finds a cold L2."""
+        if not isinstance(self._machine, Cuda):
+            began = time.perf_counter()
+            call()
+            return _summary([(time.perf_counter() - began) * 1e6])
+        for _ in range(_WARMUP):
+            call()
+        self._machine.synchronize()
+        marks = [_events() for _ in range(self.repeats)]
+        for begin, end in marks:
+            spin(_SPIN_CYCLES)
+            # Read, not written: dirty lines would be written back during the call.
+            self._buffer.sum()
+            begin.record()
+            call()
+            end.record()
+        self._machine.synchronize()
+        return _summary([begin.elapsed_time(end) * 1e3 for begin, end in marks])
+
+
+def _events() -> tuple[torch.cuda.Event, torch.cuda.Event]:
+    # torch leaves Event untyped.
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+    return begin, end
+
+
+def _summary(microseconds: list[float]) -> Timing:
+    ordered = sorted(microseconds)
+    last = len(ordered) - 1
+    low, high = ordered[round(0.05 * last)], ordered[round(0.95 * last)]
+    median = statistics.median(ordered)
+    return Timing(round(median, 2), round(low, 2), round(high, 2), len(ordered))

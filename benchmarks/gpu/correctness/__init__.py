@@ -1,0 +1,1 @@
+"""Does the kernel do what it should on this GPU?"""

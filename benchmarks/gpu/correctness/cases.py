@@ -1,0 +1,173 @@
+"""What the correctness sweep attends: shapes, features, and configs to run them with."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+
+from pod_integrate.devices.cuda import variants
+from pod_integrate.devices.cuda.limits import HEAD_DIMS, Architecture, default_tiles, require_fits
+from pod_integrate.errors import ConfigInfeasibleError
+from pod_integrate.measure.batches import Case, make_batch
+from pod_integrate.terms.config import STRATEGIES, PodConfig
+from pod_integrate.terms.keys import Dtype, Geometry
+
+# Divides lengths on the emulated SM, which is slower by six orders of magnitude.
+TINY = 32
+
+
+class Shape(NamedTuple):
+    """Lengths of a batch, its heads and page size; `features` as hybrid_attention takes them."""
+
+    name: str
+    q_lens: tuple[int, ...]
+    kv_lens: tuple[int, ...]
+    heads: tuple[int, int] = (8, 2)
+    page_size: int = 16
+    window_left: int = -1
+    logit_cap: float = 0.0
+    scale: float | None = None
+    sinks: bool = False
+    row_starts: bool = False
+    strided: bool = False
+
+    def tiny(self) -> Shape:
+        """The same features with lengths that the emulated SM attends in a second."""
+        q = tuple(-(-n // TINY) if n > 16 else n for n in self.q_lens)
+        kv = (-(-n // TINY) if n > 64 else n for n in self.kv_lens)
+        window = self.window_left
+        return self._replace(
+            q_lens=q,
+            kv_lens=tuple(max(a, b) for a, b in zip(q, kv, strict=True)),
+            window_left=max(3, window // TINY) if window > 0 else window,
+        )
+
+
+SHAPES = (
+    Shape("hybrid", (300, 1, 1, 1, 1, 1), (900, 70, 2100, 1, 33, 4096)),
+    Shape("page 1", (130, 1, 1), (700, 1200, 65), page_size=1),
+    Shape("page 64, rows of indices", (130, 1, 1), (700, 3000, 65), page_size=64, row_starts=True),
+    Shape("page edges", (16, 17, 15, 1, 1, 1), (16, 17, 31, 15, 16, 17)),
+    Shape("window", (300, 1, 1), (900, 2500, 90), window_left=127),
+    Shape("window 0", (40, 1), (90, 2000), window_left=0),
+    Shape("logit cap", (300, 1, 1), (900, 2500, 90), logit_cap=30.0),
+    Shape("sinks", (300, 1, 1), (900, 2500, 90), sinks=True),
+    Shape("window, cap, sinks", (300, 1), (900, 2500), window_left=64, logit_cap=20.0, sinks=True),
+    Shape("scale", (100, 1), (300, 900), scale=0.3),
+    Shape("ragged prefills", (17, 1, 128, 129, 1, 700), (17, 40, 1000, 129, 800, 1900)),
+    Shape("speculative rows", (2, 8, 1, 5, 200), (900, 2100, 64, 5, 333)),
+    Shape("empty request", (0, 60, 1), (5, 60, 100)),
+    Shape("prefill only", (500, 33), (1500, 33)),
+    Shape("decode only", (1,) * 9, (1, 2, 63, 64, 65, 1000, 2048, 4097, 16)),
+    Shape("no group", (100, 1, 1), (400, 900, 30), heads=(4, 4)),
+    Shape("group 16", (100, 1, 3), (400, 900, 2100), heads=(32, 2)),
+    Shape("group 5", (100, 1, 4), (400, 900, 700), heads=(10, 2)),
+    Shape("strided", (200, 1, 1), (600, 900, 77), strided=True),
+    Shape("many decodes", (1,) * 150 + (256,), tuple(range(100, 250)) + (1024,)),
+)
+_CORE = ("hybrid", "window, cap, sinks", "ragged prefills", "speculative rows", "decode only")
+
+
+@dataclasses.dataclass(frozen=True)
+class Check:
+    """One call to make and compare with the reference."""
+
+    shape: Shape
+    dtype: Dtype
+    head_dim: int
+    config: PodConfig
+    label: str
+
+    @property
+    def name(self) -> str:
+        """Unique within the sweep."""
+        return f"{self.shape.name} | {self.dtype} d{self.head_dim} | {self.label}"
+
+    @property
+    def geometry(self) -> Geometry:
+        """Of the call."""
+        s = self.shape
+        return Geometry(
+            num_q_heads=s.heads[0],
+            num_kv_heads=s.heads[1],
+            head_dim=self.head_dim,
+            dtype=self.dtype,
+            kv_dtype=self.dtype,
+            page_size=s.page_size,
+            window_left=s.window_left,
+            logit_cap=s.logit_cap,
+        )
+
+    def make(self) -> Case:
+        """Inputs on the host; unused slots hold NaN."""
+        s = self.shape
+        return make_batch(
+            *(s.q_lens, s.kv_lens),
+            geometry=self.geometry,
+            seed=len(self.name),
+            row_starts=s.row_starts,
+            strided=s.strided,
+        )
+
+    def features(self, device: torch.device) -> dict[str, Any]:
+        """Keyword arguments of the call, and of the reference."""
+        s = self.shape
+        told: dict[str, Any] = {"window_left": s.window_left, "logit_cap": s.logit_cap}
+        if s.scale is not None:
+            told["scale"] = s.scale
+        if s.sinks:
+            told["sinks"] = torch.linspace(-2.0, 3.0, s.heads[0], device=device)
+        return told
+
+
+def all_checks(arch: Architecture) -> Iterator[Check]:
+    """Every shape with the default config of each dtype and head dim; chosen shapes with all
+    strategies, with other run-time settings, and with every other shipped variant."""
+    for head_dim in HEAD_DIMS:
+        for dtype in ("bf16", "fp16"):
+            config = default_tiles(arch, head_dim)
+            for shape in SHAPES:
+                yield Check(shape, dtype, head_dim, config, "default")
+            for strategy in STRATEGIES[1:]:
+                other = dataclasses.replace(config, strategy=strategy)  # type: ignore[arg-type]
+                yield from _core(dtype, head_dim, other, strategy)
+    base = default_tiles(arch, 128)
+    for label, settings in RUN_TIME.items():
+        yield from _core("bf16", 128, dataclasses.replace(base, **settings), label)
+    for variant in variants.shipped(arch)[len(variants.defaults(arch)) :]:
+        yield from _core(variant.dtype, variant.head_dim, variant.config(), variant.name)
+
+
+RUN_TIME: dict[str, dict[str, Any]] = {
+    "1:1": {"prefill_ctas": 1, "decode_ctas": 1},
+    "1:3": {"prefill_ctas": 1, "decode_ctas": 3},
+    "5:2": {"prefill_ctas": 5, "decode_ctas": 2},
+    "no splits": {"max_prefill_waves": 0, "decode_split_tokens": 0},
+    "small splits": {"max_prefill_waves": 16, "decode_split_tokens": 128},
+    "small splits, streams": {"decode_split_tokens": 128, "strategy": "streams"},
+}
+
+
+def tiny_checks(arch: Architecture) -> Iterator[Check]:
+    """A few of them for the emulated SM, all of one variant."""
+    config = dataclasses.replace(default_tiles(arch, 64), decode_split_tokens=64)
+    for shape in SHAPES:
+        yield Check(shape.tiny(), "bf16", 64, config, "default")
+
+
+def _core(dtype: Dtype, head_dim: int, config: PodConfig, label: str) -> Iterator[Check]:
+    for shape in SHAPES:
+        if shape.name in _CORE:
+            yield Check(shape, dtype, head_dim, config, label)
+
+
+def feasible(check: Check, arch: Architecture) -> bool:
+    """Whether the check's config fits; a run-time setting may not fit a small part."""
+    try:
+        require_fits(check.config, arch, check.head_dim)
+    except ConfigInfeasibleError:
+        return False
+    return True

@@ -1,0 +1,167 @@
+"""Do a server's traces tell the truth, and what do they cost?
+
+SGLang on `pod` with mixed chunks and CUDA graphs, Llama with random weights, everything sent at
+once. Twice without and twice with tracing at its default share, in turns: the ratio of output
+tokens per second is the overhead. Then once with every step traced and torch's profiler beside it:
+the traces' attention times against the profiler's times of the kernels, over the same steps.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import re
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from benchmarks.engines.sink import TraceSink
+from benchmarks.gpu.common import machine
+from benchmarks.gpu.common.output import Output, add_output
+from benchmarks.gpu.engines.job import Run, engine_arguments, make_model, make_requests, prebuild
+from benchmarks.gpu.engines.sglang import Worker, add_load
+from pod_integrate.settings import Settings
+from pod_integrate.terms.trace import StepRecord
+
+# Kernels of ours by their mangled or plain names: attention, and the merge of its splits.
+_OURS = re.compile(r"pod_kernel|merge_kernel")
+_POLL_SECONDS = "0.5"
+_RUN = Run("pod", "pod", mixed=True)
+
+
+def kernel_us(folder: Path) -> tuple[float, int]:
+    """Sum of our kernels' times in the profiler's traces in `folder`, and how many they were."""
+    total, count = 0.0, 0
+    for path in folder.rglob("*.trace.json.gz"):
+        with gzip.open(path, "rt") as file:
+            events = json.load(file)["traceEvents"]
+        for event in events:
+            if event.get("cat") == "kernel" and _OURS.search(event["name"]):
+                total += float(event["dur"])
+                count += 1
+    return total, count
+
+
+def traced(records: list[StepRecord], begin: float, end: float) -> dict[str, Any]:
+    """What the records of steps that began between two Unix times say."""
+    inside = [r for r in records if begin <= r.time <= end]
+    timed = [r for r in inside if r.attention_us > 0]
+    decode_only = [r for r in timed if max(r.q_lens) == 1]
+    return {
+        "steps": len(inside),
+        "steps_timed": len(timed),
+        "attention_us": sum(r.attention_us for r in timed),
+        "step_us": sum(r.step_us for r in timed),
+        "decode_steps": len(decode_only),
+        "decode_attention_us": sum(r.attention_us for r in decode_only),
+    }
+
+
+def overhead(rates: dict[str, list[float]]) -> float:
+    """Share of output tokens per second that tracing costs, medians of all passes."""
+    return 1 - statistics.median(rates["on"]) / statistics.median(rates["off"])
+
+
+class Measurement:
+    """The document under way."""
+
+    def __init__(self, options: argparse.Namespace, folder: Path) -> None:
+        self._options, self._folder = options, folder
+        self._output = Output(options.out, "traces")
+        names = ("running", "prompts", "longest", "new", "layers", "heads", "device")
+        self.document: dict[str, Any] = {
+            "machine": machine.report(),
+            "load": {name: getattr(options, name) for name in names},
+            "rates": {"off": [], "on": []},
+            "failed": {},
+        }
+
+    def rates(self, name: str) -> None:
+        """One engine, tracing `on` or `off`: tokens per second of each pass but the first."""
+        found = self._run(name)
+        if found is not None:
+            rates = [one["output_tokens_per_second"] for one in found["rates"]]
+            self.document["rates"][name] += rates
+            if all(self.document["rates"].values()):
+                self.document["overhead"] = overhead(self.document["rates"])
+            self._output.save(self.document)
+
+    def agreement(self) -> None:
+        """One engine with every step traced, and a profiled pass."""
+        found = self._run("profiled")
+        if found is not None:
+            kernels, count = kernel_us(Path(found["profile"]["folder"]))
+            told = traced(found["records"], *found["profile"]["unix"])
+            self.document["agreement"] = told | {"kernel_us": kernels, "kernels": count}
+            if kernels:
+                self.document["agreement"]["traced_over_profiled"] = told["attention_us"] / kernels
+            self._output.save(self.document)
+
+    def _run(self, name: str) -> dict[str, Any] | None:
+        job: dict[str, Any] = {
+            "engine": engine_arguments(_RUN, self._folder / "model", self._options),
+            "requests": make_requests(self._options),
+            "passes": self._options.passes,
+        }
+        job["warmup"] = [{**request, "at": 0.0} for request in job["requests"][::4]]
+        if name == "profiled":
+            job["profile"] = str(self._folder / "profile")
+        with TraceSink() as sink:
+            environment = {"POD_ATTN_POLL_SECONDS": _POLL_SECONDS}
+            if name != "off":
+                environment["POD_ATTN_TUNER_URL"] = sink.url
+            if name == "profiled":
+                environment["POD_ATTN_TRACE_SAMPLE"] = "1"
+            worker = Worker(
+                _RUN, self._folder, self._options.out, module="traces_run", environment=environment
+            )
+            try:
+                found = worker.measure(job, self._options.each)
+            except RuntimeError as error:
+                self.document["failed"][name] = str(error)
+                self._output.save(self.document)
+                print(f"{name} FAILED: {error}", flush=True)
+                return None
+            finally:
+                worker.stop()
+            print(f"{name}: {len(sink.records())} records", flush=True)
+            return found | {"records": sink.records()}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measure, print and save traces.json; ends with an error when a run failed."""
+    options = _parse(arguments)
+    options.out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as name:
+        measurement = Measurement(options, Path(name))
+        make_model(Path(name) / "model", options)
+        prebuild(options)
+        measurement.agreement()
+        for run in ("off", "on", "on", "off")[: 2 * options.rounds]:
+            measurement.rates(run)
+    document = measurement.document
+    for key in ("agreement", "rates", "overhead", "failed"):
+        print(f"{key}: {json.dumps(document.get(key))}")
+    if document["failed"]:
+        sys.exit(f"traces: failed are {', '.join(document['failed'])}")
+
+
+def _parse(arguments: list[str] | None) -> argparse.Namespace:
+    default = Settings.model_fields["trace_sample"].default
+    parser = argparse.ArgumentParser(
+        prog="traces", description=(__doc__ or "").split("\n")[0] + f" Default share: {default}."
+    )
+    add_load(parser)
+    parser.set_defaults(passes=5, interval=0.0)
+    parser.add_argument("--prefill-graphs", choices=("breakable", "disabled"), default="breakable")
+    parser.add_argument("--rounds", type=int, choices=(1, 2), default=2, help="engines each way")
+    parser.add_argument("--each", type=float, default=150.0, help="most seconds of one engine")
+    add_output(parser)
+    options = parser.parse_args(arguments)
+    if options.backend != "cuda":
+        parser.error("SGLang runs its whole model, and the profiler is of GPUs")
+    options.device = "cuda"
+    return options

@@ -1,0 +1,1 @@
+"""Other libraries' attention on the same batch."""

@@ -1,0 +1,157 @@
+"""FlashInfer's wrappers on the paged cache of a case; planned outside of what is timed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+
+from pod_integrate.measure.batches import Case
+from pod_integrate.model.floors import CaseSpec
+
+_WORKSPACE_BYTES = 512 << 20
+Call = Callable[[], torch.Tensor]
+Make = Callable[[Case, CaseSpec], Call]
+
+
+class _Pages(NamedTuple):
+    """FlashInfer's view of some requests; int32 on the device."""
+
+    qo_indptr: torch.Tensor
+    kv_indptr: torch.Tensor
+    kv_indices: torch.Tensor
+    last_page_len: torch.Tensor
+    kv_lens: torch.Tensor
+
+
+def prefill(kernel: str, part: str) -> Make:
+    """BatchPrefill on the chunk, or on all rows of the batch."""
+
+    def make(case: Case, spec: CaseSpec) -> Call:
+        import flashinfer
+
+        pages = _pages(case, spec, 0, 1 if part == "prefill" else None)
+        q = case.q[: spec.chunk] if part == "prefill" else case.q
+        wrapper = flashinfer.BatchPrefillWithPagedKVCacheWrapper(
+            _workspace(case), "NHD", backend=kernel
+        )
+        wrapper.plan(
+            *(pages.qo_indptr, pages.kv_indptr, pages.kv_indices, pages.last_page_len),
+            *(spec.num_q_heads, spec.num_kv_heads, spec.head_dim, spec.page_size),
+            causal=True,
+            q_data_type=case.q.dtype,
+            kv_data_type=case.q.dtype,
+        )
+        cache = (case.k_cache, case.v_cache)
+        return lambda: wrapper.run(q, cache)
+
+    return make
+
+
+def decode(tensor_cores: bool) -> Make:
+    """BatchDecode on the one-token requests."""
+
+    def make(case: Case, spec: CaseSpec) -> Call:
+        import flashinfer
+
+        pages = _pages(case, spec, 1, None)
+        wrapper = flashinfer.BatchDecodeWithPagedKVCacheWrapper(
+            _workspace(case), "NHD", use_tensor_cores=tensor_cores
+        )
+        wrapper.plan(
+            *(pages.kv_indptr, pages.kv_indices, pages.last_page_len),
+            *(spec.num_q_heads, spec.num_kv_heads, spec.head_dim, spec.page_size),
+            q_data_type=case.q.dtype,
+            kv_data_type=case.q.dtype,
+        )
+        q, cache = case.q[spec.chunk :], (case.k_cache, case.v_cache)
+        return lambda: wrapper.run(q, cache)
+
+    return make
+
+
+def serial(kernel: str) -> Make:
+    """BatchPrefill, then BatchDecode, on one stream."""
+
+    def make(case: Case, spec: CaseSpec) -> Call:
+        first, second = prefill(kernel, "prefill")(case, spec), decode(True)(case, spec)
+        return _Joined(lambda: (first(), second()))
+
+    return make
+
+
+class _Joined:
+    """Joins the rows of both parts in the first answer only: that one is compared, not timed."""
+
+    def __init__(self, both: Callable[[], tuple[torch.Tensor, torch.Tensor]]) -> None:
+        self._both = both
+        self._compared = False
+
+    def __call__(self) -> torch.Tensor:
+        prefilled, decoded = self._both()
+        if self._compared:
+            return decoded
+        self._compared = True
+        return torch.cat([prefilled, decoded])
+
+
+def batch_pod(case: Case, spec: CaseSpec) -> Call:
+    """BatchPODWithPagedKVCacheWrapper: both ops in one kernel."""
+    import flashinfer
+
+    chunk, decodes = _pages(case, spec, 0, 1), _pages(case, spec, 1, None)
+    wrapper = flashinfer.BatchPODWithPagedKVCacheWrapper(_workspace(case), "NHD")
+    wrapper.plan(
+        *(chunk.qo_indptr, chunk.kv_indptr, chunk.kv_indices, chunk.last_page_len),
+        *(decodes.qo_indptr, decodes.kv_indptr, decodes.kv_indices, decodes.last_page_len),
+        *(spec.num_q_heads, spec.num_kv_heads, spec.head_dim, spec.page_size),
+        q_data_type=case.q.dtype,
+        kv_data_type=case.q.dtype,
+    )
+    cache = (case.k_cache, case.v_cache)
+    q_prefill, q_decode = case.q[: spec.chunk], case.q[spec.chunk :]
+
+    return _Joined(lambda: wrapper.run(q_prefill, cache, q_decode, cache, causal_p=True)[:2])
+
+
+def batch_attention(case: Case, spec: CaseSpec) -> Call:
+    """BatchAttention: one persistent kernel for all rows."""
+    import flashinfer
+
+    pages = _pages(case, spec, 0, None)
+    wrapper = flashinfer.BatchAttention("NHD", device=str(case.q.device))
+    wrapper.plan(
+        *(pages.qo_indptr, pages.kv_indptr, pages.kv_indices, pages.kv_lens),
+        *(spec.num_q_heads, spec.num_kv_heads, spec.head_dim, spec.head_dim, spec.page_size),
+        causal=True,
+        q_data_type=case.q.dtype,
+        kv_data_type=case.q.dtype,
+    )
+    q, cache = case.q, (case.k_cache, case.v_cache)
+    return lambda: wrapper.run(q, cache)[0]
+
+
+def _workspace(case: Case) -> torch.Tensor:
+    return torch.zeros(_WORKSPACE_BYTES, dtype=torch.uint8, device=case.q.device)
+
+
+def _pages(case: Case, spec: CaseSpec, first: int, last: int | None) -> _Pages:
+    """Requests first .. last - 1 of a case; its pages lie in the order of the requests."""
+    q_lens, kv_lens = (list(side[first:last]) for side in spec.lengths)
+    counts = [-(-kv // spec.page_size) for kv in kv_lens]
+    before = sum(-(-kv // spec.page_size) for kv in spec.lengths.kv_lens[:first])
+
+    def vector(values: list[int]) -> torch.Tensor:
+        return torch.tensor(values, dtype=torch.int32, device=case.q.device)
+
+    def running(values: list[int]) -> torch.Tensor:
+        return vector([sum(values[:i]) for i in range(len(values) + 1)])
+
+    return _Pages(
+        qo_indptr=running(q_lens),
+        kv_indptr=running(counts),
+        kv_indices=case.batch.page_indices[before : before + sum(counts)],
+        last_page_len=vector([(kv - 1) % spec.page_size + 1 for kv in kv_lens]),
+        kv_lens=vector(kv_lens),
+    )

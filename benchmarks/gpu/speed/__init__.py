@@ -1,0 +1,1 @@
+"""How fast is it: published cases, the sweep of the paper, tuning."""

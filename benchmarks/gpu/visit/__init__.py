@@ -1,0 +1,1 @@
+"""A short visit to a GPU from first contact to filed results."""

@@ -1,0 +1,137 @@
+"""Files what a visit to a GPU left: results/gpu_*.json, headlines and the tables of docs/gpu.md.
+
+Run it in a checkout, on any machine, with the folder that the other parts wrote to.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from benchmarks import _results
+from benchmarks.gpu.speed.summary import summarize
+from benchmarks.gpu.visit import tables
+from benchmarks.gpu.visit.headlines import headlines
+
+_ROOT = Path(__file__).resolve().parents[3]
+_RESULTS = _ROOT / "benchmarks" / "results"
+_DOC, _SPREAD = _ROOT / "docs" / "gpu.md", _ROOT / "docs" / "gpu_spread.svg"
+_PARTS = (
+    "first_contact",
+    "checks",
+    "numbers",
+    "tune",
+    "sweep",
+    "hf",
+    "sglang",
+    "ncu",
+    "grid",
+    "versus",
+    "traces",
+)
+
+
+def slim(document: dict[str, Any]) -> dict[str, Any]:
+    """Numbers without the hundreds of configs that were tried and lost."""
+    for entry in document["cases"].values():
+        if "configs_tried" in entry:
+            # Recorded before, and merged.
+            continue
+        tried = [run for run in entry["runs"] if run.get("label") == "tried" and "median_us" in run]
+        best: dict[str, dict[str, Any]] = {}
+        for run in tried:
+            known = best.get(run["strategy"])
+            if known is None or run["median_us"] < known["median_us"]:
+                best[run["strategy"]] = run
+        kept = [run for run in entry["runs"] if run.get("label") != "tried"]
+        entry["runs"] = kept + list(best.values())
+        entry["configs_tried"] = len(tried)
+    return document
+
+
+def merged(rerun: dict[str, Any], recorded: dict[str, Any], gpu: str) -> dict[str, Any]:
+    """Recorded numbers with the cases of `rerun` replaced; each of those names its own run.
+
+    Raises ValueError when the two come from different GPUs.
+    """
+    if recorded["gpu"] != gpu:
+        raise ValueError(
+            f"single cases were measured again on {gpu}, the recorded ones on {recorded['gpu']}; "
+            "measure all of them there: numbers without --cases"
+        )
+    told = ("utc", "kernel_build", "host_build", "clocks")
+    machine = {name: rerun["machine"].get(name) for name in told}
+    again = {
+        name: {**rerun["cases"][name], "machine": machine}
+        for name in rerun["rerun"]
+        if name in rerun["cases"]
+    }
+    kept = {name: value for name, value in recorded.items() if name not in ("gpu", "date")}
+    return {**kept, "cases": {**recorded["cases"], **again}}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """File the documents of a folder."""
+    parser = argparse.ArgumentParser(prog="record", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("folder", type=Path, help="what --out of the other parts named")
+    options = parser.parse_args(arguments)
+    paths = {name: options.folder / f"{name}.json" for name in _PARTS}
+    documents = {name: json.loads(p.read_text()) for name, p in paths.items() if p.exists()}
+    reports = [d["machine"] for d in documents.values() if "utc" in d.get("machine", {})]
+    if not reports:
+        parser.error(f"{options.folder} holds no result of {', '.join(_PARTS)}")
+    where, when = reports[0]["device"]["name"], reports[0]["utc"][:10]
+    if "numbers" in documents:
+        if "rerun" in documents["numbers"]:
+            recorded = json.loads((_RESULTS / "gpu_numbers.json").read_text())
+            documents["numbers"] = merged(documents["numbers"], recorded, where)
+        documents["numbers"]["summary"] = summarize(documents["numbers"]["cases"])
+    for name, document in documents.items():
+        path = _RESULTS / f"gpu_{name}.json"
+        kept = {"gpu": where, "date": when, **_kept(name, document)}
+        path.write_text(json.dumps(kept, indent=1) + "\n")
+    for name, value, unit, command in headlines(documents):
+        _results.record_headline(name, value, unit, command, where=where, when=when)
+        print(f"{name:48s} {value:.4g} {unit}")
+    draw(documents)
+
+
+def draw(documents: dict[str, dict[str, Any]]) -> None:
+    """Replace the rows of docs/gpu.md of every document that is there."""
+    text = _DOC.read_text()
+    drawn = {
+        "gpu": ("numbers", tables.cases),
+        "gpu-grid": ("grid", tables.grid),
+        "gpu-hf": ("hf", tables.transformers),
+        "gpu-sglang": ("sglang", tables.sglang),
+    }
+    for mark, (name, table) in drawn.items():
+        if name in documents:
+            text = tables.replaced(text, mark, table(documents[name]))
+    if "grid" in documents:
+        _SPREAD.write_text(tables.spread_picture(documents["grid"]))
+    _DOC.write_text(text)
+
+
+def _kept(name: str, document: dict[str, Any]) -> dict[str, Any]:
+    if name == "numbers":
+        return slim(document)
+    if name == "grid":
+        return _without_configs(slim(document))
+    if name == "sweep":
+        return {**document, "cases": [_without_times(case) for case in document["cases"]]}
+    return document
+
+
+def _without_configs(document: dict[str, Any]) -> dict[str, Any]:
+    """Runs name their config by its short text alone: there are thousands."""
+    for entry in document["cases"].values():
+        for run in entry["runs"]:
+            run.pop("config", None)
+    return document
+
+
+def _without_times(case: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in case.items() if name != "times"}

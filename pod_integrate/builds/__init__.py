@@ -1,0 +1,1 @@
+"""Compilers and what they leave: cached libraries, ptxas reports, machine code."""

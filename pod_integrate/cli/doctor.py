@@ -1,0 +1,206 @@
+"""`pod-attn doctor`: what this machine is, which kernel runs and why, what is missing."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+import httpx
+import torch
+from rich.console import Console
+
+from pod_integrate import settings
+from pod_integrate.builds import native, nvcc
+from pod_integrate.cli.terminal import styled
+from pod_integrate.devices.cuda import limits
+from pod_integrate.devices.cuda.variants import Variant
+from pod_integrate.devices.device import device_key, num_threads
+from pod_integrate.distribution import install_command, version
+from pod_integrate.errors import BuildError, PodAttentionError
+from pod_integrate.redact import public_url, redact
+from pod_integrate.terms.keys import DeviceKey, Geometry
+
+Status = Literal["ok", "note", "missing"]
+_HEAD_DIM = 128
+_GEOMETRY = Geometry(
+    num_q_heads=1, num_kv_heads=1, head_dim=_HEAD_DIM, dtype="bf16", kv_dtype="bf16", page_size=1
+)
+# What is looked for, and the extra of ours that brings it; None: we cannot be without.
+_PACKAGES = {
+    "torch": None,
+    "apache-tvm-ffi": None,
+    "sglang": "sglang",
+    "transformers": "transformers",
+    "ray": "tuner",
+    "optuna": "tuner",
+}
+_COLORS = {"ok": "green", "note": "yellow", "missing": "red"}
+
+
+class Finding(NamedTuple):
+    """One line: what was looked at, what was found, and the remedy when it is not well."""
+
+    name: str
+    value: str
+    status: Status = "ok"
+    remedy: str = ""
+
+
+def examine() -> list[Finding]:
+    """Look at everything; a check that itself fails becomes a finding, never an exception."""
+    findings = [_machine()]
+    for name, check in (
+        ("accelerator", _accelerator),
+        ("settings", _settings),
+        ("kernel", _kernel),
+        ("build", _build),
+        ("GPU kernel", _gpu_kernel),
+        ("nvcc", _nvcc),
+        ("SGLang plug-in", _plugin),
+        ("tuner", _tuner),
+    ):
+        findings.append(_guarded(name, check))
+    findings.extend(_versions())
+    return findings
+
+
+def _guarded(name: str, check: Callable[[], Finding]) -> Finding:
+    try:
+        return check()
+    except PodAttentionError as error:
+        return Finding(name, f"{type(error).__name__}: {error}", "missing", "see the message")
+
+
+def _machine() -> Finding:
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return Finding(
+        "machine",
+        f"pod-attention {version()}, {platform.system()} {platform.machine()}, "
+        f"{os.cpu_count()} cores, {memory:.0f} GiB, "
+        f"Python {platform.python_version()}",
+    )
+
+
+def _accelerator() -> Finding:
+    keys = _gpu_keys()
+    if not keys:
+        return Finding("accelerator", "none: SGLang serves through the pod_cpu platform")
+    names = (f"cuda:{i} {key.name} {key.capability}, {key.units} SMs" for i, key in enumerate(keys))
+    return Finding("accelerator", "; ".join(names))
+
+
+def _gpu_keys() -> list[DeviceKey]:
+    if not torch.cuda.is_available():
+        return []
+    return [device_key(torch.device("cuda", i)) for i in range(torch.cuda.device_count())]
+
+
+def _settings() -> Finding:
+    chosen = settings.load()
+    sample = f"{chosen.trace_sample:g} of steps traced"
+    return Finding("settings", f"{sample}, table {chosen.table or 'not saved'}")
+
+
+def _kernel() -> Finding:
+    key = device_key(torch.device("cpu"))
+    forced = os.environ.get("POD_ATTN_ISA")
+    why = f"POD_ATTN_ISA={forced}" if forced else "the best instruction set of this CPU"
+    return Finding(
+        "kernel",
+        f"CPU kernel, {key.capability} ({why}), {num_threads()} threads; "
+        f"tables are filed under {key}",
+    )
+
+
+def _build() -> Finding:
+    path = native.library_path("cpu")
+    if path.exists():
+        return Finding("build", f"{native.build_id('cpu')} at {path}")
+    return Finding(
+        "build", "not built yet: the first start compiles it", "note", "pod-attn build does it now"
+    )
+
+
+def _gpu_kernel() -> Finding:
+    """Which library a call on each GPU opens, by the example of the default at head dim 128."""
+    lines: list[str] = []
+    status: Status = "ok"
+    remedy = ""
+    for arch in dict.fromkeys(limits.architecture(key.capability) for key in _gpu_keys()):
+        variant = Variant.of(limits.default_tiles(arch, _HEAD_DIM), _GEOMETRY)
+        path = nvcc.find_library(variant, arch)
+        lines.append(f"{variant.name} for {arch.name}: {path or 'not built yet'}")
+        if path is None:
+            # Without a compiler the first call fails; with one it only takes longer.
+            status, remedy = "note", "pod-attn build does it now"
+            nvcc.find_nvcc()
+    value = "; ".join([nvcc.build_id(), *lines])
+    return Finding("GPU kernel", value if lines else f"{value}, no GPU to run it", status, remedy)
+
+
+def _nvcc() -> Finding:
+    try:
+        path = nvcc.find_nvcc()
+    except BuildError as error:
+        return Finding("nvcc", str(error), "note", "needed to compile variants for GPUs only")
+    major, minor = nvcc.nvcc_version(path)
+    return Finding("nvcc", f"{major}.{minor} at {path}")
+
+
+def _plugin() -> Finding:
+    groups = {"sglang.srt.plugins": "pod", "sglang.srt.platforms": "pod_cpu"}
+    for group, name in groups.items():
+        if name not in importlib.metadata.entry_points(group=group).names:
+            return Finding(
+                "SGLang plug-in", f"{name} is not registered", "missing", "reinstall pod-attention"
+            )
+    return Finding("SGLang plug-in", "attention backend pod, platform pod_cpu")
+
+
+def _tuner() -> Finding:
+    url = settings.load().tuner_url
+    if not url:
+        return Finding(
+            "tuner", "POD_ATTN_TUNER_URL is not set: defaults or the saved table apply", "note"
+        )
+    shown = public_url(url)
+    try:
+        answer = httpx.get(f"{url.rstrip('/')}/healthz", timeout=3.0)
+    except httpx.HTTPError as error:
+        said = redact(error, url)
+        return Finding("tuner", f"{shown} does not answer: {said}", "note", "pod-attn tuner up")
+    return Finding("tuner", f"{shown} answers {answer.status_code}")
+
+
+def _versions() -> list[Finding]:
+    findings = []
+    for package, extra in _PACKAGES.items():
+        try:
+            findings.append(Finding(package, importlib.metadata.version(package)))
+        except importlib.metadata.PackageNotFoundError:
+            status: Status = "note" if extra else "missing"
+            remedy = install_command(extra) if extra else "reinstall pod-attention"
+            findings.append(Finding(package, "not installed", status, remedy))
+    return findings
+
+
+def print_findings(console: Console, findings: list[Finding], *, as_json: bool) -> None:
+    """Lines for people, whole however narrow the terminal is, or a JSON list of {name, value,
+    status, remedy}."""
+    if as_json:
+        console.print_json(json.dumps([finding._asdict() for finding in findings]))
+        return
+    width = max(len(finding.name) for finding in findings)
+    for finding in findings:
+        status = (f"{finding.status:<8}", _COLORS[finding.status])
+        line = styled(status, f" {finding.name:<{width}}  ", finding.value)
+        # Nothing is wrapped here: a command or a path is copied as one line.
+        console.print(line, soft_wrap=True)
+        if finding.remedy:
+            console.print(
+                styled(f"{'':<8} {'':<{width}}  ", ("-> " + finding.remedy, "dim")), soft_wrap=True
+            )

@@ -1,0 +1,1 @@
+"""Attention on a CPU: one compiled library, no plan."""

@@ -1,0 +1,1 @@
+"""Attention on NVIDIA GPUs: what fits, variants, plans, launches, captured graphs."""

@@ -1,0 +1,80 @@
+"""GraphTimer: how long attention takes inside a captured graph, from stamps of its replays.
+
+Stamps are launches of one thread around a few layers, part of the graph. Only a replay whose plan
+names a row of the ring writes any; the ring is page-locked memory of the host, so that reading it
+costs no copy and no wait.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from pod_integrate.devices.clock import Mark, stride_of
+from pod_integrate.devices.cuda import launch
+from pod_integrate.devices.cuda.device_plan import DevicePlan
+from pod_integrate.terms.config import flatten_config
+
+# More than there are replays under way: two, with overlapped scheduling.
+SLOTS = 16
+# The first two stamps have nothing between them: what a pair costs by itself.
+_EMPTY = 2
+
+
+class GraphTimer:
+    """Times some layers of one captured graph.
+
+    plan    the graph's; its words name the row
+    layers  numbers of the layers that attend with this plan, in their order
+    """
+
+    def __init__(self, plan: DevicePlan, layers: Sequence[int]) -> None:
+        stride = stride_of(len(layers))
+        # From the middle of the first stretch on: a step's first layer is not like the others.
+        timed = layers[stride // 2 :: stride]
+        self._places = {layer: _EMPTY + 2 * i for i, layer in enumerate(timed)}
+        self._plan = plan.words
+        on_gpu = plan.words.device.type == "cuda"
+        width = _EMPTY + 2 * len(timed)
+        self._ring = torch.zeros((SLOTS, width), dtype=torch.int64, pin_memory=on_gpu)
+        config = tuple(flatten_config(plan.config))
+        self._library = launch.choose(config, plan.geometry, plan.words.device.index).library
+        self._slot = 0
+
+    def start(self, layer: int) -> Mark | None:
+        """Queue the stamp of a layer's beginning; a mark for `stop` if this layer is timed."""
+        place = self._places.get(layer)
+        if place == _EMPTY:
+            self._stamp(0)
+            self._stamp(1)
+        if place is not None:
+            self._stamp(place)
+        return place
+
+    def stop(self, mark: Mark) -> None:
+        """Queue the stamp of its end."""
+        self._stamp(mark + 1)
+
+    def arm(self) -> int:
+        """A free row, from 1, for DevicePlan.update of the next replay."""
+        self._slot = self._slot % SLOTS + 1
+        self._ring[self._slot - 1].zero_()
+        return self._slot
+
+    def seconds(self, slot: int) -> float | None:
+        """One layer's time in the replay that `slot` was armed for, once that has ended.
+
+        Mean over the timed layers; None when stamps are missing.
+        """
+        stamps: list[int] = self._ring[slot - 1].tolist()
+        if 0 in stamps or len(stamps) == _EMPTY:
+            return None
+        spans = [end - begin for begin, end in zip(stamps[::2], stamps[1::2], strict=True)]
+        empty, layers = spans[0], spans[1:]
+        return max(0.0, sum(layers) / len(layers) - empty) * 1e-9
+
+    def _stamp(self, index: int) -> None:
+        stream = launch.current_stream(self._plan.device)
+        width = self._ring.shape[1]
+        self._library.stamp(self._plan.data_ptr(), self._ring.data_ptr(), width, index, stream)

@@ -1,0 +1,223 @@
+"""What fits the GPUs that the CUDA kernel is compiled for: tiles, shared memory, registers."""
+
+from __future__ import annotations
+
+from pod_integrate.devices.cuda.architectures import ARCHITECTURES as ARCHITECTURES
+from pod_integrate.devices.cuda.architectures import Architecture as Architecture
+from pod_integrate.devices.cuda.architectures import architecture as architecture
+from pod_integrate.errors import ConfigInfeasibleError, ShapeError
+from pod_integrate.terms.config import PodConfig, TileConfig
+from pod_integrate.terms.keys import DeviceKey, Geometry
+
+HEAD_DIMS = (64, 96, 128, 256)
+REGISTERS = 65536
+MAX_THREAD_REGISTERS = 255
+# Of every CTA: what the driver keeps, and room for static variables (in units of 128 bytes).
+RESERVED_BYTES = 1024
+STATIC_BYTES = 128
+# So that panels of wgmma operands can start at a multiple of 1024 bytes.
+_PANEL_SLACK = 1008
+_DECODE_Q_ROWS = 16
+_MERGE_COLUMNS = 10  # m, l, and padding against bank conflicts
+_MAX_VIRTUAL_DECODE = 8
+_MAX_CTA_WARPS = 16
+# Addresses, masks, softmax state and operand fragments beside the accumulators.
+_OTHER_REGISTERS = 48
+
+
+def smem_bytes(config: PodConfig, head_dim: int) -> tuple[int, int]:
+    """Dynamic shared memory of a CTA that runs (a prefill item, virtual_decode decode items).
+
+    As config.h has it, two bytes per element: Q and the stages of K and V; decode warps reuse the
+    stages to merge their fp32 partial results.
+    """
+    p, d = config.prefill, config.decode
+    prefill = 2 * head_dim * (p.q_rows + 2 * p.stages * p.kv_rows)
+    stages = 4 * head_dim * d.stages * d.kv_rows
+    merge = d.warps * d.q_rows * (head_dim + _MERGE_COLUMNS) * 4 if d.warps > 1 else 0
+    return prefill, config.virtual_decode * (2 * head_dim * d.q_rows + max(stages, merge))
+
+
+def cta_smem_bytes(config: PodConfig, arch: Architecture, head_dim: int) -> tuple[int, int]:
+    """smem_bytes as a launch asks for it: with room to align what wgmma reads."""
+    prefill, decode = smem_bytes(config, head_dim)
+    return prefill + _PANEL_SLACK * prefill_wgmma(config, arch, head_dim), decode
+
+
+def prefill_wgmma(config: PodConfig, arch: Architecture, head_dim: int) -> bool:
+    """Whether prefill items run on Hopper's wgmma instead of mma.sync.
+
+    They do where the architecture has it and the config suits: a warpgroup that owns two blocks of
+    64 rows, 64 keys per stage, K and V of two tiles in flight, four barriers per stage; beside it
+    another that copies, with registers for two such pairs per SM.
+    """
+    p = config.prefill
+    suits = (p.q_rows, p.kv_rows, p.warps) == (128, 64, 4) and p.stages in (2, 3)
+    alone = cta_warps(config) == p.warps and config.ctas_per_sm <= 2
+    return arch.name == "sm_90a" and suits and alone and head_dim in (64, 128)
+
+
+def cta_warps(config: PodConfig) -> int:
+    """Warps of a CTA that run items, of either op; not those that copy for wgmma."""
+    return max(config.prefill.warps, config.virtual_decode * config.decode.warps)
+
+
+def require_feasible(config: PodConfig, device: DeviceKey, geometry: Geometry) -> None:
+    """Raise ConfigInfeasibleError with the arithmetic when `config` does not fit a GPU.
+
+    KernelUnavailableError when the GPU has no compiled target, ShapeError for a head dim without
+    a kernel; the dtype is Variant.of's to check.
+    """
+    arch = architecture(device.capability)
+    require_head_dim(geometry.head_dim)
+    require_fits(config, arch, geometry.head_dim)
+
+
+def require_head_dim(head_dim: int) -> None:
+    """Raise ShapeError for a head dim that the CUDA kernel is not compiled for."""
+    if head_dim not in HEAD_DIMS:
+        raise ShapeError(
+            f"head dim must be one of {HEAD_DIMS} on a GPU, got {head_dim}. Pad the heads to the "
+            "next of these, or move the tensors to the CPU"
+        )
+
+
+def require_fits(config: PodConfig, arch: Architecture, head_dim: int) -> None:
+    """Raise ConfigInfeasibleError unless tiles divide, shared memory and registers suffice."""
+    _require_shapes(config)
+    _require_warps(config, arch)
+    _require_smem(config, arch, head_dim)
+    _require_registers(config, head_dim)
+
+
+def default_config(device: DeviceKey, geometry: Geometry) -> PodConfig:
+    """A good config before anything was tuned; always feasible on `device`."""
+    require_head_dim(geometry.head_dim)
+    return default_tiles(architecture(device.capability), geometry.head_dim)
+
+
+def default_tiles(arch: Architecture, head_dim: int) -> PodConfig:
+    """Two CTAs per SM, so that one of each op can overlap, with the largest tiles that fit."""
+    large = arch.smem_per_sm >= 164
+    if head_dim == 256:
+        # 64-row tiles with more keys per stage leave no second CTA at this head dim.
+        prefill = _tile(64, 32, 1, 4) if large else _tile(32, 32, 1, 2)
+        decode = _tile(16, 32, 2, 2) if large else _tile(16, 32, 1, 2)
+    elif head_dim == 128 and not large:
+        prefill, decode = _tile(64, 64, 1, 4), _tile(16, 64, 1, 4)
+    elif head_dim == 128 and arch.capability == (8, 0):
+        # 64 keys per stage cost an A100 a few spilled registers; two stages of 32 do not.
+        prefill, decode = _tile(128, 32, 2, 4), _tile(16, 64, 2, 4)
+    elif head_dim == 128:
+        # Among the best of a sweep on an H100 (docs/gpu.md): a lone decode CTA wants many keys.
+        prefill, decode = _tile(128, 64, 2, 4), _tile(16, 192, 1, 4)
+    else:
+        # At head dim 96 the smaller parts have no room for a second decode stage.
+        prefill = _tile(128, 64, 1, 4)
+        decode = _tile(16, 64, 2 if large or head_dim == 64 else 1, 4)
+    return PodConfig(
+        prefill=prefill,
+        decode=decode,
+        ctas_per_sm=2,
+        max_prefill_waves=1,
+        decode_split_tokens=2048,
+    )
+
+
+def _require_shapes(config: PodConfig) -> None:
+    p, d, v = config.prefill, config.decode, config.virtual_decode
+    if d.q_rows != _DECODE_Q_ROWS:
+        _refuse(
+            f"decode.q_rows is {d.q_rows}; a decode tile is one 16-row tensor-core block",
+            "Set decode.q_rows to 16: a larger group becomes several items",
+        )
+    if p.q_rows not in (16 * p.warps, 32 * p.warps):
+        _refuse(
+            f"prefill.q_rows is {p.q_rows} with {p.warps} prefill.warps; a warp owns 16 or 32 rows",
+            f"Set prefill.q_rows to {16 * p.warps} or {32 * p.warps}, or change prefill.warps",
+        )
+    for name, tile, unit in (("prefill", p, 8 * p.warps), ("decode", d, 16 * d.warps)):
+        if tile.kv_rows % unit:
+            _refuse(
+                f"{name}.kv_rows is {tile.kv_rows}; with {tile.warps} {name}.warps it must be a "
+                f"multiple of {unit}",
+                f"Set {name}.kv_rows to {-(-tile.kv_rows // unit) * unit} or lower {name}.warps",
+            )
+    if v > _MAX_VIRTUAL_DECODE:
+        _refuse(
+            f"virtual_decode is {v}; a CTA takes at most {_MAX_VIRTUAL_DECODE} decode items",
+            "Lower virtual_decode",
+        )
+
+
+def _require_warps(config: PodConfig, arch: Architecture) -> None:
+    warps = cta_warps(config)
+    text = (
+        f"a CTA needs {warps} warps: the larger of prefill.warps ({config.prefill.warps}) and "
+        f"virtual_decode x decode.warps ({config.virtual_decode} x {config.decode.warps})"
+    )
+    if warps > _MAX_CTA_WARPS:
+        _refuse(f"{text}; the limit is {_MAX_CTA_WARPS}", "Lower virtual_decode or decode.warps")
+    if warps * config.ctas_per_sm > arch.warps_per_sm:
+        _refuse(
+            f"{text}; {arch.name} holds {arch.warps_per_sm} per SM, {config.ctas_per_sm} CTAs "
+            f"need {warps * config.ctas_per_sm}",
+            f"Lower ctas_per_sm ({config.ctas_per_sm}) or the warps",
+        )
+
+
+def _require_smem(config: PodConfig, arch: Architecture, head_dim: int) -> None:
+    prefill, decode = cta_smem_bytes(config, arch, head_dim)
+    limit = min(
+        (arch.smem_per_sm << 10) // config.ctas_per_sm - RESERVED_BYTES, arch.smem_per_cta << 10
+    )
+    name, tile, need = ("prefill", config.prefill, prefill)
+    if decode > prefill:
+        name, tile, need = ("decode", config.decode, decode)
+    if need + STATIC_BYTES <= limit:
+        return
+    several = name == "decode" and config.virtual_decode > 1
+    remedies = [f"{name}.stages ({tile.stages})"] if tile.stages > 1 else []
+    remedies.append(f"{name}.kv_rows ({tile.kv_rows})")
+    if several:
+        remedies.append(f"virtual_decode ({config.virtual_decode})")
+    what = f"{config.virtual_decode} decode tiles need" if several else f"{name} tile needs"
+    _refuse(
+        f"{what} {_kib(need)} of shared memory and {STATIC_BYTES} B of static variables; "
+        f"{arch.name} leaves {_kib(limit)} per CTA at ctas_per_sm={config.ctas_per_sm}",
+        f"Lower {' or '.join(remedies)}",
+    )
+
+
+def _require_registers(config: PodConfig, head_dim: int) -> None:
+    threads = 32 * cta_warps(config)
+    # The compiler allots registers in units of 8 per thread.
+    limit = min(MAX_THREAD_REGISTERS, REGISTERS // (threads * config.ctas_per_sm) // 8 * 8)
+    p, d = config.prefill, config.decode
+    blocks = p.q_rows // (16 * p.warps)
+    needs = {
+        "prefill": (blocks * (head_dim + p.kv_rows) // 2, p.kv_rows),
+        "decode": ((head_dim + d.kv_rows // d.warps) // 2, d.kv_rows),
+    }
+    name = max(needs, key=lambda side: needs[side][0])
+    accumulators, kv_rows = needs[name]
+    if accumulators + _OTHER_REGISTERS > limit:
+        _refuse(
+            f"{name} tile needs {accumulators} accumulator registers per thread and about "
+            f"{_OTHER_REGISTERS} others at head dim {head_dim}; {threads} threads x "
+            f"{config.ctas_per_sm} CTAs leave {limit}",
+            f"Lower ctas_per_sm ({config.ctas_per_sm}), {name}.kv_rows ({kv_rows}) or the rows "
+            f"per warp of the {name} tile",
+        )
+
+
+def _tile(*values: int) -> TileConfig:
+    return TileConfig(**dict(zip(("q_rows", "kv_rows", "stages", "warps"), values, strict=True)))
+
+
+def _kib(count: int) -> str:
+    return f"{count / 1024:.1f}".removesuffix(".0") + " KiB"
+
+
+def _refuse(what: str, remedy: str) -> None:
+    raise ConfigInfeasibleError(f"{what}. {remedy}")

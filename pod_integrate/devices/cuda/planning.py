@@ -1,0 +1,87 @@
+"""Plans of the CUDA path: a batch cut into items, as the int32 words that the kernels read."""
+
+from __future__ import annotations
+
+import threading
+from typing import NamedTuple
+
+import torch
+import tvm_ffi
+
+from pod_integrate.builds import native
+from pod_integrate.terms.config import LEAST_SPLIT as LEAST_SPLIT
+from pod_integrate.terms.config import PodConfig, flatten_config
+from pod_integrate.terms.keys import Geometry
+
+_FIRST_WORDS = 1 << 14
+_HEADER_WORDS, _ITEM_WORDS, _MERGE_WORDS = 16, 12, 8
+# Place of PlanHeader::stamp.
+STAMP_WORD = 10
+
+
+class Capacity(NamedTuple):
+    """Grid sizes of a call's launches, and rows that its KV splits write."""
+
+    prefill_ctas: int
+    decode_ctas: int
+    merge_ctas: int
+    partial_rows: int
+
+
+def max_words(capacity: Capacity, config: PodConfig) -> int:
+    """Words of the longest plan within a capacity; the sizes are those of arguments.h."""
+    items = capacity.prefill_ctas + capacity.decode_ctas * config.virtual_decode
+    return _HEADER_WORDS + _ITEM_WORDS * items + _MERGE_WORDS * capacity.merge_ctas
+
+
+class Planned(NamedTuple):
+    """One batch's plan on the host, and what it needs of a launch."""
+
+    words: torch.Tensor
+    capacity: Capacity
+    tokens: int
+    requests: int
+
+
+class _Scratch(threading.local):
+    """A thread's buffer, grown to the largest plan it has made."""
+
+    def __init__(self) -> None:
+        self.words = torch.empty(_FIRST_WORDS, dtype=torch.int32)
+
+
+_scratch = _Scratch()
+
+
+def plan_batch(
+    q_indptr: torch.Tensor,
+    kv_lens: torch.Tensor,
+    geometry: Geometry,
+    config: PodConfig,
+    *,
+    num_sms: int,
+    fill_ctas: int | None = None,
+    pin: bool = False,
+) -> Planned:
+    """Plan a batch for a GPU of `num_sms` SMs.
+
+    q_indptr, kv_lens  as in HybridBatch
+    fill_ctas          most decode CTAs that a batch too small for the GPU is given by parts shorter
+                       than config.decode_split_tokens; default num_sms x ctas_per_sm, 0 keeps the
+                       config's length
+    pin                put the words into page-locked memory, from where they are copied to a GPU
+                       without a wait
+    Raises ShapeError for lengths that contradict each other.
+    """
+    flat = tvm_ffi.Shape(flatten_config(config))
+    fill = num_sms * config.ctas_per_sm if fill_ctas is None else fill_ctas
+    heads = (geometry.num_q_heads, geometry.num_kv_heads, geometry.window_left)
+    plan = native.load("host").plan
+    count, *needs = plan(q_indptr, kv_lens, *heads, flat, num_sms, fill, _scratch.words)
+    if count > _scratch.words.numel():
+        # Twice the need: a batch that grows step by step should not plan twice each time.
+        _scratch.words = torch.empty(2 * count, dtype=torch.int32)
+        count, *needs = plan(q_indptr, kv_lens, *heads, flat, num_sms, fill, _scratch.words)
+    words = torch.empty(count, dtype=torch.int32, pin_memory=pin)
+    words.copy_(_scratch.words[:count])
+    return Planned(words, Capacity(*needs), int(q_indptr[-1]), kv_lens.numel())

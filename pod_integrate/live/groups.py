@@ -1,0 +1,167 @@
+"""LayerGroups: all layer groups of a process, with their config tables and step logs.
+
+Every engine plug-in attends through these; what differs between engines is how a step's batch is
+found and when it ends.
+"""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import logging
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import torch
+
+from pod_integrate import settings
+from pod_integrate.devices.clock import Clock, Mark, clock_of
+from pod_integrate.devices.device import device_key, kernel_build
+from pod_integrate.live.exchange import Channel, Exchange
+from pod_integrate.live.layer_group import LayerGroup
+from pod_integrate.live.open_step import OpenStep
+from pod_integrate.live.recorder import Recorder
+from pod_integrate.live.registry import ActiveTable
+from pod_integrate.redact import public_url
+from pod_integrate.terms.keys import Dtype, Geometry
+
+logger = logging.getLogger(__name__)
+
+DTYPES: dict[torch.dtype, Dtype] = {
+    torch.float32: "fp32",
+    torch.bfloat16: "bf16",
+    torch.float16: "fp16",
+}
+
+
+class LayerGroups:
+    """All groups of a process, and the exchange that they share when POD_ATTN_TUNER_URL is set.
+
+    device    what the engine's model runs on
+    server    id of this process for the tuner, new at each start
+    reports   whether this rank records and saves; the others only follow the table
+    on_event  called with (event, count) from the exchange's thread
+    batch_invariant  as of LayerGroup; tables and the tuner are off then, a warning says so
+    """
+
+    def __init__(
+        self,
+        device: torch.device,
+        *,
+        server: str,
+        reports: bool,
+        on_event: Callable[[str, int], None] | None = None,
+        batch_invariant: bool = False,
+    ) -> None:
+        self._batch_invariant = batch_invariant
+        self._settings = _without_tuning() if batch_invariant else settings.load()
+        self._build, self._device = kernel_build(device), device_key(device)
+        self.clock = clock_of(device)
+        self._reports = self._settings.tuner_url is not None and reports
+        self._groups: dict[Geometry, LayerGroup] = {}
+        self._exchange = self._start_exchange(server, on_event)
+
+    @property
+    def records(self) -> bool:
+        """Whether this process records steps."""
+        return self._reports and self._settings.trace_sample > 0
+
+    def get(self, geometry: Geometry) -> LayerGroup:
+        """The group of a geometry, made and announced when it is new."""
+        group = self._groups.get(geometry)
+        if group is None:
+            group = self._groups[geometry] = self._make(geometry)
+        return group
+
+    def all(self) -> tuple[LayerGroup, ...]:
+        """The groups made so far."""
+        return tuple(self._groups.values())
+
+    def end_step(self, mark: Mark) -> None:
+        """File the open steps of all groups, as one step that began at `mark` of the clock."""
+        end_step(self.clock, self._groups.values(), mark)
+
+    def close(self) -> None:
+        """Post what is left and end the exchange's thread."""
+        if self._exchange is not None:
+            atexit.unregister(self._exchange.stop)
+            self._exchange.stop()
+
+    def _make(self, geometry: Geometry) -> LayerGroup:
+        active = ActiveTable(geometry, self._device, self._build)
+        file = self._table_file(geometry)
+        if file is not None:
+            active.load_file(file)
+        recorder = self._recorder() if self.records else None
+        group = LayerGroup(geometry, active, recorder, batch_invariant=self._batch_invariant)
+        if self._exchange is not None:
+            self._exchange.add(Channel(active, recorder, file if self._reports else None))
+        logger.info(
+            "pod attention: kernel %s on %s, geometry %s, default config [%s], table %s, tuner %s",
+            self._build,
+            self._device,
+            geometry,
+            group.default.short(),
+            f"version {active.version} from {file}" if active.version else f"none ({file or '-'})",
+            public_url(self._settings.tuner_url or "none"),
+        )
+        return group
+
+    def _recorder(self) -> Recorder:
+        return Recorder(self.clock, sample=self._settings.trace_sample)
+
+    def _table_file(self, geometry: Geometry) -> Path | None:
+        file = self._settings.table
+        # The first group has the file named by the operator, further ones a name beside it.
+        if file is None or not self._groups:
+            return file
+        return file.with_name(f"{file.stem}.{geometry}{file.suffix}")
+
+    def _start_exchange(
+        self, server: str, on_event: Callable[[str, int], None] | None
+    ) -> Exchange | None:
+        url, token = self._settings.tuner_url, self._settings.tuner_token
+        if url is None:
+            return None
+        if self._settings.table is None:
+            logger.info("POD_ATTN_TABLE is unset: a restart without the tuner starts from defaults")
+        exchange = Exchange(
+            url,
+            server=server,
+            token=token.get_secret_value() if token else None,
+            poll_seconds=self._settings.poll_seconds,
+            on_event=on_event,
+        )
+        exchange.start()
+        atexit.register(exchange.stop)
+        return exchange
+
+
+def _without_tuning() -> settings.Settings:
+    found = settings.load()
+    if found.tuner_url or found.table:
+        logger.warning(
+            "deterministic inference runs one config for every step: POD_ATTN_TUNER_URL and "
+            "POD_ATTN_TABLE are not used"
+        )
+    return found.model_copy(update={"tuner_url": None, "table": None})
+
+
+def end_step(clock: Clock, groups: Iterable[LayerGroup], mark: Mark) -> None:
+    """File the open steps of `groups`, as one step that began at `mark` of their clock."""
+    clock.harvest()
+    steps = [group.open for group in groups if group.open is not None]
+    for step in steps:
+        step.open += 1
+    if steps:
+        clock.stop(mark, functools.partial(_end, steps))
+    else:
+        clock.release(mark)
+    for group in groups:
+        group.close_step()
+
+
+def _end(steps: list[OpenStep], seconds: float | None) -> None:
+    for step in steps:
+        step.open -= 1
+        step.ended(seconds)

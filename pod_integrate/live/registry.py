@@ -1,0 +1,89 @@
+"""The config table in use, swapped atomically while other threads look configs up."""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+from pathlib import Path
+
+from pod_integrate.devices.defaults import require_feasible
+from pod_integrate.errors import PodAttentionError, TableError
+from pod_integrate.terms.keys import Bucket, DeviceKey, Geometry
+from pod_integrate.terms.table import ConfigTable, Lookup
+
+logger = logging.getLogger(__name__)
+
+_DEFAULT = Lookup(None, "default")
+
+
+class ActiveTable:
+    """Holds the last good table of one (geometry, device, build).
+
+    `lookup` is one attribute read and a dict look-up, safe from any thread; `offer` replaces the
+    table whole or raises TableError and changes nothing. An entry acts in its own bucket only.
+    """
+
+    def __init__(self, geometry: Geometry, device: DeviceKey, build: str) -> None:
+        self.geometry, self.device, self.build = geometry, device, build
+        # Read once per call, so that a reader never pairs two versions.
+        self._table: ConfigTable | None = None
+
+    @property
+    def version(self) -> int:
+        """Version of the table in use, 0 when there is none."""
+        table = self._table
+        return table.version if table is not None else 0
+
+    def lookup(self, bucket: Bucket) -> Lookup:
+        """Config for a bucket; its `config` is None when the default applies."""
+        table = self._table
+        return _DEFAULT if table is None else table.lookup(bucket)
+
+    def offer(self, data: bytes) -> ConfigTable:
+        """Take a serialized table into use; raises TableError and keeps the old one if it is bad.
+
+        A table that was measured on another geometry, device or kernel build is bad: its times
+        say nothing here. So is one with a config that cannot run here: it would fail a step.
+        """
+        table = ConfigTable.from_json(data)
+        for name in ("geometry", "device", "build"):
+            mine, theirs = str(getattr(self, name)), str(getattr(table, name))
+            if mine != theirs:
+                raise TableError(f"table is for {name} {theirs}, this process runs {mine}")
+        for bucket, entry in table.entries.items():
+            try:
+                require_feasible(entry.config, self.device, self.geometry)
+            except PodAttentionError as error:
+                raise TableError(f"entry {str(bucket)!r}: {error}") from error
+        self._table = table
+        logger.info("config table version %d in use, %d buckets", table.version, len(table.entries))
+        return table
+
+    def load_file(self, path: Path) -> ConfigTable | None:
+        """Take the table file at `path`; a missing or bad file is logged and leaves all as is."""
+        try:
+            return self.offer(path.read_bytes())
+        except FileNotFoundError:
+            logger.info("no config table at %s yet; defaults apply", path)
+        except (OSError, TableError) as error:
+            logger.error("config table %s rejected, the last good one stays: %s", path, error)
+        return None
+
+
+def save_file(path: Path, data: bytes) -> None:
+    """Replace the file at `path` whole, for `ActiveTable.load_file` of a later process.
+
+    Raises OSError and leaves the old file as it was.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f"{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(name, path)
+    except BaseException:
+        os.unlink(name)
+        raise

@@ -1,0 +1,1 @@
+"""Measuring attention: random batches, a float64 reference, tolerances, paired timing."""

@@ -1,0 +1,92 @@
+"""The pass rule of the op: at most twice the error that torch itself makes, plus rounding."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from pod_integrate.measure.batches import Case
+from pod_integrate.measure.reference import Attended, attention_reference
+from pod_integrate.op import Attention, hybrid_attention
+
+# Differences of summation order alone, relative to values of order 1.
+_ROUNDING = 2e-6
+# Tensor cores align products to the largest and truncate.
+_TENSOR_ROUNDING = 1e-5
+# Of the root of summed squares of independent roundings: covers any sum of up to 16 of them, and
+# seven standard deviations of a long one.
+_SPREAD = 4.0
+
+
+def assert_matches_reference(
+    case: Case,
+    got: Attention,
+    *,
+    scale: float | None = None,
+    window_left: int = -1,
+    logit_cap: float = 0.0,
+    sinks: torch.Tensor | None = None,
+    rounded_weights: bool = False,
+) -> None:
+    """Fail with the worst element unless `got` is as close to float64 as torch would be.
+
+    fp32: twice the largest error of the same formula in float32. bf16, fp16: twice the rounding
+    of the exact answer to that dtype, since the kernel computes in fp32 throughout.
+    rounded_weights  softmax weights are rounded to the dtype before they meet V, as tensor cores
+                     need them: their roundings are allowed, too, four root-mean-squares of them
+    """
+    features = {"window_left": window_left, "logit_cap": logit_cap, "sinks": sinks}
+    scale = case.q.shape[-1] ** -0.5 if scale is None else scale
+    exact, single = (
+        attention_reference(*case, scale=scale, dtype=dtype, **features)  # type: ignore[arg-type]
+        for dtype in (torch.float64, torch.float32)
+    )
+    half_ulp = torch.finfo(case.q.dtype).eps / 2 if case.q.dtype != torch.float32 else 0.0
+    rounding = _TENSOR_ROUNDING if rounded_weights else _ROUNDING
+    allowed = 2 * (_worst(single.out, exact.out) + half_ulp * exact.out.abs()) + rounding
+    if rounded_weights:
+        allowed += _SPREAD * half_ulp * _spread(case, exact, scale, window_left, logit_cap)
+    _assert_within(got.out, exact.out, allowed, "out")
+    allowed_lse = 2 * _worst(single.lse, exact.lse) + rounding * (1 + exact.lse.abs())
+    _assert_within(got.lse, exact.lse, allowed_lse, "lse")
+
+
+def attend_and_check(case: Case, **arguments: object) -> Attention:
+    """hybrid_attention on `case`, checked against the reference; `arguments` go to both."""
+    got = hybrid_attention(*case, **arguments)  # type: ignore[arg-type]
+    told = {name: value for name, value in arguments.items() if name not in ("config", "out")}
+    assert_matches_reference(case, got, **told)  # type: ignore[arg-type]
+    return got
+
+
+def _spread(
+    case: Case, exact: Attended, scale: float, window_left: int, logit_cap: float
+) -> torch.Tensor:
+    """sqrt(sum_k (p_k v_k)^2) of each output: p^2 is, but for a factor, softmax of 2 x score."""
+    squares = attention_reference(
+        *(case.q, case.k_cache, case.v_cache.double() ** 2, case.batch),
+        scale=2 * scale,
+        window_left=window_left,
+        logit_cap=2 * logit_cap,
+    )
+    factor = torch.exp(squares.lse - 2 * exact.lse).where(exact.lse > -math.inf, 0.0)
+    return (squares.out * factor[..., None]).sqrt()
+
+
+def _worst(values: torch.Tensor, exact: torch.Tensor) -> float:
+    return float((values.double() - exact).abs().max()) if exact.numel() else 0.0
+
+
+def _assert_within(
+    got: torch.Tensor, exact: torch.Tensor, allowed: torch.Tensor, name: str
+) -> None:
+    excess = (got.double() - exact).abs() - allowed
+    # A NaN is no smaller than anything: it must fail as well.
+    bad = ~(excess <= 0)
+    if bool(bad.any()):
+        place = tuple(int(i) for i in bad.nonzero()[0])
+        raise AssertionError(
+            f"{name}{list(place)} is {float(got[place])}, exact {float(exact[place])}, allowed "
+            f"difference {float(allowed[place])}; {int(bad.sum())} of {bad.numel()} are outside"
+        )

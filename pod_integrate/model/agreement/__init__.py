@@ -1,0 +1,1 @@
+"""Does the cost model agree with what others published?"""

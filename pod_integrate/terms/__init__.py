@@ -1,0 +1,1 @@
+"""Terms that every plane shares: geometry, batch, config, and the documents made of them."""

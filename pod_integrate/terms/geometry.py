@@ -1,0 +1,85 @@
+"""The Geometry of a call, read from its tensors."""
+
+from __future__ import annotations
+
+import functools
+
+import torch
+
+from pod_integrate.errors import DtypeError, ShapeError
+from pod_integrate.terms.keys import Dtype, Geometry
+
+_DTYPES: dict[torch.dtype, Dtype] = {
+    torch.float32: "fp32",
+    torch.bfloat16: "bf16",
+    torch.float16: "fp16",
+}
+
+
+# As kernels/cpu/src/checks.cpp; a GPU takes fewer (gpu.HEAD_DIMS).
+HEAD_DIM_STEP, MIN_HEAD_DIM, MAX_HEAD_DIM = 16, 32, 256
+HEAD_DIM_RULE = f"a multiple of {HEAD_DIM_STEP} in {MIN_HEAD_DIM}..{MAX_HEAD_DIM}"
+
+
+def takes_head_dim(head_dim: int) -> bool:
+    """Whether any kernel of ours takes heads of this size."""
+    return MIN_HEAD_DIM <= head_dim <= MAX_HEAD_DIM and head_dim % HEAD_DIM_STEP == 0
+
+
+def require_heads(num_q_heads: int, num_kv_heads: int, head_dim: int) -> None:
+    """Raise ShapeError when the op cannot attend with these heads on any machine."""
+    if num_kv_heads < 1 or num_q_heads < 1 or num_q_heads % num_kv_heads:
+        raise ShapeError(
+            f"query heads must be a multiple of KV heads, got {num_q_heads} and {num_kv_heads}"
+        )
+    if not takes_head_dim(head_dim):
+        raise ShapeError(f"head dim must be {HEAD_DIM_RULE}, got {head_dim}")
+
+
+def geometry_of(
+    q: torch.Tensor,
+    k_cache: torch.Tensor,
+    *,
+    window_left: int = -1,
+    logit_cap: float = 0.0,
+) -> Geometry:
+    """Geometry of a call; raises DtypeError for a dtype that no kernel takes."""
+    return make_geometry(
+        q.shape[1],
+        k_cache.shape[2],
+        q.shape[2],
+        q.dtype,
+        k_cache.dtype,
+        k_cache.shape[1],
+        window_left,
+        logit_cap,
+    )
+
+
+@functools.lru_cache(maxsize=4096)
+def make_geometry(
+    num_q_heads: int,
+    num_kv_heads: int,
+    head_dim: int,
+    dtype: torch.dtype,
+    kv_dtype: torch.dtype,
+    page_size: int,
+    window_left: int,
+    logit_cap: float,
+) -> Geometry:
+    """A Geometry of plain numbers and torch's dtypes; raises DtypeError as geometry_of."""
+    if dtype not in _DTYPES or kv_dtype not in _DTYPES:
+        raise DtypeError(
+            f"q is {dtype}, k_cache {kv_dtype}; the kernel takes float32, bfloat16 and float16. "
+            "Cast q and the caches to one of them"
+        )
+    return Geometry(
+        num_q_heads=num_q_heads,
+        num_kv_heads=num_kv_heads,
+        head_dim=head_dim,
+        dtype=_DTYPES[dtype],
+        kv_dtype=_DTYPES[kv_dtype],
+        page_size=page_size,
+        window_left=window_left,
+        logit_cap=logit_cap,
+    )

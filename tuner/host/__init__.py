@@ -1,0 +1,1 @@
+"""Who holds the one Tuner and how others reach it: thread, processes, or Ray."""

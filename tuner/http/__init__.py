@@ -1,0 +1,1 @@
+"""The tuner over HTTP: API, documentation, live feed, metrics."""

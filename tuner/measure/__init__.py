@@ -1,0 +1,1 @@
+"""Measuring one task on the device, politely."""

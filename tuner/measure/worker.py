@@ -1,0 +1,169 @@
+"""Measuring: turn one task into one report, and the loop that a measuring process runs."""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+import torch
+
+from pod_integrate.builds import native
+from pod_integrate.devices.device import device_key, kernel_build
+from pod_integrate.errors import ConfigInfeasibleError, PodAttentionError
+from pod_integrate.terms.config import PodConfig
+from pod_integrate.terms.keys import DeviceKey
+from tuner.measure.bench import Bench, MismatchError
+from tuner.messages import Outcome, Pair, Report, Task, WorkerInfo
+from tuner.settings import load
+
+logger = logging.getLogger(__name__)
+
+IDLE_SECONDS = 1.0
+# A task that takes as many leases hangs; one of a slow build may take more than one.
+HANG_LEASES = 3
+
+
+class TaskSource(Protocol):
+    """Where a worker gets tasks and leaves reports; calls may raise while the tuner is away."""
+
+    def next_task(self, worker: WorkerInfo) -> Task | None: ...
+
+    def report(self, report: Report) -> bool: ...
+
+
+def measured_device() -> torch.device:
+    """What a worker of this process measures on; see TunerSettings.worker_device."""
+    wanted = load().worker_device
+    if wanted == "auto":
+        wanted = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(wanted)
+
+
+def load_kernel(device: torch.device) -> None:
+    """Build or load what every measurement on `device` needs.
+
+    Before the first lease: a build may take longer than a lease lasts.
+    """
+    native.load("host" if device.type == "cuda" else "cpu")
+
+
+def describe(worker_id: str, device: torch.device, units: int | None = None) -> WorkerInfo:
+    """This process as a worker that measures on `device`, with the build of the kernel there.
+
+    units  threads of a CPU; default all its cores
+    """
+    cpu_units = len(os.sched_getaffinity(0)) if units is None else units
+    key = device_key(device, None if device.type == "cuda" else cpu_units)
+    return WorkerInfo(id=worker_id, device=str(key), build=kernel_build(device))
+
+
+def measure(task: Task, worker: str, bench: Bench) -> Report:
+    """Verify when asked to, then time pairs step by step until the time is over.
+
+    Errors of the candidate become the report's outcome; bugs of ours become `failed`, with the
+    traceback in the log, so that one bad task never ends a worker.
+    """
+    pairs: list[Pair] = []
+    outcome: Outcome = "measured"
+    reason = ""
+    try:
+        pairs = _measure(task, bench)
+    except MismatchError as error:
+        outcome, reason = "mismatch", str(error)
+    except ConfigInfeasibleError as error:
+        outcome, reason = "infeasible", str(error)
+    except PodAttentionError as error:
+        outcome, reason = "failed", f"{type(error).__name__}: {error}"
+    except Exception as error:
+        logger.exception("task %s of %s failed unexpectedly", task.phase, task.key)
+        outcome, reason = "failed", f"{type(error).__name__}: {error}"
+    return Report(task=task.id, worker=worker, outcome=outcome, reason=reason, pairs=pairs)
+
+
+def _measure(task: Task, bench: Bench) -> list[Pair]:
+    geometry, device, _ = task.key.parsed()
+    baseline, candidate = PodConfig.from_dict(task.baseline), PodConfig.from_dict(task.candidate)
+    pairs: list[Pair] = []
+    with threads_of(device):
+        if task.verify:
+            bench.verify(candidate, geometry, task.batches[0], task.seed)
+        deadline = time.monotonic() + task.seconds
+        for lengths in task.batches:
+            if pairs and time.monotonic() >= deadline:
+                break
+            # A step is measured in one go: it is one observation, and a half is none.
+            pairs += bench.pairs(
+                baseline, candidate, geometry, lengths,
+                count=task.step_pairs, seconds=task.seconds, layers=task.layers,
+            )  # fmt: skip
+    return pairs
+
+
+@contextlib.contextmanager
+def threads_of(device: DeviceKey) -> Iterator[None]:
+    """Run the op with the thread count that `device` was traced with."""
+    if device.capability.startswith("sm"):
+        yield
+        return
+    before = os.environ.get("POD_ATTN_THREADS")
+    os.environ["POD_ATTN_THREADS"] = str(device.units)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["POD_ATTN_THREADS"]
+        else:
+            os.environ["POD_ATTN_THREADS"] = before
+
+
+def run_loop(
+    source: TaskSource,
+    info: WorkerInfo,
+    bench: Bench,
+    *,
+    stop: Callable[[], bool],
+    limit_seconds: float | None = None,
+) -> None:
+    """Ask, measure, report until `stop()`; a tuner that is away is asked again later.
+
+    limit_seconds  a task that takes longer ends this process, with a traceback on stderr: a kernel
+                   that hangs would hold the worker for ever
+    """
+    pause = IDLE_SECONDS
+    while not stop():
+        try:
+            task = source.next_task(info)
+            if task is not None:
+                with _at_most(limit_seconds):
+                    report = measure(task, info.id, bench)
+                source.report(report)
+                pause = IDLE_SECONDS
+                continue
+        except (ConnectionError, EOFError, TimeoutError) as error:
+            logger.warning("tuner is away (%s); next try in %.0f s", error, pause)
+            pause = min(30.0, 2 * pause)
+        _sleep(pause, stop)
+
+
+@contextlib.contextmanager
+def _at_most(seconds: float | None) -> Iterator[None]:
+    if seconds is None:
+        yield
+        return
+    # Its watchdog thread needs no lock of Python's, which a hanging kernel may hold.
+    faulthandler.dump_traceback_later(seconds, exit=True)
+    try:
+        yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+
+
+def _sleep(seconds: float, stop: Callable[[], bool]) -> None:
+    until = time.monotonic() + seconds
+    while not stop() and (left := until - time.monotonic()) > 0:
+        time.sleep(min(0.1, left))

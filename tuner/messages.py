@@ -1,0 +1,187 @@
+"""What the parts of the tuner pass to each other: keys, tasks, reports, records."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+from typing import Annotated, Any, Literal, NamedTuple
+
+import msgspec
+
+from pod_integrate.errors import ShapeError
+from pod_integrate.terms import wire
+from pod_integrate.terms.keys import Bucket, DeviceKey, Geometry
+
+TrialState = Literal["running", "complete", "pruned"]
+# Pairs of one report, and letters kept of a reason: builds fail in many words.
+MAX_PAIRS = 10_000
+MAX_REASON = 4000
+Outcome = Literal["measured", "infeasible", "mismatch", "failed"]
+
+
+class Scope(NamedTuple):
+    """What one config table belongs to, in printed form."""
+
+    geometry: str
+    device: str
+    build: str
+
+
+class StudyKey(NamedTuple):
+    """What one study belongs to, in printed form."""
+
+    geometry: str
+    device: str
+    build: str
+    bucket: str
+
+    @property
+    def scope(self) -> Scope:
+        """The key without its bucket."""
+        return Scope(self.geometry, self.device, self.build)
+
+    def parsed(self) -> tuple[Geometry, DeviceKey, Bucket]:
+        """The three keys as values; raises ShapeError when one is malformed."""
+        return (
+            Geometry.parse(self.geometry),
+            DeviceKey.parse(self.device),
+            Bucket.parse(self.bucket),
+        )
+
+
+class Lengths(msgspec.Struct, frozen=True):
+    """Host lengths of one traced batch."""
+
+    q_lens: list[int]
+    kv_lens: list[int]
+
+    @property
+    def digest(self) -> str:
+        """Eight characters that tell one list of lengths from another."""
+        return hashlib.blake2b(msgspec.msgpack.encode(self), digest_size=4).hexdigest()
+
+
+class Task(msgspec.Struct, frozen=True, kw_only=True):
+    """One slice of measuring: run `baseline` and `candidate` side by side on traced batches.
+
+    phase       which list of pairs the result joins, e.g. `screen` or `confirm:1:default`
+    baseline    PodConfig as a dict
+    candidate   PodConfig as a dict
+    batches     distinct traced steps to replay in turn
+    step_pairs  pairs wanted of each
+    seconds     no further step is begun once they are over
+    verify      compare the candidate with the float64 reference first
+    layers      attention calls per step in the traces: K/V buffers to rotate through
+    lost        workers that took this task and never reported
+    """
+
+    id: str
+    geometry: str
+    device: str
+    build: str
+    bucket: str
+    number: int
+    phase: str
+    baseline: dict[str, Any]
+    candidate: dict[str, Any]
+    batches: list[Lengths]
+    step_pairs: int
+    seconds: float
+    verify: bool
+    layers: int
+    seed: int
+    lost: int = 0
+
+    @property
+    def key(self) -> StudyKey:
+        """The study that asked."""
+        return StudyKey(self.geometry, self.device, self.build, self.bucket)
+
+
+class Pair(msgspec.Struct, frozen=True, array_like=True):
+    """Baseline and candidate next to each other on one step, us per call.
+
+    batch  digest of the step's lengths; a pair without one is evidence of nothing
+    """
+
+    baseline_us: wire.TimedMicros
+    candidate_us: wire.TimedMicros
+    batch: Annotated[str, msgspec.Meta(max_length=8)] = ""
+
+    @property
+    def speedup(self) -> float:
+        """Baseline time / candidate time."""
+        return self.baseline_us / self.candidate_us
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of a task; `reason` is empty only for `measured`."""
+
+    task: wire.Key
+    worker: wire.Key
+    outcome: Outcome
+    reason: str = ""
+    pairs: Annotated[list[Pair], msgspec.Meta(max_length=MAX_PAIRS)] = []
+
+    def checked(self) -> Report:
+        """This report with everything in its bounds: as `failed` where it was not.
+
+        Structs that travel pickled are not checked on the way.
+        """
+        reason = self.reason.replace("\0", "")[:MAX_REASON]
+        try:
+            plain = msgspec.to_builtins(msgspec.structs.replace(self, reason=reason))
+            return msgspec.convert(plain, Report)
+        except msgspec.ValidationError as error:
+            reason = f"the worker's report is malformed: {error}"
+            return Report(task=self.task, worker=self.worker, outcome="failed", reason=reason)
+
+
+class Recheck(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Pairs of the default (baseline) and a bucket's promoted config, taken by somebody else.
+
+    trial  of the table entry's evidence: says which config was measured
+    """
+
+    geometry: wire.Key
+    device: wire.Key
+    build: wire.Key
+    bucket: wire.Key
+    trial: wire.Number
+    pairs: Annotated[list[Pair], msgspec.Meta(min_length=1, max_length=MAX_PAIRS)]
+
+    @property
+    def key(self) -> StudyKey:
+        """The study that promoted the config."""
+        return StudyKey(self.geometry, self.device, self.build, self.bucket)
+
+
+class WorkerInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """Who asks for work and what it can measure.
+
+    A CPU worker measures any thread count up to the units of its device key, a GPU worker only
+    its own key.
+    """
+
+    id: str
+    device: str
+    build: str
+
+    def can_measure(self, scope: Scope) -> bool:
+        """Whether times taken by this worker are valid under `scope`."""
+        if scope.build != self.build:
+            return False
+        try:
+            mine, traced = DeviceKey.parse(self.device), DeviceKey.parse(scope.device)
+        except ShapeError:
+            return False
+        if mine.capability.startswith("sm"):
+            return mine == traced
+        same_cpu = (mine.name, mine.capability) == (traced.name, traced.capability)
+        return same_cpu and 1 <= traced.units <= mine.units
+
+
+def iso(seconds: float) -> str:
+    """Unix seconds as ISO 8601 in UTC with milliseconds."""
+    moment = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,1 @@
+"""One bucket's way from the first trial to a promotion: proposals, pairs, verdicts."""

@@ -1,0 +1,184 @@
+"""One bucket's search: an Optuna study in memory, rebuilt from our own trials after a restart.
+
+Optuna's storages cost 30-240 ms a trial and its heartbeats do not cover ask and tell, so trials
+live in our tables and Optuna only proposes. It is told log(candidate time / default time).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import math
+from collections import deque
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from pod_integrate.devices.cuda.variants import with_tiles
+from pod_integrate.devices.defaults import default_config, require_feasible
+from pod_integrate.errors import ConfigError
+from pod_integrate.terms.config import PodConfig
+from pod_integrate.terms.keys import DeviceKey, Geometry
+from tuner.search import space
+from tuner.store.rows import Trial
+
+logger = logging.getLogger(__name__)
+
+# TPE slows down with history, and a bucket's old trials say little about today's traffic.
+MAX_HISTORY = 200
+_STARTUP_TRIALS = 10
+_ASKS_PER_PROPOSAL = 64
+_TILES_FIRST = 6
+
+
+class Proposal(NamedTuple):
+    """A config to try; `infeasible` says why it must not be measured, empty when it may be."""
+
+    config: PodConfig
+    origin: str
+    infeasible: str
+
+
+class Study:
+    """Proposes configs for one (geometry, device, bucket), none of them twice.
+
+    trials      what is known from before, in order of number
+    neighbours  configs promoted for other buckets, nearest first; tried early
+    seed        of the sampler
+    """
+
+    def __init__(
+        self,
+        geometry: Geometry,
+        device: DeviceKey,
+        *,
+        trials: Iterable[Trial],
+        neighbours: Iterable[PodConfig],
+        seed: int,
+    ) -> None:
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self._geometry, self._device = geometry, device
+        self.default = default_config(device, geometry)
+        self._distributions = space.distributions(device)
+        self._numbers: dict[PodConfig, int] = {}
+        self._study = optuna.create_study(
+            direction="minimize",
+            sampler=optuna.samplers.TPESampler(
+                seed=seed, multivariate=True, constant_liar=True, n_startup_trials=_STARTUP_TRIALS
+            ),
+        )
+        known = list(trials)
+        self._tried = {trial.config for trial in known}
+        for trial in known[-MAX_HISTORY:]:
+            self._hydrate(trial)
+        self._queue = deque(self._first_configs(neighbours))
+
+    def propose(self) -> Proposal | None:
+        """The next config, or None when the sampler finds nothing new.
+
+        Infeasible ones are proposed too, so that the caller files them with their reason; Optuna
+        has been told PRUNED by then.
+        """
+        while self._queue:
+            origin, config = self._queue.popleft()
+            if config not in self._tried:
+                return self._offer(config, origin)
+        for _ in range(_ASKS_PER_PROPOSAL):
+            asked = self._study.ask(self._distributions)
+            config = space.decode(asked.params, self.default)
+            if config in self._tried:
+                self._study.tell(asked, state=TrialState.PRUNED)
+                continue
+            self._numbers[config] = asked.number
+            return self._offer(config, "sampler")
+        return None
+
+    def tell(self, config: PodConfig, value: float | None) -> None:
+        """Report log(candidate time / default time); None: it could not be measured (PRUNED)."""
+        number = self._numbers.pop(config, None)
+        if number is None:
+            return
+        if value is None:
+            self._study.tell(number, state=TrialState.PRUNED)
+        else:
+            self._study.tell(number, value)
+
+    def revisit(self, configs: Iterable[PodConfig]) -> None:
+        """Put configs in front of the sampler, e.g. what neighbours promoted since."""
+        self._queue.extend(("neighbour", config) for config in configs)
+
+    def _offer(self, config: PodConfig, origin: str) -> Proposal:
+        self._tried.add(config)
+        if config not in self._numbers:
+            self._add(config, TrialState.RUNNING, None)
+        try:
+            require_feasible(config, self._device, self._geometry)
+        except ConfigError as error:
+            self.tell(config, None)
+            return Proposal(config, origin, str(error))
+        return Proposal(config, origin, "")
+
+    def _hydrate(self, trial: Trial) -> None:
+        if trial.state == "running":
+            self._add(trial.config, TrialState.RUNNING, None)
+        elif trial.value is None:
+            self._add(trial.config, TrialState.PRUNED, None)
+        else:
+            self._add(trial.config, TrialState.COMPLETE, trial.value)
+
+    def _add(self, config: PodConfig, state: TrialState, value: float | None) -> None:
+        """Tell Optuna of a config that it did not propose."""
+        try:
+            params = space.encode(config, self._device)
+        except ConfigError as error:
+            # It is measured all the same; the sampler just cannot learn from it.
+            logger.info("config outside of the search space: %s", error)
+            return
+        frozen: FrozenTrial = create_trial(
+            state=state, value=value, params=params, distributions=self._distributions
+        )
+        self._study.add_trial(frozen)
+        if state == TrialState.RUNNING:
+            self._numbers[config] = len(self._study.get_trials(deepcopy=False)) - 1
+
+    def _first_configs(self, neighbours: Iterable[PodConfig]) -> list[tuple[str, PodConfig]]:
+        """Default first: it is the A/A check of the measurement. Then good guesses."""
+        default = self.default
+        change = dataclasses.replace
+        split = default.decode_split_tokens or 512
+        return [
+            ("default", default),
+            *(("neighbour", config) for config in neighbours),
+            ("paper 1:1", change(default, prefill_ctas=1, decode_ctas=1)),
+            *self._guesses(),
+            ("finer split", change(default, decode_split_tokens=max(32, split // 4))),
+            ("unsplit", change(default, decode_split_tokens=0, max_prefill_waves=0)),
+        ]
+
+    def _fits(self, config: PodConfig) -> bool:
+        try:
+            require_feasible(config, self._device, self._geometry)
+        except ConfigError:
+            return False
+        return True
+
+    def _guesses(self) -> list[tuple[str, PodConfig]]:
+        """What only this kind of device is worth trying with."""
+        default, change = self.default, dataclasses.replace
+        if not self._device.capability.startswith("sm"):
+            return [("serial", change(default, strategy="serial", ctas_per_sm=1))]
+        tiles = [with_tiles(default, space.tiles_of(name)) for name in space.GPU_TILES]
+        # The largest; the sampler gets to the others.
+        fitting = [config for config in tiles if self._fits(config)][:_TILES_FIRST]
+        return [
+            *(("other tiles", config) for config in fitting),
+            ("serial", change(default, strategy="serial")),
+            ("streams", change(default, strategy="streams")),
+        ]
+
+
+def speedup_of(value: float) -> float:
+    """Default time / candidate time of a told value."""
+    return math.exp(-value)

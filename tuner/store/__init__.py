@@ -1,0 +1,1 @@
+"""What the tuner keeps: one database of transactions, and trace archives."""

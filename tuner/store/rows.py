@@ -1,0 +1,186 @@
+"""Reading and writing trials, pairs, decisions, tables and history inside a transaction.
+
+A row that cannot be read is logged and skipped: one bad row never stops the tuner.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from typing import Any, NamedTuple
+
+import msgspec
+import sqlalchemy as sa
+
+from pod_integrate.errors import PodAttentionError
+from pod_integrate.terms.config import PodConfig
+from tuner.messages import Pair, Scope, StudyKey, TrialState
+from tuner.store import schema
+
+logger = logging.getLogger(__name__)
+
+KEEP_HISTORY = 1440
+KEEP_TABLES = 100
+
+
+@dataclasses.dataclass(kw_only=True)
+class Trial:
+    """One candidate of one study and the pairs measured for it, by phase.
+
+    value         what Optuna was told: log(candidate time / default time), None when unmeasured
+    confirmation  0: not yet a candidate for promotion, else its ordinal among those of the study
+    verdict       how its confirmation ended: "", `promoted`, `rejected`, `rolled back`
+    """
+
+    id: int
+    number: int
+    state: TrialState
+    config: PodConfig
+    origin: str
+    created: float
+    updated: float
+    reason: str = ""
+    value: float | None = None
+    confirmation: int = 0
+    verdict: str = ""
+    rechecks: int = 0
+    pairs: dict[str, list[Pair]] = dataclasses.field(default_factory=dict)
+
+
+class Decision(NamedTuple):
+    """One thing the tuner decided, with the evidence it had. `alert`: a person should look."""
+
+    time: float
+    kind: str
+    key: StudyKey
+    reason: str
+    trial: int | None = None
+    config_short: str = ""
+    pairs: int = 0
+    steps: int = 0
+    speedup: float | None = None
+    lower_bound: float | None = None
+    alert: bool = False
+
+
+def where(table: sa.Table, key: StudyKey | Scope) -> sa.ColumnElement[bool]:
+    """Rows of one study or of one scope."""
+    return sa.and_(*(table.c[name] == value for name, value in key._asdict().items()))
+
+
+def study_keys(tx: sa.Connection) -> list[StudyKey]:
+    """Every study that has trials."""
+    c = schema.trials.c
+    rows = tx.execute(sa.select(c.geometry, c.device, c.build, c.bucket).distinct())
+    return [StudyKey(*row) for row in rows]
+
+
+def load_trials(tx: sa.Connection, key: StudyKey) -> list[Trial]:
+    """The study's trials in order of number, pairs included."""
+    table = schema.trials
+    rows = tx.execute(sa.select(table).where(where(table, key)).order_by(table.c.number))
+    loaded = {row.id: trial for row in rows.all() if (trial := _trial(row)) is not None}
+    pairs = schema.pairs
+    found = tx.execute(
+        sa.select(pairs).where(pairs.c.trial_id.in_(list(loaded))).order_by(pairs.c.id)
+    )
+    for row in found:
+        if row.baseline_us > 0 and row.candidate_us > 0:
+            pair = Pair(row.baseline_us, row.candidate_us, row.batch)
+            loaded[row.trial_id].pairs.setdefault(row.phase, []).append(pair)
+        else:
+            logger.error("pair %d skipped: times %s", row.id, row)
+    return list(loaded.values())
+
+
+def _trial(row: Any) -> Trial | None:
+    try:
+        config = PodConfig.from_dict(msgspec.json.decode(row.config))
+    except (msgspec.DecodeError, PodAttentionError) as error:
+        logger.error("trial row %d skipped, its config is unreadable: %s", row.id, error)
+        return None
+    names = {field.name for field in dataclasses.fields(Trial)} - {"config", "pairs"}
+    return Trial(config=config, **{name: getattr(row, name) for name in names})
+
+
+def insert_trial(
+    tx: sa.Connection, key: StudyKey, config: PodConfig, *, origin: str, now: float
+) -> Trial:
+    """A new running trial with the study's next free number."""
+    table = schema.trials
+    last = tx.scalar(sa.select(sa.func.max(table.c.number)).where(where(table, key)))
+    number = 0 if last is None else last + 1
+    row = {
+        **key._asdict(),
+        "number": number,
+        "state": "running",
+        "config": msgspec.json.encode(config.to_dict()).decode(),
+        "origin": origin,
+        "reason": "",
+        "value": None,
+        "confirmation": 0,
+        "verdict": "",
+        "rechecks": 0,
+        "created": now,
+        "updated": now,
+    }
+    made = tx.execute(sa.insert(table).values(row)).inserted_primary_key
+    assert made is not None
+    return Trial(
+        id=made[0], number=number, state="running", config=config, origin=origin,
+        created=now, updated=now,
+    )  # fmt: skip
+
+
+def save_trial(tx: sa.Connection, trial: Trial) -> None:
+    """Write what may have changed in a trial, its pairs excepted."""
+    names = ("state", "reason", "value", "confirmation", "verdict", "rechecks", "updated")
+    table = schema.trials
+    values = {name: getattr(trial, name) for name in names}
+    tx.execute(sa.update(table).where(table.c.id == trial.id).values(values))
+
+
+def add_pairs(tx: sa.Connection, trial: Trial, phase: str, new: list[Pair], now: float) -> None:
+    """Store pairs of one phase."""
+    if new:
+        rows = [
+            {
+                "trial_id": trial.id,
+                "phase": phase,
+                "baseline_us": pair.baseline_us,
+                "candidate_us": pair.candidate_us,
+                "batch": pair.batch,
+                "time": now,
+            }
+            for pair in new
+        ]
+        tx.execute(sa.insert(schema.pairs), rows)
+
+
+def add_decision(tx: sa.Connection, decision: Decision) -> None:
+    """Store a decision. Decisions are never forgotten: they are the audit log."""
+    values = decision._asdict()
+    values |= values.pop("key")._asdict()
+    tx.execute(sa.insert(schema.decisions).values(values))
+
+
+def add_table(tx: sa.Connection, scope: Scope, version: int, body: bytes, now: float) -> None:
+    """Store one version of a scope's table; the latest KEEP_TABLES stay for roll back and diff."""
+    table = schema.tables
+    row = {**scope._asdict(), "version": version, "updated": now, "body": body}
+    tx.execute(sa.insert(table).values(row))
+    old = sa.and_(where(table, scope), table.c.version <= version - KEEP_TABLES)
+    tx.execute(sa.delete(table).where(old))
+
+
+def add_history(tx: sa.Connection, row: dict[str, Any]) -> None:
+    """Store one point of the time series."""
+    table = schema.history
+    made = tx.execute(sa.insert(table).values(row)).inserted_primary_key
+    assert made is not None
+    tx.execute(sa.delete(table).where(table.c.id <= made[0] - KEEP_HISTORY))
+
+
+def latest(tx: sa.Connection, table: sa.Table, count: int) -> list[sa.Row[Any]]:
+    """The last rows of a table with an id, newest first."""
+    return list(tx.execute(sa.select(table).order_by(table.c.id.desc()).limit(count)))

@@ -1,0 +1,1 @@
+"""Promoted configs as the tables that servers fetch."""

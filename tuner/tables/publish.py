@@ -1,0 +1,122 @@
+"""Tables out: the promoted configs of one (geometry, device, build) as a versioned ConfigTable."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+
+import sqlalchemy as sa
+
+from pod_integrate.errors import TableError
+from pod_integrate.terms.config import PodConfig
+from pod_integrate.terms.keys import Bucket, DeviceKey, Geometry
+from pod_integrate.terms.table import MAX_ENTRIES, MAX_TABLE_BYTES, ConfigTable, TableEntry
+from tuner.messages import Scope, StudyKey, iso
+from tuner.store import schema
+from tuner.store.rows import Decision, add_decision, add_table, where
+from tuner.traffic import ingest as traffic
+
+logger = logging.getLogger(__name__)
+
+_NEIGHBOURS = 2
+
+
+class Publisher:
+    """Knows the latest table of every scope and makes the next version.
+
+    Versions grow by one and never repeat, over restarts and over unreadable rows too. `change`
+    writes inside the caller's transaction; call `commit` once that transaction is committed.
+
+    half_life  of traffic: a full table keeps the buckets that take most time now
+    """
+
+    def __init__(self, half_life: float) -> None:
+        self._half_life = half_life
+        self._latest: dict[Scope, ConfigTable] = {}
+
+    def load(self, tx: sa.Connection) -> None:
+        """Read the newest readable version of every scope; unreadable ones are logged."""
+        c = schema.tables.c
+        scopes = tx.execute(sa.select(c.geometry, c.device, c.build).distinct()).all()
+        for scope in (Scope(*row) for row in scopes):
+            newest_first = sa.select(c.version, c.body).where(where(schema.tables, scope))
+            for row in tx.execute(newest_first.order_by(c.version.desc())):
+                try:
+                    self._latest[scope] = ConfigTable.from_json(row.body)
+                except TableError as error:
+                    logger.error("table version %d of %s unreadable: %s", row.version, scope, error)
+                else:
+                    break
+
+    def latest(self, scope: Scope) -> ConfigTable | None:
+        """The table in force, None before the first promotion."""
+        return self._latest.get(scope)
+
+    def all(self) -> dict[Scope, ConfigTable]:
+        """Every table in force."""
+        return dict(self._latest)
+
+    def entry(self, scope: Scope, bucket: Bucket) -> TableEntry | None:
+        """What is promoted for exactly this bucket."""
+        table = self._latest.get(scope)
+        return table.entries.get(bucket) if table is not None else None
+
+    def neighbours(self, scope: Scope, bucket: Bucket) -> list[PodConfig]:
+        """What is promoted for the most similar buckets: worth a trial, proof of nothing here."""
+        table = self._latest.get(scope)
+        entries = table.entries if table is not None else {}
+        near = sorted((bucket.distance(b), str(b), b) for b in entries if b != bucket)
+        return [entries[b].config for _, _, b in near[:_NEIGHBOURS]]
+
+    def change(
+        self, tx: sa.Connection, scope: Scope, bucket: Bucket, entry: TableEntry | None, now: float
+    ) -> ConfigTable:
+        """Store the next version, in which `bucket` has `entry` (None: no entry).
+
+        Raises TableError for an entry that servers would refuse a table for.
+        """
+        old = self._latest.get(scope)
+        entries = dict(old.entries) if old is not None else {}
+        entries.pop(bucket, None)
+        if entry is not None:
+            entries[bucket] = entry
+        newest = tx.scalar(
+            sa.select(sa.func.max(schema.tables.c.version)).where(where(schema.tables, scope))
+        )
+        table = ConfigTable(
+            version=(newest or 0) + 1,
+            geometry=Geometry.parse(scope.geometry),
+            device=DeviceKey.parse(scope.device),
+            build=scope.build,
+            updated=iso(now),
+            entries=entries,
+        )
+        if entry is not None:
+            ConfigTable.from_json(dataclasses.replace(table, entries={bucket: entry}).to_json())
+        body = table.to_json()
+        if len(entries) > MAX_ENTRIES or len(body) > MAX_TABLE_BYTES:
+            self._drop_lightest(tx, scope, entries, now)
+            body = table.to_json()
+        add_table(tx, scope, table.version, body, now)
+        return table
+
+    def _drop_lightest(
+        self, tx: sa.Connection, scope: Scope, entries: dict[Bucket, TableEntry], now: float
+    ) -> None:
+        """Take one entry out: a change adds one at most."""
+        loads = traffic.loads(tx, now=now, half_life=self._half_life)
+        weights = {load.key.bucket: load.weight for load in loads if load.key.scope == scope}
+        lightest = min(entries, key=lambda b: (weights.get(str(b), 0.0), str(b)))
+        reason = f"table is full ({len(entries) - 1} buckets): the one of least attention time goes"
+        key = StudyKey(*scope, str(lightest))
+        add_decision(tx, Decision(now, "drop", key, reason, alert=True))
+        logger.warning("%s of %s dropped: %s", lightest, scope, reason)
+        del entries[lightest]
+
+    def commit(self, scope: Scope, table: ConfigTable) -> None:
+        """Put a stored version in force."""
+        self._latest[scope] = table
+        logger.info(
+            "table version %d of %s %s: %d buckets",
+            table.version, scope.geometry, scope.device, len(table.entries),
+        )  # fmt: skip

@@ -1,0 +1,1 @@
+"""The tuner's state as people see it."""
