@@ -49,7 +49,7 @@ def require_feasible(config: PodConfig, device: DeviceKey, geometry: Geometry) -
 
     On a CPU: one warp per tile, one or two CTAs per core, at most 64 packed rows per decode item,
     and the scratch of the prefill tile plus the decode tile within L2_BYTES. On a GPU: see
-    gpu.require_fits. Other errors as default_config.
+    limits.require_fits. Other errors as default_config.
     """
     if not _is_cpu(device):
         limits.require_feasible(config, device, geometry)

@@ -16,7 +16,7 @@ _DTYPES: dict[torch.dtype, Dtype] = {
 }
 
 
-# As kernels/cpu/src/checks.cpp; a GPU takes fewer (gpu.HEAD_DIMS).
+# As kernels/cpu/src/checks.cpp; a GPU takes fewer (limits.HEAD_DIMS).
 HEAD_DIM_STEP, MIN_HEAD_DIM, MAX_HEAD_DIM = 16, 32, 256
 HEAD_DIM_RULE = f"a multiple of {HEAD_DIM_STEP} in {MIN_HEAD_DIM}..{MAX_HEAD_DIM}"
 

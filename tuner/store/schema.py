@@ -75,7 +75,7 @@ bucket_samples = sa.Table(
     sa.Column("attention_us", sa.Float, nullable=False),
     sa.Column("layers", sa.Integer, nullable=False),
     sa.Column("source", sa.String(8), nullable=False),
-    # Decides which samples of a bucket stay; see ingest.py.
+    # Decides which samples of a bucket stay; see samples.py.
     sa.Column("draw", sa.Float, nullable=False, server_default="0"),
     sa.Index("samples_by_key", "geometry", "device", "build", "bucket", "id"),
 )

@@ -94,7 +94,7 @@ class Variant:
         )
 
     def prefill_wgmma(self, arch: limits.Architecture) -> bool:
-        """Whether this variant's prefill items run on wgmma there; see gpu.prefill_wgmma."""
+        """Whether this variant's prefill items run on wgmma there; see limits.prefill_wgmma."""
         return limits.prefill_wgmma(self.config(), arch, self.head_dim)
 
     def defines(self, *, prefill_wgmma: bool) -> list[str]:
