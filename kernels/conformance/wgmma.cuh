@@ -252,14 +252,14 @@ products_kernel(const POD_GRID_CONSTANT ConformanceArguments a) {
   store_a(p);
   store_b_k_major(p, 128);
   publish();
-  dump_ss<T, 8>(section < is_fp16 ? kSsFp16N64 : kSsBf16N64 > (a), p, tile);
-  dump_ss<T, 16>(section < is_fp16 ? kSsFp16N128 : kSsBf16N128 > (a), p, tile);
+  dump_ss<T, 8>(section<is_fp16 ? kSsFp16N64 : kSsBf16N64>(a), p, tile);
+  dump_ss<T, 16>(section<is_fp16 ? kSsFp16N128 : kSsBf16N128>(a), p, tile);
   ptx::sync_cta();
   store_b_n_major(p);
   publish();
-  dump_rs<T, 8>(section < is_fp16 ? kRsFp16N64 : kRsBf16N64 > (a), p, tile);
-  dump_rs<T, 16>(section < is_fp16 ? kRsFp16N128 : kRsBf16N128 > (a), p, tile);
-  dump_rs<T, 32>(section < is_fp16 ? kRsFp16N256 : kRsBf16N256 > (a), p, tile);
+  dump_rs<T, 8>(section<is_fp16 ? kRsFp16N64 : kRsBf16N64>(a), p, tile);
+  dump_rs<T, 16>(section<is_fp16 ? kRsFp16N128 : kRsBf16N128>(a), p, tile);
+  dump_rs<T, 32>(section<is_fp16 ? kRsFp16N256 : kRsBf16N256>(a), p, tile);
 }
 
 template <typename T>

@@ -146,8 +146,7 @@ CASE(warps_that_give_a_barrier_different_counts) {
 
 CASE(barriers_that_do_not_exist) {
   expect_error({"bar.sync 16, 32"}, [] { ptx::bar_sync(16, 32); });
-  expect_error(
-      {"bar.sync 1, 48"}, [] { ptx::bar_sync(1, 48); }, 64);
+  expect_error({"bar.sync 1, 48"}, [] { ptx::bar_sync(1, 48); }, 64);
   expect_error({"bar.sync 1, 64"}, [] { ptx::bar_sync(1, 64); });
   expect_error({"bar.arrive -1, 32"}, [] { ptx::bar_arrive(-1, 32); });
 }

@@ -1,9 +1,9 @@
 // emulator_wgmma.cpp: wgmma of the emulated GPU: its products, of every shape and type.
 
+#include "emulator_wgmma.h"
+
 #include <cmath>
 #include <cstdlib>
-
-#include "emulator_wgmma.h"
 
 using namespace wgmma_unit;
 

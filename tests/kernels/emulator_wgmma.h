@@ -80,7 +80,7 @@ inline void expect_group_error(std::vector<std::string> parts, Body body) {
 }
 
 alignas(16) inline const uint16_t twos[8] = {0x4000, 0x4000, 0x4000, 0x4000,
-                                      0x4000, 0x4000, 0x4000, 0x4000};  // bf16
+                                             0x4000, 0x4000, 0x4000, 0x4000};  // bf16
 
 template <class Check>
 void in_every_schedule(Check check) {

@@ -189,7 +189,7 @@ CASE(accumulators_that_are_touched_while_in_flight) {
   });
   expect_group_error({"part of the accumulators of another one in flight"}, [] {
     float d[16][4];
-    auto& half = reinterpret_cast<float(&)[8][4]>(d[8]);
+    auto& half = reinterpret_cast<float (&)[8][4]>(d[8]);
     ptx::wgmma_fence();
     ptx::wgmma_ss<bf16>(d, descriptor(0, 16, 1024), descriptor(0, 16, 1024), false);
     issue(half);

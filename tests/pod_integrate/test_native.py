@@ -69,7 +69,7 @@ def test_missing_compiler_names_the_remedy(tiny: Path, monkeypatch: pytest.Monke
 def test_two_processes_building_at_once_share_one_library(tiny: Path) -> None:
     program = f"""
 from pathlib import Path
-from pod_integrate import native
+from pod_integrate.builds import native
 native.sources_dir = lambda: Path({str(tiny.parent.parent)!r})
 steps = []
 native.build("cpu", progress=lambda *step: steps.append(step))

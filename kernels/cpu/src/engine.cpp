@@ -49,20 +49,47 @@ Scratch Engine::carve(int worker, const Problem& p, const PodConfig& config) {
     return at;
   };
   const size_t f = sizeof(float), ptr = sizeof(char*);
-  const size_t at[] = {place(rows * dim * f), place(rows * dim * f), place(kv * dim * f),
-                       place(kv * dim * f), place(kv * 2 * kMaxLanes * f), place(rows * f),
-                       place(rows * f), place(rows * f), place(decode_rows * dim * f),
-                       place(decode_rows * dim * f), place(decode_rows * stride * f),
-                       place(2 * config.decode.stages * stride * ptr), place(stream * ptr),
-                       place(rows * f), place(rows * dim * f), place(rows * dim * f),
-                       place(rows * f), place(decode_rows * dim * f),
+  const size_t at[] = {place(rows * dim * f),
+                       place(rows * dim * f),
+                       place(kv * dim * f),
+                       place(kv * dim * f),
+                       place(kv * 2 * kMaxLanes * f),
+                       place(rows * f),
+                       place(rows * f),
+                       place(rows * f),
+                       place(decode_rows * dim * f),
+                       place(decode_rows * dim * f),
+                       place(decode_rows * stride * f),
+                       place(2 * config.decode.stages * stride * ptr),
+                       place(stream * ptr),
+                       place(rows * f),
+                       place(rows * dim * f),
+                       place(rows * dim * f),
+                       place(rows * f),
+                       place(decode_rows * dim * f),
                        place(decode_rows * dim * f)};
   char* base = scratch_[worker].reserve(used);
   const auto floats = [&](int i) { return reinterpret_cast<float*>(base + at[i]); };
   const auto pointers = [&](int i) { return reinterpret_cast<const char**>(base + at[i]); };
-  return {floats(0), floats(1), floats(2), floats(3), floats(4), floats(5), floats(6), floats(13),
-          reinterpret_cast<int*>(base + at[7]), floats(8), floats(9), floats(10), floats(14),
-          floats(15), floats(16), floats(17), floats(18), pointers(11), pointers(12),
+  return {floats(0),
+          floats(1),
+          floats(2),
+          floats(3),
+          floats(4),
+          floats(5),
+          floats(6),
+          floats(13),
+          reinterpret_cast<int*>(base + at[7]),
+          floats(8),
+          floats(9),
+          floats(10),
+          floats(14),
+          floats(15),
+          floats(16),
+          floats(17),
+          floats(18),
+          pointers(11),
+          pointers(12),
           static_cast<int>(stream)};
 }
 
@@ -87,9 +114,8 @@ void Engine::run(const Core& core, const Problem& problem, const PodConfig& conf
     pool_.run(threads, Pool::Wait::kJoined, [&](int i) { workers[i].decode_only(); });
   } else {
     const int split = prefill_workers(plan_, threads);
-    pool_.run(threads, Pool::Wait::kAll, [&](int i) {
-      i < split ? workers[i].prefill_only() : workers[i].decode_only();
-    });
+    pool_.run(threads, Pool::Wait::kAll,
+              [&](int i) { i < split ? workers[i].prefill_only() : workers[i].decode_only(); });
   }
   if (logs) {
     for (Worker& worker : workers) logs->push_back(worker.take_log());

@@ -129,9 +129,9 @@ Shape plan(TensorView q_indptr, TensorView kv_lens, int64_t num_q_heads, int64_t
   std::vector<int64_t> rows;
   const auto append = [&](int64_t kind, const std::vector<Item>& items) {
     for (const Item& i : items) {
-      for (int64_t value : {kind, int64_t{i.request}, int64_t{i.kv_head}, int64_t{i.row0},
-                            int64_t{i.rows}, int64_t{i.kv0}, int64_t{i.kv1},
-                            int64_t{i.split_group}, i.cost}) {
+      for (int64_t value :
+           {kind, int64_t{i.request}, int64_t{i.kv_head}, int64_t{i.row0}, int64_t{i.rows},
+            int64_t{i.kv0}, int64_t{i.kv1}, int64_t{i.split_group}, i.cost}) {
         rows.push_back(value);
       }
     }

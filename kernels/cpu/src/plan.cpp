@@ -79,8 +79,8 @@ void plan_decode(const Problem& p, const PodConfig& config, Plan& plan) {
       for (int row = 0; row < p.group; row += config.decode.q_rows) {
         const int count = std::min(config.decode.q_rows, p.group - row);
         const int64_t cost = int64_t{2} * (end - begin) * p.row_bytes;
-        add_split(p, {b, head, row, count, begin, end, -1, 0, cost}, tile, ceil_div(end - begin, tile),
-                  plan, items);
+        add_split(p, {b, head, row, count, begin, end, -1, 0, cost}, tile,
+                  ceil_div(end - begin, tile), plan, items);
       }
     }
     std::stable_sort(items.begin() + first, items.end(),

@@ -16,11 +16,7 @@ constexpr int64_t kMaxAheadBytes = 768 << 10;
 
 Worker::Worker(const Core& core, const Problem& problem, const PodConfig& config, Plan& plan,
                Queues& queues, Scratch scratch)
-    : core_(core),
-      problem_(problem),
-      config_(config),
-      plan_(plan),
-      queues_(queues),
+    : core_(core), problem_(problem), config_(config), plan_(plan), queues_(queues),
       scratch_(scratch) {}
 
 bool Worker::overlaps() const { return config_.ctas_per_sm >= 2 && !plan_.decode.empty(); }
@@ -48,8 +44,7 @@ void Worker::run_decode() {
   pending_ = {};
   for (int i = ticket.begin; i < ticket.end; ++i) {
     log_.tickets.push_back(-1 - i);
-    core_.decode(problem_, config_, plan_.decode[i], plan_.groups.data(),
-                 scratch_);
+    core_.decode(problem_, config_, plan_.decode[i], plan_.groups.data(), scratch_);
   }
 }
 
@@ -58,16 +53,16 @@ void Worker::run_prefill(int item, bool carry) {
   const Item& work = plan_.prefill[item];
   item_cost_ = work.cost;
   reported_ = 0;
-  tile_cost_ = std::max<int64_t>(
-      1, work.cost * std::min(config_.prefill.kv_rows, work.kv1 - work.kv0) / (work.kv1 - work.kv0));
+  tile_cost_ =
+      std::max<int64_t>(1, work.cost * std::min(config_.prefill.kv_rows, work.kv1 - work.kv0) /
+                               (work.kv1 - work.kv0));
   Hooks hooks{[](void*, int64_t, Stream&) {}, this};
   if (carry) {
     hooks.tile = [](void* self, int64_t cost, Stream& stream) {
       static_cast<Worker*>(self)->on_tile(cost, stream);
     };
   }
-  core_.prefill(problem_, config_, work, plan_.groups.data(), scratch_,
-                hooks);
+  core_.prefill(problem_, config_, work, plan_.groups.data(), scratch_, hooks);
   queues_.prefill_done.fetch_add(work.cost - reported_, std::memory_order_relaxed);
 }
 
@@ -117,10 +112,10 @@ void Worker::append_rows(Stream& stream, int64_t budget) {
     const int32_t* pages = cache.page_indices + cache.page_starts[item.request];
     int page = begin / cache.page_size, slot = begin % cache.page_size;
     for (int j = begin; j < end && rows_at_ < cap; ++j, ++rows_at_, --pairs) {
-      *stream.end++ = cache.k + item.kv_head * cache.k_head + pages[page] * cache.k_page +
-                      slot * cache.k_slot;
-      *stream.end++ = cache.v + item.kv_head * cache.v_head + pages[page] * cache.v_page +
-                      slot * cache.v_slot;
+      *stream.end++ =
+          cache.k + item.kv_head * cache.k_head + pages[page] * cache.k_page + slot * cache.k_slot;
+      *stream.end++ =
+          cache.v + item.kv_head * cache.v_head + pages[page] * cache.v_page + slot * cache.v_slot;
       if (++slot == cache.page_size) {
         slot = 0;
         ++page;

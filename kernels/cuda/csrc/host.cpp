@@ -67,7 +67,8 @@ void attend(int64_t launch, int64_t error, TensorView q, TensorView k_cache, Ten
   a.side_stream = reinterpret_cast<void*>(side_stream);
   if (records.has_value()) {
     const TensorView& r = records.value();
-    if (r.numel() < kRecordWords * (int64_t{a.prefill_ctas} + a.decode_ctas) || r.dtype().bits != 64) {
+    if (r.numel() < kRecordWords * (int64_t{a.prefill_ctas} + a.decode_ctas) ||
+        r.dtype().bits != 64) {
       TVM_FFI_THROW(ShapeError) << "records must be int64 [" << a.prefill_ctas + a.decode_ctas
                                 << ", " << kRecordWords << "], got " << r.numel() << " elements of "
                                 << static_cast<int>(r.dtype().bits) << " bits";

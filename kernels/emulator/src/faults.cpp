@@ -72,7 +72,7 @@ bool run_catching_faults(void (*body)()) {
   stack.ss_sp = handler_stack;
   stack.ss_size = sizeof handler_stack;
   sigaltstack(&stack, &previous_stack);
-  struct sigaction action {};
+  struct sigaction action{};
   action.sa_sigaction = on_fault;
   action.sa_flags = SA_SIGINFO | SA_ONSTACK;
   for (int i = 0; i < kSignalCount; ++i) sigaction(kSignals[i], &action, &previous[i]);

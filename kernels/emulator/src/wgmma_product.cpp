@@ -50,7 +50,7 @@ template <bool is_bf16>
 void multiply(const Warp& warp, const Wgmma& op) {
   Float8 a[kWgmmaRows][2], b[16], sums[8];
   load_a<is_bf16>(warp, op, a);
-  const auto* scalars = reinterpret_cast<const float(*)[16]>(a);
+  const auto* scalars = reinterpret_cast<const float (*)[16]>(a);
   for (int n = 0; n < op.form.columns; ++n) {
     load_b<is_bf16>(op, static_cast<unsigned>(n), b);
     for (int half = 0; half < 2; ++half) {

@@ -167,7 +167,8 @@ inline void check_scores(double scale, double logit_cap, int64_t window_left) {
   if (scale != 0 && logit_cap != 0 && !is_factor(scale / logit_cap, 0x1p-120f)) {
     TVM_FFI_THROW(ShapeError) << "scale / logit_cap is " << scale / logit_cap << ", got scale "
                               << scale << " and logit_cap " << logit_cap
-                              << "; its size must be within 2^-120..2^100. Leave logit_cap out if logits stay far below it";
+                              << "; its size must be within 2^-120..2^100. Leave logit_cap out if "
+                                 "logits stay far below it";
   }
   if (window_left < -1 || window_left > INT32_MAX / 2) {
     TVM_FFI_THROW(ShapeError) << "window_left must be -1 (no window) or 0.." << INT32_MAX / 2

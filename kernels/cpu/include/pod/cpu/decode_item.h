@@ -38,7 +38,8 @@ class DecodeItem {
     const int dim = p_.head_dim;
     for (int r = 0; r < item_.rows; ++r) {
       const PackedRow at = packed_row(p_, item_.request, item_.kv_head, item_.row0 + r);
-      const T* from = reinterpret_cast<const T*>(p_.q + at.token * p_.q_token + at.head * p_.q_head);
+      const T* from =
+          reinterpret_cast<const T*>(p_.q + at.token * p_.q_token + at.head * p_.q_head);
       for (int d = 0; d < dim; d += kLanes) {
         store(x_.dq + r * dim + d, load(from + d) * broadcast(p_.q_scale));
         store(x_.dop + r * dim + d, VecF{});
@@ -227,7 +228,7 @@ class DecodeItem {
   SplitGroup* groups_;
   Scratch& x_;
   LongSum o_;
-  int stride_;  // of a row of scores and of the row pointers
+  int stride_;                     // of a row of scores and of the row pointers
   const char** k_rows_ = nullptr;  // of the tile in use; V rows follow at stride_
   const char** coming_ = nullptr;  // of the tile being prefetched
   int coming_rows_ = 0;

@@ -83,8 +83,8 @@ struct SplitGroup {
   int request, kv_head;
   int row0, rows;
   int splits;
-  int left;            // splits still to finish, changed atomically
-  float* partial;      // [splits][rows * (D + 2)]: O unnormalized, then m base 2, then l
+  int left;        // splits still to finish, changed atomically
+  float* partial;  // [splits][rows * (D + 2)]: O unnormalized, then m base 2, then l
 };
 
 // K and V rows to prefetch into L2, spread evenly over the compute loop.
@@ -98,14 +98,14 @@ struct Stream {
 // One worker's buffers; prefill and decode parts are disjoint because a worker may run a decode
 // item between two tiles of a prefill item.
 struct Scratch {
-  float *q, *o;     // prefill [panels][D][panel rows]
-  float *k, *v;     // prefill [kv_rows, D]
-  float* s;         // prefill [kv_rows, panel rows]
-  float *m, *l;     // prefill [q_rows], m base 2
-  float* l_low;     // prefill [q_rows], what l lost to rounding
-  int* position;    // prefill [q_rows]
-  float *dq, *dop;  // decode [q_rows, D]
-  float* ds;        // decode [q_rows, kv_rows + lanes]
+  float *q, *o;              // prefill [panels][D][panel rows]
+  float *k, *v;              // prefill [kv_rows, D]
+  float* s;                  // prefill [kv_rows, panel rows]
+  float *m, *l;              // prefill [q_rows], m base 2
+  float* l_low;              // prefill [q_rows], what l lost to rounding
+  int* position;             // prefill [q_rows]
+  float *dq, *dop;           // decode [q_rows, D]
+  float* ds;                 // decode [q_rows, kv_rows + lanes]
   float *sum, *low, *m_sum;  // prefill: O of the keys folded so far, its lost bits, their m
   float *dsum, *dlow;        // decode, likewise
   const char** rows;    // decode [stages][2][kv_rows + lanes]: K, then V row pointers of a tile

@@ -1,7 +1,7 @@
 // output.h: normalize, add the sink, round and store; merge of split KV.
 //
-// A row whose visible logits are all -inf has l = 0: out 0, lse -inf. A NaN that a row met is in its
-// l and o by now, and so in its answer.
+// A row whose visible logits are all -inf has l = 0: out 0, lse -inf. A NaN that a row met is in
+// its l and o by now, and so in its answer.
 #pragma once
 
 #include "pod/cpu/rows.h"

@@ -45,17 +45,17 @@ class PrefillItem {
   // Rows past the item's end repeat its last position: finite numbers, never stored.
   void pack_q() {
     const int dim = p_.head_dim;
-    const int offset = p_.kv_lens[item_.request] -
-                       (p_.q_indptr[item_.request + 1] - p_.q_indptr[item_.request]);
+    const int offset =
+        p_.kv_lens[item_.request] - (p_.q_indptr[item_.request + 1] - p_.q_indptr[item_.request]);
     for (int r = 0; r < rows_; ++r) {
       const int packed = item_.row0 + (r < item_.rows ? r : item_.rows - 1);
       const PackedRow at = packed_row(p_, item_.request, item_.kv_head, packed);
-      const T* from = reinterpret_cast<const T*>(p_.q + at.token * p_.q_token + at.head * p_.q_head);
+      const T* row = reinterpret_cast<const T*>(p_.q + at.token * p_.q_token + at.head * p_.q_head);
       const int panel = r / kPanelRows * kPanelRows;
       const int width = rows_ - panel < kPanelRows ? kLanes : kPanelRows;
       float* to = x_.q + panel * dim + r % kPanelRows;
       for (int d = 0; d < dim; d += kLanes) {
-        const VecF x = load(from + d) * broadcast(p_.q_scale);
+        const VecF x = load(row + d) * broadcast(p_.q_scale);
         for (int i = 0; i < kLanes; ++i) to[(d + i) * width] = x[i];
       }
       x_.position[r] = offset + packed / p_.group;
@@ -145,7 +145,7 @@ class PrefillItem {
         const VecI position = load_bits<VecI>(x_.position + row + v * kLanes);
         VecF total{};
         for (int j = lo; j < hi; ++j) {
-          const VecF x = load(x_.s + (j * kVecs + v) * kLanes) * broadcast(x_.v[j * p_.head_dim + d]);
+          VecF x = load(x_.s + (j * kVecs + v) * kLanes) * broadcast(x_.v[j * p_.head_dim + d]);
           total += sees(position, begin + j) ? x : VecF{};
         }
         float* to = o + (d * kVecs + v) * kLanes;

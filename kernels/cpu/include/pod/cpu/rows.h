@@ -34,8 +34,8 @@ inline PackedRow packed_row(const Problem& p, int request, int kv_head, int r) {
   return {p.q_indptr[request] + r / p.group, kv_head * p.group + r % p.group};
 }
 
-// Calls body(rows, r) for rows [r, r + rows) until all `count` are through: four at a time, then two,
-// then one. `rows` is an integral constant.
+// Calls body(rows, r) for rows [r, r + rows) until all `count` are through: four at a time, then
+// two, then one. `rows` is an integral constant.
 template <typename Body>
 inline void for_row_blocks(int count, Body body) {
   int r = 0;

@@ -50,7 +50,8 @@ inline VecF logits(VecF score, float score_scale) {
   return score_scale == 0.0f ? score : tanh(score) * broadcast(score_scale);
 }
 
-// The value to subtract before exp2: a row that saw no key yet has m = -inf, and -inf - -inf is NaN.
+// The value to subtract before exp2: a row that saw no key yet has m = -inf, and -inf - -inf is
+// NaN.
 inline VecF finite_or_zero(VecF m) { return m == broadcast(kNegInf) ? VecF{} : m; }
 
 // sum += term; `low` collects what the roundings of sum lose, so that sum + low does not drift

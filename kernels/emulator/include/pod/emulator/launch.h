@@ -23,8 +23,7 @@ template <class Kernel, class... A>
 int launch(Kernel kernel, int grid, int threads, size_t smem, A... args) {
   auto body = [&] { kernel(args...); };
   using Body = decltype(body);
-  return run(
-      {grid, threads, smem}, [](void* self) { (*static_cast<Body*>(self))(); }, &body);
+  return run({grid, threads, smem}, [](void* self) { (*static_cast<Body*>(self))(); }, &body);
 }
 
 }  // namespace pod::emulator
