@@ -10,6 +10,9 @@ TRACE ?=
 ONCE ?=
 DEMO_FLAGS ?=
 PYTEST_FLAGS ?=
+SEED ?= $(shell date +%s)
+# Asked for once, so that what is printed is what is used.
+SEED := $(SEED)
 
 .PHONY: help demo test test-random test-transformers kernels-deep lint format bench-op constraints clean
 help:
@@ -19,7 +22,7 @@ help:
 	@echo "make test   set up, then lint, types and the whole test suite"
 	@echo "            PYTEST_FLAGS='-m \"not server\"' and the like"
 	@echo "make test-random   the suite in a random order with new property examples;"
-	@echo "            those of make test are always the same"
+	@echo "            those of make test are always the same; SEED=... repeats a run"
 	@echo "make kernels-deep   sanitizers over the CUDA kernel, on emulated SMs (a minute)"
 	@echo "make test-transformers   the transformers plug-in on its oldest to newest version"
 	@echo "make lint | format | constraints | clean"
@@ -49,7 +52,9 @@ test: $(VENV)/.test-ready lint
 	$(BIN)/python -m pytest $(PYTEST_FLAGS)
 
 test-random: $(VENV)/.test-ready
-	$(BIN)/python -m pytest --random-order --hypothesis-profile=random $(PYTEST_FLAGS)
+	@echo "random order and examples: make test-random SEED=$(SEED) repeats this run"
+	$(BIN)/python -m pytest --random-order-seed=$(SEED) --hypothesis-profile=random \
+	  --hypothesis-seed=$(SEED) $(PYTEST_FLAGS)
 
 kernels-deep: $(VENV)/.test-ready
 	$(BIN)/python -m pytest -m deep tests/kernels

@@ -2,9 +2,9 @@
 
 Property tests draw the same examples in every run, and files run in the same order, so that a red
 run is the change's own fault and blocks nobody by chance. New examples and another order, the
-seed of which pytest prints, are for whoever looks for bugs:
+seed of which is printed, are for whoever looks for bugs:
 
-    make test-random      or      pytest --random-order --hypothesis-profile=random
+    make test-random      (SEED=... repeats a run)
 """
 
 from __future__ import annotations
