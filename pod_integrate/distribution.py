@@ -10,13 +10,13 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+from pod_integrate import __version__
+
 NAME = "pod-attention"
 
 
 def version() -> str:
     """The version, from where the package says it."""
-    from pod_integrate import __version__
-
     return __version__
 
 

@@ -137,7 +137,7 @@ def test_every_command_has_help_that_says_more_than_its_name(command: str) -> No
 
 def test_make_targets_of_the_readme_exist() -> None:
     targets = set(re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    assert {name for name in re.findall(r"\bmake ([a-z-]+)", README)} <= targets
+    assert set(re.findall(r"\bmake ([a-z-]+)", README)) <= targets
 
 
 def test_import_packages_are_the_two_that_are_promised() -> None:

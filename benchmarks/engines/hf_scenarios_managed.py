@@ -34,11 +34,11 @@ def _prefix(models: Models) -> None:
         return hits[-1]
 
     prompt, want = models.prompts[2], models.want[2]
-    with mock.patch.object(PagedAttentionCache, "search_prefix_match", counted):
-        with models.manager() as manager:
-            for _ in range(2):
-                manager.add_request(prompt, max_new_tokens=TOKENS)
-                equal(list(finished(manager, 1)[0].generated_tokens), want)
+    patched = mock.patch.object(PagedAttentionCache, "search_prefix_match", counted)
+    with patched, models.manager() as manager:
+        for _ in range(2):
+            manager.add_request(prompt, max_new_tokens=TOKENS)
+            equal(list(finished(manager, 1)[0].generated_tokens), want)
     if not any(hits):
         raise AssertionError(f"no block was shared: {hits}")
 

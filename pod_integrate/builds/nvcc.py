@@ -134,9 +134,9 @@ def _file_name(variant: Variant, arch: Architecture) -> str:
 
 
 def _candidates() -> Iterator[Path]:
+    homes = [home for home in (os.environ.get("CUDA_HOME"), _SYSTEM) if home]
     places = [shutil.which("nvcc")]
-    for home in (os.environ.get("CUDA_HOME"), _SYSTEM):
-        places.append(shutil.which("nvcc", path=str(Path(home) / "bin")) if home else None)
+    places += [shutil.which("nvcc", path=str(Path(home) / "bin")) for home in homes]
     places += [shutil.which("nvcc", path=str(folder)) for folder in wheel_folders()]
     for place in dict.fromkeys(places):
         if place is not None:

@@ -189,8 +189,10 @@ def _versions() -> list[Finding]:
 
 
 def print_findings(console: Console, findings: list[Finding], *, as_json: bool) -> None:
-    """Lines for people, whole however narrow the terminal is, or a JSON list of {name, value,
-    status, remedy}."""
+    """Lines for people, or a JSON list of {name, value, status, remedy}.
+
+    A line stays whole however narrow the terminal is.
+    """
     if as_json:
         console.print_json(json.dumps([finding._asdict() for finding in findings]))
         return

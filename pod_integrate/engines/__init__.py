@@ -1,0 +1,1 @@
+"""One folder per engine that POD-Attention plugs into."""

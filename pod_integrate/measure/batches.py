@@ -55,7 +55,7 @@ def make_batch(
     size, pages = geometry.page_size, [-(-n // geometry.page_size) for n in kv_lens]
     total = sum(pages) + spare_pages
     order = torch.randperm(total, generator=generator, dtype=torch.int32)
-    indices, starts = _indices(pages, order, total, row_starts)
+    indices, starts = _indices(pages, order, row_starts)
     indices = indices.to(device)
     batch = HybridBatch.build(
         q_lens, kv_lens, page_indices=indices, page_starts=starts, page_size=size
@@ -79,7 +79,7 @@ def make_batch(
 
 
 def _indices(
-    pages: list[int], order: torch.Tensor, total: int, row_starts: bool
+    pages: list[int], order: torch.Tensor, row_starts: bool
 ) -> tuple[torch.Tensor, list[int]]:
     if not row_starts:
         starts = [sum(pages[:b]) for b in range(len(pages))]

@@ -24,8 +24,10 @@ class Lengths(NamedTuple):
 
     @classmethod
     def of(cls, q_lens: Sequence[int], kv_lens: Sequence[int]) -> Lengths:
-        """Check `0 <= q_len <= kv_len`, that all fit int32 and both lists are equally long, or
-        ShapeError."""
+        """Check `0 <= q_len <= kv_len`, that all fit int32 and both lists are equally long.
+
+        Raises ShapeError.
+        """
         if len(q_lens) != len(kv_lens) or not q_lens:
             raise ShapeError(
                 f"q-lens and kv-lens must be lists of one length, at least one number each, got "
@@ -45,8 +47,11 @@ class Lengths(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> Lengths:
-        """Read parts joined by `+`: `pT@C` is one chunk of T tokens that ends at context C, `dN@C`
-        is N one-token requests at context C; a `k` multiplies by 1024. Raises ShapeError."""
+        """Read parts joined by `+`.
+
+        `pT@C` is one chunk of T tokens that ends at context C, `dN@C` is N one-token requests at
+        context C; a `k` multiplies by 1024. Raises ShapeError.
+        """
         q_lens: list[int] = []
         kv_lens: list[int] = []
         for part in text.split("+"):

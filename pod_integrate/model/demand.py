@@ -55,18 +55,17 @@ class Demand(NamedTuple):
 
 def prefill_demand(plan: Plan, geometry: Geometry, config: PodConfig, device: Device) -> Demand:
     """Demand of the prefill CTAs of a plan."""
-    return _demand(plan, plan.prefill, config.prefill, 1, geometry, device, device.l2_ns)
+    return _demand(plan.prefill, config.prefill, 1, geometry, device, device.l2_ns)
 
 
 def decode_demand(plan: Plan, geometry: Geometry, config: PodConfig, device: Device) -> Demand:
     """Demand of the decode CTAs of a plan; one holds `virtual_decode` items."""
     return _demand(
-        plan, plan.decode, config.decode, config.virtual_decode, geometry, device, device.dram_ns
+        plan.decode, config.decode, config.virtual_decode, geometry, device, device.dram_ns
     )
 
 
 def _demand(
-    plan: Plan,
     items: Array,
     tile: TileConfig,
     per_cta: int,
@@ -81,7 +80,7 @@ def _demand(
     step_compute = step_tensor / (SOLO_SHARE * min(1.0, tile.warps / SCHEDULERS))
     step_loads = (latency_ns * 1e-9 + step_compute / 2) / tile.stages
     kv_bytes = (items["kv1"] - items["kv0"]).astype(np.float64) * step_bytes / tile.kv_rows
-    row_bytes, partial_bytes = _row_bytes(items, plan, geometry, device)
+    row_bytes, partial_bytes = _row_bytes(items, geometry)
     per_item = Demand(
         tensor=tiles * step_tensor,
         l2=kv_bytes + row_bytes + partial_bytes,
@@ -99,7 +98,7 @@ def _tile_bytes(tile: TileConfig, geometry: Geometry) -> int:
     return 2 * tile.kv_rows * geometry.head_dim * ELEMENT_BYTES
 
 
-def _row_bytes(items: Array, plan: Plan, geometry: Geometry, device: Device) -> tuple[Array, Array]:
+def _row_bytes(items: Array, geometry: Geometry) -> tuple[Array, Array]:
     """Bytes of Q and O in the dtype of q, and of partial O, m and l, by item."""
     rows, split = items["rows"].astype(np.float64), items["slot"] >= 0
     plain = rows * geometry.head_dim * ELEMENT_BYTES

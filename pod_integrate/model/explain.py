@@ -33,8 +33,11 @@ class Question(NamedTuple):
 
 
 def explain(question: Question) -> dict[str, Any]:
-    """Work, floors, plan and simulated times. A config that does not fit is named as such and
-    simulated all the same: what it would gain is the reason to shrink it."""
+    """Work, floors, plan and simulated times.
+
+    A config that does not fit is named as such and simulated all the same: what it would gain is
+    the reason to shrink it.
+    """
     lengths, geometry, config, device = question
     work = work_of(lengths, geometry)
     runs = {name: _simulate(question, name) for name in STRATEGIES}

@@ -1,5 +1,7 @@
-"""One SM's timeline in text: a line per CTA slot, `P` and `p` prefill CTAs in turn, `D` and `d`
-decode, `.` idle."""
+"""One SM's timeline in text, a line per CTA slot.
+
+`P` and `p` are prefill CTAs in turn, `D` and `d` decode, `.` is idle.
+"""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ def test_manifest_is_valid_for_its_kind(doc: dict[str, Any]) -> None:
         kubernetes_validate.validate(doc, "1.37", strict=True)
 
 
-@pytest.mark.parametrize("name, template", list(pod_templates()))
+@pytest.mark.parametrize(("name", "template"), list(pod_templates()))
 def test_pod_template_is_a_valid_pod(name: str, template: dict[str, Any]) -> None:
     pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": template["spec"]}
     kubernetes_validate.validate(pod, "1.37", strict=True)

@@ -67,8 +67,8 @@ def test_a_tuner_started_with_secrets_prints_none(
         said.append(f"{phase} {detail}")
         if phase == "ready":
             with httpx.Client(base_url=detail, trust_env=False) as client:
-                for path in ("/healthz", "/v1/overview", "/metrics", "/openapi.json", "/"):
-                    said.append(client.get(path).text)
+                paths = ("/healthz", "/v1/overview", "/metrics", "/openapi.json", "/")
+                said.extend(client.get(path).text for path in paths)
                 said.append(client.post("/v1/traces", content=b"x").text)
             stop.set()
 

@@ -33,8 +33,10 @@ def decode(body: bytes) -> Recheck:
 
 
 def file(tuner: Tuner, message: Recheck) -> str:
-    """What became of the config: `kept`, `rolled back`, `open` (fewer steps than a verdict needs)
-    or `not promoted` (any more)."""
+    """What became of the config: `kept`, `rolled back`, `open` or `not promoted` (any more).
+
+    `open` is fewer steps than a verdict needs.
+    """
     key, now = message.key, tuner.clock()
     # Only what a table lists has a campaign to load: strangers' keys cost nothing.
     entry = tuner.publisher.entry(key.scope, key.parsed()[2])

@@ -162,7 +162,7 @@ class WriterLock:
 
 def _locked(path: Path) -> IO[str]:
     # Held open for the life of the store: closing it would release the lock.
-    handle = open(f"{path}.lock", "w")
+    handle = open(f"{path}.lock", "w")  # noqa: SIM115
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:

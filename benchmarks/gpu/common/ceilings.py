@@ -13,8 +13,11 @@ _TINY = 64
 
 
 def ceilings(machine: Backend, timer: Timer) -> dict[str, float]:
-    """copy_bytes per second (read plus written, device to device), read_bytes per second (one
-    sum), bf16_flops per second (8192^3 product of random values)."""
+    """Per second: copy_bytes, read_bytes and bf16_flops.
+
+    Copies count what is read plus what is written, device to device; reads are one sum; the
+    product is 8192^3 of random values.
+    """
     real = isinstance(machine, Cuda)
     count = (_COPY_BYTES if real else _TINY) // 4
     copy, read = _memory(machine, timer, count)

@@ -124,8 +124,11 @@ class Check:
 
 
 def all_checks(arch: Architecture) -> Iterator[Check]:
-    """Every shape with the default config of each dtype and head dim; chosen shapes with all
-    strategies, with other run-time settings, and with every other shipped variant."""
+    """Every shape with the default config of each dtype and head dim, and chosen shapes with more.
+
+    Those run with all strategies, with other run-time settings, and with every other shipped
+    variant.
+    """
     for head_dim in HEAD_DIMS:
         for dtype in ("bf16", "fp16"):
             config = default_tiles(arch, head_dim)

@@ -180,11 +180,9 @@ def pack_products(inputs: Inputs, dtype: str) -> torch.Tensor:
     a, b = (side[dtype].to(DTYPES[dtype]).view(torch.int16).int() for side in (inputs.a, inputs.b))
     lane = torch.arange(32)
     g, t = lane // 4, lane % 4
-    halves = []
-    for row, column in ((0, 0), (8, 0), (0, 8), (8, 8)):
-        halves.append([a[:, g + row, 2 * t + column + i] for i in (0, 1)])
-    for row in (0, 8):
-        halves.append([b[:, 2 * t + row + i, g] for i in (0, 1)])
+    quarters = ((0, 0), (8, 0), (0, 8), (8, 8))
+    halves = [[a[:, g + row, 2 * t + column + i] for i in (0, 1)] for row, column in quarters]
+    halves += [[b[:, 2 * t + row + i, g] for i in (0, 1)] for row in (0, 8)]
     packed = [(low & 0xFFFF) | (high << 16) for low, high in halves]
     c = inputs.c[dtype]
     sums = [bits(c[:, g + row, 2 * t + i]) for row in (0, 8) for i in (0, 1)]

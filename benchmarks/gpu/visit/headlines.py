@@ -30,8 +30,8 @@ def headlines(documents: dict[str, dict[str, Any]]) -> list[Headline]:
     steps = documents.get("first_contact", {}).get("steps", {})
     if "result" in steps.get("conformance", {}):
         result = steps["conformance"]["result"]
-        for name in ("wrappers_equal", "wrappers_total"):
-            found.append((f"gpu.{name}", result[name], "wrappers", _CONTACT))
+        names = ("wrappers_equal", "wrappers_total")
+        found += [(f"gpu.{name}", result[name], "wrappers", _CONTACT) for name in names]
     if "result" in steps.get("corun", {}):
         shares = [case["fused"]["of_busy"] for case in steps["corun"]["result"]["cases"]]
         found.append(("gpu.corun_share", statistics.mean(shares), "share", _CONTACT))

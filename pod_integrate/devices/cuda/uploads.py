@@ -80,9 +80,9 @@ class Plans:
         Raises ShapeError for lengths that contradict each other.
         """
         last = self._last()
-        if last is not None and last.q_indptr == id(q_indptr):
-            if last.kv_lens is kv_lens and last.stream == stream:
-                return last
+        same_starts = last is not None and last.q_indptr == id(q_indptr)
+        if last is not None and same_starts and last.kv_lens is kv_lens and last.stream == stream:
+            return last
         key: _Key = (id(kv_lens), *self._key, stream)
         with _lock:
             found = _plans.setdefault(q_indptr, {}).get(key)

@@ -56,9 +56,15 @@ def pod_mask(
             step = DenseStep(starts, end, q_length, window)
             return tag(_validity(step, kv_length, device), step)
     return _stock_mask(
-        **{"batch_size": batch_size, "q_length": q_length, "kv_length": kv_length},
-        **{"q_offset": q_offset, "kv_offset": kv_offset, "mask_function": mask_function},
-        **{"attention_mask": attention_mask, "local_size": local_size, "device": device},
+        batch_size=batch_size,
+        q_length=q_length,
+        kv_length=kv_length,
+        q_offset=q_offset,
+        kv_offset=kv_offset,
+        mask_function=mask_function,
+        attention_mask=attention_mask,
+        local_size=local_size,
+        device=device,
         **{**kwargs, "allow_is_causal_skip": False, "allow_is_bidirectional_skip": False},
     )
 
