@@ -1,122 +1,119 @@
-"""Draws the README's number table from benchmarks/results/headline.json.
+"""Draws the numbers of the documents from benchmarks/results: README's six, docs/numbers.md's all.
 
-python benchmarks/readme_table.py          rewrite the table in README.md
-python benchmarks/readme_table.py --check  exit 1 when it is out of date
+python benchmarks/readme_table.py          rewrite README.md's table and docs/numbers.md
+python benchmarks/readme_table.py --check  exit 1 when one of them is out of date
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
 
+from benchmarks._headlines import SECTIONS, SIX
+
 ROOT = Path(__file__).resolve().parent.parent
 BEGIN, END = "<!-- headline:begin -->", "<!-- headline:end -->"
+HEAD = """# Every number
 
-# What the README shows, in its order; a name without a result is shown as "-".
-ROWS = {
-    "sglang.requests_token_equal": "Requests whose greedy tokens equal SGLang's `torch_native`",
-    "sglang.requests_compared": "... of requests compared, over all server variants",
-    "sglang.model_families_equal": "Families of small random models whose tokens equal stock's",
-    "sglang.model_families_tried": "... of families tried in SGLang on a CPU",
-    "sglang.model_families_refused": "... of them refused at start-up, an alternative named",
-    "hf.models_token_equal": "transformers models whose greedy tokens equal stock attention's",
-    "hf.models_compared": "... of models compared, each on every version",
-    "hf.scenarios_passed": "Scenarios of transformers' continuous-batching suite that pass",
-    "hf.scenarios_run": "... of scenarios run",
-    "hf.versions": "Versions of transformers in the two rows above",
-    "hf.generate_batch_speedup_vs_sdpa": "`generate_batch` on POD against `sdpa`",
-    "hf.gather_bytes_avoided_per_step": "K/V copies per step that `sdpa` makes and POD does not",
-    "gpu.wrappers_equal": "PTX wrappers that compute on a GPU what they do emulated",
-    "gpu.wrappers_total": "... of wrappers",
-    "gpu.tests_passed": "Checks of the op passed on a GPU, none failed",
-    "gpu.accuracy_cases": "Long and extreme inputs on a GPU, judged by the law of accuracy",
-    "gpu.lse_error_ulp_max_128k": "... largest error of the LSE at 128K keys, in ulp",
-    "gpu.fused_vs_serial_geomean": "Best fused config against our best serial, 12 cases",
-    "gpu.fused_vs_best_serial_geomean": "... against anybody's best serial (without cuDNN)",
-    "gpu.fused_vs_flashinfer_batchpod_geomean": "... against FlashInfer's BatchPOD",
-    "gpu.fused_vs_flashinfer_batchattention_geomean": "... against FlashInfer's BatchAttention",
-    "gpu.default_vs_serial_geomean": "Default fused config against our best serial",
-    "gpu.default_vs_best_serial_geomean": "... against anybody's best serial (without cuDNN)",
-    "gpu.default_vs_flashinfer_batchpod_geomean": "... against FlashInfer's BatchPOD",
-    "gpu.grid_fused_vs_serial_geomean": "Best fused against our best serial, paper's sweep",
-    "gpu.grid_fused_vs_best_serial_geomean": "... against anybody's best serial (without cuDNN)",
-    "gpu.grid_fused_vs_best_serial_below_1": "... share of cases where that serial is faster",
-    "gpu.floor_ratio_geomean": "Best fused config, time above the roofline floor",
-    "gpu.speed_after_numerics_geomean": "Speed of the kernel after its numerics were made exact",
-    "gpu.corun_share": "Busy time in which an SM held both ops, mean of the cases",
-    "gpu.generate_batch_speedup_vs_sdpa": "transformers' `generate_batch` on POD against `sdpa`",
-    "gpu.logit_error_vs_sdpa": "... error of bf16 logits against fp32, over `sdpa`'s",
-    "gpu.sglang_saturated_vs_fa3": "SGLang on POD against the better of two `fa3` servers",
-    "trace.gpu_time_agreement_pct": "Attention time in a GPU server's traces, from the profiler's",
-    "trace.gpu_overhead_pct": "... what tracing costs",
-    "op.accuracy_cases": "Long and extreme inputs on a CPU, within the law of accuracy",
-    "op.lse_error_ulp_max_128k": "... largest error of the LSE at 128K keys",
-    "op.sdpa_loop_ratio_min": "Our op against a loop of torch SDPA, worst hybrid batch",
-    "op.sdpa_loop_ratio_median": "... median hybrid batch",
-    "kernel.emulated_cases": "Cases of the GPU kernel on emulated SMs that match float64",
-    "kernel.mutations_caught": "Bugs planted in the GPU kernel that its tests catch",
-    "kernel.mutations_total": "... of bugs planted",
-    "kernel.variants_built": "Variants of the GPU kernel built, six architectures together",
-    "kernel.variants_with_spills": "... of them with register spills",
-    "kernel.model_agreements": "Published comparisons that the GPU kernel's cost model reproduces",
-    "kernel.model_checks": "... of comparisons checked",
-    "tuner.fuzz_requests": "Requests that no client should send, answered by the tuner",
-    "tuner.fuzz_5xx": "... of them with a failure (5xx)",
-    "demo.hybrid_step_share": "Hybrid steps in the demo",
-    "demo.attention_speedup_tuned_vs_default": "Attention time in the demo, tuned vs default",
-    "demo.seconds_to_summary": "Demo, from start to summary",
-}
+Drawn by `python benchmarks/readme_table.py` from
+[headline.json](../benchmarks/results/headline.json), which the command beside each number writes;
+do not edit. "-" has not been measured. Machines are noisy: read ratios, not digits. What the
+numbers of a GPU mean, case by case, is in [gpu.md](gpu.md). The loop of torch SDPA gathers each
+request's K/V from the paged cache, as a server must; against SDPA on K/V that already lies
+contiguous the op wins 62 of the 72 batches, at worst 0.77x
+([op_sdpa.json](../benchmarks/results/op_sdpa.json))."""
+
+Headline = dict[str, dict[str, Any]]
 
 
-def table(headline: dict[str, dict[str, Any]]) -> str:
-    """The Markdown table of ROWS."""
-    lines = ["| what | value | machine | date | command |", "|---|---:|---|---|---|"]
-    for name, text in ROWS.items():
-        entry = headline.get(name, {})
-        value = _value(entry.get("value"), entry.get("unit", ""))
-        command = f"`{entry['command']}`" if "command" in entry else "-"
-        cells = (text, value, entry.get("machine", "-"), entry.get("date", "-"), command)
-        lines.append(f"| {' | '.join(cells)} |")
+def numbers(headline: Headline) -> str:
+    """docs/numbers.md: a table for each section, with machine, date and command."""
+    parts = [HEAD]
+    for title, rows in SECTIONS.items():
+        parts += [f"\n## {title}\n", "| what | value | machine | date | command |"]
+        parts += ["|---|---:|---|---|---|"]
+        for name, text in rows.items():
+            entry = headline.get(name, {})
+            command = f"`{entry['command']}`" if "command" in entry else "-"
+            cells = (text, _value(entry), entry.get("machine", "-"), entry.get("date", "-"))
+            parts.append(f"| {' | '.join(cells)} | {command} |")
+    return "\n".join(parts) + "\n"
+
+
+def six(headline: Headline, by_case: dict[str, dict[str, float]]) -> str:
+    """README's table: what, value, and the sentence that a reader needs with it."""
+    lines = ["| what | value | where and how |", "|---|---:|---|"]
+    for row in SIX:
+        value, context = (_filled(text, headline, by_case) for text in (row.value, row.context))
+        lines.append(f"| {row.what} | {value} | {context} |")
     return "\n".join(lines)
 
 
-def _value(value: float | None, unit: str) -> str:
+def _filled(text: str, headline: Headline, by_case: dict[str, dict[str, float]]) -> str:
+    def fill(found: re.Match[str]) -> str:
+        kind, _, column = found[1].partition(":")
+        if not column:
+            return _value(headline.get(kind, {}), short=True)
+        known = [case[column] for case in by_case.values() if column in case]
+        return f"{min(known):.2f}x to {max(known):.2f}x" if known else "-"
+
+    return re.sub(r"\{([^}]+)\}", fill, text)
+
+
+def _value(entry: dict[str, Any], *, short: bool = False) -> str:
+    """Printable value with its unit; short: a number, where the words around it say of what."""
+    value, unit = entry.get("value"), str(entry.get("unit", ""))
     if value is None:
         return "-"
     if unit == "share":
         return f"{100 * value:.0f} %"
     if unit.startswith("%"):
-        return f"{value:.2g} {unit}"
+        return f"{value:.2g} {'%' if short else unit}"
     if unit == "ulp":
         return f"{value:.2f} ulp"
     if unit.split(",")[0] == "x":
-        # What is divided by what stands behind the comma of the unit.
-        return f"{value:.2f}x{unit[1:]}"
-    return f"{value:.0f} {unit}".strip()
+        return f"{value:.2f}x{'' if short else unit[1:]}"
+    return f"{value:.0f} {'' if short else unit}".strip()
 
 
-def render(readme: str, headline: dict[str, dict[str, Any]]) -> str:
+def render(readme: str, table: str) -> str:
     """README text with the table between its markers replaced."""
     head, rest = readme.split(BEGIN)
     _, tail = rest.split(END)
-    return f"{head}{BEGIN}\n{table(headline)}\n{END}{tail}"
+    return f"{head}{BEGIN}\n{table}\n{END}{tail}"
+
+
+def stored_cases() -> dict[str, dict[str, float]]:
+    """Ratios of each case of the last run of `numbers` on a GPU, empty without one."""
+    summary = _stored("gpu_numbers.json").get("summary", {})
+    return dict(summary.get("by_case", {}))
+
+
+def _stored(name: str) -> dict[str, Any]:
+    path = ROOT / "benchmarks" / "results" / name
+    return dict(json.loads(path.read_text())) if path.exists() else {}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="change nothing, exit 1 if stale")
     arguments = parser.parse_args()
-    path = ROOT / "README.md"
-    stored = ROOT / "benchmarks" / "results" / "headline.json"
-    old = path.read_text()
-    new = render(old, json.loads(stored.read_text()) if stored.exists() else {})
-    if arguments.check and new != old:
-        sys.exit("README.md is out of date: python benchmarks/readme_table.py")
-    if new != old:
-        path.write_text(new)
+    headline = _stored("headline.json")
+    readme, page = ROOT / "README.md", ROOT / "docs" / "numbers.md"
+    wanted = {
+        readme: render(readme.read_text(), six(headline, stored_cases())),
+        page: numbers(headline),
+    }
+    stale = [path for path, text in wanted.items() if not path.exists() or path.read_text() != text]
+    if arguments.check and stale:
+        names = ", ".join(str(path.relative_to(ROOT)) for path in stale)
+        sys.exit(f"out of date: {names}; run python benchmarks/readme_table.py")
+    for path in stale:
+        path.write_text(wanted[path])
 
 
 if __name__ == "__main__":

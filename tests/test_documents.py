@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shlex
 from collections.abc import Iterator
@@ -85,6 +86,33 @@ def test_every_script_and_make_target_in_it_exists(path: Path) -> None:
     targets = set(re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     for words in commands(text, "make"):
         assert words[1] in targets, words
+
+
+def errors() -> set[str]:
+    """Names of PodAttentionError and of every class in the sources that is one."""
+    bases: dict[str, set[str]] = {}
+    for path in (p for room in ("pod_integrate", "tuner") for p in ROOT.glob(f"{room}/**/*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef):
+                bases[node.name] = {base.id for base in node.bases if isinstance(base, ast.Name)}
+    found = {"PodAttentionError"}
+    while more := {name for name, above in bases.items() if above & found} - found:
+        found |= more
+    return found
+
+
+def test_every_error_is_in_troubleshooting_with_a_remedy() -> None:
+    page = (ROOT / "docs" / "troubleshooting.md").read_text()
+    rows = dict(re.findall(r"^\| `(\w+Error)` \| .+ \| (.+) \|$", page, re.MULTILINE))
+    assert set(rows) == errors() - {"PodAttentionError"}
+    assert all(len(remedy) > 20 for remedy in rows.values())
+    assert len(errors()) > 14
+
+
+def test_every_document_is_in_the_index() -> None:
+    index = (ROOT / "docs" / "README.md").read_text()
+    for path in ROOT.glob("docs/*.md"):
+        assert path.name == "README.md" or f"({path.name})" in index, path.name
 
 
 def test_commands_are_found_in_the_documents_at_all() -> None:

@@ -50,7 +50,8 @@ def vanished(path: Path) -> set[str]:
     paths = {name for line in lines for name in [*PATH.findall(line), *FOLDER.findall(line)]}
     beside = {name for name in paths if (path.parent / name).exists()}
     gone = {name for name in paths if name.lstrip("./") not in ends_of_paths()} - beside
-    gone |= {name for line in lines for name in DOTTED.findall(line) if not resolves(name)}
+    dotted = {name for line in lines for name in DOTTED.findall(line)}
+    gone |= {n for n in dotted if n.rpartition(".")[2] not in SUFFIXES and not resolves(n)}
     return gone - MADE
 
 
@@ -65,9 +66,9 @@ def test_every_file_and_module_that_a_comment_or_docstring_mentions_exists() -> 
 
 def test_comments_send_their_reader_to_names_that_modules_define() -> None:
     modules: dict[str, set[str]] = {}
-    for path in files():
-        if path.endswith(".py"):
-            modules.setdefault(Path(path).stem, set()).update(defined(path))
+    for file in files():
+        if file.endswith(".py"):
+            modules.setdefault(Path(file).stem, set()).update(defined(file))
     for path in SOURCES:
         for module, name in SENT_TO.findall("\n".join(prose(path))):
             if module in modules and name not in SUFFIXES:

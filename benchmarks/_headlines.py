@@ -1,0 +1,147 @@
+"""What each headline number is, in words; by section, in the order in which documents show them.
+
+A name in results/headline.json that is missing here fails a test; one that is here and has no
+result is shown as "-".
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+SECTIONS: dict[str, dict[str, str]] = {
+    "Same answers": {
+        "sglang.requests_token_equal": "Requests whose greedy tokens equal SGLang's `torch_native`",
+        "sglang.requests_compared": "... of requests compared, over all server variants",
+        "sglang.model_families_equal": "Families of small random models whose tokens equal stock's",
+        "sglang.model_families_tried": "... of families tried in SGLang on a CPU",
+        "sglang.model_families_refused": "... of them refused at start-up, an alternative named",
+        "hf.models_token_equal": "transformers models whose greedy tokens equal stock's",
+        "hf.models_compared": "... of models compared, each on every version",
+        "hf.scenarios_passed": "Scenarios of transformers' continuous-batching suite that pass",
+        "hf.scenarios_run": "... of scenarios run",
+        "hf.versions": "Versions of transformers in the rows above",
+        "op.accuracy_cases": "Long and extreme inputs on a CPU, within the law of accuracy",
+        "op.lse_error_ulp_max_128k": "... largest error of the LSE at 128K keys",
+        "gpu.tests_passed": "Checks of the op passed on a GPU, none failed",
+        "gpu.accuracy_cases": "... of them long and extreme inputs, judged by the law of accuracy",
+        "gpu.lse_error_ulp_max_128k": "... largest error of the LSE at 128K keys",
+        "gpu.wrappers_equal": "PTX wrappers that compute on a GPU what they do emulated",
+        "gpu.wrappers_total": "... of wrappers",
+        "kernel.emulated_cases": "Cases of the GPU kernel on emulated SMs that match float64",
+        "kernel.mutations_caught": "Bugs planted in the GPU kernel that its tests catch",
+        "kernel.mutations_total": "... of bugs planted",
+        "gpu.logit_error_vs_sdpa": "transformers on a GPU: error of bf16 logits over `sdpa`'s",
+        "gpu.differences_near_ties": "... first tokens unlike `sdpa`'s that are near ties",
+    },
+    "The kernel on a GPU": {
+        "gpu.fused_vs_serial_geomean": "Best fused config against our best serial, 12 cases",
+        "gpu.fused_vs_best_serial_geomean": "... against anybody's best serial (without cuDNN)",
+        "gpu.fused_vs_flashinfer_batchpod_geomean": "... against FlashInfer's BatchPOD",
+        "gpu.fused_vs_flashinfer_batchattention_geomean": "... against FlashInfer's BatchAttention",
+        "gpu.default_vs_serial_geomean": "Default fused config against our best serial",
+        "gpu.default_vs_best_serial_geomean": "... against anybody's best serial (without cuDNN)",
+        "gpu.default_vs_flashinfer_batchpod_geomean": "... against FlashInfer's BatchPOD",
+        "gpu.grid_fused_vs_serial_geomean": "Best fused against our best serial, paper's sweep",
+        "gpu.grid_fused_vs_serial_below_1": "... share of cases where that serial is faster",
+        "gpu.grid_fused_vs_best_serial_geomean": "... against anybody's best serial (no cuDNN)",
+        "gpu.grid_fused_vs_best_serial_below_1": "... share of cases where that serial is faster",
+        "gpu.grid_fused_vs_batchpod_geomean": "... against FlashInfer's BatchPOD",
+        "gpu.grid_fused_vs_batchpod_below_1": "... share of cases where BatchPOD is faster",
+        "gpu.floor_ratio_geomean": "Best fused config, time above the roofline floor",
+        "gpu.corun_share": "Busy time in which an SM held both ops, mean of the cases",
+        "gpu.speed_after_numerics_geomean": "Speed of the kernel after its numerics became exact",
+        "gpu.speed_after_house_geomean": "Speed of the kernel after the move into rooms",
+        "kernel.variants_built": "Variants of the GPU kernel built, six architectures together",
+        "kernel.variants_with_spills": "... of them with register spills",
+        "kernel.model_agreements": "Published comparisons that the cost model reproduces",
+        "kernel.model_checks": "... of comparisons checked",
+    },
+    "The kernel on a CPU": {
+        "op.sdpa_loop_ratio_min": "Our op against a loop of torch SDPA, worst hybrid batch",
+        "op.sdpa_loop_ratio_median": "... median hybrid batch",
+    },
+    "Engines": {
+        "gpu.sglang_saturated_vs_fa3": "SGLang on POD against the better of two `fa3` servers",
+        "gpu.generate_batch_speedup_vs_sdpa": "transformers' `generate_batch` against `sdpa`, GPU",
+        "hf.generate_batch_speedup_vs_sdpa": "transformers' `generate_batch` against `sdpa`, CPU",
+        "hf.gather_bytes_avoided_per_step": "... K/V copies per step that `sdpa` makes, POD not",
+    },
+    "Traces and tuner": {
+        "trace.gpu_time_agreement_pct": "Attention time in a GPU server's traces",
+        "trace.gpu_overhead_pct": "... what tracing costs",
+        "tuner.fuzz_requests": "Requests that no client should send, answered by the tuner",
+        "tuner.fuzz_5xx": "... of them with a failure (5xx)",
+    },
+    "The demo": {
+        "demo.attention_speedup_tuned_vs_default": "Attention time in the demo, tuned vs default",
+        "demo.hybrid_step_share": "Hybrid steps in the demo",
+        "demo.seconds_to_summary": "From start to summary",
+    },
+    "The source": {
+        "house.device_branches_outside": "Branches by kind of device outside of `devices/`",
+        "house.import_circles": "Import circles between modules",
+        "house.signatures_per_scalar": "Signatures to change for one more scalar of the op",
+    },
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One row of the README.
+
+    `{name}` stands for a headline's value, `{range:column}` for the least and the most of a column
+    of the cases in gpu_numbers.json; what is not measured is "-" in its place.
+    """
+
+    what: str
+    value: str
+    context: str
+
+
+SIX = (
+    Row(
+        "A hybrid batch in one launch, against our prefill kernel, then our decode kernel",
+        "{gpu.fused_vs_serial_geomean}, {range:fused_vs_serial}",
+        "H100, bf16, geometric mean and range of 12 published shapes, each with its best config of "
+        "the run (untuned: {gpu.default_vs_serial_geomean}). Against the best serial pair of "
+        "anybody's kernels, cuDNN left out, {gpu.fused_vs_best_serial_geomean} "
+        "({range:fused_vs_best_serial}); against FlashInfer's BatchPOD "
+        "{gpu.fused_vs_flashinfer_batchpod_geomean} ({range:fused_vs_batchpod})",
+    ),
+    Row(
+        "SGLang on `pod` against SGLang on `fa3`, saturated",
+        "{gpu.sglang_saturated_vs_fa3}",
+        "output tokens/s on an H100 against the better of two `fa3` servers: a Llama of 8 layers "
+        "with random weights, prompts of 2K to 8K beside running requests. With arrivals that both "
+        "keep up with, times to first and next token are alike",
+    ),
+    Row(
+        "transformers' `generate_batch` on `pod` against `sdpa`",
+        "{gpu.generate_batch_speedup_vs_sdpa}",
+        "tokens/s on an H100: a bf16 Llama of 8 layers with random weights, 48 ragged prompts. "
+        "`sdpa` copies the paged cache in every step, `pod` reads it where it lies. Error of bf16 "
+        "logits against fp32: {gpu.logit_error_vs_sdpa} of `sdpa`'s",
+    ),
+    Row(
+        "Attention time after tuning against the default config",
+        "{demo.attention_speedup_tuned_vs_default}",
+        "two CPU cores, some minutes of the demo's load, all attention time counted: buckets that "
+        "nothing was promoted for count as 1. A gain this small is within the bounds of a short "
+        "run (below)",
+    ),
+    Row(
+        "Requests with the same greedy tokens as SGLang's `torch_native`",
+        "{sglang.requests_token_equal} of {sglang.requests_compared}",
+        "fp32 on a CPU, over all server variants; so do {hf.models_token_equal} of "
+        "{hf.models_compared} models of transformers. On an H100 the op passed "
+        "{gpu.tests_passed} checks, {gpu.accuracy_cases} of them long or extreme inputs; in bf16 "
+        "near ties flip there, as they do between stock backends",
+    ),
+    Row(
+        "Attention time in a GPU server's traces, off torch's profiler by",
+        "{trace.gpu_time_agreement_pct}",
+        "H100, SGLang, eager and captured steps of a Llama of 16 layers with random weights. "
+        "Tracing at its default share costs {trace.gpu_overhead_pct} of "
+        "the output tokens/s",
+    ),
+)
