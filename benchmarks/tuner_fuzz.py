@@ -16,7 +16,7 @@ import msgspec
 
 from benchmarks import fuzz
 from benchmarks._results import record_headline, write
-from tuner.host.service import open_tuner
+from tuner.host.opening import open_tuner
 from tuner.host.thread import TunerThread
 from tuner.http.api import create_app
 from tuner.http.docs import EXAMPLE

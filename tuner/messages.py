@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 
-from pod_integrate.errors import ShapeError
+from pod_integrate.errors import ShapeError, TraceError
 from pod_integrate.terms import wire
 from pod_integrate.terms.keys import Bucket, DeviceKey, Geometry
 
@@ -17,6 +17,10 @@ TrialState = Literal["running", "complete", "pruned"]
 MAX_PAIRS = 10_000
 MAX_REASON = 4000
 Outcome = Literal["measured", "infeasible", "mismatch", "failed"]
+
+
+# What became of a promoted config that somebody rechecked.
+Standing = Literal["kept", "rolled back", "open", "not promoted"]
 
 
 class Scope(NamedTuple):
@@ -49,7 +53,7 @@ class StudyKey(NamedTuple):
         )
 
 
-class Lengths(msgspec.Struct, frozen=True):
+class StepLengths(msgspec.Struct, frozen=True):
     """Host lengths of one traced batch."""
 
     q_lens: list[int]
@@ -84,7 +88,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     phase: str
     baseline: dict[str, Any]
     candidate: dict[str, Any]
-    batches: list[Lengths]
+    batches: list[StepLengths]
     step_pairs: int
     seconds: float
     verify: bool
@@ -137,7 +141,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
             return Report(task=self.task, worker=self.worker, outcome="failed", reason=reason)
 
 
-class Recheck(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class RecheckPairs(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Pairs of the default (baseline) and a bucket's promoted config, taken by somebody else.
 
     trial  of the table entry's evidence: says which config was measured
@@ -154,6 +158,30 @@ class Recheck(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     def key(self) -> StudyKey:
         """The study that promoted the config."""
         return StudyKey(self.geometry, self.device, self.build, self.bucket)
+
+    @classmethod
+    def decode(cls, body: bytes) -> RecheckPairs:
+        """Parse and check a posted message; raises TraceError that names the first bad place."""
+        try:
+            message = msgspec.json.decode(body, type=cls)
+            message.key.parsed()
+        except (msgspec.MsgspecError, ValueError, RecursionError, ShapeError) as error:
+            raise TraceError(f"re-check is malformed: {str(error)[:500]}") from error
+        return message
+
+
+class Proof(NamedTuple):
+    """How much evidence there is and what it says.
+
+    pairs, steps  interleaved pairs, and the distinct steps that they were taken on
+    speedup       median over the steps, None without any
+    lower_bound   of that median at 1 - alpha, None while there are too few steps for one
+    """
+
+    pairs: int = 0
+    steps: int = 0
+    speedup: float | None = None
+    lower_bound: float | None = None
 
 
 class WorkerInfo(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,11 +10,10 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-import ray
 from ray import serve
 
 from pod_integrate.errors import SettingsError
-from tuner.host.ray_actors import CORE, NAMESPACE, Core, Measurer
+from tuner.host.ray_actors import start_core, start_measurers
 from tuner.host.ray_service import build_http
 from tuner.settings import TunerSettings, load
 
@@ -47,36 +46,17 @@ def app_builder(args: dict[str, Any]) -> Any:
 
     class Http:
         def __init__(self) -> None:
-            self._core = start_core(settings)
-            self._measurers = start_measurers(settings)
+            self._core = start_core(
+                settings, lifetime="detached", get_if_exists=True, resources=_ON_HEAD
+            )
+            # Spread so that they do not share a node.
+            self._measurers = start_measurers(
+                [f"measuring-{i}" for i in range(settings.workers)], settings.nice,
+                scheduling_strategy="SPREAD",
+            )  # fmt: skip
+            logger.info("%d measuring actors started", len(self._measurers))
 
     deployment = serve.deployment(
         name="http", num_replicas=1, max_ongoing_requests=256, ray_actor_options={"num_cpus": 0}
     )
     return deployment(serve.ingress(lambda: build_http(token))(Http)).bind()
-
-
-def start_core(settings: TunerSettings) -> Any:
-    """The core actor of this cluster, started when there is none; waits until it answers."""
-    actor = ray.remote(Core).options(
-        name=CORE, namespace=NAMESPACE, lifetime="detached", get_if_exists=True,
-        num_cpus=0, resources=_ON_HEAD, max_restarts=-1, max_task_retries=-1,
-    )  # fmt: skip
-    core = actor.remote(settings)
-    ray.get(core.overview.remote())
-    return core
-
-
-def start_measurers(settings: TunerSettings) -> list[Any]:
-    """One measuring actor per `settings.workers`, spread so that they do not share a node."""
-    measurers = []
-    for i in range(settings.workers):
-        actor = ray.remote(Measurer).options(
-            num_cpus=1, scheduling_strategy="SPREAD", max_restarts=-1, max_task_retries=-1
-        )
-        measurer = actor.remote(f"measuring-{i}", settings.nice)
-        # Never awaited: it ends with its actor.
-        measurer.run.remote()
-        measurers.append(measurer)
-    logger.info("%d measuring actors started", len(measurers))
-    return measurers

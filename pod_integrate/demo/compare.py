@@ -22,7 +22,7 @@ from pod_integrate.terms.config import PodConfig
 from pod_integrate.terms.keys import Bucket, Geometry
 from pod_integrate.terms.table import MIN_STEPS, ConfigTable
 from tuner.measure.bench import OpBench
-from tuner.messages import Lengths, Pair
+from tuner.messages import Pair, StepLengths
 from tuner.search.judge import bounds, step_speedups
 from tuner.view.shown import typical
 
@@ -144,7 +144,7 @@ def compare_with_default(
     for item in sampled:
         row = BucketComparison(item["bucket"], item["time_share"], "default")
         entry = table.entries.get(Bucket.parse(row.bucket))
-        steps = [Lengths(**sample) for sample in item["samples"]]
+        steps = [StepLengths(**sample) for sample in item["samples"]]
         chosen = steps[skip:][:STEPS_PER_BUCKET]
         if len(chosen) < MIN_STEPS:
             chosen = steps[-STEPS_PER_BUCKET:]
@@ -194,7 +194,7 @@ def _filled(row: BucketComparison, pairs: list[Pair]) -> BucketComparison:
 
 
 def _measure(
-    steps: Iterable[Lengths],
+    steps: Iterable[StepLengths],
     geometry: Geometry,
     configs: tuple[PodConfig, PodConfig],
     budget: float,

@@ -10,7 +10,9 @@ import httpx
 from tuner_support import BUILD, DEVICE, GEOMETRY
 
 from tuner.core import Tuner
-from tuner.host.service import _Server, listen, open_tuner, url_of
+from tuner.host.listening import listen, url_of
+from tuner.host.opening import open_tuner
+from tuner.host.plain import Server
 from tuner.host.thread import TunerThread
 from tuner.http.api import create_app
 from tuner.settings import TunerSettings
@@ -33,7 +35,7 @@ class Served:
         self._listener = listen(settings)
         self.url = url_of(self._listener)
         config = uvicorn.Config(self.app, log_config=None, timeout_graceful_shutdown=2)
-        self._server = _Server(config)
+        self._server = Server(config)
         self._thread = threading.Thread(
             target=self._server.run, kwargs={"sockets": [self._listener]}
         )

@@ -14,13 +14,13 @@ from pod_integrate.terms.keys import Geometry
 from tuner.measure import bench as bench_module
 from tuner.measure.bench import MismatchError, OpBench, sampled_rows
 from tuner.measure.worker import describe, measure
-from tuner.messages import Lengths, Task
+from tuner.messages import StepLengths, Task
 
 GEOMETRY = Geometry(
     num_q_heads=4, num_kv_heads=2, head_dim=32, dtype="fp32", kv_dtype="fp32", page_size=4,
     window_left=40,
 )  # fmt: skip
-LENGTHS = Lengths([17, 1, 1, 3], [60, 33, 1, 3])
+LENGTHS = StepLengths([17, 1, 1, 3], [60, 33, 1, 3])
 
 
 def default() -> dict[str, object]:

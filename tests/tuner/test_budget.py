@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from tuner_support import Clock, message, record
+from tuner_support import Clock, message, overview, record
 
 from tuner.core import Tuner
 from tuner.traffic import budget
@@ -33,7 +33,7 @@ def test_a_server_that_lies_weighs_no_more_than_one_that_only_attends(
             record(i, lengths=([1], [int(lie.get("kv_len", 64))]), attention_us=us, step_us=us)
         ] * 8
         tuner.ingest(message(i, lying, server="lying", seen=seen))
-    rows = {row["bucket"]: row for row in tuner.overview()["buckets"]}
+    rows = {row["bucket"]: row for row in overview(tuner)["buckets"]}
     told = 60.0 * minutes
     assert rows["p128@256+d4@256"]["steps"] == 10 * 12 * minutes
     assert rows["p128@256+d4@256"]["time_share"] >= 0.5 * told / (1.5 * told + BURST_SECONDS) * 0.99
@@ -45,14 +45,14 @@ def test_one_message_adds_no_more_than_a_server_may_save_up(tuner: Tuner, clock:
         tuner.ingest(message(sequence, [record(attention_us=1e10)] * 100, seen=1 << 30))
     with tuner.store.begin() as tx:
         (load,) = loads(tx, now=clock.now, half_life=900.0)
-    assert load.weight == pytest.approx(BURST_SECONDS * 1e6)
+    assert load.attention_us == pytest.approx(BURST_SECONDS * 1e6)
 
 
 def test_honest_sampled_traffic_counts_whole(tuner: Tuner, clock: Clock) -> None:
     for i in range(50):
         clock.now += 5.0
         tuner.ingest(message(i, [record(i, attention_us=100_000.0)] * 10, seen=48))
-    (row,) = tuner.overview()["buckets"]
+    (row,) = overview(tuner)["buckets"]
     assert row["steps"] == 50 * 48
 
 

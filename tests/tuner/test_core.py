@@ -21,8 +21,10 @@ from tuner_support import (
     kinds,
     message,
     nothing_matters,
+    overview,
     record,
     split_matters,
+    trials,
 )
 
 from pod_integrate.live.registry import ActiveTable
@@ -83,11 +85,11 @@ def test_every_candidate_is_verified_and_a_wrong_one_is_pruned_with_an_alert(
     tuner.ingest(message())
     bench = RecordedBench(split_matters, wrong=lambda config: split_matters(config) < 1000)
     drive(tuner, bench)
-    found = tuner.trials(KEY)["trials"]
+    found = trials(tuner, KEY)["trials"]
     wrong = [t for t in found if t["reason"].startswith("mismatch")]
     assert wrong and all(t["state"] == "pruned" and t["speedup"] is None for t in wrong)
     assert tuner.table(SCOPE) is None
-    assert tuner.overview()["totals"]["alerts"] == len(wrong)
+    assert overview(tuner)["totals"]["alerts"] == len(wrong)
     measured = {t["config_short"] for t in found if t["pairs"]}
     assert measured <= {config.short() for config in bench.verified}
 
@@ -98,7 +100,7 @@ def test_infeasible_configs_are_filed_as_pruned_and_never_measured(tuner: Tuner)
     )
     tuner.ingest(message(geometry=str(wide)))
     drive(tuner, RecordedBench(nothing_matters))
-    found = tuner.trials(KEY._replace(geometry=str(wide)))["trials"]
+    found = trials(tuner, KEY._replace(geometry=str(wide)))["trials"]
     refused = [t for t in found if t["reason"].startswith("infeasible")]
     assert refused and all(t["state"] == "pruned" and t["pairs"] == 0 for t in refused)
 
@@ -106,7 +108,7 @@ def test_infeasible_configs_are_filed_as_pruned_and_never_measured(tuner: Tuner)
 def test_no_config_is_tried_twice(tuner: Tuner) -> None:
     tuner.ingest(message())
     drive(tuner, RecordedBench(nothing_matters))
-    configs = [str(t["config"]) for t in tuner.trials(KEY)["trials"]]
+    configs = [str(t["config"]) for t in trials(tuner, KEY)["trials"]]
     assert len(configs) == len(set(configs)) >= 12
 
 
@@ -129,7 +131,7 @@ def test_a_promotion_that_turns_bad_is_rolled_back(tuner: Tuner, clock: Clock) -
     table = ConfigTable.from_json(tuner.table(SCOPE) or b"")
     assert table.version == version + 1 and not table.entries
     assert "rollback" in kinds(tuner)
-    assert tuner.overview()["totals"]["rollbacks"] == 1
+    assert overview(tuner)["totals"]["rollbacks"] == 1
 
 
 def test_a_promotion_that_stays_good_survives_its_recheck(tuner: Tuner, clock: Clock) -> None:
@@ -148,7 +150,7 @@ def test_the_bucket_that_costs_most_time_is_tuned_first(tuner: Tuner) -> None:
     tuner.ingest(message(records=light + heavy))
     task = tuner.next_task(WORKER)
     assert task is not None and task.bucket == BUCKET
-    shares = [row["time_share"] for row in tuner.overview()["buckets"]]
+    shares = [row["time_share"] for row in overview(tuner)["buckets"]]
     assert shares[0] == pytest.approx(80000 / 81000) and sum(shares) == pytest.approx(1.0)
 
 
@@ -156,14 +158,14 @@ def test_old_traffic_fades(tuner: Tuner, clock: Clock) -> None:
     tuner.ingest(message(0))
     clock.now += 20 * tuner.settings.half_life_seconds
     tuner.ingest(message(1, records=[record(lengths=([1], [64]), attention_us=10.0)] * 4))
-    assert tuner.overview()["buckets"][0]["bucket"] == "d1@64"
+    assert overview(tuner)["buckets"][0]["bucket"] == "d1@64"
 
 
 def test_a_repost_is_counted_once_and_a_restarted_server_is_not_a_repost(tuner: Tuner) -> None:
     assert tuner.ingest(message()) == (STEPS, False)
     assert tuner.ingest(message()) == (0, True)
     assert tuner.ingest(message(records=[record(99)] * 4)) == (4, False)
-    assert tuner.overview()["totals"]["records"] == STEPS + 4
+    assert overview(tuner)["totals"]["records"] == STEPS + 4
 
 
 def test_unknown_values_are_null_never_a_number(tuner: Tuner) -> None:
@@ -174,7 +176,7 @@ def test_unknown_values_are_null_never_a_number(tuner: Tuner) -> None:
     # Shares come from the cost model then: it is the only bucket.
     assert row["time_share"] == 1.0
     tuner.housekeeping()
-    point = tuner.overview()["history"][-1]
+    point = overview(tuner)["history"][-1]
     assert point["attention_us_default"] is None and point["records"] == 3
 
 
@@ -182,7 +184,7 @@ def test_history_estimates_what_tuning_saves(tuner: Tuner) -> None:
     tuner.ingest(message())
     drive(tuner, RecordedBench(split_matters))
     tuner.housekeeping()
-    point = tuner.overview()["history"][-1]
+    point = overview(tuner)["history"][-1]
     assert point["attention_us_default"] == pytest.approx(4000.0)
     assert point["attention_us_tuned"] == pytest.approx(2000.0, rel=0.1)
 
@@ -197,5 +199,5 @@ def test_another_bucket_starts_from_what_its_neighbour_promoted(tuner: Tuner) ->
     drive(tuner, RecordedBench(split_matters), tasks=4)
     table = ConfigTable.from_json(tuner.table(SCOPE) or b"")
     promoted = next(iter(table.entries.values())).config
-    tried = tuner.trials(KEY._replace(bucket="p128@512+d4@512"))["trials"]
+    tried = trials(tuner, KEY._replace(bucket="p128@512+d4@512"))["trials"]
     assert PodConfig.from_dict(tried[1]["config"]) == promoted

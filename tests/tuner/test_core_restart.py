@@ -20,7 +20,9 @@ from tuner_support import (
     make_tuner,
     message,
     nothing_matters,
+    overview,
     split_matters,
+    trials,
 )
 
 from pod_integrate.terms.table import ConfigTable
@@ -68,9 +70,9 @@ def test_a_config_that_kills_every_worker_is_pruned_with_an_alert(tuner: Tuner) 
     for _ in range(3):
         assert tuner.next_task(WORKER) is not None
         tuner.release(WORKER.id)
-    trial = tuner.trials(KEY)["trials"][1]
+    trial = trials(tuner, KEY)["trials"][1]
     assert trial["state"] == "pruned" and "3 workers" in trial["reason"]
-    assert tuner.overview()["totals"]["alerts"] == 1
+    assert overview(tuner)["totals"]["alerts"] == 1
 
 
 def test_a_report_twice_counts_once(tuner: Tuner) -> None:
@@ -87,10 +89,10 @@ def test_a_restart_goes_on_where_it_was(tmp_path: Path, clock: Clock) -> None:
     tuner.ingest(message())
     drive(tuner, RecordedBench(split_matters), tasks=7)
     held = tuner.next_task(WORKER)
-    before = tuner.trials(KEY)
+    before = trials(tuner, KEY)
     tuner.close()
     again = make_tuner(tmp_path, clock)
-    assert again.trials(KEY) == before
+    assert trials(again, KEY) == before
     resumed = again.next_task(WORKER)
     assert held is not None and resumed is not None
     assert (resumed.number, resumed.phase) == (held.number, held.phase)
@@ -141,7 +143,7 @@ def test_unreadable_rows_are_skipped_and_the_rest_is_used(
     tuner.close()
     again = make_tuner(tmp_path, clock)
     drive(again, RecordedBench(nothing_matters))
-    numbers = [t["number"] for t in again.trials(KEY)["trials"]]
+    numbers = [t["number"] for t in trials(again, KEY)["trials"]]
     assert 2 not in numbers and len(numbers) == len(set(numbers)) > 5
     assert "unreadable" in caplog.text
     again.close()
@@ -163,4 +165,4 @@ def test_a_failing_database_leaves_memory_no_wiser_than_the_disk(
             tuner.report(Report(task=task.id, worker=WORKER.id, outcome="failed", reason="x"))
     again = tuner.next_task(WORKER)
     assert again is not None and again.number == task.number
-    assert math.isclose(tuner.overview()["totals"]["pruned"], 0)
+    assert math.isclose(overview(tuner)["totals"]["pruned"], 0)

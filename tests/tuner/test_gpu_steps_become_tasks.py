@@ -6,7 +6,7 @@ import msgspec
 import pytest
 import torch
 from support.clock import Stream, StreamTimer
-from tuner_support import BUILD, message
+from tuner_support import BUILD, message, overview
 
 from pod_integrate.devices.defaults import default_config
 from pod_integrate.live.groups import end_step
@@ -100,7 +100,7 @@ def test_a_step_that_nobody_could_time_weighs_what_its_work_would_take(tuner: Tu
     sent = serve(Stream(), 24)
     timeless = [msgspec.structs.replace(r, attention_us=0.0, step_us=0.0) for r in sent.records]
     tuner.ingest(msgspec.structs.replace(sent, records=timeless))
-    shares = {row["bucket"]: row["time_share"] for row in tuner.overview()["buckets"]}
+    shares = {row["bucket"]: row["time_share"] for row in overview(tuner)["buckets"]}
     assert set(shares) == {str(Bucket.of(*EAGER)), str(Bucket.of(*REPLAYED))}
     assert min(shares.values()) > 0.05
     assert tuner.next_task(WORKER) is not None

@@ -7,18 +7,31 @@ from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from tuner_support import KEY, WORKER, RecordedBench, bucket, drive, message, split_matters
+from tuner_support import (
+    KEY,
+    WORKER,
+    RecordedBench,
+    bucket,
+    drive,
+    message,
+    overview,
+    split_matters,
+    trials,
+)
 
 from tuner.core import Tuner
 from tuner.http.metrics import HttpMetrics, render
-from tuner.messages import Lengths, Pair, Report
+from tuner.messages import Pair, Report, StepLengths
+from tuner.view import overview as view
 from tuner.view.shown import span, typical
 
 
 class Spread(RecordedBench):
     """The same gains, on steps of which one takes a thousand times as long as another."""
 
-    def pairs(self, baseline: Any, candidate: Any, geometry: Any, lengths: Lengths, **more: Any):  # type: ignore[no-untyped-def]
+    def pairs(
+        self, baseline: Any, candidate: Any, geometry: Any, lengths: StepLengths, **more: Any
+    ):  # type: ignore[no-untyped-def]
         factor = 1000.0 if int(lengths.digest, 16) % 3 == 0 else 1.0
         found = super().pairs(baseline, candidate, geometry, lengths, **more)
         return [Pair(p.baseline_us * factor, p.candidate_us * factor, p.batch) for p in found]
@@ -37,7 +50,7 @@ def ratios(document: Any) -> Iterator[dict[str, Any]]:
 
 
 def assert_all_bounded(tuner: Tuner) -> int:
-    found = [*ratios(tuner.overview()), *ratios(tuner.trials(KEY))]
+    found = [*ratios(overview(tuner)), *ratios(trials(tuner, KEY))]
     for row in found:
         spanned = row.get("low") is not None and row["low"] <= row["speedup"] <= row["high"]
         assert row.get("lower_bound") is not None or spanned, row
@@ -63,7 +76,7 @@ def test_every_ratio_has_a_bound_and_every_two_times_their_ratio(tuner: Tuner) -
     assert assert_all_bounded(tuner) > 10
     row = bucket(tuner)
     assert row["status"] == "promoted" and row["lower_bound"] <= row["speedup"]
-    for shown in (row, *ratios(tuner.trials(KEY))):
+    for shown in (row, *ratios(trials(tuner, KEY))):
         tuned = shown["best_us"] if "best_us" in shown else shown["median_us"]
         assert shown["default_us"] / tuned == pytest.approx(shown["speedup"], rel=0.02)
     assert 0 < row["least_saving_share"] <= row["expected_saving_share"]
@@ -73,7 +86,7 @@ def test_metrics_have_a_bound_for_every_speedup(tuner: Tuner) -> None:
     tuner.ingest(message())
 
     def series(name: str) -> set[frozenset[tuple[str, str]]]:
-        text = render(tuner.overview(), HttpMetrics()).decode()
+        text = render(view.overview(tuner), HttpMetrics()).decode()
         return {
             frozenset(sample.labels.items())
             for family in text_string_to_metric_families(text)
@@ -93,7 +106,7 @@ def test_history_promises_no_more_than_the_lower_bound(tuner: Tuner) -> None:
     tuner.ingest(message())
     drive(tuner, RecordedBench(split_matters))
     tuner.housekeeping()
-    point, row = tuner.overview()["history"][-1], bucket(tuner)
+    point, row = overview(tuner)["history"][-1], bucket(tuner)
     ratio = point["attention_us_default"] / point["attention_us_tuned"]
     assert ratio == pytest.approx(row["lower_bound"])
 
@@ -111,7 +124,7 @@ def test_pruned_trial_is_decided_without_a_number_that_nothing_holds(tuner: Tune
             for _ in range(task.step_pairs)
         ]
         tuner.report(Report(task=task.id, worker=WORKER.id, outcome="measured", pairs=pairs))
-    pruned = [row for row in tuner.overview()["decisions"] if row["kind"] == "prune"]
+    pruned = [row for row in overview(tuner)["decisions"] if row["kind"] == "prune"]
     assert pruned and all(row["speedup"] is None for row in pruned)
 
 

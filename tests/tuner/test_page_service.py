@@ -16,7 +16,9 @@ from playwright.sync_api import expect
 from pod_integrate.devices.defaults import default_config
 from pod_integrate.terms.keys import DeviceKey, Geometry
 from pod_integrate.terms.trace import WIRE_VERSION, StepRecord, TraceMessage, encode
-from tuner.host.service import listen, open_tuner, url_of
+from tuner.core import Tuner
+from tuner.host.listening import listen, url_of
+from tuner.host.opening import open_tuner
 from tuner.host.thread import TunerThread
 from tuner.http.api import create_app
 from tuner.messages import Pair, Report, WorkerInfo
@@ -78,8 +80,8 @@ class Service:
     def measure_until_promoted(self) -> None:
         """Play a worker for which one split doubles the speed."""
         for _ in range(400):
-            task = self.core.next_task(WORKER)
-            if task is None or self.core.tuner.publisher.all():
+            task = self.core.call(Tuner.next_task, WORKER)
+            if task is None or self.core.tuner.tables.all():
                 break
             fast = task.candidate["decode_split_tokens"] != task.baseline["decode_split_tokens"]
             pairs = [
@@ -87,10 +89,9 @@ class Service:
                 for lengths in task.batches
                 for i in range(task.step_pairs)
             ]
-            self.core.report(
-                Report(task=task.id, worker=WORKER.id, outcome="measured", pairs=pairs)
-            )
-        assert self.core.tuner.publisher.all()
+            report = Report(task=task.id, worker=WORKER.id, outcome="measured", pairs=pairs)
+            self.core.call(Tuner.report, report)
+        assert self.core.tuner.tables.all()
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from tuner_support import (
     kinds,
     message,
     nothing_matters,
+    overview,
     record,
 )
 
@@ -78,7 +79,7 @@ def test_a_bucket_whose_measurements_fail_waits_and_the_others_are_served(
     assert 4 <= given[BUCKET] <= 12
     assert given[LIGHT] >= tuner.settings.trials
     assert "park" in kinds(tuner)
-    rows = {row["bucket"]: row["status"] for row in tuner.overview()["buckets"]}
+    rows = {row["bucket"]: row["status"] for row in overview(tuner)["buckets"]}
     assert rows[BUCKET] == "parked" and rows[LIGHT] in ("tuning", "default is best")
 
 
@@ -88,21 +89,21 @@ def test_a_parked_bucket_is_tried_ever_more_rarely_and_one_success_ends_that(
     def failures_in(seconds: float) -> int:
         end, count = clock.now + seconds, 0
         while clock.now < end:
-            if tuner.parking.is_parked(KEY, clock.now):
+            if tuner.search.parking.is_parked(KEY, clock.now):
                 clock.now += 1.0
             else:
-                tuner.parking.failed(KEY, "failed", "out of memory", clock.now)
+                tuner.search.parking.failed(KEY, "failed", "out of memory", clock.now)
                 count += 1
         return count
 
     hours = [failures_in(LONGEST_SECONDS) for _ in range(6)]
     assert 8 < hours[0] < 16 and hours[-1] == 1
     assert kinds(tuner) == ["park"] * (sum(hours) - 3)
-    assert tuner.overview()["totals"]["alerts"] == 1
+    assert overview(tuner)["totals"]["alerts"] == 1
     clock.now += LONGEST_SECONDS
-    tuner.parking.worked(KEY)
-    tuner.parking.failed(KEY, "failed", "by chance", clock.now)
-    assert not tuner.parking.is_parked(KEY, clock.now)
+    tuner.search.parking.worked(KEY)
+    tuner.search.parking.failed(KEY, "failed", "by chance", clock.now)
+    assert not tuner.search.parking.is_parked(KEY, clock.now)
 
 
 HANGING = """
@@ -147,15 +148,15 @@ def test_a_bucket_with_rows_that_nobody_can_read_costs_itself_only(
 def test_a_bucket_that_meets_a_bug_of_ours_costs_itself_only(
     tuner: Tuner, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tuner import core
+    from tuner.search import search
 
     offer_two_buckets(tuner)
-    real = core.load_trials
+    real = search.load_trials
 
     def load(tx: sa.Connection, key: object) -> object:
         return 1 / 0 if key == KEY else real(tx, key)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(core, "load_trials", load)
+    monkeypatch.setattr(search, "load_trials", load)
     given = serve(tuner, clock, failed, seconds=300)
     assert given[LIGHT] >= tuner.settings.trials and not given[BUCKET]
     assert "park" in kinds(tuner)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from tuner_support import Clock, message
+from tuner_support import Clock, message, overview
 
 from pod_integrate.errors import SettingsError
 from tuner.core import Tuner
@@ -172,5 +172,5 @@ def test_traces_are_taken_again_once_the_server_is_back(
     assert tuner.store.trouble and "hunter2" not in tuner.store.trouble
     postgres.start()
     assert tuner.ingest(message(1)).accepted > 0
-    assert not tuner.store.trouble and tuner.overview()["totals"]["messages"] == 2
+    assert not tuner.store.trouble and overview(tuner)["totals"]["messages"] == 2
     tuner.close()

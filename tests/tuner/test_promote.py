@@ -54,7 +54,7 @@ def test_five_percent_is_found_in_most_duels() -> None:
     rng = np.random.default_rng(5)
     verdicts = [duel(rng, 1.05, noise=0.05, alpha=spent_alpha(0.05, 1)) for _ in range(60)]
     assert sum(v.outcome == "better" for v in verdicts) >= 48
-    assert np.median([v.steps for v in verdicts]) < 20
+    assert np.median([v.proof.steps for v in verdicts]) < 20
 
 
 def test_the_lower_bound_holds_at_every_sample_size_at_once() -> None:
@@ -131,13 +131,13 @@ def test_a_recheck_that_proves_nothing_keeps_only_what_is_no_slower() -> None:
 def test_pairs_of_one_step_are_one_observation_however_many() -> None:
     two = [Pair(1100.0, 1000.0, "a"), Pair(1120.0, 1000.0, "b")] * 100
     verdict = judge(two, alpha=0.05, min_speedup=1.02, max_steps=40)
-    assert (verdict.outcome, verdict.pairs, verdict.steps) == ("open", 200, 2)
+    assert (verdict.outcome, verdict.proof.pairs, verdict.proof.steps) == ("open", 200, 2)
     assert step_speedups([Pair(3.0, 1.0, "a"), Pair(1.0, 1.0, "a"), Pair(2.0, 1.0, "a")]) == [2.0]
 
 
 def test_pairs_that_do_not_name_their_step_count_as_nothing() -> None:
     unnamed = [Pair(2000.0, 1000.0)] * 100
-    assert judge(unnamed, alpha=0.05, min_speedup=1.02, max_steps=40).steps == 0
+    assert judge(unnamed, alpha=0.05, min_speedup=1.02, max_steps=40).proof.steps == 0
 
 
 @pytest.mark.parametrize("count", range(1, MIN_STEPS))

@@ -19,7 +19,9 @@ from tuner_support import (
     kinds,
     message,
     nothing_matters,
+    overview,
     record,
+    trials,
 )
 
 from pod_integrate.errors import ConfigInfeasibleError, TableError
@@ -64,7 +66,7 @@ def test_an_entry_that_servers_would_refuse_is_never_stored(
     tuner: Tuner, entry: TableEntry
 ) -> None:
     with pytest.raises(TableError), tuner.store.begin() as tx:
-        tuner.publisher.change(tx, SCOPE, Bucket.parse("d8@2k"), entry, tuner.clock())
+        tuner.tables.change(tx, SCOPE, Bucket.parse("d8@2k"), entry, tuner.clock())
     with tuner.store.begin() as tx:
         assert not tx.scalar(sa.select(sa.func.count()).select_from(publish.schema.tables))
 
@@ -83,11 +85,11 @@ def test_a_full_table_drops_the_bucket_of_least_time_and_says_so(
     tuner.ingest(message(records=records))
     for name in times:
         with tuner.store.begin() as tx:
-            table = tuner.publisher.change(tx, SCOPE, Bucket.parse(name), ENTRY, tuner.clock())
-        tuner.publisher.commit(SCOPE, table)
+            table = tuner.tables.change(tx, SCOPE, Bucket.parse(name), ENTRY, tuner.clock())
+        tuner.tables.commit(SCOPE, table)
     kept = ActiveTable(GEOMETRY, DEVICE, BUILD).offer(tuner.table(SCOPE) or b"")
     assert {str(bucket) for bucket in kept.entries} == {"d1@64", "d1@256"}
-    assert kinds(tuner) == ["drop"] and tuner.overview()["totals"]["alerts"] == 1
+    assert kinds(tuner) == ["drop"] and overview(tuner)["totals"]["alerts"] == 1
 
 
 def test_a_config_that_no_table_may_hold_is_never_measured(tuner: Tuner) -> None:
@@ -96,7 +98,7 @@ def test_a_config_that_no_table_may_hold_is_never_measured(tuner: Tuner) -> None
     bench = RecordedBench(nothing_matters)
     drive(tuner, bench)
     bucket = "d4k@32k"
-    found = tuner.trials(KEY._replace(bucket=bucket))["trials"]
+    found = trials(tuner, KEY._replace(bucket=bucket))["trials"]
     cut = [t for t in found if "decode items" in t["reason"]]
     assert cut and all(t["state"] == "pruned" and not t["pairs"] for t in cut)
     for config in bench.verified[1:]:

@@ -17,14 +17,15 @@ from tuner_support import (
     drive,
     kinds,
     message,
+    samples,
     split_matters,
 )
 
 from pod_integrate.terms.keys import Bucket
 from pod_integrate.terms.table import MIN_STEPS, ConfigTable
 from tuner.core import Tuner
-from tuner.messages import Lengths, Pair, Recheck
-from tuner.traffic.steps import RECHECK
+from tuner.messages import Pair, RecheckPairs, StepLengths
+from tuner.phases import Recheck
 
 
 def promoted(tuner: Tuner) -> int:
@@ -41,7 +42,7 @@ def trial_of(tuner: Tuner) -> int:
 
 def recheck(trial: int, speedup: float, steps: int = MIN_STEPS, **changes: Any) -> Recheck:
     pairs = [Pair(1000.0 * speedup, 1000.0, f"{i:08x}") for i in range(steps)]
-    return Recheck(**KEY._asdict() | {"trial": trial, "pairs": pairs} | changes)
+    return RecheckPairs(**KEY._asdict() | {"trial": trial, "pairs": pairs} | changes)
 
 
 @pytest.mark.parametrize(
@@ -70,11 +71,11 @@ def test_pairs_without_a_step_are_no_evidence(tuner: Tuner) -> None:
 
 def test_what_is_not_promoted_is_neither_judged_nor_loaded(tuner: Tuner) -> None:
     trial = promoted(tuner)
-    known = set(tuner.campaigns)
+    known = set(tuner.search.campaigns)
     for message_ in (recheck(trial + 1, 0.5), recheck(trial, 0.5, bucket="d8@2k")):
         assert tuner.recheck(message_) == "not promoted"
     assert tuner.recheck(recheck(0, 0.5, build="another")) == "not promoted"
-    assert set(tuner.campaigns) == known and trial_of(tuner) == trial
+    assert set(tuner.search.campaigns) == known and trial_of(tuner) == trial
 
 
 def test_praise_promotes_nothing(tuner: Tuner) -> None:
@@ -87,11 +88,11 @@ def test_praise_promotes_nothing(tuner: Tuner) -> None:
 def test_offered_samples_begin_with_steps_that_chose_nothing(tuner: Tuner) -> None:
     tuner.ingest(message())
     drive(tuner, SteppedBench(lambda c: 0.1 * (split_matters(c) < 1000), sd=0.0, seed=1))
-    (campaign,) = tuner.campaigns.values()
+    (campaign,) = tuner.search.campaigns.values()
     phases = campaign.trials[trial_of(tuner)].pairs.items()
-    chosen = {p.batch for name, pairs in phases if not name.startswith(RECHECK) for p in pairs}
-    (offered,) = tuner.samples(SCOPE)["buckets"]
-    digests = [Lengths(**sample).digest for sample in offered["samples"]]
+    chosen = {p.batch for phase, pairs in phases if not isinstance(phase, Recheck) for p in pairs}
+    (offered,) = samples(tuner, SCOPE)["buckets"]
+    digests = [StepLengths(**sample).digest for sample in offered["samples"]]
     assert len(digests) == len(set(digests)) == 24 and not set(digests) & chosen
 
 

@@ -21,6 +21,7 @@ from tuner_support import (
     kinds,
     make_tuner,
     message,
+    overview,
     record,
     split_matters,
 )
@@ -30,7 +31,7 @@ from pod_integrate.terms.keys import Bucket
 from pod_integrate.terms.table import MIN_STEPS, ConfigTable, TableEntry
 from tuner.core import Tuner
 from tuner.messages import Pair, Report
-from tuner.traffic.steps import SCREEN
+from tuner.phases import SCREEN, Duel, Phase, Recheck
 
 
 @contextmanager
@@ -48,9 +49,9 @@ def entry_of(tuner: Tuner) -> TableEntry | None:
     return ConfigTable.from_json(body).entries.get(Bucket.parse(BUCKET)) if body else None
 
 
-def steps_by_phase(tuner: Tuner) -> dict[tuple[int, str], set[str]]:
+def steps_by_phase(tuner: Tuner) -> dict[tuple[int, Phase], set[str]]:
     """Digests of the steps that each phase of each trial was measured on."""
-    (campaign,) = tuner.campaigns.values()
+    (campaign,) = tuner.search.campaigns.values()
     return {
         (trial.number, phase): {pair.batch for pair in pairs}
         for trial in campaign.trials.values()
@@ -90,12 +91,12 @@ def test_a_promotion_states_its_distinct_steps_none_of_which_chose_it(tuner: Tun
     entry = entry_of(tuner)
     assert entry is not None
     number, steps = entry.evidence.trial, steps_by_phase(tuner)
-    (campaign,) = tuner.campaigns.values()
-    confirmed = steps[number, f"confirm:{campaign.trials[number].confirmation}:default"]
+    (campaign,) = tuner.search.campaigns.values()
+    confirmed = steps[number, Duel(campaign.trials[number].confirmation)]
     assert entry.evidence.steps == len(confirmed) >= MIN_STEPS
     assert not confirmed & steps[number, SCREEN]
     assert bucket(tuner)["proven_steps"] == entry.evidence.steps
-    decision = next(d for d in tuner.overview()["decisions"] if d["kind"] == "promote")
+    decision = next(d for d in overview(tuner)["decisions"] if d["kind"] == "promote")
     assert decision["steps"] == entry.evidence.steps
 
 
@@ -139,7 +140,7 @@ def test_pairs_of_steps_that_were_not_asked_for_prove_nothing(tuner: Tuner) -> N
     tuner.report(
         Report(task=task.id, worker=WORKER.id, outcome="measured", pairs=[*made_up, asked])
     )
-    assert tuner.overview()["totals"]["pairs"] == 1
+    assert overview(tuner)["totals"]["pairs"] == 1
 
 
 def test_steps_are_drawn_in_proportion_to_their_time(tuner: Tuner) -> None:
@@ -150,7 +151,7 @@ def test_steps_are_drawn_in_proportion_to_their_time(tuner: Tuner) -> None:
     by_group = [steps for (_, phase), steps in steps_by_phase(tuner).items() if phase == SCREEN]
     even = {
         h.lengths.digest
-        for h in next(iter(tuner._pools._known.values()))[1]
+        for h in next(iter(tuner.traffic._pools._known.values()))[1]
         if h.attention_us > 5000
     }
     drawn = [digest for steps in by_group for digest in steps]
@@ -185,7 +186,7 @@ def test_a_recheck_is_on_steps_that_neither_chose_nor_confirmed(tuner: Tuner, cl
     clock.now += tuner.settings.recheck_seconds
     drive(tuner, bench)
     steps = steps_by_phase(tuner)
-    ((number, phase),) = [key for key in steps if key[1].startswith("recheck")]
+    ((number, phase),) = [key for key in steps if isinstance(key[1], Recheck)]
     others = [taken for (n, p), taken in steps.items() if n == number and p != phase]
     assert len(steps[number, phase]) >= MIN_STEPS
     assert not steps[number, phase] & set().union(*others)

@@ -20,8 +20,10 @@ from tuner_support import (
     drive,
     make_tuner,
     message,
+    overview,
     record,
     split_matters,
+    trials,
 )
 
 from pod_integrate.errors import SettingsError
@@ -147,9 +149,9 @@ def test_a_database_that_counted_pairs_starts_its_searches_again(tmp_path: Path)
     tuner = make_tuner(tmp_path, database_url=url)
     table = ConfigTable.from_json(tuner.table(SCOPE) or b"")
     assert table.version == 2 and not table.entries
-    assert tuner.overview()["totals"]["records"] == 3
-    assert tuner.overview()["decisions"][0]["steps"] == 0
-    assert tuner.trials(KEY)["trials"] == []
+    assert overview(tuner)["totals"]["records"] == 3
+    assert overview(tuner)["decisions"][0]["steps"] == 0
+    assert trials(tuner, KEY)["trials"] == []
     tuner.ingest(message())
     drive(tuner, RecordedBench(split_matters))
     assert bucket(tuner)["status"] == "promoted"
@@ -160,9 +162,9 @@ def test_a_database_that_counted_pairs_starts_its_searches_again(tmp_path: Path)
 def test_sampled_messages_count_for_all_steps_they_have_seen(tmp_path: Path) -> None:
     tuner = make_tuner(tmp_path)
     tuner.ingest(message(records=[record(), record()], seen=100))
-    row = tuner.overview()["buckets"][0]
+    row = overview(tuner)["buckets"][0]
     assert row["steps"] == 100
-    assert tuner.overview()["totals"]["steps_seen"] == 100
+    assert overview(tuner)["totals"]["steps_seen"] == 100
     tuner.close()
 
 

@@ -11,12 +11,23 @@ import httpx
 import pytest
 import sqlalchemy as sa
 from api_support import Served, post
-from tuner_support import BUCKET, KEY, STEPS, WORKER, Clock, make_tuner, message, record
+from tuner_support import (
+    BUCKET,
+    KEY,
+    STEPS,
+    WORKER,
+    Clock,
+    make_tuner,
+    message,
+    overview,
+    record,
+    trials,
+)
 
 from pod_integrate.errors import SettingsError
 from pod_integrate.terms.trace import encode
 from tuner.core import Tuner
-from tuner.host.service import open_tuner
+from tuner.host.opening import open_tuner
 from tuner.settings import TunerSettings
 from tuner.store import archive, schema
 from tuner.store.database import StorageError
@@ -141,14 +152,14 @@ def test_an_archive_that_takes_no_files_costs_neither_traces_nor_leases(
     folder.write_text("in the way")
     clock.now += archive.FILE_SECONDS + tuner.settings.lease_seconds
     tuner.housekeeping()
-    shown = tuner.overview()["tuner"]
+    shown = overview(tuner)["tuner"]
     assert shown["archive_error"].startswith("trace archive") and shown["storage_error"] is None
     again = tuner.next_task(WORKER)
     assert task is not None and again is not None and again.lost == 1
     folder.unlink()
     folder.mkdir()
     tuner.housekeeping()
-    assert tuner.overview()["tuner"]["archive_error"] is None
+    assert overview(tuner)["tuner"]["archive_error"] is None
     assert len(tuner.archive.files()) == 1
 
 
@@ -200,8 +211,8 @@ def test_rows_with_nonsense_cost_their_own_bucket_only(tmp_path: Path, clock: Cl
     again = make_tuner(tmp_path, clock)
     task = again.next_task(WORKER)
     assert task is not None and task.bucket == "d1@64"
-    assert [row["bucket"] for row in again.overview()["buckets"]] == ["d1@64"]
+    assert [row["bucket"] for row in overview(again)["buckets"]] == ["d1@64"]
     again.housekeeping()
     assert again.ingest(message(5)).accepted == STEPS
-    assert again.trials(KEY)["trials"] == []
+    assert trials(again, KEY)["trials"] == []
     again.close()

@@ -15,6 +15,7 @@ from tuner_support import (
     drive,
     kinds,
     message,
+    overview,
     record,
     split_matters,
 )
@@ -61,7 +62,7 @@ def test_a_lease_ends_when_its_time_has_passed_and_not_before(
     task = tuner.next_task(WORKER)
     pair.wall.now += jump
     pair.pass_(tuner.settings.lease_seconds - 1)
-    assert task is not None and tuner._leases.busy(KEY) == {task.number}
+    assert task is not None and tuner.search.leases.busy(KEY) == {task.number}
     pair.pass_(2)
     tuner.housekeeping()
     again = tuner.next_task(WORKER)
@@ -100,7 +101,7 @@ def test_weights_fade_as_time_passes_after_ten_years_forward_and_back(
     pair.pass_(20 * tuner.settings.half_life_seconds)
     tuner.ingest(message(1, [record(lengths=([1], [64]), attention_us=10.0)] * 4))
     assert bucket(tuner)["bucket"] == "d1@64"
-    assert tuner.overview()["servers"][0]["last_seen_s"] == 0.0
+    assert overview(tuner)["servers"][0]["last_seen_s"] == 0.0
     pair.pass_(archive.FILE_SECONDS + 1)
     tuner.housekeeping()
     assert len(tuner.archive.files()) == 1
@@ -115,5 +116,5 @@ def test_a_server_earns_time_as_it_passes(tmp_path: Path, pair: Pair) -> None:
         pair.pass_(1.0)
     with tuner.store.read() as tx:
         (load,) = loads(tx, now=tuner.clock(), half_life=1e9)
-    assert 76e6 < load.weight < 80e6
+    assert 76e6 < load.attention_us < 80e6
     tuner.close()

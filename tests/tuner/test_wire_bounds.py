@@ -25,6 +25,7 @@ from tuner_support import (
     kinds,
     message,
     split_matters,
+    trials,
 )
 from wire_schema import Path, beyond, numbers_of, placed, plain
 
@@ -34,10 +35,10 @@ from pod_integrate.terms.keys import GEOMETRY_LIMITS, MAX_BUCKET_NUMBER, Bucket,
 from pod_integrate.terms.table import ConfigTable, Evidence, _Document
 from pod_integrate.terms.trace import StepRecord, TraceMessage, decode, encode
 from tuner.core import Tuner
-from tuner.messages import Pair, Recheck, Report, Task
+from tuner.messages import Pair, RecheckPairs, Report, Task
 from tuner.store import schema
 
-WIRE_TYPES = (TraceMessage, _Document, Evidence, Report, Recheck)
+WIRE_TYPES = (TraceMessage, _Document, Evidence, Report, RecheckPairs)
 TRACE_NUMBERS = numbers_of(TraceMessage)
 EVIDENCE_NUMBERS = numbers_of(Evidence)
 BUCKET = "p128@256+d4@256"
@@ -215,6 +216,6 @@ def test_a_report_with_a_time_beyond_its_bounds_is_filed_as_failed(
     assert isinstance(task, Task)
     pairs = [Pair(1000.0, 500.0, "a"), Pair(1000.0, value, "b")]
     assert tuner.report(Report(task=task.id, worker="w0", outcome="measured", pairs=pairs))
-    trial = tuner.trials(KEY)["trials"][task.number]
+    trial = trials(tuner, KEY)["trials"][task.number]
     assert trial["state"] == "pruned" and "malformed" in trial["reason"] and trial["pairs"] == 0
     assert kinds(tuner)[-1] == "prune"

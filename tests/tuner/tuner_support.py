@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from pod_integrate.devices.defaults import default_config
 from pod_integrate.terms.config import PodConfig
 from pod_integrate.terms.keys import DeviceKey, Geometry
@@ -15,9 +17,10 @@ from pod_integrate.terms.trace import WIRE_VERSION, StepRecord, TraceMessage
 from tuner.core import Tuner
 from tuner.measure.bench import Bench, MismatchError
 from tuner.measure.worker import measure
-from tuner.messages import Lengths, Pair, Scope, StudyKey, WorkerInfo
+from tuner.messages import Pair, Scope, StepLengths, StudyKey, WorkerInfo
 from tuner.settings import TunerSettings
 from tuner.store.storage import Store
+from tuner.view import overview as view
 
 GEOMETRY = Geometry(
     num_q_heads=8, num_kv_heads=4, head_dim=64, dtype="fp32", kv_dtype="fp32", page_size=1
@@ -98,13 +101,15 @@ class RecordedBench(Bench):
         self.verified: list[PodConfig] = []
         self._random = random.Random(7)
 
-    def verify(self, config: PodConfig, geometry: Geometry, lengths: Lengths, seed: int) -> None:
+    def verify(
+        self, config: PodConfig, geometry: Geometry, lengths: StepLengths, seed: int
+    ) -> None:
         self.verified.append(config)
         if self.wrong(config):
             raise MismatchError(f"{config.short()} is wrong in this recording")
 
     def pairs(
-        self, baseline: PodConfig, candidate: PodConfig, geometry: Geometry, lengths: Lengths,
+        self, baseline: PodConfig, candidate: PodConfig, geometry: Geometry, lengths: StepLengths,
         *, count: int, seconds: float, layers: int,
     ) -> list[Pair]:  # fmt: skip
         def timed(config: PodConfig) -> float:
@@ -127,11 +132,13 @@ class SteppedBench(Bench):
         self.gain, self.sd, self.seed, self.noise = gain, sd, seed, noise
         self._random = random.Random(seed)
 
-    def verify(self, config: PodConfig, geometry: Geometry, lengths: Lengths, seed: int) -> None:
+    def verify(
+        self, config: PodConfig, geometry: Geometry, lengths: StepLengths, seed: int
+    ) -> None:
         """Every config is right."""
 
     def pairs(
-        self, baseline: PodConfig, candidate: PodConfig, geometry: Geometry, lengths: Lengths,
+        self, baseline: PodConfig, candidate: PodConfig, geometry: Geometry, lengths: StepLengths,
         *, count: int, seconds: float, layers: int,
     ) -> list[Pair]:  # fmt: skip
         def us(config: PodConfig) -> float:
@@ -170,12 +177,30 @@ def nothing_matters(_config: PodConfig) -> float:
     return 1000.0
 
 
+def overview(tuner: Tuner) -> dict[str, Any]:
+    """GET /v1/overview as JSON has it."""
+    document: dict[str, Any] = msgspec.to_builtins(view.overview(tuner))
+    return document
+
+
+def trials(tuner: Tuner, key: StudyKey) -> dict[str, Any]:
+    """GET /v1/trials as JSON has it."""
+    document: dict[str, Any] = msgspec.to_builtins(view.trials(tuner, key))
+    return document
+
+
+def samples(tuner: Tuner, scope: Scope) -> dict[str, Any]:
+    """GET /v1/samples as JSON has it."""
+    document: dict[str, Any] = msgspec.to_builtins(view.samples(tuner, scope))
+    return document
+
+
 def bucket(tuner: Tuner) -> dict[str, Any]:
     """The first bucket of the overview."""
-    row: dict[str, Any] = tuner.overview()["buckets"][0]
+    row: dict[str, Any] = overview(tuner)["buckets"][0]
     return row
 
 
 def kinds(tuner: Tuner) -> list[str]:
     """Decisions, the oldest first."""
-    return [decision["kind"] for decision in reversed(tuner.overview()["decisions"])]
+    return [decision["kind"] for decision in reversed(overview(tuner)["decisions"])]

@@ -10,15 +10,12 @@ import multiprocessing
 import signal
 import threading
 from multiprocessing.connection import Connection
-from typing import Any
+from multiprocessing.context import SpawnProcess
 
-import sqlalchemy as sa
-
-from tuner.host.thread import TunerThread
-from tuner.measure.polite import be_polite
-from tuner.messages import Report, Task, WorkerInfo
-from tuner.store.database import StorageError
-from tuner.store.storage import reason
+from tuner.core import Tuner
+from tuner.host.client import BlockingCore, CoreUnavailableError, TaskClient
+from tuner.host.measuring import measure_until
+from tuner.host.pipe import PipeCore, serve
 
 logger = logging.getLogger(__name__)
 
@@ -30,10 +27,10 @@ _STOP_SECONDS = 10.0
 class WorkerProcess:
     """Keeps one measuring process alive and hands it the tuner's tasks, from a thread of ours."""
 
-    def __init__(self, core: TunerThread, name: str, *, nice: int) -> None:
+    def __init__(self, core: BlockingCore, name: str, *, nice: int) -> None:
         self._core, self.name, self._nice = core, name, nice
         self._stop = threading.Event()
-        self._process: Any = None
+        self._process: SpawnProcess | None = None
         self._thread = threading.Thread(target=self._keep, name=name, daemon=True)
         self._thread.start()
 
@@ -61,7 +58,7 @@ class WorkerProcess:
             )
             self._process.start()
             theirs.close()
-            served = self._serve(ours)
+            served = serve(self._core, ours, name=self.name, stop=self._stop.is_set)
             ours.close()
             self._process.join()
             self._release()
@@ -74,81 +71,16 @@ class WorkerProcess:
             pause = _FIRST_PAUSE if served else min(_LONGEST_PAUSE, 2 * pause)
             self._stop.wait(pause)
 
-    def _serve(self, pipe: Connection) -> int:
-        """Answer requests until either side ends; returns the reports taken."""
-        served = 0
-        try:
-            while not self._stop.is_set():
-                if not pipe.poll(0.1):
-                    continue
-                request = pipe.recv()
-                pipe.send(self._answer(request))
-                served += isinstance(request, Report)
-        except (EOFError, OSError):
-            logger.debug("pipe of %s closed", self.name)
-        return served
-
-    def _answer(self, request: WorkerInfo | Report) -> Task | bool | None:
-        try:
-            if isinstance(request, WorkerInfo):
-                return self._core.next_task(request)
-            return self._core.report(request)
-        except (sa.exc.SQLAlchemyError, StorageError) as error:
-            # Storage away: the child idles and asks again; a report is measured again.
-            logger.error("worker %s turned away, the database failed: %s", self.name, reason(error))
-            return None
-
     def _release(self) -> None:
         try:
-            self._core.release(self.name)
-        except (sa.exc.SQLAlchemyError, StorageError) as error:
+            self._core.call(Tuner.release, self.name)
+        except CoreUnavailableError as error:
             # Its leases are over in time, with or without this.
-            logger.error(
-                "worker %s not released, the database failed: %s", self.name, reason(error)
-            )
-
-
-class _PipeSource:
-    """The child's side: a TaskSource over the pipe."""
-
-    def __init__(self, pipe: Connection) -> None:
-        self._pipe = pipe
-        self.closed = False
-
-    def next_task(self, worker: WorkerInfo) -> Task | None:
-        """Ask the parent for work."""
-        task: Task | None = self._ask(worker)
-        return task
-
-    def report(self, report: Report) -> bool:
-        """Hand a report to the parent."""
-        return bool(self._ask(report))
-
-    def _ask(self, request: WorkerInfo | Report) -> Any:
-        try:
-            self._pipe.send(request)
-            return self._pipe.recv()
-        except (EOFError, OSError):
-            self.closed = True
-            return None
+            logger.error("worker %s not released: %s", self.name, error)
 
 
 def _child(pipe: Connection, name: str, nice: int) -> None:
-    import torch
-
-    from tuner.measure.bench import OpBench
-    from tuner.measure.worker import HANG_LEASES, describe, load_kernel, measured_device, run_loop
-    from tuner.settings import load
-
     # Ctrl-C reaches the whole foreground group; the parent decides when a worker ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    be_polite(nice)
-    # The op brings its own threads; the reference's small products only get slower with two.
-    torch.set_num_threads(1)
-    device = measured_device()
-    load_kernel(device)
-    source = _PipeSource(pipe)
-    run_loop(
-        source, describe(name, device), OpBench(device),
-        stop=lambda: source.closed, limit_seconds=HANG_LEASES * load().lease_seconds,
-    )  # fmt: skip
+    core = PipeCore(pipe)
+    measure_until(TaskClient(core, idle=True), name, nice, stop=lambda: core.closed)

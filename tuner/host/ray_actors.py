@@ -2,116 +2,75 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import ray
 from ray.exceptions import RayError
 
-from pod_integrate.terms.trace import TraceMessage
-from tuner.host.thread import CoreUnavailableError
-from tuner.measure.polite import be_polite
-from tuner.messages import Recheck, Report, Scope, StudyKey, Task, WorkerInfo
+from tuner.core import Tuner
+from tuner.host.client import CoreUnavailableError, TaskClient
+from tuner.host.measuring import measure_until
+from tuner.host.opening import open_tuner
 from tuner.settings import TunerSettings
 from tuner.store.storage import reason
-from tuner.traffic.ingest import Ingested
 
 NAMESPACE = "pod-attention-tuner"
 CORE = "core"
+_CALL_SECONDS = 60.0
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class Core:
-    """The Tuner as an actor; see core.Tuner for the methods."""
+    """The Tuner as an actor. What is retried after a restart is recognised as a duplicate."""
 
     def __init__(self, settings: TunerSettings) -> None:
-        from tuner.host.service import open_tuner
-
         self._tuner = open_tuner(settings, "ray")
 
-    def ingest(self, message: TraceMessage) -> Ingested:
-        """Tuner.ingest; a retry after a restart is recognised as a duplicate."""
-        return self._tuner.ingest(message)
-
-    def next_task(self, worker: WorkerInfo) -> Task | None:
-        """Tuner.next_task."""
-        return self._tuner.next_task(worker)
-
-    def report(self, report: Report) -> bool:
-        """Tuner.report."""
-        return self._tuner.report(report)
-
-    def table(self, scope: Scope) -> bytes | None:
-        """Tuner.table."""
-        return self._tuner.table(scope)
-
-    def overview(self) -> dict[str, Any]:
-        """Tuner.overview."""
-        return self._tuner.overview()
-
-    def trials(self, key: StudyKey) -> dict[str, Any]:
-        """Tuner.trials."""
-        return self._tuner.trials(key)
-
-    def samples(self, scope: Scope) -> dict[str, Any]:
-        """Tuner.samples."""
-        return self._tuner.samples(scope)
-
-    def recheck(self, message: Recheck) -> str:
-        """Tuner.recheck."""
-        return self._tuner.recheck(message)
-
-    def housekeeping(self) -> None:
-        """Tuner.housekeeping."""
-        self._tuner.housekeeping()
-
-    def close(self) -> None:
-        """Tuner.close."""
-        self._tuner.close()
+    def call(self, function: Callable[..., object], args: Any, kwargs: Any) -> object:
+        """What a function of the Tuner answers."""
+        return function(self._tuner, *args, **kwargs)
 
 
 class RayCore:
-    """AsyncCore over the core actor."""
+    """AsyncCore and BlockingCore over the core actor, which is found by its name."""
 
     def __init__(self) -> None:
         self._actor: Any = None
 
-    async def ingest(self, message: TraceMessage) -> Ingested:
-        """Core.ingest."""
-        return Ingested(*await self._call("ingest", message))
-
-    async def table(self, scope: Scope) -> bytes | None:
-        """Core.table."""
-        body: bytes | None = await self._call("table", scope)
-        return body
-
-    async def overview(self) -> dict[str, Any]:
-        """Core.overview."""
-        return dict(await self._call("overview"))
-
-    async def trials(self, key: StudyKey) -> dict[str, Any]:
-        """Core.trials."""
-        return dict(await self._call("trials", key))
-
-    async def samples(self, scope: Scope) -> dict[str, Any]:
-        """Core.samples."""
-        return dict(await self._call("samples", scope))
-
-    async def recheck(self, message: Recheck) -> str:
-        """Core.recheck."""
-        return str(await self._call("recheck", message))
-
-    async def housekeeping(self) -> None:
-        """Core.housekeeping."""
-        await self._call("housekeeping")
-
-    async def _call(self, name: str, *args: Any) -> Any:
+    async def ask(
+        self, function: Callable[Concatenate[Tuner, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """The function's answer, without blocking the event loop."""
         try:
-            if self._actor is None:
-                self._actor = ray.get_actor(CORE, namespace=NAMESPACE)
-            return await getattr(self._actor, name).remote(*args)
+            found: T = await self._found().call.remote(function, args, kwargs)
+            return found
         except (RayError, ValueError) as error:
-            self._actor = None
-            # Ray's own text is a traceback.
-            raise CoreUnavailableError(f"core actor: {reason(cause_of(error))}") from error
+            raise self._unavailable(error) from error
+
+    def call(
+        self, function: Callable[Concatenate[Tuner, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """The function's answer, waited for."""
+        try:
+            found: T = ray.get(
+                self._found().call.remote(function, args, kwargs), timeout=_CALL_SECONDS
+            )
+            return found
+        except (RayError, ValueError) as error:
+            raise self._unavailable(error) from error
+
+    def _found(self) -> Any:
+        if self._actor is None:
+            self._actor = ray.get_actor(CORE, namespace=NAMESPACE)
+        return self._actor
+
+    def _unavailable(self, error: Exception) -> CoreUnavailableError:
+        self._actor = None
+        # Ray's own text is a traceback.
+        return CoreUnavailableError(f"core actor: {reason(cause_of(error))}")
 
 
 def cause_of(error: Exception) -> Exception:
@@ -120,53 +79,45 @@ def cause_of(error: Exception) -> Exception:
     return cause if isinstance(cause, Exception) else error
 
 
-class ActorSource:
-    """TaskSource of a measuring actor."""
-
-    def __init__(self) -> None:
-        self._actor = ray.get_actor(CORE, namespace=NAMESPACE)
-
-    def next_task(self, worker: WorkerInfo) -> Task | None:
-        """Core.next_task."""
-        task: Task | None = self._call("next_task", worker)
-        return task
-
-    def report(self, report: Report) -> bool:
-        """Core.report."""
-        return bool(self._call("report", report))
-
-    def _call(self, name: str, argument: Any) -> Any:
-        try:
-            return ray.get(getattr(self._actor, name).remote(argument), timeout=60)
-        except RayError as error:
-            raise ConnectionError(f"{type(error).__name__}: {error}") from error
-
-
 class Measurer:
     """A measuring actor: `run` never returns; Ray restarts actor and method when it dies."""
 
     def __init__(self, name: str, nice: int) -> None:
-        import torch
-
-        be_polite(nice)
-        torch.set_num_threads(1)
-        self._name = name
+        self._name, self._nice = name, nice
 
     def run(self) -> None:
         """Measure until the actor is killed."""
-        from tuner.measure.bench import OpBench
-        from tuner.measure.worker import (
-            HANG_LEASES,
-            describe,
-            load_kernel,
-            measured_device,
-            run_loop,
-        )
-        from tuner.settings import load
+        measure_until(TaskClient(RayCore()), self._name, self._nice, stop=lambda: False)
 
-        device = measured_device()
-        load_kernel(device)
-        run_loop(
-            ActorSource(), describe(self._name, device), OpBench(device),
-            stop=lambda: False, limit_seconds=HANG_LEASES * load().lease_seconds,
-        )  # fmt: skip
+
+def start_core(settings: TunerSettings, **options: Any) -> Any:
+    """The core actor, waited for until it answers; `options` are Ray's.
+
+    What is wrong with its database is raised here.
+    """
+    actor = ray.remote(Core).options(
+        name=CORE, namespace=NAMESPACE, num_cpus=0, max_restarts=-1, max_task_retries=-1, **options
+    )
+    core = actor.remote(settings)
+    ray.get(core.call.remote(ready, (), {}))
+    return core
+
+
+def ready(tuner: Tuner) -> bool:
+    """Whether a core answers and can read its database."""
+    with tuner.store.read():
+        return True
+
+
+def start_measurers(names: list[str], nice: int, **options: Any) -> list[Any]:
+    """One measuring actor per name; `options` are Ray's."""
+    measurers = []
+    for name in names:
+        actor = ray.remote(Measurer).options(
+            num_cpus=1, max_restarts=-1, max_task_retries=-1, **options
+        )
+        measurer = actor.remote(name, nice)
+        # Never awaited: it ends with its actor.
+        measurer.run.remote()
+        measurers.append(measurer)
+    return measurers

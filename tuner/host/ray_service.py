@@ -25,8 +25,12 @@ from ray import serve
 
 from pod_integrate.errors import SettingsError
 from pod_integrate.redact import public_url
-from tuner.host.ray_actors import CORE, NAMESPACE, Core, Measurer, RayCore
-from tuner.host.thread import CoreUnavailableError
+from tuner.core import Tuner
+from tuner.host.client import CoreUnavailableError
+from tuner.host.listening import listen, url_of
+from tuner.host.ray_actors import NAMESPACE, RayCore, start_core, start_measurers
+from tuner.host.signals import ended_by_signals
+from tuner.http.api import create_app
 from tuner.settings import TunerSettings
 from tuner.store.storage import Store
 
@@ -38,8 +42,6 @@ _INIT_ATTEMPTS = 3
 
 def build_http(token: str) -> FastAPI:
     """The HTTP app of the Serve replica."""
-    from tuner.http.api import create_app
-
     return create_app(RayCore(), token=token)
 
 
@@ -47,8 +49,6 @@ def run_on_ray(
     settings: TunerSettings, *, on_phase: Callable[[str, str], None], stop: threading.Event
 ) -> None:
     """See service.run_tuner."""
-    from tuner.host.service import ended_by_signals, listen, url_of
-
     # Taken and given back: Serve reports a taken port late and in many words.
     listener = listen(settings)
     url, port = url_of(listener), listener.getsockname()[1]
@@ -61,18 +61,19 @@ def run_on_ray(
         # After ray.init, which installs a SIGTERM handler of its own.
         with ended_by_signals(stop):
             on_phase("storage", public_url(settings.url))
-            core = _start_core(settings)
+            core = start_core(settings)
             serve.start(http_options={"host": settings.host, "port": port})
             serve.run(_deployment(settings).bind(), name=APP, route_prefix="/")
             on_phase("workers", str(settings.workers))
-            workers = _start_workers(settings)
+            names = [f"{socket.gethostname()}-{i}" for i in range(settings.workers)]
+            workers = start_measurers(names, settings.nice)
             on_phase("ready", url)
             stop.wait()
             on_phase("stopping", "")
             for worker in workers:
                 ray.kill(worker)
             serve.shutdown()
-            ray.get(core.close.remote())
+            ray.get(core.call.remote(Tuner.close, (), {}))
     finally:
         ray.shutdown()
 
@@ -121,34 +122,9 @@ def _end(processes: list[psutil.Process]) -> None:
     psutil.wait_procs(processes, timeout=10)
 
 
-def _start_core(settings: TunerSettings) -> Any:
-    actor = ray.remote(Core).options(
-        name=CORE, namespace=NAMESPACE, num_cpus=0, max_restarts=-1, max_task_retries=-1
-    )
-    core = actor.remote(settings)
-    # Waits for the constructor: a database that is taken is an error here.
-    ray.get(core.overview.remote())
-    return core
-
-
 def _deployment(settings: TunerSettings) -> Any:
     token = settings.token.get_secret_value()
     ingress = serve.ingress(lambda: build_http(token))
     return serve.deployment(
         name="http", num_replicas=1, max_ongoing_requests=256, ray_actor_options={"num_cpus": 0}
     )(ingress(type("Http", (), {})))
-
-
-def _start_workers(settings: TunerSettings) -> list[Any]:
-    workers = []
-    for i in range(settings.workers):
-        name = f"{socket.gethostname()}-{i}"
-        actor = (
-            ray.remote(Measurer)
-            .options(num_cpus=1, max_restarts=-1, max_task_retries=-1)
-            .remote(name, settings.nice)
-        )
-        # Never awaited: it ends with its actor.
-        actor.run.remote()
-        workers.append(actor)
-    return workers

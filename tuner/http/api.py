@@ -1,6 +1,6 @@
 """HTTP of the tuner: traces in, tables out, and what people look at.
 
-Everything the app knows comes from the core, through `AsyncCore`; a core that is away is a 503.
+Everything the app knows comes from the core, by functions of the Tuner; one that is away is a 503.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import hmac
 import logging
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 import prometheus_client
@@ -26,13 +26,14 @@ from pod_integrate import __version__
 from pod_integrate.errors import PodAttentionError, TraceError
 from pod_integrate.terms import wire
 from pod_integrate.terms.trace import MAX_MESSAGE_BYTES, decode
-from tuner.host.thread import AsyncCore, CoreUnavailableError
+from tuner.core import Tuner
+from tuner.host.client import AsyncCore, CoreUnavailableError
 from tuner.http import docs, docs_page
 from tuner.http.feed import Feed
 from tuner.http.headers import Guard
 from tuner.http.metrics import HttpMetrics, render
-from tuner.messages import Scope, StudyKey
-from tuner.search import rechecks
+from tuner.messages import RecheckPairs, Scope, StudyKey
+from tuner.view import documents, overview
 
 logger = logging.getLogger(__name__)
 
@@ -42,16 +43,6 @@ MAX_STREAMS = 64
 MSGPACK, JSON = "application/x-msgpack", "application/json"
 
 _Key = Annotated[str, Query(min_length=1, max_length=wire.MAX_KEY, pattern=wire.KEY_PATTERN)]
-
-
-class _Storage(msgspec.Struct):
-    storage_error: str | None
-
-
-class _Health(msgspec.Struct):
-    """What /healthz reads of the overview."""
-
-    tuner: _Storage
 
 
 class ApiError(PodAttentionError):
@@ -101,24 +92,24 @@ def _add_writes(app: FastAPI, core: AsyncCore, token: str) -> None:
             )
 
     @app.post("/v1/traces", status_code=202, dependencies=[Depends(authorized)], **docs.TRACES)
-    async def post_traces(request: Request) -> dict[str, Any]:
+    async def post_traces(request: Request) -> Response:
         kind = request.headers.get("content-type", MSGPACK).split(";")[0].strip().lower()
         if kind not in (MSGPACK, JSON):
             raise ApiError(415, f"content type is {kind[:64]!r}; send {MSGPACK} or {JSON}")
         body = await _read(request, MAX_MESSAGE_BYTES)
-        taken = await core.ingest(decode(body, json=kind == JSON))
-        return {"accepted": taken.accepted, "duplicate": taken.duplicate}
+        taken = await core.ask(Tuner.ingest, decode(body, json=kind == JSON))
+        return _json(documents.Taken(accepted=taken.accepted, duplicate=taken.duplicate), 202)
 
     @app.post("/v1/recheck", dependencies=[Depends(authorized)], **docs.RECHECK)
-    async def post_recheck(request: Request) -> dict[str, str]:
-        message = rechecks.decode(await _read(request, MAX_MESSAGE_BYTES))
-        return {"verdict": await core.recheck(message)}
+    async def post_recheck(request: Request) -> Response:
+        message = RecheckPairs.decode(await _read(request, MAX_MESSAGE_BYTES))
+        return _json(documents.Judged(verdict=await core.ask(Tuner.recheck, message)))
 
 
 def _add_reads(app: FastAPI, core: AsyncCore, feed: Feed) -> None:
     @app.get("/v1/table", **docs.TABLE)
     async def get_table(request: Request, geometry: _Key, device: _Key, build: _Key) -> Response:
-        body = await core.table(Scope(geometry, device, build))
+        body = await core.ask(Tuner.table, Scope(geometry, device, build))
         if body is None:
             raise ApiError(404, f"no table yet for {geometry} on {device} with {build}")
         etag = f'"{hashlib.blake2b(body, digest_size=12).hexdigest()}"'
@@ -140,25 +131,23 @@ def _add_reads(app: FastAPI, core: AsyncCore, feed: Feed) -> None:
 
     @app.get("/v1/trials", **docs.TRIALS)
     async def get_trials(geometry: _Key, device: _Key, build: _Key, bucket: _Key) -> Response:
-        found = await core.trials(StudyKey(geometry, device, build, bucket))
-        return Response(msgspec.json.encode(found), media_type=JSON)
+        key = StudyKey(geometry, device, build, bucket)
+        return _json(await core.ask(overview.trials, key))
 
     @app.get("/v1/samples", **docs.SAMPLES)
     async def get_samples(geometry: _Key, device: _Key, build: _Key) -> Response:
-        found = await core.samples(Scope(geometry, device, build))
-        return Response(msgspec.json.encode(found), media_type=JSON)
+        return _json(await core.ask(overview.samples, Scope(geometry, device, build)))
 
     @app.get("/healthz", **docs.HEALTH)
-    async def get_health() -> dict[str, str]:
-        document = msgspec.json.decode(await feed.latest(), type=_Health)
-        if document.tuner.storage_error:
-            raise CoreUnavailableError(f"database: {document.tuner.storage_error}")
-        return {"status": "ok", "version": __version__}
+    async def get_health() -> Response:
+        state = (await feed.overview()).tuner
+        if state.storage_error:
+            raise CoreUnavailableError(f"database: {state.storage_error}")
+        return _json(documents.Health(status="ok", version=__version__))
 
     @app.get("/metrics", **docs.METRICS)
     async def get_metrics() -> Response:
-        document = msgspec.json.decode(await feed.latest())
-        text = render(document, app.state.metrics)
+        text = render(await feed.overview(), app.state.metrics)
         return Response(text, media_type=prometheus_client.CONTENT_TYPE_LATEST)
 
 
@@ -206,6 +195,10 @@ def _add_errors(app: FastAPI) -> None:
         return JSONResponse({"error": "internal error; the tuner's log has the details"}, 500)
 
 
+def _json(document: documents.Document, status: int = 200) -> Response:
+    return Response(msgspec.json.encode(document), status, media_type=JSON)
+
+
 async def _read(request: Request, limit: int) -> bytes:
     """The body, given up as soon as it is longer than `limit`."""
     body = bytearray()
@@ -222,7 +215,7 @@ async def _housekeep(core: AsyncCore) -> None:
     while True:
         await asyncio.sleep(HOUSEKEEPING_SECONDS)
         try:
-            await core.housekeeping()
+            await core.ask(Tuner.housekeeping)
         except CoreUnavailableError as error:
             logger.error("housekeeping put off: %s", error)
         except Exception:

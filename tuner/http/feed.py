@@ -9,7 +9,9 @@ from collections.abc import AsyncIterator
 
 import msgspec
 
-from tuner.host.thread import AsyncCore, CoreUnavailableError
+from tuner.host.client import AsyncCore, CoreUnavailableError
+from tuner.view import documents
+from tuner.view.overview import overview
 
 EVENT_SECONDS = 1.0
 KEEPALIVE_SECONDS = 10.0
@@ -21,19 +23,26 @@ class Feed:
     def __init__(self, core: AsyncCore) -> None:
         self._core = core
         self._lock = asyncio.Lock()
+        self._overview: documents.Overview | None = None
         self._body = b""
         self._built = -EVENT_SECONDS
         # Set by another thread when the server ends.
         self._stopping = threading.Event()
         self.streams = 0
 
-    async def latest(self) -> bytes:
+    async def overview(self) -> documents.Overview:
         """The overview, at most EVENT_SECONDS old."""
         async with self._lock:
-            if time.monotonic() - self._built >= EVENT_SECONDS:
-                self._body = msgspec.json.encode(await self._core.overview())
+            if self._overview is None or time.monotonic() - self._built >= EVENT_SECONDS:
+                self._overview = await self._core.ask(overview)
+                self._body = msgspec.json.encode(self._overview)
                 self._built = time.monotonic()
-            return self._body
+            return self._overview
+
+    async def latest(self) -> bytes:
+        """The overview as JSON."""
+        await self.overview()
+        return self._body
 
     def stop(self) -> None:
         """End all streams within EVENT_SECONDS, so that the server can shut down."""

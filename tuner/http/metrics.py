@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import prometheus_client
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector, CollectorRegistry
+
+from tuner.store.totals import Totals
+from tuner.view import documents
 
 _TOTALS = {
     "messages": "trace messages taken",
@@ -46,19 +48,19 @@ class HttpMetrics:
 
 
 class _OverviewCollector(Collector):
-    def __init__(self, overview: dict[str, Any], http: HttpMetrics) -> None:
+    def __init__(self, overview: documents.Overview, http: HttpMetrics) -> None:
         self._overview, self._http = overview, http
 
     def collect(self) -> Iterator[Metric]:
-        tuner, totals = self._overview["tuner"], self._overview["totals"]
+        tuner, totals = self._overview.tuner, self._overview.totals
         yield _info(tuner)
-        yield _gauge("uptime_seconds", "time since the core started", tuner["uptime_s"])
-        for name in ("storage", "archive"):
-            failing = tuner[f"{name}_error"] is not None
+        yield _gauge("uptime_seconds", "time since the core started", tuner.uptime_s)
+        for name, error in (("storage", tuner.storage_error), ("archive", tuner.archive_error)):
+            failing = error is not None
             yield _gauge(f"{name}_failing", f"1 while the {name} takes no writes", float(failing))
-        yield _gauge("archive_bytes", "size of the trace archive", tuner["archive_bytes"])
+        yield _gauge("archive_bytes", "size of the trace archive", tuner.archive_bytes)
         yield from (
-            CounterMetricFamily(f"pod_tuner_{name}", text, value=totals[name])
+            CounterMetricFamily(f"pod_tuner_{name}", text, value=getattr(totals, name))
             for name, text in _TOTALS.items()
         )
         yield _trials(totals)
@@ -71,10 +73,10 @@ class _OverviewCollector(Collector):
         labels = ["geometry", "device", "build"]
         version = GaugeMetricFamily("pod_tuner_table_version", "table in force", labels=labels)
         entries = GaugeMetricFamily("pod_tuner_table_entries", "buckets in it", labels=labels)
-        for table in self._overview["tables"]:
-            names = [table[name] for name in labels]
-            version.add_metric(names, table["version"])
-            entries.add_metric(names, table["entries"])
+        for table in self._overview.tables:
+            names = [getattr(table, name) for name in labels]
+            version.add_metric(names, table.version)
+            entries.add_metric(names, table.entries)
         yield from (version, entries)
 
     def _buckets(self) -> Iterator[Metric]:
@@ -87,19 +89,20 @@ class _OverviewCollector(Collector):
             ("least_saving_share", "the same at the lower bound"),
         ):
             family = GaugeMetricFamily(f"pod_tuner_bucket_{field}", text, labels=labels)
-            for bucket in self._overview["buckets"]:
-                if bucket[field] is not None:
-                    family.add_metric([bucket[name] for name in labels], bucket[field])
+            for bucket in self._overview.buckets:
+                value = getattr(bucket, field)
+                if value is not None:
+                    family.add_metric([getattr(bucket, name) for name in labels], value)
             yield family
 
-    def _workers(self, tuner: dict[str, Any]) -> Metric:
+    def _workers(self, tuner: documents.TunerState) -> Metric:
         family = GaugeMetricFamily("pod_tuner_workers", "measuring workers", labels=["state"])
         for state in ("idle", "measuring"):
-            family.add_metric([state], sum(w["state"] == state for w in tuner["workers"]))
+            family.add_metric([state], sum(w.state == state for w in tuner.workers))
         return family
 
 
-def render(overview: dict[str, Any], http: HttpMetrics) -> bytes:
+def render(overview: documents.Overview, http: HttpMetrics) -> bytes:
     """Text exposition of one overview document and the HTTP counters."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_OverviewCollector(overview, http))
@@ -110,16 +113,16 @@ def _gauge(name: str, text: str, value: float) -> Metric:
     return GaugeMetricFamily(f"pod_tuner_{name}", text, value=value)
 
 
-def _info(tuner: dict[str, Any]) -> Metric:
+def _info(tuner: documents.TunerState) -> Metric:
     family = GaugeMetricFamily(
         "pod_tuner_info", "always 1", labels=["version", "storage", "host_mode"]
     )
-    family.add_metric([tuner["version"], tuner["storage"].split()[0], tuner["host_mode"]], 1)
+    family.add_metric([tuner.version, tuner.storage.split()[0], tuner.host_mode], 1)
     return family
 
 
-def _trials(totals: dict[str, Any]) -> Metric:
+def _trials(totals: Totals) -> Metric:
     family = CounterMetricFamily("pod_tuner_trials", "configs tried", labels=["pruned"])
-    family.add_metric(["yes"], totals["pruned"])
-    family.add_metric(["no"], totals["trials"] - totals["pruned"])
+    family.add_metric(["yes"], totals.pruned)
+    family.add_metric(["no"], totals.trials - totals.pruned)
     return family

@@ -18,7 +18,7 @@ from pod_integrate.measure.timing import Timer, interleaved_pairs, timer_of
 from pod_integrate.terms.batch import HybridBatch
 from pod_integrate.terms.config import PodConfig
 from pod_integrate.terms.keys import Geometry
-from tuner.messages import Lengths, Pair
+from tuner.messages import Pair, StepLengths
 
 # |out - reference| and |lse - reference| allowed, relative to 1 + |reference|. Unit-normal
 # inputs; half types round probabilities and the result, fp32 only differs in summation order.
@@ -44,7 +44,9 @@ class Bench(abc.ABC):
     """Runs configs on one geometry's batches. Implementations: the real op, recorded times."""
 
     @abc.abstractmethod
-    def verify(self, config: PodConfig, geometry: Geometry, lengths: Lengths, seed: int) -> None:
+    def verify(
+        self, config: PodConfig, geometry: Geometry, lengths: StepLengths, seed: int
+    ) -> None:
         """Check `config` on fresh random inputs of these lengths.
 
         Raises MismatchError, or any other PodAttentionError that the op raises.
@@ -52,7 +54,7 @@ class Bench(abc.ABC):
 
     @abc.abstractmethod
     def pairs(
-        self, baseline: PodConfig, candidate: PodConfig, geometry: Geometry, lengths: Lengths,
+        self, baseline: PodConfig, candidate: PodConfig, geometry: Geometry, lengths: StepLengths,
         *, count: int, seconds: float, layers: int,
     ) -> list[Pair]:  # fmt: skip
         """Up to `count` interleaved pairs in about `seconds`, at least one."""
@@ -69,7 +71,9 @@ class OpBench(Bench):
         self._device = device or torch.device("cpu")
         self._timer: Timer = timer_of(self._device)
 
-    def verify(self, config: PodConfig, geometry: Geometry, lengths: Lengths, seed: int) -> None:
+    def verify(
+        self, config: PodConfig, geometry: Geometry, lengths: StepLengths, seed: int
+    ) -> None:
         case = make_batch(
             lengths.q_lens, lengths.kv_lens, geometry=geometry, seed=seed, device=self._device
         )
@@ -87,7 +91,7 @@ class OpBench(Bench):
             _require_close(mine, other, 2 * allowed, text)
 
     def pairs(
-        self, baseline: PodConfig, candidate: PodConfig, geometry: Geometry, lengths: Lengths,
+        self, baseline: PodConfig, candidate: PodConfig, geometry: Geometry, lengths: StepLengths,
         *, count: int, seconds: float, layers: int,
     ) -> list[Pair]:  # fmt: skip
         cases = itertools.cycle(_layers(geometry, lengths, layers, self._device))
@@ -140,7 +144,9 @@ def _run(
     return out, lse
 
 
-def _layers(geometry: Geometry, lengths: Lengths, layers: int, device: torch.device) -> list[Case]:
+def _layers(
+    geometry: Geometry, lengths: StepLengths, layers: int, device: torch.device
+) -> list[Case]:
     return _cached_layers(geometry, tuple(lengths.q_lens), tuple(lengths.kv_lens), layers, device)
 
 

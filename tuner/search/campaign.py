@@ -5,125 +5,164 @@ confirmed on other steps against the default, and before that against what is pr
 promoted is measured against the default on fresh steps again: soon, then from time to time. What
 these refute is rolled back.
 
-    screen -> pruned | complete -> confirm:<k>:<opponent> ... -> promoted | rejected
-    promoted -> recheck:<n> -> promoted | rolled back
+    Screen -> pruned | complete -> Duel against promoted and default ... -> promoted | rejected
+    promoted -> Recheck -> promoted | rolled back
 """
 
 from __future__ import annotations
 
-import math
-import statistics
+from collections.abc import Callable
 from typing import NamedTuple
 
 import sqlalchemy as sa
 
-from pod_integrate.terms.table import MIN_STEPS
-from tuner.messages import Outcome, Pair
-from tuner.search.judge import Verdict, judge, screened_out, step_speedups
-from tuner.search.plan import RECHECK_STEPS, Plan
-from tuner.store.rows import Trial, add_pairs, save_trial
-from tuner.traffic.steps import RECHECK, SCREEN
+from pod_integrate.terms.config import PodConfig
+from pod_integrate.terms.table import TableEntry
+from tuner.messages import StudyKey
+from tuner.phases import Duel, Recheck
+from tuner.search.stages import Change, Duelling, Finding, Rechecking, Stage, screening, stage_of
+from tuner.search.state import State
+from tuner.search.study import Study
+from tuner.settings import TunerSettings
+from tuner.store.rows import DecisionKind, Trial, add_pairs, save_trial
+from tuner.traffic.samples import Sample
+from tuner.traffic.steps import fresh
+
+# A task has no more steps than this, so that a bad candidate is found out early.
+_STEPS_PER_TASK = 8
 
 
-class Change(NamedTuple):
-    """A change of the bucket's table entry; trial None takes the entry out."""
+class Work(NamedTuple):
+    """What to measure next: the stage's trial against `baseline`.
 
-    trial: Trial | None
-    verdict: Verdict
+    steps  what to measure them on
+    last   whether no other steps are left for this stage
+    """
+
+    stage: Stage
+    baseline: PodConfig
+    steps: list[Sample]
+    verify: bool
+    last: bool
 
 
-class Campaign(Plan):
-    """What a report means for a bucket: the second half of its state machine."""
+class Campaign:
+    """The state machine of one bucket: `next_work` says what to measure, `take` what it means.
 
-    def report(
-        self, tx: sa.Connection, trial: Trial, phase: str, outcome: Outcome, reason: str,
-        new: list[Pair], now: float, *, last: bool = False,
-    ) -> Change | None:  # fmt: skip
-        """File what a task brought; a Change tells the caller to publish.
+    `take` needs no `next_work` before it: evidence may come from anybody. Methods that take a
+    transaction write what they change.
 
-        last  there are no other steps to judge by for now
+    neighbours  asks for configs that were promoted for similar buckets
+    """
+
+    def __init__(
+        self,
+        key: StudyKey,
+        study: Study,
+        trials: list[Trial],
+        entry: TableEntry | None,
+        settings: TunerSettings,
+        now: float,
+        neighbours: Callable[[], list[PodConfig]],
+    ) -> None:
+        self._state = State(key, study, trials, entry, settings, now, neighbours)
+
+    @property
+    def trials(self) -> dict[int, Trial]:
+        """The study's trials by number."""
+        return self._state.trials
+
+    @property
+    def promoted(self) -> Trial | None:
+        """The trial whose config is in force, None when the default is."""
+        return self._state.promoted
+
+    @property
+    def resting(self) -> bool:
+        """Whether the search is over for now."""
+        return self._state.rested is not None
+
+    def recheck_due(self, now: float) -> bool:
+        """Whether what is promoted should be measured against the default again."""
+        return self._state.recheck_due(now)
+
+    def next_work(
+        self, tx: sa.Connection, busy: set[int], now: float, pool: list[Sample]
+    ) -> Work | None:
+        """What to measure now; None when all of it is being measured or the bucket rests.
+
+        busy  numbers of trials that a worker holds
+        pool  distinct steps of the bucket's traffic; a stage that has used them waits for others
         """
+        state = self._state
+        work = self._recheck(busy, now, pool) or self._duel(busy, pool)
+        if work is not None:
+            return work
+        for trial in state.trials.values():
+            if trial.state == "running" and trial.number not in busy:
+                return self._work(screening(trial), pool)
+        if state.rests(now):
+            return None
+        if state.look(tx, final=False):
+            return self._duel(busy, pool)
+        if state.may_ask(len(busy)):
+            asked = state.ask(tx, now)
+            if asked is not None:
+                return self._work(screening(asked), pool)
+        if busy:
+            return None
+        if state.look(tx, final=True):
+            return self._duel(busy, pool)
+        state.rest(tx, now)
+        return None
+
+    def take(self, tx: sa.Connection, finding: Finding, now: float) -> Change | None:
+        """File what somebody found out about a trial; a Change tells the caller to publish."""
+        state, trial = self._state, self._state.trials[finding.trial]
+        stage = stage_of(trial, finding.phase)
         trial.updated = now
-        add_pairs(tx, trial, phase, new, now)
-        pairs = trial.pairs.setdefault(phase, [])
-        pairs += new
-        change = None
-        if outcome != "measured":
-            change = self._unmeasured(tx, trial, phase, outcome, reason, now)
-        elif phase == SCREEN:
-            self._screened(tx, trial, pairs, now)
-        elif phase.startswith(RECHECK):
-            change = self._rechecked(tx, trial, pairs, now, last=last)
+        add_pairs(tx, trial, finding.phase, finding.pairs, now)
+        trial.pairs.setdefault(finding.phase, []).extend(finding.pairs)
+        if finding.outcome == "measured":
+            change = stage.take(state, tx, finding, now)
         else:
-            change = self._dueled(tx, trial, phase, pairs, now)
+            trial.reason = f"{finding.outcome}: {finding.reason}"
+            kind: DecisionKind = "mismatch" if finding.outcome == "mismatch" else "prune"
+            alert = finding.outcome != "infeasible"
+            state.decide(tx, kind, trial, trial.reason, now, alert=alert)
+            change = stage.fail(state, tx, now)
         save_trial(tx, trial)
         return change
 
-    def _screened(self, tx: sa.Connection, trial: Trial, pairs: list[Pair], now: float) -> None:
-        lost = trial.origin != "default" and screened_out(pairs)
-        speedups = step_speedups(pairs)
-        if not speedups or (not lost and len(speedups) < self._settings.screen_steps):
-            return
-        median = statistics.median(speedups)
-        trial.value = -math.log(median)
-        trial.state = "pruned" if lost else "complete"
-        self.study.tell(trial.config, trial.value)
-        if lost:
-            trial.reason = f"slower than the default on all of {len(speedups)} steps"
-            verdict = Verdict("not better", trial.reason, len(pairs), len(speedups), median)
-            self._decide(tx, "prune", trial, trial.reason, now, verdict)
-
-    def _unmeasured(
-        self, tx: sa.Connection, trial: Trial, phase: str, outcome: Outcome, reason: str, now: float
-    ) -> Change | None:
-        trial.reason = f"{outcome}: {reason}"
-        kind = "mismatch" if outcome == "mismatch" else "prune"
-        self._decide(tx, kind, trial, trial.reason, now, alert=outcome != "infeasible")
-        if phase == SCREEN:
-            trial.state = "pruned"
-            self.study.tell(trial.config, None)
+    def _recheck(self, busy: set[int], now: float, pool: list[Sample]) -> Work | None:
+        trial = self.promoted
+        if trial is None or trial.number in busy or not self.recheck_due(now):
             return None
-        if trial is self.promoted:
-            return self._roll_back(tx, trial, Verdict("not better", trial.reason), now)
-        trial.verdict = "rejected"
+        return self._work(Rechecking(trial, Recheck(trial.rechecks)), pool)
+
+    def _duel(self, busy: set[int], pool: list[Sample]) -> Work | None:
+        for trial in self.trials.values():
+            if trial.confirmation and not trial.fate and trial.number not in busy:
+                work = self._work(self._next_duel(trial), pool)
+                if work is not None:
+                    return work
         return None
 
-    def _dueled(
-        self, tx: sa.Connection, trial: Trial, phase: str, pairs: list[Pair], now: float
-    ) -> Change | None:
-        verdict = self._judge(trial, pairs)
-        if verdict.outcome == "open":
-            return None
-        if verdict.outcome == "not better":
-            trial.verdict, trial.reason = "rejected", f"{phase}: {verdict.reason}"
-            self._decide(tx, "keep", trial, trial.reason, now, verdict)
-            return None
-        if not phase.endswith(":default"):
-            return None
+    def _next_duel(self, trial: Trial) -> Stage:
+        """Against what is promoted until that is beaten, then against the default."""
         if self.promoted is not None:
-            self.promoted.verdict = "superseded"
-            save_trial(tx, self.promoted)
-        trial.verdict, self.promoted, self.checked = "promoted", trial, now
-        self._decide(tx, "promote", trial, verdict.reason, now, verdict)
-        return Change(trial, verdict)
+            rival = Duelling(trial, Duel(trial.confirmation, self.promoted.number))
+            if rival.verdict(self._state).outcome != "better":
+                return rival
+        return Duelling(trial, Duel(trial.confirmation))
 
-    def _rechecked(
-        self, tx: sa.Connection, trial: Trial, pairs: list[Pair], now: float, *, last: bool
-    ) -> Change | None:
-        limit = MIN_STEPS if last else RECHECK_STEPS
-        verdict = judge(
-            pairs, alpha=self._settings.alpha, min_speedup=1.0, max_steps=limit, harm=True
-        )
-        if verdict.outcome == "not better":
-            return self._roll_back(tx, trial, verdict, now)
-        if verdict.outcome == "better":
-            trial.rechecks += 1
-            self.checked = now
-        return None
-
-    def _roll_back(self, tx: sa.Connection, trial: Trial, verdict: Verdict, now: float) -> Change:
-        trial.verdict, self.promoted = "rolled back", None
-        self._extend()
-        reason = f"re-check: {verdict.reason}"
-        self._decide(tx, "rollback", trial, reason, now, verdict, alert=True)
-        return Change(None, verdict)
+    def _work(self, stage: Stage, pool: list[Sample]) -> Work | None:
+        have = len({pair.batch for pair in stage.pairs})
+        left = fresh(pool, stage.trial, stage.phase)
+        wanted = min(stage.limit(self._state) - have, _STEPS_PER_TASK)
+        if not left or wanted <= 0:
+            return None
+        return Work(
+            stage, stage.baseline(self._state), left[:wanted],
+            verify=have == 0, last=len(left) <= wanted,
+        )  # fmt: skip

@@ -36,31 +36,24 @@ from typing import Literal, NamedTuple
 from scipy import special
 
 from pod_integrate.terms.table import MIN_STEPS
-from tuner.messages import Pair
+from tuner.messages import Pair, Proof
 
 _LOG_HALF = math.log(0.5)
 # A duel whose median is below half of the wanted gain by then is not worth the other steps. This
 # only ever ends a search early: it cannot promote, so the error guarantee stands.
 FUTILE_STEPS = 12
 
-Answer = Literal["better", "not better", "open"]
-
 
 class Verdict(NamedTuple):
     """What the pairs of one duel say so far.
 
-    outcome      `better`, `not better`, or `open`: more steps are needed
-    speedup      median over the steps, None without any
-    lower_bound  of the median speed-up at 1 - alpha, None while there are too few steps for one
-    log_e        logarithm of the evidence against "the median speed-up is at most 1"
+    outcome  `better`, `not better`, or `open`: more steps are needed
+    log_e    logarithm of the evidence against "the median speed-up is at most 1"
     """
 
-    outcome: Answer
+    outcome: Literal["better", "not better", "open"]
     reason: str
-    pairs: int = 0
-    steps: int = 0
-    speedup: float | None = None
-    lower_bound: float | None = None
+    proof: Proof = Proof()
     log_e: float = 0.0
 
 
@@ -119,8 +112,8 @@ def judge(
     log_e, median = log_evidence(wins, count - wins), statistics.median(speedups)
     lower, upper = bounds(speedups, alpha)
 
-    def say(outcome: Answer, reason: str) -> Verdict:
-        return Verdict(outcome, reason, len(pairs), count, median, lower, log_e)
+    def say(outcome: Literal["better", "not better", "open"], reason: str) -> Verdict:
+        return Verdict(outcome, reason, Proof(len(pairs), count, median, lower), log_e)
 
     floor = 1.0 if harm else min_speedup
     # Steps were drawn in proportion to time: the harmonic mean is what all of it gained.

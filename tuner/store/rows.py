@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 import sqlalchemy as sa
 
 from pod_integrate.errors import PodAttentionError
 from pod_integrate.terms.config import PodConfig
-from tuner.messages import Pair, Scope, StudyKey, TrialState
+from tuner import phases
+from tuner.messages import Pair, Proof, Scope, StudyKey, TrialState
+from tuner.phases import Phase
 from tuner.store import schema
 
 logger = logging.getLogger(__name__)
@@ -23,13 +25,16 @@ KEEP_HISTORY = 1440
 KEEP_TABLES = 100
 
 
+Fate = Literal["", "promoted", "rejected", "rolled back", "superseded"]
+
+
 @dataclasses.dataclass(kw_only=True)
 class Trial:
     """One candidate of one study and the pairs measured for it, by phase.
 
     value         what Optuna was told: log(candidate time / default time), None when unmeasured
     confirmation  0: not yet a candidate for promotion, else its ordinal among those of the study
-    verdict       how its confirmation ended: "", `promoted`, `rejected`, `rolled back`
+    fate          how its confirmation ended, empty before
     """
 
     id: int
@@ -42,25 +47,36 @@ class Trial:
     reason: str = ""
     value: float | None = None
     confirmation: int = 0
-    verdict: str = ""
+    fate: Fate = ""
     rechecks: int = 0
-    pairs: dict[str, list[Pair]] = dataclasses.field(default_factory=dict)
+    pairs: dict[Phase, list[Pair]] = dataclasses.field(default_factory=dict)
+
+
+DecisionKind = Literal["start", "prune", "mismatch", "keep", "promote", "rollback", "park", "drop"]
 
 
 class Decision(NamedTuple):
     """One thing the tuner decided, with the evidence it had. `alert`: a person should look."""
 
     time: float
-    kind: str
+    kind: DecisionKind
     key: StudyKey
     reason: str
     trial: int | None = None
     config_short: str = ""
-    pairs: int = 0
-    steps: int = 0
-    speedup: float | None = None
-    lower_bound: float | None = None
+    proof: Proof = Proof()
     alert: bool = False
+
+
+class HistoryPoint(NamedTuple):
+    """One point of the time series, see tables/history.py; times are Unix seconds."""
+
+    time: float
+    records: int
+    trials: int
+    promotions: int
+    attention_us_default: float | None
+    attention_us_tuned: float | None
 
 
 def where(table: sa.Table, key: StudyKey | Scope) -> sa.ColumnElement[bool]:
@@ -85,11 +101,16 @@ def load_trials(tx: sa.Connection, key: StudyKey) -> list[Trial]:
         sa.select(pairs).where(pairs.c.trial_id.in_(list(loaded))).order_by(pairs.c.id)
     )
     for row in found:
-        if row.baseline_us > 0 and row.candidate_us > 0:
-            pair = Pair(row.baseline_us, row.candidate_us, row.batch)
-            loaded[row.trial_id].pairs.setdefault(row.phase, []).append(pair)
-        else:
+        if not (row.baseline_us > 0 and row.candidate_us > 0):
             logger.error("pair %d skipped: times %s", row.id, row)
+            continue
+        try:
+            phase = phases.parse(row.phase)
+        except ValueError as error:
+            logger.error("pair %d skipped: %s", row.id, error)
+            continue
+        pair = Pair(row.baseline_us, row.candidate_us, row.batch)
+        loaded[row.trial_id].pairs.setdefault(phase, []).append(pair)
     return list(loaded.values())
 
 
@@ -99,8 +120,9 @@ def _trial(row: Any) -> Trial | None:
     except (msgspec.DecodeError, PodAttentionError) as error:
         logger.error("trial row %d skipped, its config is unreadable: %s", row.id, error)
         return None
-    names = {field.name for field in dataclasses.fields(Trial)} - {"config", "pairs"}
-    return Trial(config=config, **{name: getattr(row, name) for name in names})
+    names = {field.name for field in dataclasses.fields(Trial)} - {"config", "pairs", "fate"}
+    values = {name: getattr(row, name) for name in names}
+    return Trial(config=config, fate=row.verdict, **values)
 
 
 def insert_trial(
@@ -134,19 +156,19 @@ def insert_trial(
 
 def save_trial(tx: sa.Connection, trial: Trial) -> None:
     """Write what may have changed in a trial, its pairs excepted."""
-    names = ("state", "reason", "value", "confirmation", "verdict", "rechecks", "updated")
+    names = ("state", "reason", "value", "confirmation", "rechecks", "updated")
     table = schema.trials
-    values = {name: getattr(trial, name) for name in names}
+    values = {name: getattr(trial, name) for name in names} | {"verdict": trial.fate}
     tx.execute(sa.update(table).where(table.c.id == trial.id).values(values))
 
 
-def add_pairs(tx: sa.Connection, trial: Trial, phase: str, new: list[Pair], now: float) -> None:
+def add_pairs(tx: sa.Connection, trial: Trial, phase: Phase, new: list[Pair], now: float) -> None:
     """Store pairs of one phase."""
     if new:
         rows = [
             {
                 "trial_id": trial.id,
-                "phase": phase,
+                "phase": str(phase),
                 "baseline_us": pair.baseline_us,
                 "candidate_us": pair.candidate_us,
                 "batch": pair.batch,
@@ -160,7 +182,7 @@ def add_pairs(tx: sa.Connection, trial: Trial, phase: str, new: list[Pair], now:
 def add_decision(tx: sa.Connection, decision: Decision) -> None:
     """Store a decision. Decisions are never forgotten: they are the audit log."""
     values = decision._asdict()
-    values |= values.pop("key")._asdict()
+    values |= values.pop("key")._asdict() | values.pop("proof")._asdict()
     tx.execute(sa.insert(schema.decisions).values(values))
 
 
@@ -173,10 +195,10 @@ def add_table(tx: sa.Connection, scope: Scope, version: int, body: bytes, now: f
     tx.execute(sa.delete(table).where(old))
 
 
-def add_history(tx: sa.Connection, row: dict[str, Any]) -> None:
+def add_history(tx: sa.Connection, point: HistoryPoint) -> None:
     """Store one point of the time series."""
     table = schema.history
-    made = tx.execute(sa.insert(table).values(row)).inserted_primary_key
+    made = tx.execute(sa.insert(table).values(point._asdict())).inserted_primary_key
     assert made is not None
     tx.execute(sa.delete(table).where(table.c.id <= made[0] - KEEP_HISTORY))
 

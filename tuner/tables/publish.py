@@ -7,14 +7,14 @@ import logging
 
 import sqlalchemy as sa
 
-from pod_integrate.errors import TableError
+from pod_integrate.errors import PodAttentionError, TableError
 from pod_integrate.terms.config import PodConfig
 from pod_integrate.terms.keys import Bucket, DeviceKey, Geometry
 from pod_integrate.terms.table import MAX_ENTRIES, MAX_TABLE_BYTES, ConfigTable, TableEntry
 from tuner.messages import Scope, StudyKey, iso
 from tuner.store import schema
 from tuner.store.rows import Decision, add_decision, add_table, where
-from tuner.traffic import ingest as traffic
+from tuner.traffic.traffic import Traffic
 
 logger = logging.getLogger(__name__)
 
@@ -27,11 +27,11 @@ class Publisher:
     Versions grow by one and never repeat, over restarts and over unreadable rows too. `change`
     writes inside the caller's transaction; call `commit` once that transaction is committed.
 
-    half_life  of traffic: a full table keeps the buckets that take most time now
+    traffic  a full table keeps the buckets that take most time now
     """
 
-    def __init__(self, half_life: float) -> None:
-        self._half_life = half_life
+    def __init__(self, traffic: Traffic) -> None:
+        self._traffic = traffic
         self._latest: dict[Scope, ConfigTable] = {}
 
     def load(self, tx: sa.Connection) -> None:
@@ -60,6 +60,13 @@ class Publisher:
         """What is promoted for exactly this bucket."""
         table = self._latest.get(scope)
         return table.entries.get(bucket) if table is not None else None
+
+    def promoted(self, key: StudyKey) -> TableEntry | None:
+        """The same by a study's key; None too when that is malformed."""
+        try:
+            return self.entry(key.scope, key.parsed()[2])
+        except PodAttentionError:
+            return None
 
     def neighbours(self, scope: Scope, bucket: Bucket) -> list[PodConfig]:
         """What is promoted for the most similar buckets: worth a trial, proof of nothing here."""
@@ -104,9 +111,9 @@ class Publisher:
         self, tx: sa.Connection, scope: Scope, entries: dict[Bucket, TableEntry], now: float
     ) -> None:
         """Take one entry out: a change adds one at most."""
-        loads = traffic.loads(tx, now=now, half_life=self._half_life)
-        weights = {load.key.bucket: load.weight for load in loads if load.key.scope == scope}
-        lightest = min(entries, key=lambda b: (weights.get(str(b), 0.0), str(b)))
+        loads = self._traffic.loads(tx, now)
+        times = {load.key.bucket: load.attention_us for load in loads if load.key.scope == scope}
+        lightest = min(entries, key=lambda b: (times.get(str(b), 0.0), str(b)))
         reason = f"table is full ({len(entries) - 1} buckets): the one of least attention time goes"
         key = StudyKey(*scope, str(lightest))
         add_decision(tx, Decision(now, "drop", key, reason, alert=True))

@@ -1,9 +1,9 @@
 """How much attention time one server may add: no more than passes.
 
-Traces say themselves how long a step took and how many steps they stand for, and a bucket's weight
-is the sum. One process cannot attend for longer than the wall does (one rank of a server records),
-so each server has a second of attention for a second of time, and may save up BURST_SECONDS for
-what it recorded while the tuner was away. What a message claims beyond is scaled down.
+Traces say themselves how long a step took and how many steps they stand for, and a bucket's time is
+the sum. One process cannot attend for longer than the wall does (one rank of a server records), so
+each server has a second of attention for a second of time, and may save up BURST_SECONDS for what
+it recorded while the tuner was away. What a message claims beyond is scaled down.
 """
 
 from __future__ import annotations

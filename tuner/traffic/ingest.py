@@ -1,7 +1,7 @@
-"""Traces in: a message becomes counters per server, weights per bucket and samples to replay.
+"""Traces in: a message becomes counters per server, times per bucket and samples to replay.
 
-The weight of a bucket is the attention time its steps took, decayed with a half-life, so that
-tuning goes where time is lost now; a step whose time nobody could tell weighs what the cost model
+A bucket weighs the attention time that its steps took, decayed with a half-life, so that tuning
+goes where time is lost now; a step whose time nobody could tell counts with what the cost model
 makes of its lengths. A message that samples its steps counts for all it has seen.
 """
 
@@ -46,14 +46,20 @@ class _Timed(NamedTuple):
 
 
 class BucketLoad(NamedTuple):
-    """Traffic of one bucket now: decayed attention us and decayed steps."""
+    """Traffic of one bucket now.
+
+    records       taken in all
+    steps         that these stand for
+    attention_us  what the steps took, decayed
+    recent_steps  `steps`, decayed
+    """
 
     key: StudyKey
     hybrid: bool
     records: int
     steps: float
-    weight: float
-    step_weight: float
+    attention_us: float
+    recent_steps: float
 
 
 def ingest(
@@ -142,17 +148,16 @@ def _count_bucket(
     table = schema.bucket_stats
     row = tx.execute(sa.select(table).where(where(table, key))).one_or_none()
     old = _load(row, now, half_life) if row is not None else None
+    known = old or BucketLoad(key, bucket.is_hybrid, 0, 0.0, 0.0, 0.0)
     values = {
-        "records": len(steps),
-        "steps": len(steps) * scale,
-        "weight": scale * sum(timed.us for timed in steps),
-        "step_weight": scale * len(steps),
+        "records": known.records + len(steps),
+        "steps": known.steps + scale * len(steps),
+        "weight": known.attention_us + scale * sum(timed.us for timed in steps),
+        "step_weight": known.recent_steps + scale * len(steps),
+        "updated": now,
     }
-    if old is not None:
-        values = {name: value + getattr(old, name) for name, value in values.items()}
-    values["updated"] = now
     upsert(tx, table, key._asdict() | values | {"hybrid": bucket.is_hybrid}, values)
-    return old.records if old is not None else 0
+    return known.records
 
 
 def attention_us(record: StepRecord, geometry: Geometry, device: DeviceKey) -> float:
@@ -171,7 +176,7 @@ def loads(tx: sa.Connection, *, now: float, half_life: float) -> list[BucketLoad
         if load is not None:
             found.append(load)
     # The key breaks ties, so that two readers agree on the order.
-    return sorted(found, key=lambda load: (-load.weight, load.key))
+    return sorted(found, key=lambda load: (-load.attention_us, load.key))
 
 
 def _load(row: sa.Row[Any], now: float, half_life: float) -> BucketLoad | None:

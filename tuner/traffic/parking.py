@@ -24,7 +24,7 @@ FIRST_SECONDS, LONGEST_SECONDS = 30.0, 3600.0
 # In a row; one more than a single config that kills its workers causes. A config that cannot run
 # here or computes something else is at fault itself, and many may be: it counts as a part of one.
 FAILURES = 4.0
-_WEIGHT = {"infeasible": 0.25, "mismatch": 0.25}
+_SHARE_OF_FAILURE = {"infeasible": 0.25, "mismatch": 0.25}
 
 
 @dataclasses.dataclass
@@ -48,7 +48,7 @@ class Parking:
     def failed(self, key: StudyKey, outcome: str, reason: str, now: float) -> None:
         """Count a failure, and park the bucket when it is one too many."""
         place = self._places.setdefault(key, _Place())
-        place.failures += _WEIGHT.get(outcome, 1.0)
+        place.failures += _SHARE_OF_FAILURE.get(outcome, 1.0)
         if place.failures < FAILURES or now < place.until:
             return
         seconds = min(LONGEST_SECONDS, FIRST_SECONDS * 2.0 ** min(place.times, 16))
@@ -75,12 +75,12 @@ def worth_tuning(
     now: float,
 ) -> list[BucketLoad]:
     """The loads, in their order, that `worker` should be given work of now."""
-    total = sum(load.weight for load in loads)
+    total = sum(load.attention_us for load in loads)
     return [
         load
         for load in loads
-        if load.weight > 0
-        and load.weight >= MIN_TIME_SHARE * total
+        if load.attention_us > 0
+        and load.attention_us >= MIN_TIME_SHARE * total
         and load.steps >= settings.min_steps
         and worker.can_measure(load.key.scope)
         and not parking.is_parked(load.key, now)

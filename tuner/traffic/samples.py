@@ -11,7 +11,7 @@ import msgspec
 import sqlalchemy as sa
 
 from pod_integrate.terms.trace import StepRecord
-from tuner.messages import Lengths, StudyKey
+from tuner.messages import StepLengths, StudyKey
 from tuner.store import schema
 from tuner.store.rows import where
 
@@ -25,7 +25,7 @@ _HALF_LIFE = 2000
 class Sample(NamedTuple):
     """One traced step kept for replay."""
 
-    lengths: Lengths
+    lengths: StepLengths
     attention_us: float
     layers: int
     source: str
@@ -92,4 +92,4 @@ def _sample(row: sa.Row[tuple[object, ...]]) -> Sample | None:
     except msgspec.DecodeError as error:
         logger.error("sample row %s skipped, its lengths are unreadable: %s", row.id, error)
         return None
-    return Sample(Lengths(q_lens, kv_lens), row.attention_us, row.layers, row.source)
+    return Sample(StepLengths(q_lens, kv_lens), row.attention_us, row.layers, row.source)

@@ -15,11 +15,11 @@ from collections.abc import Iterable
 import sqlalchemy as sa
 
 from tuner.messages import StudyKey
+from tuner.phases import SCREEN, Phase, Recheck
 from tuner.store.rows import Trial
 from tuner.traffic import samples
 from tuner.traffic.samples import Sample
 
-SCREEN, RECHECK = "screen", "recheck"
 # Trials of one group are screened on the same steps, which compares them; later groups on others.
 _GROUP = 8
 # What was traced since is drawn from this often.
@@ -49,23 +49,29 @@ def distinct(samples: Iterable[Sample]) -> list[Sample]:
     return list(found.values())
 
 
-def fresh(pool: Iterable[Sample], trial: Trial, phase: str) -> list[Sample]:
-    """The steps of `pool` that `phase` of `trial` may still draw, in the order of its draw."""
-    used = _used(trial, phase)
-    salt = f"{SCREEN}:{trial.number // _GROUP}" if phase == SCREEN else f"{trial.number}:{phase}"
-    left = [sample for sample in pool if sample.lengths.digest not in used]
-    return sorted(left, key=lambda sample: (_rank(sample, salt), sample.lengths.digest))
-
-
-def _used(trial: Trial, phase: str) -> set[str]:
-    """Steps that must not count (again) in `phase`.
+def fresh(pool: Iterable[Sample], trial: Trial, phase: Phase) -> list[Sample]:
+    """The steps of `pool` that `phase` of `trial` may still draw, in the order of its draw.
 
     Earlier re-checks do not spoil a step for a later one: they passed, so they chose nothing.
     """
-    barred = [phase] if phase == SCREEN else [
-        name for name in trial.pairs if name == phase or not name.startswith(RECHECK)
-    ]  # fmt: skip
-    return {pair.batch for name in barred for pair in trial.pairs.get(name, ())}
+    if phase == SCREEN:
+        return _drawn(pool, trial, [SCREEN], f"{SCREEN}:{trial.number // _GROUP}")
+    barred = [known for known in trial.pairs if known == phase or not isinstance(known, Recheck)]
+    return _drawn(pool, trial, barred, f"{trial.number}:{phase}")
+
+
+def chose_nothing(pool: Iterable[Sample], trial: Trial) -> list[Sample]:
+    """The steps of `pool` that neither selected nor confirmed `trial`, in a draw of their own."""
+    barred = [phase for phase in trial.pairs if not isinstance(phase, Recheck)]
+    return _drawn(pool, trial, barred, f"{trial.number}:recheck:")
+
+
+def _drawn(
+    pool: Iterable[Sample], trial: Trial, barred: Iterable[Phase], salt: str
+) -> list[Sample]:
+    used = {pair.batch for phase in barred for pair in trial.pairs.get(phase, ())}
+    left = [sample for sample in pool if sample.lengths.digest not in used]
+    return sorted(left, key=lambda sample: (_rank(sample, salt), sample.lengths.digest))
 
 
 def _rank(sample: Sample, salt: str) -> float:

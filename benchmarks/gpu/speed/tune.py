@@ -25,10 +25,10 @@ from pod_integrate.terms.trace import WIRE_VERSION, StepRecord, TraceMessage
 from tuner.core import Tuner
 from tuner.measure.bench import OpBench
 from tuner.measure.worker import describe, load_kernel, measure
-from tuner.messages import Lengths, StudyKey
+from tuner.messages import StepLengths, StudyKey
 from tuner.settings import TunerSettings
 from tuner.store.storage import Store
-from tuner.view.buckets import promoted_entry
+from tuner.view import overview as view
 
 # Contexts of the case's steps: what is promoted has to be faster on all of them.
 _STEPS, _SPREAD = 48, 0.1
@@ -46,7 +46,7 @@ def message(spec: CaseSpec, device: torch.device) -> TraceMessage:
             step=step,
             q_lens=list(spec.lengths.q_lens),
             kv_lens=_contexts(spec, step),
-            # Any weight: there is no other traffic to compare with.
+            # Any time: there is no other traffic to compare with.
             step_us=2000.0,
             attention_us=1000.0,
             layers=_LAYERS,
@@ -100,17 +100,17 @@ def tune(spec: CaseSpec, device: torch.device, *, trials: int, seconds: float) -
 
 
 def _outcome(tuner: Tuner, spec: CaseSpec, device: str, build: str) -> dict[str, Any]:
-    (row,) = tuner.overview()["buckets"]
-    key = StudyKey(str(spec.geometry), device, build, row["bucket"])
-    entry = promoted_entry(tuner, key)
+    (row,) = view.overview(tuner).buckets
+    key = StudyKey(str(spec.geometry), device, build, row.bucket)
+    entry = tuner.tables.promoted(key)
     return {
-        "bucket": row["bucket"],
-        "status": row["status"],
+        "bucket": row.bucket,
+        "status": row.status,
         "promoted": entry.config.to_dict() if entry else None,
         "promoted_short": entry.config.short() if entry else "default",
         "trials": [
-            {name: trial[name] for name in ("config_short", "state", "speedup", "reason")}
-            for trial in tuner.trials(key)["trials"]
+            {name: getattr(trial, name) for name in ("config_short", "state", "speedup", "reason")}
+            for trial in view.trials(tuner, key).trials
         ],
     }
 
@@ -120,7 +120,7 @@ def _afresh(
 ) -> dict[str, Any]:
     default = default_config(device_key(device), spec.geometry)
     chosen = default if promoted is None else PodConfig.from_dict(promoted)
-    lengths = Lengths(list(spec.lengths.q_lens), list(spec.lengths.kv_lens))
+    lengths = StepLengths(list(spec.lengths.q_lens), list(spec.lengths.kv_lens))
     pairs = bench.pairs(
         default, chosen, spec.geometry, lengths, count=_FINAL_PAIRS, seconds=10.0, layers=_LAYERS
     )

@@ -7,7 +7,7 @@ import logging
 from typing import NamedTuple
 
 from tuner.messages import StudyKey, Task, WorkerInfo
-from tuner.search.plan import Work
+from tuner.search.campaign import Work
 
 logger = logging.getLogger(__name__)
 

@@ -1,0 +1,123 @@
+"""Every way to reach the core brings the same calls, answers and errors: one suite for all."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from multiprocessing import Pipe
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from tuner_support import KEY, SCOPE, STEPS, WORKER, make_tuner, message
+
+from tuner.core import Tuner
+from tuner.host.client import BlockingCore, CoreUnavailableError, TaskClient
+from tuner.host.pipe import PipeCore, serve
+from tuner.host.thread import TunerThread
+from tuner.messages import Report, StudyKey
+from tuner.settings import TunerSettings
+from tuner.view import overview as view
+
+
+class Awaited:
+    """An AsyncCore as a BlockingCore."""
+
+    def __init__(self, core: Any) -> None:
+        self._core = core
+
+    def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        return asyncio.run(self._core.ask(function, *args, **kwargs))
+
+
+def thread(folder: Path) -> Iterator[BlockingCore]:
+    core = TunerThread(lambda: make_tuner(folder))
+    yield core
+    core.close()
+
+
+def thread_awaited(folder: Path) -> Iterator[BlockingCore]:
+    core = TunerThread(lambda: make_tuner(folder))
+    yield Awaited(core)
+    core.close()
+
+
+def pipe(folder: Path) -> Iterator[BlockingCore]:
+    core, (ours, theirs) = TunerThread(lambda: make_tuner(folder)), Pipe()
+    ended = threading.Event()
+    server = threading.Thread(
+        target=serve, args=(core, ours), kwargs={"name": "test", "stop": ended.is_set}
+    )
+    server.start()
+    yield PipeCore(theirs)
+    ended.set()
+    server.join()
+    core.close()
+
+
+def on_ray(folder: Path) -> Iterator[BlockingCore]:
+    import ray
+
+    from tuner.host import ray_actors, ray_service
+    from tuner.host.service import prepare_ray
+
+    settings = TunerSettings(data_dir=folder, seed=1, trials=12, workers=0)
+    prepare_ray(settings)
+    ray_service._start_ray(settings)
+    try:
+        ray_actors.start_core(settings)
+        core = ray_actors.RayCore()
+        assert asyncio.run(core.ask(Tuner.table, SCOPE)) is None
+        yield core
+    finally:
+        ray.shutdown()
+
+
+@pytest.fixture(
+    params=[thread, thread_awaited, pipe, pytest.param(on_ray, marks=pytest.mark.ray)],
+    ids=lambda made: made.__name__,
+)
+def core(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[BlockingCore]:
+    yield from request.param(tmp_path)
+
+
+def database_full(_tuner: Tuner) -> None:
+    raise sa.exc.OperationalError("insert", {}, Exception("database or disk is full"))
+
+
+def test_a_core_answers_what_its_functions_return(core: BlockingCore) -> None:
+    assert core.call(Tuner.ingest, message()) == (STEPS, False)
+    assert core.call(Tuner.ingest, message()) == (0, True)
+    assert core.call(Tuner.table, SCOPE) is None
+    assert core.call(view.overview).totals.records == STEPS
+    assert core.call(view.trials, key=KEY).trials == []
+    assert core.call(view.samples, SCOPE).buckets[0].bucket == KEY.bucket
+
+
+def test_tasks_go_out_and_their_reports_come_back(core: BlockingCore) -> None:
+    core.call(Tuner.ingest, message())
+    source = TaskClient(core)
+    task = source.next_task(WORKER)
+    assert task is not None and task.key == StudyKey(*KEY)
+    report = Report(task=task.id, worker=WORKER.id, outcome="failed", reason="x")
+    assert source.report(report) and not source.report(report)
+    core.call(Tuner.release, WORKER.id)
+    assert core.call(view.overview).tuner.workers == []
+
+
+def test_a_failing_database_is_an_unavailable_core_with_the_reason(core: BlockingCore) -> None:
+    with pytest.raises(CoreUnavailableError, match="disk is full"):
+        core.call(database_full)
+    assert core.call(Tuner.table, SCOPE) is None
+
+
+def test_a_worker_at_a_pipe_idles_while_its_core_is_away() -> None:
+    ours, theirs = Pipe()
+    ours.close()
+    core = PipeCore(theirs)
+    assert TaskClient(core, idle=True).next_task(WORKER) is None
+    assert core.closed
+    with pytest.raises(CoreUnavailableError):
+        TaskClient(core).next_task(WORKER)
