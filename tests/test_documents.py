@@ -109,6 +109,21 @@ def test_every_error_is_in_troubleshooting_with_a_remedy() -> None:
     assert len(errors()) > 14
 
 
+@pytest.mark.parametrize("room", ["cpu", "cuda", "emulator"])
+def test_every_native_header_is_in_the_readme_of_its_room(room: str) -> None:
+    # The emulator's own README has a row for each; of cuda/ there is one for each folder.
+    own = ROOT / "kernels" / room / "README.md"
+    page = (own if own.exists() else ROOT / "kernels" / "README.md").read_text()
+    headers = [
+        p for p in ROOT.glob(f"kernels/{room}/include/pod/**/*") if p.suffix in (".h", ".cuh")
+    ]
+    assert headers
+    for path in headers:
+        folder = path.parent.relative_to(ROOT / "kernels" / room / "include" / "pod")
+        named = f"{path.name}`" in page or (room == "cuda" and f"`{folder}/" in page)
+        assert named, path
+
+
 def test_every_document_is_in_the_index() -> None:
     index = (ROOT / "docs" / "README.md").read_text()
     for path in ROOT.glob("docs/*.md"):
