@@ -23,7 +23,7 @@ export function showAbout({ tuner }) {
     `v${tuner.version}`,
     `up ${span(tuner.uptime_s)}`,
     host,
-    `stored in ${tuner.store.storage}`,
+    `stored in ${tuner.storage}`,
     `traces ${bytes(tuner.archive_bytes)}`,
     tuner.storage_error && `NOTHING IS STORED: ${tuner.storage_error}`,
     tuner.archive_error,
