@@ -44,7 +44,8 @@ def fake_tuner(page_server: FakeTuner) -> FakeTuner:
 @pytest.fixture
 def watched(chromium: Browser) -> Iterator[Watched]:
     context = chromium.new_context(viewport={"width": 1440, "height": 900})
-    context.set_default_timeout(10_000)
+    # An upper bound only: a loaded machine takes its time.
+    context.set_default_timeout(60_000)
     yield Watched(context.new_page())
     context.close()
 
