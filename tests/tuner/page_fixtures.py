@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import FileResponse, JSONResponse, Response, StreamingResponse
@@ -18,6 +19,7 @@ from playwright.sync_api import ConsoleMessage, Page
 from playwright.sync_api import Request as PageRequest
 
 import tuner
+from tuner.view import documents
 
 Json = dict[str, Any]
 PAGE = Path(tuner.__file__).parent / "page"
@@ -33,7 +35,15 @@ CSP = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; 
 
 def recorded_overview() -> Json:
     """A fresh copy of one busy overview: three servers, two kernel builds, nine buckets."""
-    data: Json = json.loads(RECORDED.read_text())
+    document = msgspec.json.decode(RECORDED.read_bytes(), type=documents.Overview)
+    data: Json = msgspec.to_builtins(document)
+    return data
+
+
+def recorded_trials() -> dict[str, Json]:
+    """The trials of some of its buckets, by bucket."""
+    found = msgspec.json.decode(TRIALS.read_bytes(), type=dict[str, documents.Trials])
+    data: dict[str, Json] = msgspec.to_builtins(found)
     return data
 
 
@@ -44,7 +54,8 @@ def empty_overview() -> Json:
         data[name] = []
     data["tuner"]["workers"] = []
     data["totals"] = dict.fromkeys(data["totals"], 0) | {"hybrid_share": None}
-    return data
+    empty: Json = msgspec.to_builtins(msgspec.convert(data, documents.Overview))
+    return empty
 
 
 class FakeTuner:
@@ -56,7 +67,7 @@ class FakeTuner:
     def __init__(self, overview: Json) -> None:
         self._overview = copy.deepcopy(overview)
         self._version = 0
-        self.trials: Json = json.loads(TRIALS.read_text())
+        self.trials: dict[str, Json] = recorded_trials()
         self.port = 0
         self.streams = True
         self._server: uvicorn.Server | None = None

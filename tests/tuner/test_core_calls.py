@@ -58,13 +58,15 @@ def pipe(folder: Path) -> Iterator[BlockingCore]:
 
 
 def on_ray(folder: Path) -> Iterator[BlockingCore]:
-    import ray
-
-    from tuner.host import ray_actors, ray_service
     from tuner.host.service import prepare_ray
 
     settings = TunerSettings(data_dir=folder, seed=1, trials=12, workers=0)
     prepare_ray(settings)
+    # It reads its environment at import.
+    import ray
+
+    from tuner.host import ray_actors, ray_service
+
     ray_service._start_ray(settings)
     try:
         ray_actors.start_core(settings)
@@ -75,8 +77,12 @@ def on_ray(folder: Path) -> Iterator[BlockingCore]:
         ray.shutdown()
 
 
+# Ray's own modules warn of what they use.
+ON_RAY = [pytest.mark.ray, pytest.mark.timeout(900), pytest.mark.filterwarnings("default")]
+
+
 @pytest.fixture(
-    params=[thread, thread_awaited, pipe, pytest.param(on_ray, marks=pytest.mark.ray)],
+    params=[thread, thread_awaited, pipe, pytest.param(on_ray, marks=ON_RAY)],
     ids=lambda made: made.__name__,
 )
 def core(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[BlockingCore]:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import re
 
 import pytest
 from page_fixtures import (
     LIVE,
-    TRIALS,
     FakeTuner,
     Watched,
     empty_overview,
     opened,
     recorded_overview,
+    recorded_trials,
 )
 from playwright.sync_api import expect
 
@@ -173,7 +172,7 @@ def test_no_ratio_is_shown_without_a_bound_whatever_the_tuner_says(
         assert "61.317" not in text and "74,822" not in text
         assert watched.complaints == []
     finally:
-        fake_tuner.trials = json.loads(TRIALS.read_text())
+        fake_tuner.trials = recorded_trials()
 
 
 def test_both_times_of_a_bucket_have_the_ratio_beside_them(

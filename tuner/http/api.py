@@ -12,7 +12,7 @@ import hmac
 import logging
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 import prometheus_client
@@ -32,6 +32,7 @@ from tuner.http import docs, docs_page
 from tuner.http.feed import Feed
 from tuner.http.headers import Guard
 from tuner.http.metrics import HttpMetrics, render
+from tuner.http.schemas import components
 from tuner.messages import RecheckPairs, Scope, StudyKey
 from tuner.view import documents, overview
 
@@ -53,6 +54,15 @@ class ApiError(PodAttentionError):
         self.status, self.headers = status, headers
 
 
+class _App(FastAPI):
+    """FastAPI with the schemas of our own types."""
+
+    def openapi(self) -> dict[str, Any]:
+        document = super().openapi()
+        document.setdefault("components", {}).setdefault("schemas", {}).update(components())
+        return document
+
+
 def create_app(core: AsyncCore, *, token: str = "") -> FastAPI:
     """The HTTP service over a core.
 
@@ -67,7 +77,7 @@ def create_app(core: AsyncCore, *, token: str = "") -> FastAPI:
         feed.stop()
         keeper.cancel()
 
-    app = FastAPI(
+    app = _App(
         title="pod-attention tuner", version=__version__, description=docs.ABOUT,
         lifespan=lifespan, openapi_tags=docs.TAGS, docs_url=None, redoc_url=None,
     )  # fmt: skip

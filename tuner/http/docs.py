@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from pod_integrate.terms.trace import TraceMessage
+from tuner.http.schemas import reference
+from tuner.messages import RecheckPairs
+from tuner.view import documents
+
 ABOUT = """
 Learns from the hybrid batches that servers really run which attention config is fastest for each
 kind of batch, and hands the answers back as versioned tables.
@@ -25,16 +30,24 @@ TAGS = [
     {"name": "people", "description": "Read-only state for pages, scripts and Prometheus."},
 ]
 
-_ERROR = {
-    "application/json": {"schema": {"type": "object", "properties": {"error": {"type": "string"}}}}
-}
+_JSON = "application/json"
+_ERROR = {_JSON: {"schema": reference(documents.Failure)}}
 
 
-def _answers(**texts: str) -> dict[int | str, dict[str, Any]]:
-    return {
+def _answers(
+    document: type[documents.Document] | None = None, status: int = 200, /, **errors: str
+) -> dict[int | str, dict[str, Any]]:
+    """Success with a document, and errors by `_<status>`."""
+    answers: dict[int | str, dict[str, Any]] = {
         int(name.lstrip("_")): {"description": text, "content": _ERROR}
-        for name, text in texts.items()
+        for name, text in errors.items()
     }
+    if document is not None:
+        answers[status] = {
+            "description": "success",
+            "content": {_JSON: {"schema": reference(document)}},
+        }
+    return answers
 
 
 EXAMPLE: dict[str, Any] = {
@@ -75,6 +88,8 @@ TRACES: dict[str, Any] = {
         "is `[time, step, q_lens, kv_lens, step_us, attention_us, layers, config, source]`."
     ),
     "responses": _answers(
+        documents.Taken,
+        202,
         _400="malformed; the text names the first bad place",
         _401="the tuner wants its token",
         _413="over 1 MiB; post more often",
@@ -85,7 +100,7 @@ TRACES: dict[str, Any] = {
         "requestBody": {
             "required": True,
             "content": {
-                "application/json": {"schema": {"type": "object"}, "example": EXAMPLE},
+                _JSON: {"schema": reference(TraceMessage), "example": EXAMPLE},
                 "application/x-msgpack": {"schema": {"type": "string", "format": "binary"}},
             },
         },
@@ -116,6 +131,7 @@ RECHECK: dict[str, Any] = {
         "promoted` when the table lists another config by now. Nothing is ever promoted by these."
     ),
     "responses": _answers(
+        documents.Judged,
         _400="malformed; the text names the first bad place",
         _401="the tuner wants its token",
         _413="over 1 MiB",
@@ -125,8 +141,8 @@ RECHECK: dict[str, Any] = {
         "requestBody": {
             "required": True,
             "content": {
-                "application/json": {
-                    "schema": {"type": "object"},
+                _JSON: {
+                    "schema": reference(RecheckPairs),
                     "example": {
                         "geometry": "q8kv4d64-fp32-kvfp32-s1-w-1-c0",
                         "device": "intel-xeon-processor:avx512:2",
@@ -148,7 +164,7 @@ OVERVIEW: dict[str, Any] = {
         "Servers, totals, tables, buckets by share of attention time, the latest decisions and a "
         "time series. null means not known. At most one second old."
     ),
-    "responses": _answers(_503="the core is away"),
+    "responses": _answers(documents.Overview, _503="the core is away"),
 }
 
 EVENTS: dict[str, Any] = {
@@ -169,7 +185,7 @@ TRIALS: dict[str, Any] = {
         "are those of its confirmation where it got that far, else of its screening; `steps` are "
         "the distinct traced steps that they were taken on."
     ),
-    "responses": _answers(_503="the core is away"),
+    "responses": _answers(documents.Trials, _503="the core is away"),
 }
 
 SAMPLES: dict[str, Any] = {
@@ -179,13 +195,13 @@ SAMPLES: dict[str, Any] = {
         "For replaying real traffic elsewhere: per bucket its share of attention time and the "
         "query and KV lengths of some of its steps. Lengths only, as everywhere."
     ),
-    "responses": _answers(_503="the core is away"),
+    "responses": _answers(documents.Samples, _503="the core is away"),
 }
 
 HEALTH: dict[str, Any] = {
     "tags": ["people"],
     "summary": "Whether the core and its database answer",
-    "responses": _answers(_503="they do not"),
+    "responses": _answers(documents.Health, _503="they do not"),
 }
 
 METRICS: dict[str, Any] = {
