@@ -27,7 +27,7 @@ def ends_of_paths() -> frozenset[str]:
 
 
 def defined(path: str) -> frozenset[str]:
-    """Names that a Python file defines: `name`, and `Class.name` of what a class holds."""
+    """Names that a Python file defines: `name`, `Class.name`, and functions inside of functions."""
     return _names(path, (ROOT / path).stat().st_mtime_ns)
 
 
@@ -46,6 +46,9 @@ def _collect(body: list[ast.stmt], prefix: str, found: set[str]) -> None:
             _collect(node.body, f"{prefix}{node.name}.", found)
         elif isinstance(node, ast.If | ast.Try):
             _collect([*node.body, *node.orelse], prefix, found)
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            functions = ast.FunctionDef | ast.AsyncFunctionDef
+            _collect([inner for inner in node.body if isinstance(inner, functions)], "", found)
 
 
 def _defines(node: ast.stmt) -> list[str]:
