@@ -222,7 +222,7 @@ def test_sglang_rows_are_medians_of_counted_passes() -> None:
 
 
 def test_sglang_page_shows_its_recorded_runs_and_dashes_where_a_run_had_one_pass() -> None:
-    root = Path(record.__file__).resolve().parents[2]
+    root = Path(record.__file__).resolve().parents[3]
     document = json.loads((root / "benchmarks" / "results" / "gpu_sglang.json").read_text())
     drawn = tables.sglang(document)
     page = (root / "docs" / "gpu.md").read_text()

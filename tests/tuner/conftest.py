@@ -10,10 +10,13 @@ import httpx
 import pytest
 from api_support import Served
 from page_fixtures import CHROMIUM_ARGS, FakeTuner, Watched, recorded_overview
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, expect, sync_playwright
 from tuner_support import Clock, make_tuner
 
 from tuner.core import Tuner
+
+# Upper bounds only: a loaded machine takes its time.
+_PATIENCE_MS = 60_000
 
 
 @pytest.fixture(scope="module")
@@ -44,8 +47,8 @@ def fake_tuner(page_server: FakeTuner) -> FakeTuner:
 @pytest.fixture
 def watched(chromium: Browser) -> Iterator[Watched]:
     context = chromium.new_context(viewport={"width": 1440, "height": 900})
-    # An upper bound only: a loaded machine takes its time.
-    context.set_default_timeout(60_000)
+    context.set_default_timeout(_PATIENCE_MS)
+    expect.set_options(timeout=_PATIENCE_MS)
     yield Watched(context.new_page())
     context.close()
 
