@@ -18,8 +18,10 @@ def main(data_dir: str, port: int) -> None:
     from ray import serve
 
     from tuner.host import ray_service
+    from tuner.host.ray_actors import RayCore
     from tuner.ray_app import app_builder
     from tuner.settings import load
+    from tuner.view.overview import overview as overview_of
 
     # Loopback only, and several attempts on a busy machine.
     ray_service._start_ray(load(workers=1))
@@ -29,11 +31,10 @@ def main(data_dir: str, port: int) -> None:
         url = f"http://127.0.0.1:{port}"
         overview = httpx.get(f"{url}/v1/overview", timeout=60).json()
         refused = httpx.post(f"{url}/v1/traces", content=b"", timeout=60).status_code
-        core = ray.get_actor("core", namespace="pod-attention-tuner")
         # The core outlives the replica that started it.
         serve.delete("pod-tuner")
         time.sleep(1)
-        alive = ray.get(core.overview.remote())["tuner"]["host_mode"]
+        alive = RayCore().call(overview_of).tuner.host_mode
         said = {"tuner": overview["tuner"], "refused": refused, "alive": alive}
         Path(data_dir, "said.json").write_text(json.dumps(said))
     finally:

@@ -14,6 +14,7 @@ from tuner_support import (
     bucket,
     drive,
     kinds,
+    make_tuner,
     message,
     overview,
     record,
@@ -23,9 +24,7 @@ from tuner_support import (
 from pod_integrate.terms.table import ConfigTable
 from tuner.clock import SteadyClock
 from tuner.core import Tuner
-from tuner.settings import TunerSettings
 from tuner.store import archive
-from tuner.store.storage import Store
 from tuner.traffic.ingest import loads
 
 DAY, TEN_YEARS = 86400.0, 10 * 365 * 86400.0
@@ -44,8 +43,7 @@ class Pair:
 
 
 def start(folder: Path, pair: Pair) -> Tuner:
-    settings = TunerSettings(data_dir=folder, seed=1, trials=12)
-    return Tuner(settings, Store(settings.url), clock=SteadyClock(pair.wall, pair.boot))
+    return make_tuner(folder, SteadyClock(pair.wall, pair.boot))
 
 
 @pytest.fixture

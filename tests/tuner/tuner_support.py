@@ -151,7 +151,7 @@ class SteppedBench(Bench):
         return [Pair(us(baseline), us(candidate), lengths.digest) for _ in range(count)]
 
 
-def make_tuner(folder: Path, clock: Clock | None = None, **settings: Any) -> Tuner:
+def make_tuner(folder: Path, clock: Callable[[], float] | None = None, **settings: Any) -> Tuner:
     settings = {"data_dir": folder, "seed": 1, "trials": 12} | settings
     chosen = TunerSettings(**settings)
     return Tuner(chosen, Store(chosen.url), clock=clock or Clock())

@@ -25,31 +25,9 @@ from support.exchange import (
     table,
 )
 
-from pod_integrate.devices.clock import WallClock
 from pod_integrate.live.exchange import POSTED, UPDATED, Channel, Exchange
-from pod_integrate.live.recorder import Recorder
 from pod_integrate.live.registry import ActiveTable
 from pod_integrate.terms.config import PodConfig, TileConfig
-
-
-@pytest.fixture
-def tuner() -> Tuner:
-    return Tuner()
-
-
-@pytest.fixture
-def channel(tmp_path: Path) -> Channel:
-    active = ActiveTable(GEOMETRY, DEVICE, BUILD)
-    return Channel(active, Recorder(WallClock(), sample=1.0), tmp_path / "deep" / "table.json")
-
-
-@pytest.fixture
-def exchange(tuner: Tuner, channel: Channel) -> Exchange:
-    exchange = Exchange(
-        "http://tuner", server="s1", token="secret", transport=httpx.MockTransport(tuner)
-    )
-    exchange.add(channel)
-    return exchange
 
 
 def test_records_arrive_with_keys_token_and_rising_sequence(

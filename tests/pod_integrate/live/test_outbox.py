@@ -3,38 +3,14 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 
 import httpx
 import pytest
-from support.exchange import BUILD, DEVICE, GEOMETRY, Handler, Tuner, record_steps
+from support.exchange import Handler, Tuner, record_steps
 
-from pod_integrate.devices.clock import WallClock
 from pod_integrate.live.exchange import GIVEN_UP, POSTED, Channel, Exchange
 from pod_integrate.live.outbox import MAX_ATTEMPTS
-from pod_integrate.live.recorder import Recorder
-from pod_integrate.live.registry import ActiveTable
 from pod_integrate.terms.trace import decode
-
-
-@pytest.fixture
-def tuner() -> Tuner:
-    return Tuner()
-
-
-@pytest.fixture
-def channel(tmp_path: Path) -> Channel:
-    active = ActiveTable(GEOMETRY, DEVICE, BUILD)
-    return Channel(active, Recorder(WallClock(), sample=1.0), tmp_path / "deep" / "table.json")
-
-
-@pytest.fixture
-def exchange(tuner: Tuner, channel: Channel) -> Exchange:
-    exchange = Exchange(
-        "http://tuner", server="s1", token="secret", transport=httpx.MockTransport(tuner)
-    )
-    exchange.add(channel)
-    return exchange
 
 
 def test_lost_answer_repeats_the_same_message_with_the_same_sequence(
