@@ -36,6 +36,7 @@ class SteadyClock:
         self._offset = wall() - elapsed()
 
     def __call__(self) -> float:
+        """Now, in Unix seconds."""
         return self._offset + self._elapsed()
 
 

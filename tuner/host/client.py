@@ -31,7 +31,9 @@ class AsyncCore(Protocol):
 
     async def ask(
         self, function: Callable[Concatenate[Tuner, P], T], *args: P.args, **kwargs: P.kwargs
-    ) -> T: ...
+    ) -> T:
+        """The function's answer, without blocking the event loop."""
+        ...
 
 
 class BlockingCore(Protocol):
@@ -39,7 +41,9 @@ class BlockingCore(Protocol):
 
     def call(
         self, function: Callable[Concatenate[Tuner, P], T], *args: P.args, **kwargs: P.kwargs
-    ) -> T: ...
+    ) -> T:
+        """The function's answer, waited for."""
+        ...
 
 
 class TaskClient:

@@ -82,9 +82,11 @@ class Screening(Stage):
     """Every candidate's first stage: pruned, or complete and worth what Optuna is told."""
 
     def limit(self, state: State) -> int:
+        """Few: many candidates are screened."""
         return state.settings.screen_steps
 
     def take(self, state: State, tx: sa.Connection, finding: Finding, now: float) -> Change | None:
+        """Complete, or pruned early when it is clearly slower."""
         trial, speedups = self.trial, step_speedups(self.pairs)
         lost = trial.origin != "default" and screened_out(self.pairs)
         if not speedups or (not lost and len(speedups) < self.limit(state)):
@@ -100,6 +102,7 @@ class Screening(Stage):
         return None
 
     def fail(self, state: State, tx: sa.Connection, now: float) -> Change | None:
+        """Pruned: Optuna learns that it does not run."""
         self.trial.state = "pruned"
         state.study.tell(self.trial.config, None)
         return None
@@ -111,11 +114,13 @@ class Duelling(Stage):
     phase: Duel
 
     def baseline(self, state: State) -> PodConfig:
+        """The default, or what is promoted now."""
         if self.phase.against is None:
             return state.study.default
         return state.trials[self.phase.against].config
 
     def limit(self, state: State) -> int:
+        """As many as one promotion may take."""
         return state.settings.confirm_steps
 
     def verdict(self, state: State) -> Verdict:
@@ -128,6 +133,7 @@ class Duelling(Stage):
         )
 
     def take(self, state: State, tx: sa.Connection, finding: Finding, now: float) -> Change | None:
+        """Rejected, promoted when the default is beaten, or not decided yet."""
         trial, verdict = self.trial, self.verdict(state)
         if verdict.outcome == "open":
             return None
@@ -142,6 +148,7 @@ class Duelling(Stage):
         return Change(trial, verdict)
 
     def fail(self, state: State, tx: sa.Connection, now: float) -> Change | None:
+        """Rejected."""
         return _refute(state, tx, self.trial, now)
 
 
@@ -151,9 +158,11 @@ class Rechecking(Stage):
     phase: Recheck
 
     def limit(self, state: State) -> int:
+        """As many as a proof that still holds needs."""
         return RECHECK_STEPS
 
     def take(self, state: State, tx: sa.Connection, finding: Finding, now: float) -> Change | None:
+        """Kept, rolled back, or not decided yet."""
         if self.trial is not state.promoted:
             # Another one was promoted meanwhile: this says nothing about it.
             return None
@@ -172,6 +181,7 @@ class Rechecking(Stage):
         return None
 
     def fail(self, state: State, tx: sa.Connection, now: float) -> Change | None:
+        """Rolled back: it is not to be trusted any more."""
         return _refute(state, tx, self.trial, now)
 
 

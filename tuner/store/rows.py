@@ -114,7 +114,7 @@ def load_trials(tx: sa.Connection, key: StudyKey) -> list[Trial]:
     return list(loaded.values())
 
 
-def _trial(row: Any) -> Trial | None:
+def _trial(row: sa.Row[Any]) -> Trial | None:
     try:
         config = PodConfig.from_dict(msgspec.json.decode(row.config))
     except (msgspec.DecodeError, PodAttentionError) as error:
