@@ -22,9 +22,9 @@ def machine() -> str:
     """Printable name of what was measured on: model and cores, no host name."""
     if torch.cuda.is_available():
         return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}"
-    from pod_integrate.devices.device import device_key
+    from pod_integrate.devices.registry import device_named
 
-    key = device_key(torch.device("cpu"), len(os.sched_getaffinity(0)))
+    key = device_named("cpu").key_of()
     return f"{key.name}, {key.capability}, {key.units} cores"
 
 

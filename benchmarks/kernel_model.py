@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import _results
-from pod_integrate.devices.defaults import default_config
+from pod_integrate.devices.registry import target_of
 from pod_integrate.model import demand, engine, published
 from pod_integrate.model.agreement.report import all_checks
 from pod_integrate.model.devices import DEVICES
@@ -61,7 +61,7 @@ def _case(case: CaseSpec) -> dict[str, Any]:
     row: dict[str, Any] = {"case": case.name}
     for name in FLOOR_DEVICES:
         device = DEVICES[name]
-        config = default_config(device.key, case.geometry)
+        config = target_of(device.key).default_config(case.geometry)
         answer = explain(Question(case.lengths, case.geometry, config, device))
         times = {strategy: round(run["us"], 1) for strategy, run in answer["simulated"].items()}
         row[name] = times | {"real_floor": round(answer["floors"][name]["real"]["fused_us"], 1)}

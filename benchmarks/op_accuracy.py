@@ -18,10 +18,9 @@ import torch
 from benchmarks import _results
 from benchmarks.accuracy.accuracy_cases import LONG, SHORT, AccuracyCase, all_cases
 from benchmarks.accuracy.accuracy_law import Verdict, judge
-from pod_integrate.devices.defaults import default_config
-from pod_integrate.devices.device import device_key
+from pod_integrate.devices.registry import device_of
 from pod_integrate.measure.batches import Case
-from pod_integrate.op import Attention, hybrid_attention
+from pod_integrate.op import Result, hybrid_attention
 
 COMMAND = "pod-attn bench op-accuracy"
 _CPU = torch.device("cpu")
@@ -52,11 +51,11 @@ def main() -> None:
     print(path)
 
 
-def _attend(case: AccuracyCase, inputs: Case) -> Attention:
+def _attend(case: AccuracyCase, inputs: Case) -> Result:
     tokens, waves = (256, 8) if case.split else (0, 0)
     threads = len(os.sched_getaffinity(0))
     config = dataclasses.replace(
-        default_config(device_key(_CPU, threads), case.geometry),
+        device_of(_CPU, threads).default_config(case.geometry),
         decode_split_tokens=tokens,
         max_prefill_waves=waves,
     )

@@ -10,7 +10,7 @@ import numbers
 import torch
 
 from pod_integrate.devices.cuda.device_plan import DevicePlan
-from pod_integrate.devices.device import kernel_unavailable
+from pod_integrate.devices.registry import has_kernel, kernel_unavailable
 from pod_integrate.errors import (
     ConfigError,
     DeviceMismatchError,
@@ -20,6 +20,7 @@ from pod_integrate.errors import (
 )
 from pod_integrate.terms.batch import HybridBatch
 from pod_integrate.terms.config import PodConfig
+from pod_integrate.terms.scalars import Scalars
 
 _INT64 = 1 << 63
 
@@ -48,10 +49,10 @@ def check_types(
             raise DtypeError(f"{name} must be a torch.Tensor, got {_name(tensor)}")
 
 
-def numbers_of(
-    scale: object, window_left: object, logit_cap: object, head_dim: int
-) -> tuple[float, int, float]:
-    """(scale, window_left, logit_cap) as plain numbers, the default scale for None.
+def scalars_of(
+    head_dim: int, scale: object, window_left: object = -1, logit_cap: object = 0.0
+) -> Scalars:
+    """Of a call, as plain numbers; the default scale for None.
 
     Raises DtypeError for what is no number, ShapeError for what no kernel can take.
     """
@@ -72,7 +73,7 @@ def numbers_of(
         )
     if not -_INT64 <= window < _INT64:
         raise ShapeError(f"window_left must be -1 (no window) or 0..{2**30 - 1}, got {window}")
-    return real, window, cap
+    return Scalars(real, window, cap)
 
 
 def _real(name: str, value: object, meaning: str) -> float:
@@ -99,7 +100,7 @@ def check_devices(
     out: torch.Tensor | None,
 ) -> None:
     """Raise KernelUnavailableError or DeviceMismatchError unless a kernel can reach all tensors."""
-    if q.device.type not in ("cpu", "cuda"):
+    if not has_kernel(q.device):
         raise kernel_unavailable(q.device)
     device, pages, starts = q.device, batch.page_indices, batch.page_starts
     if not (device == k_cache.device == v_cache.device == pages.device == starts.device):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from pod_integrate.builds import native
+from pod_integrate.devices.registry import device_named
 from pod_integrate.engines.transformers import engine, patches, switch
 from pod_integrate.engines.transformers.attention import pod_attention
-from pod_integrate.engines.transformers.checks import check_model
+from pod_integrate.engines.transformers.checks import check_model, kind_of
 from pod_integrate.engines.transformers.masks import pod_mask
 
 __all__ = ["disable", "enable"]
@@ -20,14 +20,13 @@ def enable(model: Any = None) -> None:
     their attention on pod_integrate.hybrid_attention, on a CPU or a CUDA device. May be called
     again. Raises UnsupportedFeatureError for a transformers version or a model that is not
     served, DtypeError or KernelUnavailableError for a model whose dtype or device no kernel
-    takes, BuildError when the CPU kernel does not compile; nothing is registered then.
+    takes, BuildError when the kernel does not compile; nothing is registered then.
     """
     patches.check_version()
     if model is not None:
         check_model(model)
-    if model is None or model.device.type == "cpu":
-        # Compiled and loaded now: a step should not wait for it, nor fail on it.
-        native.load("cpu")
+    # Compiled and loaded now: a step should not wait for it, nor fail on it.
+    device_named("cpu" if model is None else kind_of(model)).load()
     from transformers import AttentionInterface, AttentionMaskInterface
 
     patches.apply(patches.PATCHES)

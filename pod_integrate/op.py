@@ -1,4 +1,4 @@
-"""hybrid_attention: check, choose a config, launch. Registered as torch.ops.pod.hybrid_attention.
+"""hybrid_attention: check, find what runs it, call that.
 
 arguments.py checks types, devices and gradients, the native libraries shapes, dtypes, strides and
 ranges before anything is computed, the CPU kernel page indices as well.
@@ -6,35 +6,17 @@ ranges before anything is computed, the CPU kernel page indices as well.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
-
 import torch
 
-from pod_integrate.arguments import check_devices, check_gradients, check_types, numbers_of
-from pod_integrate.devices.cpu import launch_cpu
-from pod_integrate.devices.cuda import launch
+from pod_integrate import dispatch
+from pod_integrate.arguments import check_devices, check_gradients, check_types, scalars_of
+from pod_integrate.devices.base import Call
+from pod_integrate.devices.base import Result as Result
 from pod_integrate.devices.cuda.device_plan import DevicePlan
+from pod_integrate.devices.registry import device_of
 from pod_integrate.errors import ConfigError, ShapeError
 from pod_integrate.terms.batch import HybridBatch
 from pod_integrate.terms.config import PodConfig
-from pod_integrate.terms.config import flatten_config as flatten_config
-
-_SCHEMA = (
-    "hybrid_attention(Tensor q, Tensor k_cache, Tensor v_cache, Tensor q_indptr, Tensor kv_lens, "
-    "Tensor page_indices, Tensor page_starts, int page_size, float scale, int window_left, "
-    "float logit_cap, Tensor? sinks, int[] config, Tensor(a!) out, Tensor(b!) lse, "
-    "Tensor? plan=None, int[] capacity=[]) -> ()"
-)
-# torch leaves Library untyped.
-_library: Any = torch.library.Library("pod", "DEF")  # type: ignore[no-untyped-call]
-_library.define(_SCHEMA)
-
-
-class Attention(NamedTuple):
-    """out [T, Hq, D] in the dtype of q, lse [T, Hq] fp32 natural log."""
-
-    out: torch.Tensor
-    lse: torch.Tensor
 
 
 def hybrid_attention(
@@ -50,7 +32,7 @@ def hybrid_attention(
     sinks: torch.Tensor | None = None,
     out: torch.Tensor | None = None,
     plan: DevicePlan | None = None,
-) -> Attention:
+) -> Result:
     """Attend one hybrid batch (prefill chunks and decode tokens in any order) in one launch.
 
     T query tokens, B requests, Hq/Hkv heads, D head dim, P pages of S tokens.
@@ -86,19 +68,19 @@ def hybrid_attention(
             f"and {list(k_cache.shape)}"
         )
     check_gradients(q=q, k_cache=k_cache, v_cache=v_cache, sinks=sinks, out=out)
-    scores = numbers_of(scale, window_left, logit_cap, q.shape[-1])
+    scalars = scalars_of(q.shape[-1], scale, window_left, logit_cap)
+    words = None
     if plan is not None:
-        plan.require_fits(q, k_cache, batch, scores[1])
+        plan.require_fits(q, k_cache, batch, scalars.window_left)
+        config, words = _config_of(config, plan), plan.held
     result = torch.empty_like(q, memory_format=torch.contiguous_format) if out is None else out
     lse = q.new_empty(q.shape[:2], dtype=torch.float32)
-    attend: Any = launch.attend if q.is_cuda and _nobody_watches(q) else _dispatched
-    attend(
-        *(q, k_cache, v_cache, batch.q_indptr, batch.kv_lens, batch.page_indices),
-        *(batch.page_starts, batch.page_size, *scores),
-        *(sinks, _config_of(config, plan), result, lse),
-        *((None, []) if plan is None else (plan.words, list(plan.capacity))),
-    )
-    return Attention(result, lse)
+    call = Call(q, k_cache, v_cache, batch, scalars, sinks, result, lse, words)
+    if _nobody_watches(q):
+        device_of(q).attend(call, config)
+    else:
+        dispatch.send(call, config)
+    return Result(result, lse)
 
 
 def _nobody_watches(q: torch.Tensor) -> bool:
@@ -117,19 +99,10 @@ def _nobody_watches(q: torch.Tensor) -> bool:
     )
 
 
-def _config_of(config: PodConfig | None, plan: DevicePlan | None) -> list[int]:
-    if plan is None:
-        return [] if config is None else flatten_config(config)
+def _config_of(config: PodConfig | None, plan: DevicePlan) -> PodConfig:
     if config is not None and config != plan.config:
         raise ConfigError(
             f"config is [{config.short()}] but plan was made for [{plan.config.short()}]; leave "
             "config out where a plan is given"
         )
-    return flatten_config(plan.config)
-
-
-# The overload itself: the packet of overloads would be resolved at each call.
-_dispatched: Any = torch.ops.pod.hybrid_attention.default
-_library.impl("hybrid_attention", launch_cpu.attend, "CPU")
-_library.impl("hybrid_attention", launch.attend, "CUDA")
-torch.library.register_fake("pod::hybrid_attention", lambda *_: None, lib=_library)
+    return plan.config

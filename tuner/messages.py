@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 
-from pod_integrate.errors import ShapeError, TraceError
+from pod_integrate.devices.registry import target_of
+from pod_integrate.errors import KernelUnavailableError, ShapeError, TraceError
 from pod_integrate.terms import wire
 from pod_integrate.terms.keys import Bucket, DeviceKey, Geometry
 
@@ -201,12 +202,9 @@ class WorkerInfo(msgspec.Struct, frozen=True, kw_only=True):
             return False
         try:
             mine, traced = DeviceKey.parse(self.device), DeviceKey.parse(scope.device)
-        except ShapeError:
+            return target_of(mine).can_measure(traced)
+        except (ShapeError, KernelUnavailableError):
             return False
-        if mine.capability.startswith("sm"):
-            return mine == traced
-        same_cpu = (mine.name, mine.capability) == (traced.name, traced.capability)
-        return same_cpu and 1 <= traced.units <= mine.units
 
 
 def iso(seconds: float) -> str:

@@ -16,8 +16,9 @@ from typing import Any, Literal
 
 import torch
 
-from pod_integrate.measure.batches import TORCH_DTYPES, Case
+from pod_integrate.measure.batches import Case
 from pod_integrate.terms.batch import HybridBatch
+from pod_integrate.terms.geometry import TORCH_DTYPES
 from pod_integrate.terms.keys import Dtype, Geometry
 
 Pattern = Literal["level", "rising", "falling", "random", "both signs"]

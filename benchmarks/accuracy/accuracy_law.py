@@ -26,14 +26,14 @@ import torch
 from benchmarks.accuracy.accuracy_cases import AccuracyCase
 from pod_integrate.measure.batches import Case
 from pod_integrate.measure.reference import gather, visible_keys
-from pod_integrate.op import Attention
+from pod_integrate.op import Result
 from pod_integrate.terms.batch import HybridBatch
 
 ULP = 2.0**-23
 # Below it is nothing: fp32 weights end at 2^-126.
 _NOTHING = 1e-30
 # Makes the call of a case: the config is the caller's, by case.split and case.keys.
-Attend = Callable[[AccuracyCase, Case], Attention]
+Attend = Callable[[AccuracyCase, Case], Result]
 
 
 class Exact(NamedTuple):
@@ -88,7 +88,7 @@ def judge(
 
 
 def verdict(
-    case: AccuracyCase, got: Attention, exact: Exact, *, rounded_weights: bool = False
+    case: AccuracyCase, got: Result, exact: Exact, *, rounded_weights: bool = False
 ) -> Verdict:
     """The law applied to an answer."""
     limit = 4 + case.head_dim / 32

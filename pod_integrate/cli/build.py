@@ -15,8 +15,8 @@ from pod_integrate.builds.report import Report
 from pod_integrate.cli.terminal import Cell, Figures, styled
 from pod_integrate.devices.cuda import limits
 from pod_integrate.devices.cuda.variants import Variant, defaults, shipped
-from pod_integrate.devices.device import device_key
 from pod_integrate.devices.emulated import emulator_build
+from pod_integrate.devices.registry import device_of
 from pod_integrate.errors import ConfigError
 
 _EVERY = "all"
@@ -111,7 +111,7 @@ def _targets(archs: list[str]) -> list[limits.Architecture]:
             f"{', '.join(limits.ARCHITECTURES)} or {_EVERY}"
         )
     devices = (torch.device("cuda", index) for index in range(torch.cuda.device_count()))
-    found = [limits.architecture(device_key(device).capability) for device in devices]
+    found = [limits.architecture(device_of(device).key.capability) for device in devices]
     return list(dict.fromkeys(found))
 
 

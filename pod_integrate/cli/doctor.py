@@ -16,9 +16,10 @@ from rich.console import Console
 from pod_integrate import settings
 from pod_integrate.builds import native, nvcc
 from pod_integrate.cli.terminal import styled
+from pod_integrate.devices.cpu.processor import num_threads
 from pod_integrate.devices.cuda import limits
 from pod_integrate.devices.cuda.variants import Variant
-from pod_integrate.devices.device import device_key, num_threads
+from pod_integrate.devices.registry import device_of
 from pod_integrate.distribution import install_command, version
 from pod_integrate.errors import BuildError, PodAttentionError
 from pod_integrate.redact import public_url, redact
@@ -96,7 +97,7 @@ def _accelerator() -> Finding:
 def _gpu_keys() -> list[DeviceKey]:
     if not torch.cuda.is_available():
         return []
-    return [device_key(torch.device("cuda", i)) for i in range(torch.cuda.device_count())]
+    return [device_of(torch.device("cuda", i)).key for i in range(torch.cuda.device_count())]
 
 
 def _settings() -> Finding:
@@ -106,7 +107,7 @@ def _settings() -> Finding:
 
 
 def _kernel() -> Finding:
-    key = device_key(torch.device("cpu"))
+    key = device_of(torch.device("cpu")).key
     forced = os.environ.get("POD_ATTN_ISA")
     why = f"POD_ATTN_ISA={forced}" if forced else "the best instruction set of this CPU"
     return Finding(

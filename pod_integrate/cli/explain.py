@@ -98,12 +98,12 @@ def _numbers(option: str, text: str) -> list[int]:
 
 
 def _config(text: str | None, key: DeviceKey, geometry: Geometry) -> PodConfig:
-    from pod_integrate.devices.defaults import default_config
+    from pod_integrate.devices.registry import target_of
     from pod_integrate.errors import ConfigError
     from pod_integrate.terms.config import PodConfig
 
     if text is None:
-        return default_config(key, geometry)
+        return target_of(key).default_config(geometry)
     inline = text.lstrip().startswith("{")
     try:
         return PodConfig.from_dict(json.loads(text if inline else Path(text).read_text()))

@@ -15,8 +15,7 @@ import msgspec
 import torch
 
 from pod_integrate.builds import native
-from pod_integrate.devices.defaults import default_config
-from pod_integrate.devices.device import device_key
+from pod_integrate.devices.registry import device_of, target_of
 from pod_integrate.errors import PodAttentionError
 from pod_integrate.terms.config import PodConfig
 from pod_integrate.terms.keys import Bucket, Geometry
@@ -127,7 +126,7 @@ def compare_with_default(
     does not answer, or has no samples.
     """
     geometry = Geometry.parse(scope["geometry"])
-    device = device_key(torch.device("cpu"))
+    device = device_of(torch.device("cpu")).key
     mine = {"device": str(device), "build": native.build_id("cpu")}
     if any(scope[name] != value for name, value in mine.items()):
         raise PodAttentionError(
@@ -139,7 +138,7 @@ def compare_with_default(
     sampled = _get(tuner_url, "/v1/samples", query).json()["buckets"]
     if not sampled:
         raise PodAttentionError("the tuner holds no traced steps for this scope yet")
-    default = default_config(device, geometry)
+    default = target_of(device).default_config(geometry)
     rows: list[BucketComparison] = []
     for item in sampled:
         row = BucketComparison(item["bucket"], item["time_share"], "default")

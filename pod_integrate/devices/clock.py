@@ -124,8 +124,3 @@ class EventClock(Clock):
     def _drop(self, lost: _Pending) -> None:
         # Not used again: the device may still reach them.
         lost.into(None)
-
-
-def clock_of(device: torch.device) -> Clock:
-    """The clock of a device."""
-    return EventClock() if device.type == "cuda" else WallClock()

@@ -12,26 +12,18 @@ import logging
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-import torch
-
 from pod_integrate import settings
-from pod_integrate.devices.clock import Clock, Mark, clock_of
-from pod_integrate.devices.device import device_key, kernel_build
+from pod_integrate.devices.base import Device
+from pod_integrate.devices.clock import Clock, Mark
 from pod_integrate.live.exchange import Channel, Exchange
 from pod_integrate.live.layer_group import LayerGroup
 from pod_integrate.live.open_step import OpenStep
 from pod_integrate.live.recorder import Recorder
 from pod_integrate.live.registry import ActiveTable
 from pod_integrate.redact import public_url
-from pod_integrate.terms.keys import Dtype, Geometry
+from pod_integrate.terms.keys import Geometry
 
 logger = logging.getLogger(__name__)
-
-DTYPES: dict[torch.dtype, Dtype] = {
-    torch.float32: "fp32",
-    torch.bfloat16: "bf16",
-    torch.float16: "fp16",
-}
 
 
 class LayerGroups:
@@ -46,7 +38,7 @@ class LayerGroups:
 
     def __init__(
         self,
-        device: torch.device,
+        device: Device,
         *,
         server: str,
         reports: bool,
@@ -55,8 +47,9 @@ class LayerGroups:
     ) -> None:
         self._batch_invariant = batch_invariant
         self._settings = _without_tuning() if batch_invariant else settings.load()
-        self._build, self._device = kernel_build(device), device_key(device)
-        self.clock = clock_of(device)
+        self.device, self.clock = device, device.clock()
+        # Once for all groups: a table is taken for the device as it was at the start.
+        self._build, self._key = device.kernel_build, device.key
         self._reports = self._settings.tuner_url is not None and reports
         self._groups: dict[Geometry, LayerGroup] = {}
         self._exchange = self._start_exchange(server, on_event)
@@ -88,18 +81,23 @@ class LayerGroups:
             self._exchange.stop()
 
     def _make(self, geometry: Geometry) -> LayerGroup:
-        active = ActiveTable(geometry, self._device, self._build)
+        device = self.device
+        active = ActiveTable(
+            geometry, self._key, self._build, prepare=functools.partial(device.build, geometry)
+        )
         file = self._table_file(geometry)
         if file is not None:
             active.load_file(file)
         recorder = self._recorder() if self.records else None
-        group = LayerGroup(geometry, active, recorder, batch_invariant=self._batch_invariant)
+        group = LayerGroup(
+            geometry, active, recorder, device, batch_invariant=self._batch_invariant
+        )
         if self._exchange is not None:
             self._exchange.add(Channel(active, recorder, file if self._reports else None))
         logger.info(
             "pod attention: kernel %s on %s, geometry %s, default config [%s], table %s, tuner %s",
             self._build,
-            self._device,
+            self._key,
             geometry,
             group.default.short(),
             f"version {active.version} from {file}" if active.version else f"none ({file or '-'})",

@@ -6,10 +6,10 @@ import dataclasses
 import functools
 from typing import NamedTuple
 
+from pod_integrate.devices.base import Device
 from pod_integrate.devices.clock import Mark
 from pod_integrate.devices.cuda.device_plan import DevicePlan
 from pod_integrate.devices.cuda.graph_timer import GraphTimer
-from pod_integrate.devices.defaults import default_config
 from pod_integrate.live.open_step import OpenStep
 from pod_integrate.live.recorder import Recorder
 from pod_integrate.live.registry import ActiveTable
@@ -46,6 +46,7 @@ class Plan(NamedTuple):
 class LayerGroup:
     """Layers of one geometry; window and logit cap are part of it.
 
+    device           what attends; a config is loaded there before a step may run it
     layers           numbers of the layers, where the engine knows them beforehand
     batch_invariant  every step runs the default config without KV splits: a request's bits are
                      the same alone and in any batch, eager and captured
@@ -60,16 +61,18 @@ class LayerGroup:
         geometry: Geometry,
         active: ActiveTable,
         recorder: Recorder | None,
+        device: Device,
         *,
         batch_invariant: bool = False,
     ) -> None:
         self.geometry, self.active, self.recorder = geometry, active, recorder
-        self.default = default_config(active.device, geometry)
+        self.default = device.default_config(geometry)
         self._fixed = batch_invariant
         if batch_invariant:
             # Not split at all: a captured grid has no room for parts of one length at any context.
             unsplit = dataclasses.replace(self.default, decode_split_tokens=0)
             self.default = unsplit.batch_invariant()
+        self._device, self._ready = device, {self.default: device.attention(geometry, self.default)}
         self.layers: list[int] = []
         self.open: OpenStep | None = None
         self._warm: set[tuple[PodConfig, str]] = set()
@@ -80,6 +83,8 @@ class LayerGroup:
             return Plan(self.default)
         found = self.active.lookup(batch.bucket)
         config = found.config or self.default
+        if config not in self._ready:
+            self._ready[config] = self._device.attention(self.geometry, config)
         if self.recorder is None or not live:
             return Plan(config)
         self.close_step()

@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
-from pod_integrate.devices.defaults import require_feasible
+from pod_integrate.devices.registry import target_of
 from pod_integrate.errors import PodAttentionError, TableError
+from pod_integrate.terms.config import PodConfig
 from pod_integrate.terms.keys import Bucket, DeviceKey, Geometry
 from pod_integrate.terms.table import ConfigTable, Lookup
 
@@ -22,10 +24,20 @@ class ActiveTable:
 
     `lookup` is one attribute read and a dict look-up, safe from any thread; `offer` replaces the
     table whole or raises TableError and changes nothing. An entry acts in its own bucket only.
+
+    prepare  called with each config of a table before any step can meet it, where steps run them
     """
 
-    def __init__(self, geometry: Geometry, device: DeviceKey, build: str) -> None:
+    def __init__(
+        self,
+        geometry: Geometry,
+        device: DeviceKey,
+        build: str,
+        *,
+        prepare: Callable[[PodConfig], object] | None = None,
+    ) -> None:
         self.geometry, self.device, self.build = geometry, device, build
+        self._prepare = prepare
         # Read once per call, so that a reader never pairs two versions.
         self._table: ConfigTable | None = None
 
@@ -53,7 +65,9 @@ class ActiveTable:
                 raise TableError(f"table is for {name} {theirs}, this process runs {mine}")
         for bucket, entry in table.entries.items():
             try:
-                require_feasible(entry.config, self.device, self.geometry)
+                target_of(self.device).require_feasible(entry.config, self.geometry)
+                if self._prepare is not None:
+                    self._prepare(entry.config)
             except PodAttentionError as error:
                 raise TableError(f"entry {str(bucket)!r}: {error}") from error
         self._table = table

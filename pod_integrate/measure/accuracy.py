@@ -8,7 +8,7 @@ import torch
 
 from pod_integrate.measure.batches import Case
 from pod_integrate.measure.reference import Attended, attention_reference
-from pod_integrate.op import Attention, hybrid_attention
+from pod_integrate.op import Result, hybrid_attention
 
 # Differences of summation order alone, relative to values of order 1.
 _ROUNDING = 2e-6
@@ -21,7 +21,7 @@ _SPREAD = 4.0
 
 def assert_matches_reference(
     case: Case,
-    got: Attention,
+    got: Result,
     *,
     scale: float | None = None,
     window_left: int = -1,
@@ -52,7 +52,7 @@ def assert_matches_reference(
     _assert_within(got.lse, exact.lse, allowed_lse, "lse")
 
 
-def attend_and_check(case: Case, **arguments: object) -> Attention:
+def attend_and_check(case: Case, **arguments: object) -> Result:
     """hybrid_attention on `case`, checked against the reference; `arguments` go to both."""
     got = hybrid_attention(*case, **arguments)  # type: ignore[arg-type]
     told = {name: value for name, value in arguments.items() if name not in ("config", "out")}

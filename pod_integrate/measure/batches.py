@@ -9,13 +9,8 @@ from typing import NamedTuple
 import torch
 
 from pod_integrate.terms.batch import HybridBatch
-from pod_integrate.terms.keys import Dtype, Geometry
-
-TORCH_DTYPES: dict[Dtype, torch.dtype] = {
-    "fp32": torch.float32,
-    "bf16": torch.bfloat16,
-    "fp16": torch.float16,
-}
+from pod_integrate.terms.geometry import TORCH_DTYPES
+from pod_integrate.terms.keys import Geometry
 
 
 class Case(NamedTuple):
@@ -51,7 +46,8 @@ def make_batch(
     """
     device = device or torch.device("cpu")
     generator = torch.Generator().manual_seed(seed)
-    values = generator if device.type == "cpu" else torch.Generator(device).manual_seed(seed)
+    same = device == generator.device
+    values = generator if same else torch.Generator(device).manual_seed(seed)
     size, pages = geometry.page_size, [-(-n // geometry.page_size) for n in kv_lens]
     total = sum(pages) + spare_pages
     order = torch.randperm(total, generator=generator, dtype=torch.int32)

@@ -5,13 +5,9 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import torch
-
-Timer = Callable[[Callable[[], object]], float]
-# Long enough for the host to queue some calls behind it.
-_HEAD_START_CYCLES = 1_000_000
+from pod_integrate.devices.timer import Timer, wall_seconds
 
 
 class Pairs(NamedTuple):
@@ -29,36 +25,6 @@ class Pairs(NamedTuple):
     def ratio(self) -> float:
         """Median of first / median of second."""
         return statistics.median(self.first) / statistics.median(self.second)
-
-
-def wall_seconds(call: Callable[[], object]) -> float:
-    """Seconds that a call takes on the host."""
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
-
-
-def gpu_seconds(call: Callable[[], object]) -> float:
-    """Seconds between the first and the last kernel that a call queues on the current stream.
-
-    The stream waits until the host has queued some of them, so that the host's own time does not
-    count. Waits for the stream.
-    """
-    # torch leaves both untyped.
-    event: Any = torch.cuda.Event
-    sleep: Any = torch.cuda._sleep
-    start, end = event(enable_timing=True), event(enable_timing=True)
-    sleep(_HEAD_START_CYCLES)
-    start.record()
-    call()
-    end.record()
-    end.synchronize()
-    return float(start.elapsed_time(end)) / 1e3
-
-
-def timer_of(device: torch.device) -> Timer:
-    """What times calls on a device."""
-    return gpu_seconds if device.type == "cuda" else wall_seconds
 
 
 def interleaved_pairs(

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from pod_integrate.devices.registry import target_of
 from pod_integrate.model.devices import DEVICES
 from pod_integrate.terms.keys import DeviceKey, Geometry
 
@@ -25,6 +26,14 @@ class Rates(NamedTuple):
 
     flops: float
     bandwidth: float
+
+
+_A100 = DEVICES["a100"]
+_PER_UNIT = {
+    "SM": Rates(_A100.kernel_flops / _A100.sms, _A100.dram_bytes * _A100.dram_share / _A100.sms),
+    # A server's core with wide vectors; assumed.
+    "core": Rates(60e9, 8e9),
+}
 
 
 def attention_us(
@@ -63,9 +72,5 @@ def rates_of(device: DeviceKey) -> Rates:
     for known in DEVICES.values():
         if known.key.name == device.name:
             return Rates(known.kernel_flops, known.dram_bytes * known.dram_share)
-    if device.capability.startswith("sm"):
-        known = DEVICES["a100"]
-        share = device.units / known.sms
-        return Rates(known.kernel_flops * share, known.dram_bytes * known.dram_share * share)
-    # A server's core with wide vectors; assumed.
-    return Rates(60e9 * device.units, 8e9 * device.units)
+    each = _PER_UNIT[target_of(device).unit]
+    return Rates(each.flops * device.units, each.bandwidth * device.units)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pod_integrate.devices.cuda import limits
-from pod_integrate.devices.defaults import default_config, require_feasible
+from pod_integrate.devices.registry import target_of
 from pod_integrate.errors import ConfigInfeasibleError
 from pod_integrate.model.batches import Lengths
 from pod_integrate.model.devices import DEVICES, Device
@@ -85,7 +85,7 @@ def _candidates(question: Question) -> dict[str, PodConfig]:
     change = dataclasses.replace
     found = {
         "asked": config,
-        "default": default_config(question.device.key, question.geometry),
+        "default": target_of(question.device.key).default_config(question.geometry),
         "paper, 2 CTAs per SM": POD_2,
         "paper, 4 CTAs per SM": POD_4,
         "asked, 50:50": change(config, prefill_ctas=1, decode_ctas=1),
@@ -106,7 +106,7 @@ def _simulate(question: Question, strategy: str) -> Simulation:
 
 def _infeasible(question: Question) -> str | None:
     try:
-        require_feasible(question.config, question.device.key, question.geometry)
+        target_of(question.device.key).require_feasible(question.config, question.geometry)
     except ConfigInfeasibleError as error:
         return str(error)
     return None

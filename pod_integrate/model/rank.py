@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from pod_integrate.devices.defaults import require_feasible
+from pod_integrate.devices.registry import target_of
 from pod_integrate.errors import ConfigInfeasibleError
 from pod_integrate.model.batches import Lengths
 from pod_integrate.model.devices import DEVICES, Device
@@ -56,7 +56,7 @@ def nearest_device(key: DeviceKey) -> Device | None:
 
 def _fits(config: PodConfig, device: DeviceKey, geometry: Geometry) -> bool:
     try:
-        require_feasible(config, device, geometry)
+        target_of(device).require_feasible(config, geometry)
     except ConfigInfeasibleError:
         return False
     return True

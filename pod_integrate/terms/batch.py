@@ -78,13 +78,14 @@ class HybridBatch:
         starts = _starts(page_starts, page_indices.device)
         if starts.shape != (len(q),):
             raise ShapeError(f"page_starts must be [{len(q)}], got {list(starts.shape)}")
-        if starts.device.type == "cpu":
-            _check_starts(starts.numpy(), kv, page_size, page_indices.numel())
         indptr = np.zeros(len(q) + 1, dtype=np.int32)
         np.cumsum(q, out=indptr[1:])
+        lengths = torch.from_numpy(kv.astype(np.int32))
+        if starts.device == lengths.device:
+            _check_starts(starts.numpy(), kv, page_size, page_indices.numel())
         return cls(
             q_indptr=torch.from_numpy(indptr),
-            kv_lens=torch.from_numpy(kv.astype(np.int32)),
+            kv_lens=lengths,
             page_indices=page_indices.view(-1),
             page_starts=starts,
             page_size=int(page_size),

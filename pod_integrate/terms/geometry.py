@@ -9,11 +9,12 @@ import torch
 from pod_integrate.errors import DtypeError, ShapeError
 from pod_integrate.terms.keys import Dtype, Geometry
 
-_DTYPES: dict[torch.dtype, Dtype] = {
+DTYPES: dict[torch.dtype, Dtype] = {
     torch.float32: "fp32",
     torch.bfloat16: "bf16",
     torch.float16: "fp16",
 }
+TORCH_DTYPES: dict[Dtype, torch.dtype] = {name: dtype for dtype, name in DTYPES.items()}
 
 
 # As kernels/cpu/src/checks.cpp; a GPU takes fewer (limits.HEAD_DIMS).
@@ -68,7 +69,7 @@ def make_geometry(
     logit_cap: float,
 ) -> Geometry:
     """A Geometry of plain numbers and torch's dtypes; raises DtypeError as geometry_of."""
-    if dtype not in _DTYPES or kv_dtype not in _DTYPES:
+    if dtype not in DTYPES or kv_dtype not in DTYPES:
         raise DtypeError(
             f"q is {dtype}, k_cache {kv_dtype}; the kernel takes float32, bfloat16 and float16. "
             "Cast q and the caches to one of them"
@@ -77,8 +78,8 @@ def make_geometry(
         num_q_heads=num_q_heads,
         num_kv_heads=num_kv_heads,
         head_dim=head_dim,
-        dtype=_DTYPES[dtype],
-        kv_dtype=_DTYPES[kv_dtype],
+        dtype=DTYPES[dtype],
+        kv_dtype=DTYPES[kv_dtype],
         page_size=page_size,
         window_left=window_left,
         logit_cap=logit_cap,

@@ -14,7 +14,7 @@ from benchmarks.gpu.correctness import accuracy, checks
 from pod_integrate.devices.cuda import variants
 from pod_integrate.devices.cuda.limits import ARCHITECTURES
 from pod_integrate.devices.cuda.variants import Variant
-from pod_integrate.op import Attention
+from pod_integrate.op import Result
 
 MACHINE = Emulator()
 
@@ -24,9 +24,9 @@ def test_accuracy_of_a_device_is_judged_case_by_case(
 ) -> None:
     attend, calls = MACHINE.attend, iter(range(100))
 
-    def first_is_wrong(case: Any, config: Any, **features: Any) -> Attention:
+    def first_is_wrong(case: Any, config: Any, **features: Any) -> Result:
         out, lse = attend(case, config, **features)
-        return Attention(out, lse + 0.01 * (next(calls) == 0))
+        return Result(out, lse + 0.01 * (next(calls) == 0))
 
     monkeypatch.setattr(MACHINE, "attend", first_is_wrong)
     tally = checks.Tally(Output(tmp_path, "checks"))

@@ -38,7 +38,7 @@ from pod_integrate.errors import KernelUnavailableError
 from pod_integrate.measure.accuracy import assert_matches_reference
 from pod_integrate.measure.batches import make_batch
 from pod_integrate.measure.reference import attention_reference
-from pod_integrate.op import Attention
+from pod_integrate.op import Result
 from pod_integrate.terms.keys import Geometry
 
 MACHINE = Emulator()
@@ -74,7 +74,9 @@ def test_an_item_attended_twice_or_never_is_told() -> None:
 
 def test_records_of_an_emulated_launch_cover_its_plan() -> None:
     spec = cases(MACHINE)[0]
-    recorded = launch_with_records(make_case(spec, MACHINE.device), default_of(MACHINE, spec))
+    recorded = launch_with_records(
+        MACHINE, make_case(spec, MACHINE.device), default_of(MACHINE, spec)
+    )
     each_item_once(recorded)
     assert min(recorded.items) > 0
     picture = ET.fromstring(corun_picture.draw(recorded.records, "a < b", 4))
@@ -90,9 +92,9 @@ def test_sweep_counts_failures_and_goes_on(tmp_path: Path, monkeypatch: pytest.M
     chosen = [check_of(name) for name in ("page edges", "scale", "decode only")]
     attend = MACHINE.attend
 
-    def wrong(case: Any, config: Any, **features: Any) -> Attention:
+    def wrong(case: Any, config: Any, **features: Any) -> Result:
         out, lse = attend(case, config, **features)
-        return Attention(out + ("scale" in features), lse)
+        return Result(out + ("scale" in features), lse)
 
     monkeypatch.setattr(MACHINE, "attend", wrong)
     tally = checks.Tally(Output(tmp_path, "checks"))
@@ -128,13 +130,13 @@ def test_rule_for_rounded_weights_is_tight_enough_to_miss_one_key_of_a_thousand(
     )
     case = make_batch([1, 3], [1000, 40], geometry=geometry, seed=1)
     exact = attention_reference(*case)
-    assert_matches_reference(case, Attention(exact.out.bfloat16(), exact.lse), rounded_weights=True)
+    assert_matches_reference(case, Result(exact.out.bfloat16(), exact.lse), rounded_weights=True)
     less = make_batch([1, 3], [999, 40], geometry=geometry, seed=1)
     short = attention_reference(case.q, case.k_cache, case.v_cache, less.batch)
     answers = (short.out.bfloat16(), exact.lse), (exact.out.bfloat16(), short.lse)
     for wrong in answers:
         with pytest.raises(AssertionError, match="are outside"):
-            assert_matches_reference(case, Attention(*wrong), rounded_weights=True)
+            assert_matches_reference(case, Result(*wrong), rounded_weights=True)
 
 
 def run_of(name: str, us: float, **more: Any) -> dict[str, Any]:

@@ -9,15 +9,15 @@ from benchmarks.accuracy.accuracy_cases import LONG, SHORT, AccuracyCase, all_ca
 from benchmarks.accuracy.accuracy_law import exact_answer, judge, verdict
 from pod_integrate.measure.batches import Case
 from pod_integrate.measure.reference import attention_reference
-from pod_integrate.op import Attention
+from pod_integrate.op import Result
 
 CASE = AccuracyCase(op="prefill", keys=300, logit=8, pattern="random", window=100, sink=True)
 
 
-def rounded(case: AccuracyCase, inputs: Case) -> Attention:
+def rounded(case: AccuracyCase, inputs: Case) -> Result:
     """The exact answer, as float32 holds it."""
     exact = attention_reference(*inputs, **case.features(torch.device("cpu")))
-    return Attention(exact.out.to(inputs.q.dtype), exact.lse.float())
+    return Result(exact.out.to(inputs.q.dtype), exact.lse.float())
 
 
 def test_exact_answer_is_the_references() -> None:

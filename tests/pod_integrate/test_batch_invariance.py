@@ -15,14 +15,13 @@ import torch
 
 from pod_integrate.devices.cuda import limits
 from pod_integrate.devices.cuda.variants import Variant
-from pod_integrate.devices.defaults import default_config
-from pod_integrate.devices.device import device_key
 from pod_integrate.devices.emulated import emulator
 from pod_integrate.devices.emulated.emulator import Schedule
+from pod_integrate.devices.registry import device_of
 from pod_integrate.measure.batches import Case, make_batch
 from pod_integrate.model.batches import Lengths
 from pod_integrate.model.items import make_plan
-from pod_integrate.op import Attention, hybrid_attention
+from pod_integrate.op import Result, hybrid_attention
 from pod_integrate.terms.batch import HybridBatch
 from pod_integrate.terms.config import LEAST_SPLIT, PodConfig
 from pod_integrate.terms.keys import Geometry
@@ -31,10 +30,10 @@ GEOMETRY = Geometry(
     num_q_heads=4, num_kv_heads=2, head_dim=64, dtype="fp32", kv_dtype="fp32", page_size=16
 )
 BF16 = dataclasses.replace(GEOMETRY, dtype="bf16", kv_dtype="bf16")
-CPU = default_config(device_key(torch.device("cpu")), GEOMETRY)
+CPU = device_of(torch.device("cpu")).default_config(GEOMETRY)
 # The variant that test_emulated_op.py compiles.
 SMALL = Variant.parse("bf16-d64-p64x32s1w4-d16x64s1w4-c2-v1").config()
-Attend = Callable[[Case], Attention]
+Attend = Callable[[Case], Result]
 
 
 def parts(case: Case, requests: list[int]) -> Case:
@@ -52,16 +51,16 @@ def parts(case: Case, requests: list[int]) -> Case:
     return Case(torch.cat(rows), case.k_cache, case.v_cache, batch)
 
 
-def answers(case: Case, requests: list[int], attend: Attend) -> Iterator[tuple[int, Attention]]:
+def answers(case: Case, requests: list[int], attend: Attend) -> Iterator[tuple[int, Result]]:
     """Each request's rows of one call that attends `requests`."""
     part = parts(case, requests)
     got, ends = attend(part), part.batch.q_indptr.tolist()
     for place, b in enumerate(requests):
         rows = slice(ends[place], ends[place + 1])
-        yield b, Attention(got.out[rows], got.lse[rows])
+        yield b, Result(got.out[rows], got.lse[rows])
 
 
-def same(a: Attention, b: Attention) -> bool:
+def same(a: Result, b: Result) -> bool:
     return torch.equal(a.out, b.out) and torch.equal(a.lse, b.lse)
 
 
@@ -103,7 +102,7 @@ def test_cpu_answer_of_a_request_is_the_same_bits_alone_and_in_any_batch(
         assert same(got, expected), f"request {b} of {lens}"
 
 
-def _on_cpu(case: Case, config: PodConfig, threads: int, window: int) -> Attention:
+def _on_cpu(case: Case, config: PodConfig, threads: int, window: int) -> Result:
     with mock.patch.dict(os.environ, POD_ATTN_THREADS=str(threads)):
         return hybrid_attention(*case, config=config, window_left=window)
 
@@ -115,7 +114,7 @@ def test_emulated_answer_of_a_request_is_the_same_bits_alone_and_in_any_batch(
     case = make_batch([1, 60, 2, 1], kv_lens, geometry=BF16, seed=kv_lens[0])
     config = dataclasses.replace(SMALL, decode_split_tokens=2048).batch_invariant()
 
-    def attend(case: Case, sms: int) -> Attention:
+    def attend(case: Case, sms: int) -> Result:
         return emulator.attend(*case, config=config, schedule=Schedule(num_sms=sms)).attention
 
     together = dict(answers(case, [2, 0, 3, 1], lambda c: attend(c, 2)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -77,7 +78,8 @@ def test_without_flags_a_gpu_gets_its_defaults(
 ) -> None:
     monkeypatch.setattr(build.torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(build.torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setattr(build, "device_key", lambda _: DeviceKey("nvidia-l40s", "sm89", 142))
+    l40s = SimpleNamespace(key=DeviceKey("nvidia-l40s", "sm89", 142))
+    monkeypatch.setattr(build, "device_of", lambda _: l40s)
     run()
     assert set(asked) == names(defaults(limits.ARCHITECTURES["sm_89"]), "sm_89")
     assert len(asked) == 8

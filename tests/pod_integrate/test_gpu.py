@@ -11,7 +11,7 @@ import pytest
 
 from pod_integrate.builds import cache, native
 from pod_integrate.devices.cuda import limits, variants
-from pod_integrate.devices.defaults import default_config, require_feasible
+from pod_integrate.devices.registry import target_of
 from pod_integrate.errors import (
     ConfigInfeasibleError,
     DtypeError,
@@ -25,7 +25,7 @@ GEOMETRY = Geometry(
     num_q_heads=32, num_kv_heads=8, head_dim=128, dtype="bf16", kv_dtype="bf16", page_size=16
 )
 H100 = DeviceKey("nvidia-h100-80gb-hbm3", "sm90", 132)
-BASE = default_config(H100, GEOMETRY)
+BASE = target_of(H100).default_config(GEOMETRY)
 PRINT_SMEM = """
 #include <cstdio>
 #include "pod/config.h"
@@ -56,8 +56,8 @@ def changed(**fields: Any) -> PodConfig:
 def test_default_config_leaves_room_for_two_ctas(capability: str, dim: int) -> None:
     device = DeviceKey("some-gpu", capability, 100)
     geometry = dataclasses.replace(GEOMETRY, head_dim=dim)
-    config = default_config(device, geometry)
-    require_feasible(config, device, geometry)
+    config = target_of(device).default_config(geometry)
+    target_of(device).require_feasible(config, geometry)
     assert config.ctas_per_sm == 2
     arch = limits.architecture(capability)
     need = max(limits.smem_bytes(config, dim)) + limits.RESERVED_BYTES + limits.STATIC_BYTES
@@ -100,8 +100,8 @@ def test_shared_memory_and_warps_are_what_the_kernel_asks_for(tmp_path: Path) ->
 
 def test_shared_memory_message_holds_the_arithmetic_and_the_remedy() -> None:
     with pytest.raises(ConfigInfeasibleError) as caught:
-        require_feasible(
-            changed(prefill={"q_rows": 128, "kv_rows": 128, "stages": 2}), H100, GEOMETRY
+        target_of(H100).require_feasible(
+            changed(prefill={"q_rows": 128, "kv_rows": 128, "stages": 2}), GEOMETRY
         )
     assert str(caught.value) == (
         "prefill tile needs 160 KiB of shared memory and 128 B of static variables; sm_90a leaves "
@@ -130,7 +130,7 @@ def test_shared_memory_message_holds_the_arithmetic_and_the_remedy() -> None:
 )
 def test_infeasible_config_names_field_limit_and_remedy(fields: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigInfeasibleError, match=words):
-        require_feasible(changed(**fields), H100, GEOMETRY)
+        target_of(H100).require_feasible(changed(**fields), GEOMETRY)
 
 
 def test_registers_that_accumulators_need_are_counted() -> None:
@@ -155,11 +155,11 @@ def test_more_warps_than_an_sm_holds_are_refused() -> None:
 
 def test_geometry_that_only_the_cpu_serves_is_refused() -> None:
     with pytest.raises(ShapeError, match="got 80"):
-        default_config(H100, dataclasses.replace(GEOMETRY, head_dim=80))
+        target_of(H100).default_config(dataclasses.replace(GEOMETRY, head_dim=80))
     single = dataclasses.replace(GEOMETRY, dtype="fp32", kv_dtype="fp32")
     for call in (
-        lambda: default_config(H100, single),
-        lambda: require_feasible(BASE, H100, single),
+        lambda: target_of(H100).default_config(single),
+        lambda: target_of(H100).require_feasible(BASE, single),
     ):
         with pytest.raises(DtypeError, match="fp32"):
             call()
@@ -167,4 +167,4 @@ def test_geometry_that_only_the_cpu_serves_is_refused() -> None:
 
 def test_unknown_kind_of_device_is_refused() -> None:
     with pytest.raises(KernelUnavailableError, match="CPUs .*NVIDIA GPUs"):
-        default_config(DeviceKey("some-tpu", "v5", 4), GEOMETRY)
+        target_of(DeviceKey("some-tpu", "v5", 4)).default_config(GEOMETRY)

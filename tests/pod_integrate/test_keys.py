@@ -9,7 +9,8 @@ import hypothesis.strategies as st
 import pytest
 import torch
 
-from pod_integrate.devices.device import device_key, num_threads
+from pod_integrate.devices.cpu.processor import num_threads
+from pod_integrate.devices.registry import device_of
 from pod_integrate.errors import KernelUnavailableError, SettingsError, ShapeError
 from pod_integrate.terms.keys import Bucket, DeviceKey, Geometry
 
@@ -86,33 +87,33 @@ def test_malformed_geometry_is_rejected(text: str) -> None:
 
 
 def test_this_machines_key_reads_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    key = device_key(torch.device("cpu"))
+    key = device_of(torch.device("cpu")).key
     assert DeviceKey.parse(str(key)) == key
     assert key.units == num_threads()
-    assert device_key(torch.device("cpu"), threads=7).units == 7
+    assert device_of(torch.device("cpu")).key_of(7).units == 7
     monkeypatch.setenv("POD_ATTN_THREADS", "5")
     monkeypatch.setenv("POD_ATTN_ISA", "portable")
-    forced = device_key(torch.device("cpu"))
+    forced = device_of(torch.device("cpu")).key
     assert (forced.capability, forced.units) == ("portable", 5)
 
 
 def test_device_without_kernel_has_no_key() -> None:
     with pytest.raises(KernelUnavailableError, match="one for NVIDIA GPUs and one for CPUs"):
-        device_key(torch.device("mps"))
+        device_of(torch.device("mps"))
 
 
 def test_instruction_set_beyond_the_machine_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pod_integrate.devices.device._best_isa", lambda: "portable")
-    monkeypatch.setattr("pod_integrate.devices.device._isa", _uncached_isa())
+    monkeypatch.setattr("pod_integrate.devices.cpu.processor._best_isa", lambda: "portable")
+    monkeypatch.setattr("pod_integrate.devices.cpu.processor._isa", _uncached_isa())
     monkeypatch.setenv("POD_ATTN_ISA", "avx2")
     with pytest.raises(SettingsError, match="this CPU offers portable at most"):
-        device_key(torch.device("cpu"))
+        device_of(torch.device("cpu"))
 
 
 def _uncached_isa() -> object:
-    from pod_integrate.devices import device
+    from pod_integrate.devices.cpu import processor
 
-    return device._isa.__wrapped__
+    return processor._isa.__wrapped__
 
 
 @pytest.mark.parametrize("text", ["", "a:b", "a:b:c", "Upper:avx2:2", "a b:avx2:2"])

@@ -4,33 +4,32 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from support.emulated import CONFIG, GEOMETRY, VARIANT
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from pod_integrate import op
-from pod_integrate.devices.cuda import launch
+from pod_integrate.builds import nvcc
+from pod_integrate.devices.cuda import runtime
+from pod_integrate.devices.cuda.device import CudaDevice
 from pod_integrate.devices.cuda.device_plan import DevicePlan
 from pod_integrate.devices.cuda.limits import Architecture
+from pod_integrate.devices.cuda.runtime import CudaRuntime
+from pod_integrate.devices.cuda.target import CudaTarget
 from pod_integrate.devices.cuda.variants import Variant
 from pod_integrate.devices.emulated import emulator
+from pod_integrate.devices.emulated.device import EmulatedRuntime
 from pod_integrate.errors import ConfigError, ConfigInfeasibleError, DtypeError, ShapeError
 from pod_integrate.measure.batches import Case, make_batch
 from pod_integrate.op import hybrid_attention
 from pod_integrate.terms.batch import HybridBatch
-from pod_integrate.terms.config import flatten_config
-from pod_integrate.terms.keys import DeviceKey, Geometry
+from pod_integrate.terms.keys import DeviceKey
 
-VARIANT = Variant.parse("bf16-d64-p64x32s1w4-d16x64s1w4-c2-v1")
-CONFIG = dataclasses.replace(VARIANT.config(), decode_split_tokens=64)
-GEOMETRY = Geometry(
-    num_q_heads=4, num_kv_heads=2, head_dim=64, dtype="bf16", kv_dtype="bf16", page_size=16
-)
 CPU = torch.device("cpu")
 
 
@@ -38,40 +37,41 @@ def make_case() -> Case:
     return make_batch([70, 1, 1, 33], [200, 300, 90, 40], geometry=GEOMETRY, seed=0)
 
 
-@pytest.fixture
-def hopper(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[Variant, str]]]:
-    """An H100 as far as choose() can tell; lists the variants it asks for."""
-    wanted: list[tuple[Variant, str]] = []
+class Hopper(CudaDevice):
+    """An H100 as far as the choice of a variant can tell; lists the variants it asks for."""
 
-    def find(variant: Variant, arch: Architecture) -> Path:
-        wanted.append((variant, arch.name))
-        return emulator.build(VARIANT)
+    target = CudaTarget(DeviceKey("nvidia-h100", "sm90", 132))
 
-    monkeypatch.setattr(launch, "device_key", lambda _: DeviceKey("nvidia-h100", "sm90", 132))
-    monkeypatch.setattr(launch.nvcc, "build", find)
-    launch.choose.cache_clear()
-    yield wanted
-    launch.choose.cache_clear()
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        super().__init__(torch.device("cuda", 0))
+        self.wanted: list[tuple[Variant, str]] = []
+        self._runtime = EmulatedRuntime()
 
+        def find(variant: Variant, arch: Architecture) -> Path:
+            self.wanted.append((variant, arch.name))
+            return emulator.build(VARIANT)
 
-def test_variant_of_the_default_config_is_opened_once(hopper: list[tuple[Variant, str]]) -> None:
-    chosen = launch.choose((), GEOMETRY, 0)
-    assert launch.choose((), GEOMETRY, 0) is chosen
-    assert hopper == [(Variant.of(chosen.config, GEOMETRY), "sm_90a")]
-    assert chosen.num_sms == 132 and chosen.sm_slots >= 2 * 132
+        monkeypatch.setattr(nvcc, "build", find)
 
 
-def test_what_the_gpu_cannot_run_is_refused_before_a_build(
-    hopper: list[tuple[Variant, str]],
-) -> None:
+def test_variant_of_the_default_config_is_opened_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    hopper = Hopper(monkeypatch)
+    attention = hopper.attention(GEOMETRY)
+    assert hopper.attention(GEOMETRY) is attention
+    assert hopper.wanted == [(Variant.of(attention.config, GEOMETRY), "sm_90a")]
+    assert attention.num_sms == 132
+
+
+def test_what_the_gpu_cannot_run_is_refused_before_a_build(monkeypatch: pytest.MonkeyPatch) -> None:
+    hopper = Hopper(monkeypatch)
     wide = dataclasses.replace(CONFIG, ctas_per_sm=8, virtual_decode=4)
     with pytest.raises(ConfigInfeasibleError, match="warps"):
-        launch.choose(tuple(flatten_config(wide)), GEOMETRY, 0)
+        hopper.attention(GEOMETRY, wide)
     with pytest.raises(DtypeError, match="takes bf16 or fp16"):
-        launch.choose((), dataclasses.replace(GEOMETRY, dtype="fp32", kv_dtype="fp32"), 0)
+        hopper.attention(dataclasses.replace(GEOMETRY, dtype="fp32", kv_dtype="fp32"))
     with pytest.raises(ShapeError, match="head dim must be one of"):
-        launch.choose((), dataclasses.replace(GEOMETRY, head_dim=80), 0)
-    assert not hopper
+        hopper.attention(dataclasses.replace(GEOMETRY, head_dim=80))
+    assert not hopper.wanted
 
 
 def on_fake_gpu() -> tuple[Case, DevicePlan]:
@@ -83,7 +83,7 @@ def on_fake_gpu() -> tuple[Case, DevicePlan]:
         pages = [
             torch.empty_like(t, device="cuda") for t in (batch.page_indices, batch.page_starts)
         ]
-        plan.words = torch.empty_like(plan.words, device="cuda")
+        plan.held = plan.held._replace(words=torch.empty_like(plan.words, device="cuda"))
     fake = dataclasses.replace(batch, page_indices=pages[0], page_starts=pages[1])
     return Case(*fakes, fake), plan
 
@@ -129,17 +129,17 @@ def test_stream_is_asked_for_without_an_object_where_torch_can(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     device = torch.device("cuda", 3)
-    monkeypatch.setattr(launch, "_raw_stream", lambda index: 100 + index)
-    assert launch.current_stream(device) == 103
+    monkeypatch.setattr(runtime, "_raw_stream", lambda index: 100 + index)
+    assert CudaRuntime(device).stream() == 103
     asked: list[torch.device] = []
 
     def current(device: torch.device) -> Any:
         asked.append(device)
         return SimpleNamespace(cuda_stream=7)
 
-    monkeypatch.setattr(launch, "_raw_stream", None)
+    monkeypatch.setattr(runtime, "_raw_stream", None)
     monkeypatch.setattr(torch.cuda, "current_stream", current)
-    assert launch.current_stream(device) == 7 and asked == [device]
+    assert CudaRuntime(device).stream() == 7 and asked == [device]
 
 
 def test_device_is_entered_unless_it_is_current(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,7 +152,7 @@ def test_device_is_entered_unless_it_is_current(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
     monkeypatch.setattr(torch.cuda, "device", enter)
     for index in (1, 0):
-        with launch._current(torch.device("cuda", index)):
+        with CudaRuntime(torch.device("cuda", index)).current():
             pass
     assert entered == [torch.device("cuda", 0)]
 

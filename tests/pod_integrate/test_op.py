@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from pod_integrate.devices.device import ISAS, isa
+from pod_integrate.devices.cpu.processor import ISAS, isa
 from pod_integrate.measure.accuracy import attend_and_check
 from pod_integrate.measure.batches import Case, make_batch
 from pod_integrate.op import hybrid_attention

@@ -19,10 +19,10 @@ from benchmarks.accuracy.accuracy_cases import (
     growth_cases,
 )
 from benchmarks.accuracy.accuracy_law import judge
-from pod_integrate.devices.defaults import default_config
-from pod_integrate.devices.device import ISAS, device_key, isa
+from pod_integrate.devices.cpu.processor import ISAS, isa
+from pod_integrate.devices.registry import device_of
 from pod_integrate.measure.batches import Case
-from pod_integrate.op import Attention, hybrid_attention
+from pod_integrate.op import Result, hybrid_attention
 
 CPU = torch.device("cpu")
 LEVELS = [level for level in ISAS if ISAS.index(level) >= ISAS.index(isa())]
@@ -41,11 +41,11 @@ def _one_thread_for_the_reference() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def attend(case: AccuracyCase, inputs: Case) -> Attention:
+def attend(case: AccuracyCase, inputs: Case) -> Result:
     """The CPU kernel, splitting as the case says."""
     tokens, waves = (256, 8) if case.split else (0, 0)
     config = dataclasses.replace(
-        default_config(device_key(CPU), case.geometry),
+        device_of(CPU).default_config(case.geometry),
         decode_split_tokens=tokens,
         max_prefill_waves=waves,
     )

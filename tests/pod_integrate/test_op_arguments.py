@@ -21,7 +21,7 @@ from pod_integrate.errors import (
 )
 from pod_integrate.measure.batches import make_batch
 from pod_integrate.measure.reference import attention_reference
-from pod_integrate.op import Attention, hybrid_attention
+from pod_integrate.op import Result, hybrid_attention
 from pod_integrate.terms.batch import HybridBatch
 from pod_integrate.terms.keys import Geometry
 
@@ -39,12 +39,12 @@ def arguments() -> Arguments:
     return {**case._asdict(), "sinks": torch.zeros(4), "out": torch.full_like(case.q, 7)}
 
 
-def emulated(**given: Any) -> Attention:
+def emulated(**given: Any) -> Result:
     return emulator.attend(**given, config=CONFIG).attention
 
 
 @pytest.fixture(params=[hybrid_attention, emulated], ids=["cpu", "cuda"])
-def attend(request: pytest.FixtureRequest) -> Callable[..., Attention]:
+def attend(request: pytest.FixtureRequest) -> Callable[..., Result]:
     """The op on the CPU kernel, and on the CUDA kernel emulated."""
     return request.param  # type: ignore[no-any-return]
 
@@ -97,7 +97,7 @@ HUGE = 10**400
     ],
 )
 def test_number_that_float32_or_the_kernel_cannot_hold_is_refused(
-    name: str, value: float, attend: Callable[..., Attention]
+    name: str, value: float, attend: Callable[..., Result]
 ) -> None:
     given = arguments()
     before = given["out"].clone()
@@ -113,7 +113,7 @@ def test_number_beyond_every_machine_type_is_refused(name: str) -> None:
 
 
 def test_cap_that_its_scale_cannot_be_divided_by_is_refused(
-    attend: Callable[..., Attention],
+    attend: Callable[..., Result],
 ) -> None:
     with pytest.raises(ShapeError, match="scale / logit_cap is 1e-40"):
         attend(**(arguments() | {"scale": 1e-20, "logit_cap": 1e20}))
@@ -132,7 +132,7 @@ def test_cap_that_its_scale_cannot_be_divided_by_is_refused(
     ],
 )
 def test_numbers_at_the_ends_of_the_range_are_exact(
-    scale: float, logit_cap: float, attend: Callable[..., Attention]
+    scale: float, logit_cap: float, attend: Callable[..., Result]
 ) -> None:
     given = arguments() | {"scale": scale, "logit_cap": logit_cap}
     got = attend(**given)
@@ -165,14 +165,14 @@ def overlapping(kind: str) -> torch.Tensor:
         *("rows half a row apart", "heads between tokens"),
     ],
 )
-def test_out_whose_rows_overlap_is_refused(kind: str, attend: Callable[..., Attention]) -> None:
+def test_out_whose_rows_overlap_is_refused(kind: str, attend: Callable[..., Result]) -> None:
     with pytest.raises(ShapeError, match="rows of out overlap in memory"):
         attend(**(arguments() | {"out": overlapping(kind)}))
 
 
 @pytest.mark.parametrize("strides", [(256, 64, 1), (64, 384, 1), (640, 128, 1), (192, 64 * 19, 1)])
 def test_out_whose_rows_lie_apart_is_written(
-    strides: tuple[int, ...], attend: Callable[..., Attention]
+    strides: tuple[int, ...], attend: Callable[..., Result]
 ) -> None:
     given = arguments()
     expected = attend(**given).out.clone()

@@ -14,11 +14,11 @@ import hypothesis.strategies as st
 import pytest
 import torch
 
-from pod_integrate.devices.defaults import default_config
-from pod_integrate.devices.device import ISAS, device_key, isa
+from pod_integrate.devices.cpu.processor import ISAS, isa
+from pod_integrate.devices.registry import device_of
 from pod_integrate.measure.batches import Case, make_batch
 from pod_integrate.measure.reference import Attended, attention_reference
-from pod_integrate.op import Attention, hybrid_attention
+from pod_integrate.op import Result, hybrid_attention
 from pod_integrate.terms.config import PodConfig
 from pod_integrate.terms.keys import Dtype, Geometry
 
@@ -61,7 +61,7 @@ def geometry(dtype: Dtype) -> Geometry:
 
 
 def config(split: bool) -> PodConfig:
-    base = default_config(device_key(torch.device("cpu")), geometry("fp32"))
+    base = device_of(torch.device("cpu")).default_config(geometry("fp32"))
     tokens, waves = (64, 8) if split else (0, 0)
     return dataclasses.replace(base, decode_split_tokens=tokens, max_prefill_waves=waves)
 
@@ -81,7 +81,7 @@ def poisoned(case: Case, sinks: torch.Tensor, poison: Poison) -> None:
         cache[page, token % 16, poison.head % KV_HEADS, poison.column] = poison.value
 
 
-def assert_alike(got: Attention, exact: Attended) -> None:
+def assert_alike(got: Result, exact: Attended) -> None:
     """NaN where the reference has NaN, infinite where it is infinite, close elsewhere."""
     for mine, theirs in zip(got, exact, strict=True):
         assert torch.equal(mine.isnan(), theirs.isnan())

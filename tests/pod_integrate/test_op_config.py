@@ -9,8 +9,8 @@ import pytest
 import torch
 from support.plans import WorkerTickets, plan, tickets
 
-from pod_integrate.devices.defaults import default_config, require_feasible, scratch_bytes
-from pod_integrate.devices.device import device_key
+from pod_integrate.devices.cpu.target import scratch_bytes
+from pod_integrate.devices.registry import device_of, target_of
 from pod_integrate.errors import ConfigInfeasibleError
 from pod_integrate.measure.batches import Case, make_batch
 from pod_integrate.op import hybrid_attention
@@ -174,7 +174,7 @@ def test_no_field_changes_the_answer(case: Case, fields: dict[str, Any]) -> None
 def test_default_config_is_feasible_everywhere(capability: str, dim: int) -> None:
     geometry = dataclasses.replace(GEOMETRY, head_dim=dim)
     device = DeviceKey("some-cpu", capability, 4)
-    require_feasible(default_config(device, geometry), device, geometry)
+    target_of(device).require_feasible(target_of(device).default_config(geometry), geometry)
 
 
 @pytest.mark.parametrize(
@@ -198,9 +198,9 @@ def test_infeasible_config_raises_before_launch(
 
 def test_infeasible_message_holds_the_arithmetic() -> None:
     config = changed(prefill={"q_rows": 2048})
-    device = device_key(torch.device("cpu"))
+    device = device_of(torch.device("cpu")).key
     prefill, decode = scratch_bytes(config, GEOMETRY)
     with pytest.raises(ConfigInfeasibleError) as caught:
-        require_feasible(config, device, GEOMETRY)
+        target_of(device).require_feasible(config, GEOMETRY)
     assert f"{prefill >> 10} KiB (prefill tile) + {decode >> 10} KiB" in str(caught.value)
     assert "Lower prefill.q_rows (2048)" in str(caught.value)

@@ -12,8 +12,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from pod_integrate.devices.cuda.device_plan import DevicePlan
-from pod_integrate.devices.defaults import default_config
-from pod_integrate.devices.device import device_key
+from pod_integrate.devices.registry import device_of
 from pod_integrate.errors import (
     DeviceMismatchError,
     DtypeError,
@@ -211,7 +210,7 @@ def test_gpu_queries_with_a_cache_on_the_host_are_refused() -> None:
 
 def test_plan_on_the_cpu_is_refused_instead_of_ignored() -> None:
     given = arguments()
-    config = default_config(device_key(torch.device("cpu")), GEOMETRY)
+    config = device_of(torch.device("cpu")).default_config(GEOMETRY)
     plan = DevicePlan.reserve(
         [given["batch"]], torch.device("cpu"), GEOMETRY, config=config, num_sms=2
     )

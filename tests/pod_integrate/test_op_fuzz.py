@@ -11,8 +11,8 @@ import hypothesis.strategies as st
 import pytest
 import torch
 
-from pod_integrate.devices.defaults import require_feasible
-from pod_integrate.devices.device import ISAS, device_key, isa
+from pod_integrate.devices.cpu.processor import ISAS, isa
+from pod_integrate.devices.registry import device_of
 from pod_integrate.errors import ConfigInfeasibleError
 from pod_integrate.measure.accuracy import attend_and_check
 from pod_integrate.measure.batches import make_batch
@@ -107,7 +107,7 @@ def test_any_batch_and_config_matches_reference(
     with mock.patch.dict(os.environ, POD_ATTN_ISA=level, POD_ATTN_THREADS=str(threads)):
         if config is not None:
             try:
-                require_feasible(config, device_key(CPU), geometry)
+                device_of(CPU).require_feasible(config, geometry)
             except ConfigInfeasibleError:
                 hypothesis.reject()
         case = make_batch(*lens, geometry=geometry, seed=seed, **layout)

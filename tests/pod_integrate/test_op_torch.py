@@ -14,9 +14,9 @@ import torch
 from pod_integrate.errors import UnsupportedFeatureError
 from pod_integrate.measure.accuracy import assert_matches_reference, attend_and_check
 from pod_integrate.measure.batches import Case, make_batch
-from pod_integrate.op import flatten_config, hybrid_attention
+from pod_integrate.op import hybrid_attention
 from pod_integrate.terms.batch import HybridBatch
-from pod_integrate.terms.config import PodConfig, TileConfig
+from pod_integrate.terms.config import PodConfig, TileConfig, flatten_config
 from pod_integrate.terms.keys import Geometry
 
 GEOMETRY = Geometry(

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pod_integrate import settings
-from pod_integrate.devices.device import isa, num_threads
+from pod_integrate.devices.cpu.processor import isa, num_threads
 from pod_integrate.errors import SettingsError
 from tuner.settings import TunerSettings
 from tuner.settings import load as tuner_settings

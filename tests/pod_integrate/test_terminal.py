@@ -16,7 +16,7 @@ from pod_integrate.cli.doctor import Finding, print_findings
 from pod_integrate.cli.terminal import Figures, console, styled
 from pod_integrate.demo import view
 from pod_integrate.demo.load import LoadStats
-from pod_integrate.devices.defaults import default_config
+from pod_integrate.devices.registry import target_of
 from pod_integrate.model import explain as model
 from pod_integrate.model.batches import Lengths
 from pod_integrate.model.devices import find_device
@@ -66,7 +66,7 @@ def test_every_console_of_ours_is_made_in_one_place() -> None:
 
 def _explained() -> dict[str, Any]:
     geometry, device = Geometry.parse("q32kv8d128-bf16-kvbf16-s16-w-1-c0"), find_device("h100")
-    config = default_config(device.key, geometry)
+    config = target_of(device.key).default_config(geometry)
     question = model.Question(
         lengths=Lengths.parse("p1k@8k+d64@4k"), geometry=geometry, config=config, device=device
     )

@@ -7,12 +7,14 @@ from typing import Literal, NamedTuple
 import torch
 
 from pod_integrate.builds import native
-from pod_integrate.devices.cpu.launch_cpu import native_arguments, native_config
-from pod_integrate.devices.device import isa
-from pod_integrate.measure.batches import TORCH_DTYPES, Case
+from pod_integrate.devices.base import Call
+from pod_integrate.devices.cpu.device import CpuAttention, native_config, this_cpu
+from pod_integrate.measure.batches import Case
 from pod_integrate.terms.batch import HybridBatch
-from pod_integrate.terms.config import PodConfig, flatten_config
+from pod_integrate.terms.config import PodConfig
+from pod_integrate.terms.geometry import TORCH_DTYPES, geometry_of
 from pod_integrate.terms.keys import Geometry
+from pod_integrate.terms.scalars import Scalars
 
 
 class PlannedItem(NamedTuple):
@@ -56,7 +58,7 @@ def plan(
         geometry.head_dim,
         geometry.head_dim * TORCH_DTYPES[geometry.kv_dtype].itemsize,
         geometry.window_left,
-        native_config(tuple(flatten_config(config)), geometry, threads, isa()),
+        native_config(config),
         threads,
     )
     rows = [tuple(flat[i : i + 9]) for i in range(0, len(flat), 9)]
@@ -65,15 +67,11 @@ def plan(
 
 def tickets(case: Case, config: PodConfig) -> list[WorkerTickets]:
     """Attend `case` with `config` and tell what each worker drew."""
-    q, k_cache, v_cache, batch = case
-    indices = (batch.q_indptr, batch.kv_lens, batch.page_indices, batch.page_starts)
-    lse = torch.empty(q.shape[:2])
-    arguments = native_arguments(
-        *(q, k_cache, v_cache, *indices, batch.page_size, q.shape[-1] ** -0.5, -1, 0.0, None),
-        flatten_config(config),
-        torch.empty_like(q),
-        lse,
-    )
+    attention = this_cpu().attention(geometry_of(case.q, case.k_cache), config)
+    assert isinstance(attention, CpuAttention)
+    scalars = Scalars(case.q.shape[-1] ** -0.5)
+    out, lse = torch.empty_like(case.q), torch.empty(case.q.shape[:2])
+    arguments = attention.arguments(Call(*case, scalars, None, out, lse))
     logs = []
     for ahead, *order in native.load("cpu").attend_logged(*arguments):
         named = [("prefill", t) if t >= 0 else ("decode", -1 - t) for t in order]

@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from pod_integrate.builds import native
-from pod_integrate.devices.defaults import default_config
-from pod_integrate.devices.device import device_key
+from pod_integrate.devices.registry import device_named
 from pod_integrate.measure.batches import make_batch
 from pod_integrate.measure.reference import attention_reference
 from pod_integrate.terms.keys import Geometry
@@ -24,13 +23,13 @@ LENGTHS = StepLengths([17, 1, 1, 3], [60, 33, 1, 3])
 
 
 def default() -> dict[str, object]:
-    return default_config(device_key(torch.device("cpu"), threads=1), GEOMETRY).to_dict()
+    return device_named("cpu").default_config(GEOMETRY).to_dict()
 
 
 def make_task(**changes: object) -> Task:
     fields: dict[str, object] = {
         "id": "t", "geometry": str(GEOMETRY),
-        "device": str(device_key(torch.device("cpu"), threads=1)),
+        "device": str(device_named("cpu").key_of(1)),
         "build": native.build_id("cpu"), "bucket": "p16@64+d2@16", "number": 1, "phase": "screen",
         "baseline": default(), "candidate": default() | {"ctas_per_sm": 1}, "batches": [LENGTHS],
         "step_pairs": 4, "seconds": 0.5, "verify": True, "layers": 3, "seed": 5,
@@ -80,7 +79,7 @@ def test_a_kernel_that_answers_wrongly_is_a_mismatch(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(bench_module, "_run", wrong)
     with pytest.raises(MismatchError, match="largest error is 0.01"):
         OpBench().verify(
-            default_config(device_key(torch.device("cpu"), threads=1), GEOMETRY),
+            device_named("cpu").default_config(GEOMETRY),
             GEOMETRY, LENGTHS, seed=1,
         )  # fmt: skip
     report = measure(make_task(), "w", OpBench())
@@ -108,6 +107,6 @@ def test_a_bug_in_a_task_is_reported_as_failed_and_ends_nothing() -> None:
 
 
 def test_this_machine_can_measure_its_own_traces() -> None:
-    info = describe("w", torch.device("cpu"))
+    info = describe("w", device_named("cpu"))
     task = make_task()
     assert info.can_measure(task.key.scope)

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from typing import NoReturn
+
 import msgspec
 import pytest
 import torch
 from support.clock import Stream, StreamTimer
 from tuner_support import BUILD, message, overview
 
-from pod_integrate.devices.defaults import default_config
+from pod_integrate.devices.base import Attention, Call
+from pod_integrate.devices.cuda.target import CudaTarget
+from pod_integrate.devices.emulated.device import EmulatedDevice
+from pod_integrate.devices.registry import target_of
 from pod_integrate.live.groups import end_step
 from pod_integrate.live.layer_group import LayerGroup, Plan
 from pod_integrate.live.recorder import Recorder
 from pod_integrate.live.registry import ActiveTable
 from pod_integrate.terms.batch import HybridBatch
+from pod_integrate.terms.config import PodConfig
 from pod_integrate.terms.keys import Bucket, DeviceKey, Geometry
 from pod_integrate.terms.trace import TraceMessage, decode, encode
 from tuner.core import Tuner
@@ -29,6 +35,22 @@ REPLAYED = [1] * 16, [4096] * 16
 # Of one layer, by rows.
 MICROSECONDS = {17: 200, 16: 50}
 WORKER = WorkerInfo(id="w0", device=str(H100), build=BUILD)
+
+
+class Uncalled(Attention):
+    """Nothing attends in these tests."""
+
+    def __call__(self, call: Call) -> NoReturn:
+        raise AssertionError(call)
+
+
+class Elsewhere(EmulatedDevice):
+    """An H100 of another machine: its configs are chosen and traced here, and never called."""
+
+    target = CudaTarget(H100)
+
+    def _attention(self, geometry: Geometry, config: PodConfig | None) -> Uncalled:
+        return Uncalled()
 
 
 def batch_of(lengths: tuple[list[int], list[int]]) -> HybridBatch:
@@ -48,7 +70,7 @@ def attend(
         watch: Plan | StreamTimer = group.plan(batch_of(lengths), live=True)
     else:
         watch = timer
-        group.replay(lengths, default_config(H100, GEOMETRY), watch)
+        group.replay(lengths, target_of(H100).default_config(GEOMETRY), watch)
     for layer in group.layers:
         # In a replay it is the graph's stamps that do this.
         begun = watch.start(layer)
@@ -62,7 +84,7 @@ def attend(
 def serve(stream: Stream, steps: int) -> TraceMessage:
     """What a server tells after `steps` steps, half of them hybrid."""
     recorder = Recorder(stream.clock(), sample=1.0)
-    group = LayerGroup(GEOMETRY, ActiveTable(GEOMETRY, H100, BUILD), recorder)
+    group = LayerGroup(GEOMETRY, ActiveTable(GEOMETRY, H100, BUILD), recorder, Elsewhere())
     group.layers = list(range(LAYERS))
     timer = StreamTimer(stream, group.layers)
     # The first eager step and the first replay warm up and are not traced.

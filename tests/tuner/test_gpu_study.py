@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pod_integrate.devices.defaults import require_feasible
+from pod_integrate.devices.registry import target_of
 from pod_integrate.terms.keys import DeviceKey, Geometry
 from tuner.search import space
 from tuner.search.study import Proposal, Study
@@ -34,8 +34,9 @@ def test_first_guesses_fit_the_gpu_and_lie_in_the_space() -> None:
         assert "other tiles" in origins
         for config, _, infeasible in guesses:
             assert infeasible == ""
-            require_feasible(config, device, GEOMETRY)
-            assert space.decode(space.encode(config, device), config) == config
+            target_of(device).require_feasible(config, GEOMETRY)
+            choices = target_of(device).choices(GEOMETRY)
+            assert space.decode(space.encode(config, choices), config) == config
 
 
 def test_sampler_proposes_feasible_configs_and_says_why_others_are_not() -> None:

@@ -13,7 +13,7 @@ import uvicorn
 from page_fixtures import Watched
 from playwright.sync_api import expect
 
-from pod_integrate.devices.defaults import default_config
+from pod_integrate.devices.registry import target_of
 from pod_integrate.terms.keys import DeviceKey, Geometry
 from pod_integrate.terms.trace import WIRE_VERSION, StepRecord, TraceMessage, encode
 from tuner.core import Tuner
@@ -57,7 +57,7 @@ class Service:
         self.core.close()
 
     def post(self, sequence: int) -> None:
-        config = default_config(DEVICE, GEOMETRY)
+        config = target_of(DEVICE).default_config(GEOMETRY)
         records = [
             StepRecord(
                 time=1000.0 + sequence, step=sequence, q_lens=[256] + [1] * 8,

@@ -12,12 +12,11 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
-import torch
 from process_support import SMALL, Process, until
 from tuner_support import STEPS, message, record
 
 from pod_integrate.builds import native
-from pod_integrate.devices.device import device_key
+from pod_integrate.devices.registry import device_named
 from pod_integrate.live.registry import ActiveTable
 from pod_integrate.terms.table import MIN_STEPS
 from pod_integrate.terms.trace import encode
@@ -40,7 +39,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Process]]:
 def real_message(sequence: int) -> bytes:
     keys = {
         "geometry": str(SMALL),
-        "device": str(device_key(torch.device("cpu"), threads=1)),
+        "device": str(device_named("cpu").key_of(1)),
         "build": native.build_id("cpu"),
     }
     records = [
@@ -89,7 +88,7 @@ def test_traces_become_a_table_with_the_real_op_and_a_killed_worker_is_replaced(
     for child in process.children():
         if "spawn_main" in " ".join(child.cmdline()):
             child.kill()
-    active = ActiveTable(SMALL, device_key(torch.device("cpu"), threads=1), native.build_id("cpu"))
+    active = ActiveTable(SMALL, device_named("cpu").key_of(1), native.build_id("cpu"))
     keys = {
         "geometry": str(active.geometry), "device": str(active.device), "build": active.build,
     }  # fmt: skip
@@ -184,7 +183,7 @@ def test_on_ray_a_killed_core_and_worker_come_back_and_nothing_acknowledged_is_l
     until(answers, PATIENCE)
     assert process.overview()["totals"]["records"] == 48
     keys = {"geometry": str(SMALL), "build": native.build_id("cpu")}
-    keys["device"] = str(device_key(torch.device("cpu"), threads=1))
+    keys["device"] = str(device_named("cpu").key_of(1))
     # Whether anything beats the default in so few trials is luck; that the search ends is not.
     until(lambda: status(process) in ("promoted", "default is best"), PATIENCE)
     assert process.overview()["totals"]["trials"] >= 8

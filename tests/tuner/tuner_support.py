@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from pod_integrate.devices.defaults import default_config
+from pod_integrate.devices.registry import target_of
 from pod_integrate.terms.config import PodConfig
 from pod_integrate.terms.keys import DeviceKey, Geometry
 from pod_integrate.terms.trace import WIRE_VERSION, StepRecord, TraceMessage
@@ -27,7 +27,7 @@ GEOMETRY = Geometry(
 )
 DEVICE = DeviceKey("test-cpu", "avx512", 2)
 BUILD = "cpu-test"
-DEFAULT = default_config(DEVICE, GEOMETRY)
+DEFAULT = target_of(DEVICE).default_config(GEOMETRY)
 WORKER = WorkerInfo(id="w0", device=str(DEVICE), build=BUILD)
 BUCKET = "p128@256+d4@256"
 # Distinct steps of a message: for screening, a confirmation and a re-check.

@@ -13,14 +13,13 @@ def measure_until(source: TaskClient, name: str, nice: int, *, stop: Callable[[]
     import torch
 
     from tuner.measure.bench import OpBench
-    from tuner.measure.worker import HANG_LEASES, describe, load_kernel, measured_device, run_loop
+    from tuner.measure.worker import HANG_LEASES, describe, measured_device, run_loop
     from tuner.settings import load
 
     be_polite(nice)
     # The op brings its own threads; the reference's small products only get slower with two.
     torch.set_num_threads(1)
     device = measured_device()
-    load_kernel(device)
     run_loop(
         source, describe(name, device), OpBench(device),
         stop=stop, limit_seconds=HANG_LEASES * load().lease_seconds,

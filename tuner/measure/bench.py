@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import abc
+import contextlib
 import functools
 import itertools
 import math
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import torch
 
+from pod_integrate.devices.base import Device
+from pod_integrate.devices.registry import device_named
 from pod_integrate.errors import PodAttentionError
 from pod_integrate.measure.batches import Case, make_batch
 from pod_integrate.measure.reference import attention_reference
-from pod_integrate.measure.timing import Timer, interleaved_pairs, timer_of
+from pod_integrate.measure.timing import interleaved_pairs
 from pod_integrate.terms.batch import HybridBatch
 from pod_integrate.terms.config import PodConfig
 from pod_integrate.terms.keys import Geometry
@@ -31,9 +35,6 @@ MIN_TIMED_SECONDS = 1e-3
 # Each side of a pair is the fastest of some interleaved calls, as many as fit this time: other
 # processes only ever add time, and on a busy machine they add a multiple of a short call.
 PAIR_SECONDS, MAX_CALLS = 0.03, 4
-# K/V of all layers of one batch; beyond the caches of a core, or of a GPU, more buffers change
-# nothing.
-MAX_BUFFER_BYTES = {"cpu": 64 << 20, "cuda": 1 << 30}
 
 
 class MismatchError(PodAttentionError, AssertionError):
@@ -59,23 +60,31 @@ class Bench(abc.ABC):
     ) -> list[Pair]:  # fmt: skip
         """Up to `count` interleaved pairs in about `seconds`, at least one."""
 
+    # Recorded times know no units.
+    def with_units(self, units: int) -> AbstractContextManager[None]:  # noqa: ARG002
+        """Measure with so many units (threads), where the device has a choice."""
+        return contextlib.nullcontext()
+
 
 class OpBench(Bench):
     """The real op in this process, on `device` (default the CPU).
 
-    Calls rotate through as many K/V caches as the traced model has layers (within
-    MAX_BUFFER_BYTES): a server's layers do not find their keys in the cache either.
+    Calls rotate through as many K/V caches as the traced model has layers (within the device's
+    buffer_bytes): a server's layers do not find their keys in the cache either.
     """
 
-    def __init__(self, device: torch.device | None = None) -> None:
-        self._device = device or torch.device("cpu")
-        self._timer: Timer = timer_of(self._device)
+    def __init__(self, device: Device | None = None) -> None:
+        self._device = device or device_named("cpu")
+        self._timer = self._device.timer()
+
+    def with_units(self, units: int) -> AbstractContextManager[None]:
+        return self._device.with_units(units)
 
     def verify(
         self, config: PodConfig, geometry: Geometry, lengths: StepLengths, seed: int
     ) -> None:
         case = make_batch(
-            lengths.q_lens, lengths.kv_lens, geometry=geometry, seed=seed, device=self._device
+            lengths.q_lens, lengths.kv_lens, geometry=geometry, seed=seed, device=self._device.place
         )
         got = _run(case, config, geometry)
         rows, batch = sampled_rows(case.batch, geometry, seed)
@@ -144,9 +153,7 @@ def _run(
     return out, lse
 
 
-def _layers(
-    geometry: Geometry, lengths: StepLengths, layers: int, device: torch.device
-) -> list[Case]:
+def _layers(geometry: Geometry, lengths: StepLengths, layers: int, device: Device) -> list[Case]:
     return _cached_layers(geometry, tuple(lengths.q_lens), tuple(lengths.kv_lens), layers, device)
 
 
@@ -156,11 +163,13 @@ def _cached_layers(
     q_lens: tuple[int, ...],
     kv_lens: tuple[int, ...],
     layers: int,
-    device: torch.device,
+    device: Device,
 ) -> list[Case]:
-    first = make_batch(q_lens, kv_lens, geometry=geometry, seed=0, fill_unused=0.0, device=device)
+    first = make_batch(
+        q_lens, kv_lens, geometry=geometry, seed=0, fill_unused=0.0, device=device.place
+    )
     size = 2 * first.k_cache.numel() * first.k_cache.element_size()
-    more = min(layers, MAX_BUFFER_BYTES[device.type] // max(1, size)) - 1
+    more = min(layers, device.buffer_bytes // max(1, size)) - 1
     return [first] + [
         first._replace(k_cache=first.k_cache.clone(), v_cache=first.v_cache.clone())
         for _ in range(more)

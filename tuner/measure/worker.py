@@ -5,18 +5,14 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import logging
-import os
 import time
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
-import torch
-
-from pod_integrate.builds import native
-from pod_integrate.devices.device import device_key, kernel_build
+from pod_integrate.devices.base import Device
+from pod_integrate.devices.registry import device_named
 from pod_integrate.errors import ConfigInfeasibleError, PodAttentionError
 from pod_integrate.terms.config import PodConfig
-from pod_integrate.terms.keys import DeviceKey
 from tuner.measure.bench import Bench, MismatchError
 from tuner.messages import Outcome, Pair, Report, Task, WorkerInfo
 from tuner.settings import load
@@ -36,30 +32,23 @@ class TaskSource(Protocol):
     def report(self, report: Report) -> bool: ...
 
 
-def measured_device() -> torch.device:
-    """What a worker of this process measures on; see TunerSettings.worker_device."""
-    wanted = load().worker_device
-    if wanted == "auto":
-        wanted = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(wanted)
-
-
-def load_kernel(device: torch.device) -> None:
-    """Build or load what every measurement on `device` needs.
+def measured_device() -> Device:
+    """What a worker of this process measures on, loaded; see TunerSettings.worker_device.
 
     Before the first lease: a build may take longer than a lease lasts.
     """
-    native.load("host" if device.type == "cuda" else "cpu")
+    device = device_named(load().worker_device)
+    device.load()
+    return device
 
 
-def describe(worker_id: str, device: torch.device, units: int | None = None) -> WorkerInfo:
+def describe(worker_id: str, device: Device, units: int | None = None) -> WorkerInfo:
     """This process as a worker that measures on `device`, with the build of the kernel there.
 
     units  threads of a CPU; default all its cores
     """
-    cpu_units = len(os.sched_getaffinity(0)) if units is None else units
-    key = device_key(device, None if device.type == "cuda" else cpu_units)
-    return WorkerInfo(id=worker_id, device=str(key), build=kernel_build(device))
+    key = device.key_of(units)
+    return WorkerInfo(id=worker_id, device=str(key), build=device.kernel_build)
 
 
 def measure(task: Task, worker: str, bench: Bench) -> Report:
@@ -86,10 +75,10 @@ def measure(task: Task, worker: str, bench: Bench) -> Report:
 
 
 def _measure(task: Task, bench: Bench) -> list[Pair]:
-    geometry, device, _ = task.key.parsed()
+    geometry, traced, _ = task.key.parsed()
     baseline, candidate = PodConfig.from_dict(task.baseline), PodConfig.from_dict(task.candidate)
     pairs: list[Pair] = []
-    with threads_of(device):
+    with bench.with_units(traced.units):
         if task.verify:
             bench.verify(candidate, geometry, task.batches[0], task.seed)
         deadline = time.monotonic() + task.seconds
@@ -102,23 +91,6 @@ def _measure(task: Task, bench: Bench) -> list[Pair]:
                 count=task.step_pairs, seconds=task.seconds, layers=task.layers,
             )  # fmt: skip
     return pairs
-
-
-@contextlib.contextmanager
-def threads_of(device: DeviceKey) -> Iterator[None]:
-    """Run the op with the thread count that `device` was traced with."""
-    if device.capability.startswith("sm"):
-        yield
-        return
-    before = os.environ.get("POD_ATTN_THREADS")
-    os.environ["POD_ATTN_THREADS"] = str(device.units)
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["POD_ATTN_THREADS"]
-        else:
-            os.environ["POD_ATTN_THREADS"] = before
 
 
 def run_loop(

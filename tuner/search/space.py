@@ -18,72 +18,23 @@ from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 
-from pod_integrate.devices.cuda.variants import Variant
+from pod_integrate.devices.base import Choices, Range
+from pod_integrate.devices.cuda.choices import tiles_name, tiles_of
 from pod_integrate.errors import ConfigError
 from pod_integrate.terms.config import PodConfig, TileConfig
-from pod_integrate.terms.keys import DeviceKey
 
-_SPLIT_LOW, _SPLIT_NEVER = 5, 14
-# Tiles mean the same at any dtype and head dim.
-_ANY_VARIANT = "bf16-d128-"
-_RATIO = 4
-_GPU_STRATEGIES = ("fused", "serial", "streams")
-# Not streams: it waits for every core, so one that another process holds stalls the whole call,
-# and it gains nothing over fused on free cores.
-_CPU_STRATEGIES = ("fused", "serial")
-# Large tiles with few CTAs to small tiles with many; what does not fit an architecture or head dim
-# is refused without a build. New ones go to the end: stored trials keep their meaning.
-GPU_TILES = (
-    "p128x64s2w4-d16x192s1w4-c2-v1",
-    "p128x64s2w4-d16x128s1w4-c2-v1",
-    "p64x64s1w4-d16x128s1w4-c3-v1",
-    "p128x64s1w4-d16x64s2w4-c2-v1",
-    "p128x64s2w4-d16x64s2w4-c2-v1",
-    "p128x64s1w4-d16x128s1w4-c2-v1",
-    "p128x64s1w4-d16x64s1w4-c2-v1",
-    "p128x64s1w4-d16x32s1w1-c2-v4",
-    "p128x64s1w4-d16x32s2w2-c2-v2",
-    "p128x32s2w4-d16x64s2w4-c2-v1",
-    "p128x32s2w4-d16x32s1w1-c2-v4",
-    "p64x64s2w4-d16x64s3w4-c2-v1",
-    "p64x64s1w4-d16x64s1w4-c2-v1",
-    "p64x64s1w4-d16x64s1w4-c3-v1",
-    "p64x64s1w4-d16x64s2w4-c3-v1",
-    "p64x32s1w2-d16x32s2w2-c4-v1",
-    "p64x32s1w2-d16x32s1w1-c4-v2",
-    "p64x32s1w4-d16x32s2w2-c2-v1",
-    "p32x32s1w2-d16x32s1w2-c2-v1",
-)
+_SPLIT_NEVER = 14
 
 
-def distributions(device: DeviceKey) -> dict[str, BaseDistribution]:
-    """Parameters worth trying on a device, by name."""
-    return _gpu_space() if device.capability.startswith("sm") else _cpu_space()
-
-
-def _cpu_space() -> dict[str, BaseDistribution]:
+def distributions(choices: Choices) -> dict[str, BaseDistribution]:
+    """Parameters worth trying, by name."""
     return {
-        "prefill.q_rows_log2": IntDistribution(4, 7),
-        "prefill.kv_rows_log2": IntDistribution(4, 8),
-        "decode.kv_rows_log2": IntDistribution(4, 9),
-        "ctas_per_sm": IntDistribution(1, 2),
-        "ratio": IntDistribution(-_RATIO, _RATIO),
-        "max_prefill_waves": IntDistribution(0, 4),
-        "decode_split_tokens_log2": IntDistribution(_SPLIT_LOW, _SPLIT_NEVER),
-        "virtual_decode_log2": IntDistribution(0, 3),
-        "strategy": CategoricalDistribution(_CPU_STRATEGIES),
-        "prefill.stages": IntDistribution(1, 2),
-        "decode.stages": IntDistribution(1, 2),
-    }
-
-
-def _gpu_space() -> dict[str, BaseDistribution]:
-    return {
-        "tiles": CategoricalDistribution(GPU_TILES),
-        "ratio": IntDistribution(-_RATIO, _RATIO),
-        "max_prefill_waves": IntDistribution(0, 4),
-        "decode_split_tokens_log2": IntDistribution(8, _SPLIT_NEVER),
-        "strategy": CategoricalDistribution(_GPU_STRATEGIES),
+        name: (
+            IntDistribution(choice.low, choice.high)
+            if isinstance(choice, Range)
+            else CategoricalDistribution(choice.names)
+        )
+        for name, choice in choices.parameters.items()
     }
 
 
@@ -105,14 +56,9 @@ def decode(params: Mapping[str, Any], base: PodConfig) -> PodConfig:
     )
 
 
-def tiles_of(name: str) -> Variant:
-    """What GPU_TILES has under a name; its dtype and head dim mean nothing."""
-    return Variant.parse(f"{_ANY_VARIANT}{name}")
-
-
-def encode(config: PodConfig, device: DeviceKey) -> dict[str, Any]:
+def encode(config: PodConfig, choices: Choices) -> dict[str, Any]:
     """Optuna parameters of a config; raises ConfigError when it lies outside of the space."""
-    is_gpu = device.capability.startswith("sm")
+    known = distributions(choices)
     values: dict[str, Any] = {
         "ratio": _encode_ratio(config),
         "max_prefill_waves": config.max_prefill_waves,
@@ -120,9 +66,8 @@ def encode(config: PodConfig, device: DeviceKey) -> dict[str, Any]:
             _log2(config.decode_split_tokens) if config.decode_split_tokens else _SPLIT_NEVER
         ),
         "strategy": config.strategy,
-        **(_encode_gpu_tiles(config) if is_gpu else _encode_cpu_tiles(config)),
+        **({"tiles": tiles_name(config)} if "tiles" in known else _encode_tiles(config)),
     }
-    known = distributions(device)
     for name, distribution in known.items():
         if not _inside(distribution, values[name]):
             raise ConfigError(
@@ -134,7 +79,7 @@ def encode(config: PodConfig, device: DeviceKey) -> dict[str, Any]:
 def _tiles(params: Mapping[str, Any], base: PodConfig) -> PodConfig:
     """A config of which only the tiles and what goes with them count."""
     if "tiles" in params:
-        return tiles_of(params["tiles"]).config()
+        return tiles_of(params["tiles"])
     return PodConfig(
         prefill=_tile(params, "prefill", base.prefill),
         decode=_tile(params, "decode", base.decode),
@@ -143,19 +88,7 @@ def _tiles(params: Mapping[str, Any], base: PodConfig) -> PodConfig:
     )
 
 
-def _encode_gpu_tiles(config: PodConfig) -> dict[str, Any]:
-    variant = Variant(
-        dtype="bf16",
-        head_dim=128,
-        prefill=config.prefill,
-        decode=config.decode,
-        ctas_per_sm=config.ctas_per_sm,
-        virtual_decode=config.virtual_decode,
-    )
-    return {"tiles": variant.name.removeprefix(_ANY_VARIANT)}
-
-
-def _encode_cpu_tiles(config: PodConfig) -> dict[str, Any]:
+def _encode_tiles(config: PodConfig) -> dict[str, Any]:
     values: dict[str, Any] = {
         "ctas_per_sm": config.ctas_per_sm,
         "virtual_decode_log2": _log2(config.virtual_decode),

@@ -16,8 +16,7 @@ from typing import NamedTuple
 import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from pod_integrate.devices.cuda.variants import with_tiles
-from pod_integrate.devices.defaults import default_config, require_feasible
+from pod_integrate.devices.registry import target_of
 from pod_integrate.errors import ConfigError
 from pod_integrate.terms.config import PodConfig
 from pod_integrate.terms.keys import DeviceKey, Geometry
@@ -30,7 +29,6 @@ logger = logging.getLogger(__name__)
 MAX_HISTORY = 200
 _STARTUP_TRIALS = 10
 _ASKS_PER_PROPOSAL = 64
-_TILES_FIRST = 6
 
 
 class Proposal(NamedTuple):
@@ -59,9 +57,10 @@ class Study:
         seed: int,
     ) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self._geometry, self._device = geometry, device
-        self.default = default_config(device, geometry)
-        self._distributions = space.distributions(device)
+        self._geometry, self._target = geometry, target_of(device)
+        self._choices = self._target.choices(geometry)
+        self.default = self._target.default_config(geometry)
+        self._distributions = space.distributions(self._choices)
         self._numbers: dict[PodConfig, int] = {}
         self._study = optuna.create_study(
             direction="minimize",
@@ -114,7 +113,7 @@ class Study:
         if config not in self._numbers:
             self._add(config, TrialState.RUNNING, None)
         try:
-            require_feasible(config, self._device, self._geometry)
+            self._target.require_feasible(config, self._geometry)
         except ConfigError as error:
             self.tell(config, None)
             return Proposal(config, origin, str(error))
@@ -131,7 +130,7 @@ class Study:
     def _add(self, config: PodConfig, state: TrialState, value: float | None) -> None:
         """Tell Optuna of a config that it did not propose."""
         try:
-            params = space.encode(config, self._device)
+            params = space.encode(config, self._choices)
         except ConfigError as error:
             # It is measured all the same; the sampler just cannot learn from it.
             logger.info("config outside of the search space: %s", error)
@@ -152,30 +151,9 @@ class Study:
             ("default", default),
             *(("neighbour", config) for config in neighbours),
             ("paper 1:1", change(default, prefill_ctas=1, decode_ctas=1)),
-            *self._guesses(),
+            *self._choices.first,
             ("finer split", change(default, decode_split_tokens=max(32, split // 4))),
             ("unsplit", change(default, decode_split_tokens=0, max_prefill_waves=0)),
-        ]
-
-    def _fits(self, config: PodConfig) -> bool:
-        try:
-            require_feasible(config, self._device, self._geometry)
-        except ConfigError:
-            return False
-        return True
-
-    def _guesses(self) -> list[tuple[str, PodConfig]]:
-        """What only this kind of device is worth trying with."""
-        default, change = self.default, dataclasses.replace
-        if not self._device.capability.startswith("sm"):
-            return [("serial", change(default, strategy="serial", ctas_per_sm=1))]
-        tiles = [with_tiles(default, space.tiles_of(name)) for name in space.GPU_TILES]
-        # The largest; the sampler gets to the others.
-        fitting = [config for config in tiles if self._fits(config)][:_TILES_FIRST]
-        return [
-            *(("other tiles", config) for config in fitting),
-            ("serial", change(default, strategy="serial")),
-            ("streams", change(default, strategy="streams")),
         ]
 
 

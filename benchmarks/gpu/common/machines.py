@@ -8,26 +8,34 @@ from typing import Any
 
 import torch
 
+from pod_integrate.devices.base import Device
 from pod_integrate.devices.cuda import limits
 from pod_integrate.devices.cuda.limits import Architecture
-from pod_integrate.devices.device import device_key
 from pod_integrate.devices.emulated import emulator
+from pod_integrate.devices.emulated.device import EmulatedDevice
+from pod_integrate.devices.registry import device_of
 from pod_integrate.errors import KernelUnavailableError
 from pod_integrate.measure.batches import Case
-from pod_integrate.op import Attention, hybrid_attention
+from pod_integrate.op import Result, hybrid_attention
 from pod_integrate.terms.config import PodConfig
 
 
 class Backend(abc.ABC):
-    """Runs the op. `device` holds its tensors, `sms` and `arch` say what configs are made for."""
+    """Runs the op. `device` holds its tensors, `sms` and `arch` say what configs are made for.
+
+    runs  the Device that attends them
+    tiny  whether it takes minutes for a batch of ordinary size
+    """
 
     name: str
+    runs: Device
+    tiny: bool
     device: torch.device
     sms: int
     arch: Architecture
 
     @abc.abstractmethod
-    def attend(self, case: Case, config: PodConfig, **features: Any) -> Attention:
+    def attend(self, case: Case, config: PodConfig, **features: Any) -> Result:
         """hybrid_attention(*case, config=config, **features)."""
 
     @abc.abstractmethod
@@ -39,6 +47,7 @@ class Cuda(Backend):
     """The current CUDA device."""
 
     name = "cuda"
+    tiny = False
 
     def __init__(self) -> None:
         if not torch.cuda.is_available():
@@ -47,10 +56,11 @@ class Cuda(Backend):
                 "--backend emulator"
             )
         self.device = torch.device("cuda", torch.cuda.current_device())
-        key = device_key(self.device)
+        self.runs = device_of(self.device)
+        key = self.runs.key
         self.sms, self.arch = key.units, limits.architecture(key.capability)
 
-    def attend(self, case: Case, config: PodConfig, **features: Any) -> Attention:
+    def attend(self, case: Case, config: PodConfig, **features: Any) -> Result:
         return hybrid_attention(*case, config=config, **features)
 
     def synchronize(self) -> None:
@@ -61,11 +71,15 @@ class Emulator(Backend):
     """The emulated SM; shapes have to be tiny."""
 
     name = "emulator"
+    tiny = True
     device = torch.device("cpu")
     sms = 2
     arch = limits.ARCHITECTURES["sm_90a"]
 
-    def attend(self, case: Case, config: PodConfig, **features: Any) -> Attention:
+    def __init__(self) -> None:
+        self.runs = EmulatedDevice(emulator.Schedule(num_sms=self.sms))
+
+    def attend(self, case: Case, config: PodConfig, **features: Any) -> Result:
         return emulator.attend(*case, config=config, **features).attention
 
     def synchronize(self) -> None:

@@ -15,7 +15,7 @@ from benchmarks.accuracy.accuracy_law import Verdict, judge
 from benchmarks.gpu.common.machines import Backend, Cuda
 from pod_integrate.devices.cuda.limits import HEAD_DIMS, Architecture, default_tiles
 from pod_integrate.measure.batches import Case
-from pod_integrate.op import Attention
+from pod_integrate.op import Result
 from pod_integrate.terms.config import PodConfig
 from pod_integrate.terms.keys import Dtype
 
@@ -75,7 +75,7 @@ class AccuracyChecks:
         }
 
     def _judge(self, case: AccuracyCase) -> None:
-        def attend(case: AccuracyCase, inputs: Case) -> Attention:
+        def attend(case: AccuracyCase, inputs: Case) -> Result:
             config = config_of(case, self._machine.arch)
             features = case.features(self._machine.device)
             return self._machine.attend(inputs, config, **features)

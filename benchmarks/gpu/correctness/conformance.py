@@ -33,7 +33,7 @@ RCP_RELATIVE = 2.0**-23
 MMA_RELATIVE = 2.0**-20
 _MIN_NORMAL = 2.0**-126
 _EMULATED_SMS = 4
-# What launch.py gives the kernel at least; ids from there on share a ticket counter.
+# What cuda/attention.py gives the kernel at least; ids from there on share a ticket counter.
 _SM_SLOTS = 256
 
 

@@ -14,7 +14,7 @@ from pod_integrate.devices.cuda.device_plan import DevicePlan
 from pod_integrate.devices.cuda.limits import default_tiles
 from pod_integrate.measure.accuracy import assert_matches_reference
 from pod_integrate.measure.batches import Case, make_batch
-from pod_integrate.op import Attention, hybrid_attention
+from pod_integrate.op import Result, hybrid_attention
 from pod_integrate.terms.batch import HybridBatch
 from pod_integrate.terms.config import STRATEGIES, PodConfig
 from pod_integrate.terms.keys import Geometry
@@ -76,7 +76,7 @@ def _graph(machine: Cuda, config: PodConfig) -> None:
         graph.replay()
         machine.synchronize()
         tokens = case.batch.num_tokens
-        got = Attention(step.out[:tokens], step.lse[:tokens])
+        got = Result(step.out[:tokens], step.lse[:tokens])
         assert_matches_reference(moved(case, machine.device), got, rounded_weights=True)
 
 
@@ -123,7 +123,7 @@ def _two_streams(machine: Cuda, config: PodConfig) -> None:
     device = machine.device
     streams = [torch.cuda.Stream(device) for _ in cases]  # type: ignore[no-untyped-call]
     main = torch.cuda.current_stream(device)
-    got: list[list[Attention]] = [[], []]
+    got: list[list[Result]] = [[], []]
     for stream in streams:
         stream.wait_stream(main)
         with torch.cuda.stream(stream):
@@ -182,4 +182,4 @@ def _invariant(machine: Cuda, config: PodConfig) -> None:
 def _records(machine: Cuda, config: PodConfig) -> None:
     """Every item is attended by exactly one CTA."""
     case = moved(_case(*_STEPS[0], seed=6), machine.device)
-    each_item_once(launch_with_records(case, config))
+    each_item_once(launch_with_records(machine, case, config))

@@ -14,8 +14,7 @@ from benchmarks.gpu.engines.figures import PROMPTS, RUNNING
 from pod_integrate.builds import native, nvcc
 from pod_integrate.devices.cuda import limits
 from pod_integrate.devices.cuda.variants import Variant
-from pod_integrate.devices.defaults import default_config
-from pod_integrate.devices.device import device_key
+from pod_integrate.devices.registry import device_of, target_of
 from pod_integrate.terms.keys import Geometry
 
 _HEAD_DIM = 128
@@ -126,7 +125,7 @@ def prebuild(options: argparse.Namespace) -> None:
         native.build("cpu")
         return
     native.build("host")
-    device = device_key(torch.device("cuda"))
+    device = device_of(torch.device("cuda")).key
     geometry = Geometry(
         num_q_heads=options.heads,
         num_kv_heads=options.heads // 4,
@@ -135,5 +134,5 @@ def prebuild(options: argparse.Namespace) -> None:
         kv_dtype="bf16",
         page_size=1,
     )
-    variant = Variant.of(default_config(device, geometry), geometry)
+    variant = Variant.of(target_of(device).default_config(geometry), geometry)
     nvcc.build(variant, limits.architecture(device.capability))

@@ -27,7 +27,7 @@ def measure(machine: Backend, spec: CaseSpec) -> tuple[dict[str, Any], str]:
     for strategy in STRATEGIES:
         config = dataclasses.replace(base, strategy=strategy)  # type: ignore[arg-type]
         for _ in range(_WARMUP):
-            recorded = launch_with_records(case, config)
+            recorded = launch_with_records(machine, case, config)
         result[strategy] = share(recorded.records)._asdict()
         if strategy == "fused":
             picture = draw(recorded.records, f"{spec.name}, {config.short()}", _DRAWN_SMS)

@@ -8,16 +8,16 @@ from typing import NamedTuple
 
 import torch
 
-from pod_integrate.devices.cuda import launch
+from benchmarks.gpu.common.machines import Backend
+from pod_integrate.devices.base import Call
 from pod_integrate.devices.cuda.planning import plan_batch
-from pod_integrate.devices.emulated import emulator
-from pod_integrate.devices.emulated.emulator import CtaRecord
+from pod_integrate.devices.emulated.emulator import RECORD_WORDS, CtaRecord, decode_records
 from pod_integrate.measure.batches import Case
-from pod_integrate.terms.config import PodConfig, flatten_config
+from pod_integrate.terms.config import PodConfig
 from pod_integrate.terms.geometry import geometry_of
+from pod_integrate.terms.scalars import Scalars
 
 OPS = ("prefill", "decode")
-_EMULATED_SMS = 2
 
 
 class Recorded(NamedTuple):
@@ -40,29 +40,20 @@ class Share(NamedTuple):
     span_us: float
 
 
-def launch_with_records(case: Case, config: PodConfig) -> Recorded:
-    """Attend the case once on its device (the emulated SM for a case on the CPU)."""
-    q, k_cache, v_cache, batch = case
+def launch_with_records(machine: Backend, case: Case, config: PodConfig) -> Recorded:
+    """Attend the case once, on the machine that holds it."""
+    q, k_cache, _, batch = case
     geometry = geometry_of(q, k_cache)
-    if q.device.type == "cpu":
-        planned = plan_batch(batch.q_indptr, batch.kv_lens, geometry, config, num_sms=_EMULATED_SMS)
-        schedule = emulator.Schedule(num_sms=_EMULATED_SMS)
-        records = emulator.attend(*case, config=config, schedule=schedule).records
-        return Recorded(records, (int(planned.words[0]), int(planned.words[1])))
-    sms = torch.cuda.get_device_properties(q.device).multi_processor_count
-    planned = plan_batch(batch.q_indptr, batch.kv_lens, geometry, config, num_sms=sms)
+    planned = plan_batch(batch.q_indptr, batch.kv_lens, geometry, config, num_sms=machine.sms)
     ctas = planned.capacity.prefill_ctas + planned.capacity.decode_ctas
-    table = torch.zeros(ctas, emulator.RECORD_WORDS, dtype=torch.int64, device=q.device)
-    launch.attend(
-        *(q, k_cache, v_cache, batch.q_indptr, batch.kv_lens, batch.page_indices),
-        *(batch.page_starts, batch.page_size, q.shape[-1] ** -0.5, -1, 0.0, None),
-        *(flatten_config(config), torch.empty_like(q)),
-        torch.empty(q.shape[:2], dtype=torch.float32, device=q.device),
-        records=table,
-    )
-    return Recorded(
-        emulator.decode_records(table.cpu()), (int(planned.words[0]), int(planned.words[1]))
-    )
+    records = torch.zeros(ctas, RECORD_WORDS, dtype=torch.int64, device=q.device)
+    lse = torch.empty(q.shape[:2], dtype=torch.float32, device=q.device)
+    scalars = Scalars(q.shape[-1] ** -0.5)
+    call = Call(*case, scalars, None, torch.empty_like(q), lse, records=records)
+    machine.runs.attend(call, config)
+    machine.synchronize()
+    items = (int(planned.words[0]), int(planned.words[1]))
+    return Recorded(decode_records(records.cpu()), items)
 
 
 def each_item_once(recorded: Recorded) -> None:

@@ -12,11 +12,12 @@ import torch
 from benchmarks.gpu.common.machines import Backend, Cuda
 from pod_integrate.devices.cuda import limits
 from pod_integrate.errors import PodAttentionError
-from pod_integrate.measure.batches import TORCH_DTYPES, Case
+from pod_integrate.measure.batches import Case
 from pod_integrate.model.batches import Lengths
 from pod_integrate.model.floors import CASES, CaseSpec
 from pod_integrate.terms.batch import HybridBatch
 from pod_integrate.terms.config import PodConfig
+from pod_integrate.terms.geometry import TORCH_DTYPES
 
 Part = Literal["all", "prefill", "decode"]
 _TINY = 256

@@ -13,18 +13,16 @@ import time
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from benchmarks.gpu.common import machine
 from benchmarks.gpu.common.output import Output, add_output
-from pod_integrate.devices.defaults import default_config
-from pod_integrate.devices.device import device_key, kernel_build
+from pod_integrate.devices.base import Device
+from pod_integrate.devices.registry import device_named, target_of
 from pod_integrate.model.floors import CASES, CaseSpec
 from pod_integrate.terms.config import PodConfig
 from pod_integrate.terms.trace import WIRE_VERSION, StepRecord, TraceMessage
 from tuner.core import Tuner
 from tuner.measure.bench import OpBench
-from tuner.measure.worker import describe, load_kernel, measure
+from tuner.measure.worker import describe, measure
 from tuner.messages import StepLengths, StudyKey
 from tuner.settings import TunerSettings
 from tuner.store.storage import Store
@@ -36,10 +34,10 @@ _LAYERS = 32
 _FINAL_PAIRS = 15
 
 
-def message(spec: CaseSpec, device: torch.device) -> TraceMessage:
+def message(spec: CaseSpec, device: Device) -> TraceMessage:
     """What a server would send whose steps are this batch, their contexts up to a tenth shorter."""
-    key = device_key(device)
-    default = default_config(key, spec.geometry)
+    key = device.key
+    default = target_of(key).default_config(spec.geometry)
     records = [
         StepRecord(
             time=time.time(),
@@ -61,7 +59,7 @@ def message(spec: CaseSpec, device: torch.device) -> TraceMessage:
         sequence=0,
         geometry=str(spec.geometry),
         device=str(key),
-        build=kernel_build(device),
+        build=device.kernel_build,
         seen=_STEPS,
         dropped=0,
         table_version=0,
@@ -76,7 +74,7 @@ def _contexts(spec: CaseSpec, step: int) -> list[int]:
     return [max(q_len, round(kv_len * factor)) for q_len, kv_len in lengths]
 
 
-def tune(spec: CaseSpec, device: torch.device, *, trials: int, seconds: float) -> dict[str, Any]:
+def tune(spec: CaseSpec, device: Device, *, trials: int, seconds: float) -> dict[str, Any]:
     """Search until the bucket rests or the time is over; then measure what was promoted."""
     bench, began = OpBench(device), time.monotonic()
     info = describe("benchmark", device)
@@ -116,9 +114,9 @@ def _outcome(tuner: Tuner, spec: CaseSpec, device: str, build: str) -> dict[str,
 
 
 def _afresh(
-    spec: CaseSpec, device: torch.device, bench: OpBench, promoted: dict[str, Any] | None
+    spec: CaseSpec, device: Device, bench: OpBench, promoted: dict[str, Any] | None
 ) -> dict[str, Any]:
-    default = default_config(device_key(device), spec.geometry)
+    default = device.default_config(spec.geometry)
     chosen = default if promoted is None else PodConfig.from_dict(promoted)
     lengths = StepLengths(list(spec.lengths.q_lens), list(spec.lengths.kv_lens))
     pairs = bench.pairs(
@@ -141,8 +139,8 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if options.backend != "cuda":
         parser.error("the tuner measures time: there is none on the emulated SM")
-    device = torch.device("cuda", torch.cuda.current_device())
-    load_kernel(device)
+    device = device_named(options.backend)
+    device.load()
     output = Output(options.out, "tune")
     document: dict[str, Any] = {"machine": machine.report(), "cases": {}}
     wanted = options.cases.split(",")

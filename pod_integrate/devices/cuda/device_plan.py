@@ -8,13 +8,12 @@ from typing import Self
 
 import torch
 
-from pod_integrate.devices.cuda import launch
+from pod_integrate.devices import registry
+from pod_integrate.devices.base import PlanWords
 from pod_integrate.devices.cuda.planning import STAMP_WORD, Capacity, Planned, max_words, plan_batch
-from pod_integrate.devices.defaults import default_config, require_feasible
-from pod_integrate.devices.device import device_key
 from pod_integrate.errors import ShapeError
 from pod_integrate.terms.batch import HybridBatch
-from pod_integrate.terms.config import PodConfig, flatten_config
+from pod_integrate.terms.config import PodConfig
 from pod_integrate.terms.keys import Geometry
 
 
@@ -27,6 +26,7 @@ class DevicePlan:
 
     words         int32 on the device; its address never changes
     capacity      grid sizes and split rows of every launch with this plan
+    held          what a captured call reads of it
     config        the PodConfig that all batches are planned with
     max_tokens    rows that q needs, because any of them may be written
     max_requests  entries that page_starts needs
@@ -56,11 +56,11 @@ class DevicePlan:
         # All zero: an empty batch, in case that a graph is replayed before the first update.
         size = max_words(capacity, self.config)
         self.words = torch.zeros(size, dtype=torch.int32, device=self.device)
-        self._held: torch.Tensor | None = None
+        self.held = PlanWords(self.words, tuple(capacity))
+        self._batch: torch.Tensor | None = None
         if self.device.type == "cuda":
             # Compiled and loaded now: neither may happen during a capture.
-            with torch.cuda.device(self.words.device):
-                launch.choose(tuple(flatten_config(self.config)), geometry, self.words.device.index)
+            registry.device_of(self.words).attention(geometry, self.config)
 
     @classmethod
     def reserve(
@@ -119,14 +119,14 @@ class DevicePlan:
             planned.words[STAMP_WORD] = stamp
         # torch keeps the page-locked source until the copy has run.
         self.words[: planned.words.numel()].copy_(planned.words, non_blocking=True)
-        self._held = batch.q_indptr
+        self._batch = batch.q_indptr
 
     def require_fits(
         self, q: torch.Tensor, k_cache: torch.Tensor, batch: HybridBatch, window_left: int
     ) -> None:
         """Raise ShapeError unless this plan is of `batch` and the tensors have room for any."""
         # A traced call sees stand-ins of tensors, which are nobody.
-        if not torch.compiler.is_compiling() and self._held is not batch.q_indptr:
+        if not torch.compiler.is_compiling() and self._batch is not batch.q_indptr:
             raise ShapeError("plan holds another batch; call plan.update(batch) first")
         g = self.geometry
         want = (g.num_q_heads, g.num_kv_heads, g.window_left)
@@ -185,8 +185,8 @@ def _resolve(
 ) -> tuple[PodConfig, int]:
     if device.type != "cuda" and config is not None and num_sms is not None:
         return config, num_sms
-    key = device_key(device)
+    here = registry.device_of(device)
     if config is None:
-        config = default_config(key, geometry)
-    require_feasible(config, key, geometry)
-    return config, key.units if num_sms is None else num_sms
+        config = here.default_config(geometry)
+    here.require_feasible(config, geometry)
+    return config, here.key.units if num_sms is None else num_sms

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 import torch
 
 from pod_integrate.devices.clock import Mark, stride_of
-from pod_integrate.devices.cuda import launch
+from pod_integrate.devices.cuda.attention import CudaAttention
 from pod_integrate.devices.cuda.device_plan import DevicePlan
-from pod_integrate.terms.config import flatten_config
+from pod_integrate.devices.registry import device_of
 
 # More than there are replays under way: two, with overlapped scheduling.
 SLOTS = 16
@@ -35,11 +35,11 @@ class GraphTimer:
         timed = layers[stride // 2 :: stride]
         self._places = {layer: _EMPTY + 2 * i for i, layer in enumerate(timed)}
         self._plan = plan.words
-        on_gpu = plan.words.device.type == "cuda"
         width = _EMPTY + 2 * len(timed)
-        self._ring = torch.zeros((SLOTS, width), dtype=torch.int64, pin_memory=on_gpu)
-        config = tuple(flatten_config(plan.config))
-        self._library = launch.choose(config, plan.geometry, plan.words.device.index).library
+        attention = device_of(plan.words).attention(plan.geometry, plan.config)
+        assert isinstance(attention, CudaAttention), attention
+        self._attention, pinned = attention, attention.runtime.pinned
+        self._ring = torch.zeros((SLOTS, width), dtype=torch.int64, pin_memory=pinned)
         self._slot = 0
 
     def start(self, layer: int) -> Mark | None:
@@ -75,6 +75,4 @@ class GraphTimer:
         return max(0.0, sum(layers) / len(layers) - empty) * 1e-9
 
     def _stamp(self, index: int) -> None:
-        stream = launch.current_stream(self._plan.device)
-        width = self._ring.shape[1]
-        self._library.stamp(self._plan.data_ptr(), self._ring.data_ptr(), width, index, stream)
+        self._attention.stamp(self._plan, self._ring, index)

@@ -17,6 +17,7 @@ import tvm_ffi
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from pod_integrate.devices.cuda.planning import Capacity, plan_batch
+from pod_integrate.devices.cuda.runtime import Runtime
 from pod_integrate.terms.config import PodConfig
 from pod_integrate.terms.keys import Geometry
 
@@ -55,6 +56,7 @@ class Plans:
     """Plans of one geometry and config on one device.
 
     num_sms  SMs to plan for
+    runtime  of the device
     room     what a launch of a capacity takes
     """
 
@@ -64,13 +66,13 @@ class Plans:
         config: PodConfig,
         num_sms: int,
         *,
-        device: torch.device,
+        runtime: Runtime,
         room: Callable[[Capacity], Room],
     ) -> None:
         self._geometry, self._config, self._num_sms = geometry, config, num_sms
-        self._device, self._room = device, room
+        self._runtime, self._room = runtime, room
         heads = (geometry.num_q_heads, geometry.num_kv_heads, geometry.head_dim)
-        self._key: _Key = (*heads, geometry.window_left, config, device.index)
+        self._key: _Key = (*heads, geometry.window_left, config, runtime.place.index)
         # Weak: a batch's plan does not outlive it here.
         self._last: Callable[[], Uploaded | None] = lambda: None
 
@@ -94,13 +96,17 @@ class Plans:
         return found
 
     def _make(self, q_indptr: torch.Tensor, kv_lens: torch.Tensor, stream: int) -> Uploaded:
-        pin = self._device.type == "cuda"
         planned = plan_batch(
-            q_indptr, kv_lens, self._geometry, self._config, num_sms=self._num_sms, pin=pin
+            q_indptr,
+            kv_lens,
+            self._geometry,
+            self._config,
+            num_sms=self._num_sms,
+            pin=self._runtime.pinned,
         )
         return Uploaded(
             # torch keeps the page-locked source until the copy has run.
-            words=planned.words.to(self._device, non_blocking=True),
+            words=planned.words.to(self._runtime.place, non_blocking=True),
             room=self._room(planned.capacity),
             tokens=planned.tokens,
             requests=planned.requests,

@@ -6,16 +6,19 @@ reads and writes out of range, and rows left unwritten, cannot pass unnoticed.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import dataclasses
 import math
 import threading
+from collections.abc import Iterator
 from typing import Literal, NamedTuple, get_args
 
 import torch
 import tvm_ffi
 
 from pod_integrate.builds import native
+from pod_integrate.devices.base import Result
 from pod_integrate.devices.cuda import kernel_library, limits
 from pod_integrate.devices.cuda.device_plan import DevicePlan
 from pod_integrate.devices.cuda.kernel_library import KernelLibrary
@@ -24,7 +27,6 @@ from pod_integrate.devices.cuda.variants import Variant
 from pod_integrate.devices.emulated.emulator_build import build as build
 from pod_integrate.devices.emulated.guarded import GuardedMemory, guarded_memory
 from pod_integrate.errors import ConfigError, PodAttentionError
-from pod_integrate.op import Attention
 from pod_integrate.terms.batch import HybridBatch
 from pod_integrate.terms.config import STRATEGIES, PodConfig
 from pod_integrate.terms.geometry import geometry_of
@@ -122,9 +124,9 @@ class Emulated(NamedTuple):
     records: list[CtaRecord]
 
     @property
-    def attention(self) -> Attention:
+    def attention(self) -> Result:
         """As hybrid_attention answers."""
-        return Attention(self.out, self.lse)
+        return Result(self.out, self.lse)
 
 
 def attend(
@@ -163,8 +165,7 @@ def attend(
     scores = (q.shape[-1] ** -0.5 if scale is None else scale, window_left, logit_cap, sinks)
     library = kernel_library.load(build(Variant.of(chosen, geometry), arch=schedule.arch))
     call = _Call(library, chosen, capacity, schedule)
-    with _lock:
-        _configure(library, residency or chosen.ctas_per_sm, schedule)
+    with configured(library, residency or chosen.ctas_per_sm, schedule):
         return call.run((q, k_cache, v_cache), batch, words, scores, out)
 
 
@@ -219,16 +220,20 @@ class _Call:
             raise EmulatorError(str(error)) from error
 
 
-def _configure(library: KernelLibrary, residency: int, schedule: Schedule) -> None:
-    library.library.pod_emulator_configure(
-        schedule.num_sms,
-        residency,
-        get_args(Order).index(schedule.order),
-        get_args(Copies).index(schedule.copies),
-        schedule.preempt_percent,
-        schedule.seed,
-    )
-    _take_stats(library)
+@contextlib.contextmanager
+def configured(library: KernelLibrary, residency: int, schedule: Schedule) -> Iterator[None]:
+    """The emulated GPU of a library set up, for one thread's launches until the block ends."""
+    with _lock:
+        library.library.pod_emulator_configure(
+            schedule.num_sms,
+            residency,
+            get_args(Order).index(schedule.order),
+            get_args(Copies).index(schedule.copies),
+            schedule.preempt_percent,
+            schedule.seed,
+        )
+        _take_stats(library)
+        yield
 
 
 def _take_stats(library: KernelLibrary) -> Stats:

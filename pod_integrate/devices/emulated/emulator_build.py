@@ -11,9 +11,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from pod_integrate.builds import cache, native
+from pod_integrate.devices.cpu.processor import isa
 from pod_integrate.devices.cuda.limits import ARCHITECTURES
 from pod_integrate.devices.cuda.variants import Variant
-from pod_integrate.devices.device import isa
 from pod_integrate.errors import BuildError
 
 # Unique symbols would be shared between the libraries of two variants in one process.

@@ -6,29 +6,25 @@ import dataclasses
 import importlib.util
 from collections.abc import Iterable
 
-import torch
+from pod_integrate.devices.base import Device
 
 
 @dataclasses.dataclass(frozen=True)
 class Machine:
     """What decides on SGLang's backends.
 
-    device      torch device type that the model runs on
     capability  compute capability of a GPU, None elsewhere
     flashinfer  whether that package is installed
     """
 
-    device: str
     capability: tuple[int, int] | None = None
     flashinfer: bool = False
 
     @classmethod
-    def of(cls, device: str) -> Machine:
+    def of(cls, device: Device) -> Machine:
         """This machine, for a model on `device`."""
-        if device != "cuda":
-            return cls(device)
         found = importlib.util.find_spec("flashinfer") is not None
-        return cls(device, torch.cuda.get_device_capability(), found)
+        return cls(device.compute_capability, found)
 
     def has(self, backend: str) -> bool:
         """Whether SGLang can run `backend` here, as its own start-up checks decide."""
@@ -57,5 +53,5 @@ def way_out(machine: Machine, own: str, serving: Iterable[str]) -> str:
     other = f"use --attention-backend {' or '.join(here)}" if here else ""
     if own or other:
         return " or ".join(part for part in (own, other) if part)
-    kind = "GPU" if machine.device == "cuda" else "machine without a GPU"
+    kind = "GPU" if machine.capability is not None else "machine without a GPU"
     return f"no backend of SGLang is known to serve it on this {kind}"

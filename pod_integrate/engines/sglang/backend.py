@@ -14,8 +14,7 @@ import torch
 from sglang.srt.layers.attention.base_attn_backend import AttentionBackend
 from sglang.srt.layers.radix_attention import RadixAttention
 
-from pod_integrate.builds import native
-from pod_integrate.devices.cuda import launch
+from pod_integrate.devices.registry import device_named
 from pod_integrate.engines.sglang import step_time
 from pod_integrate.engines.sglang.alternatives import Machine
 from pod_integrate.engines.sglang.checks import (
@@ -35,13 +34,14 @@ from pod_integrate.engines.sglang.facts import (
 )
 from pod_integrate.engines.sglang.graphs import DecodeGraphs
 from pod_integrate.engines.sglang.metrics import Metrics
-from pod_integrate.engines.sglang.rows import device_of, output_rows, write_loc
+from pod_integrate.engines.sglang.rows import output_rows, write_loc
 from pod_integrate.engines.sglang.step import StepMetadata, hybrid_batch, replayed_lengths
 from pod_integrate.errors import UnsupportedFeatureError
-from pod_integrate.live.groups import DTYPES, LayerGroups
+from pod_integrate.live.groups import LayerGroups
 from pod_integrate.live.layer_group import LayerGroup, Plan
 from pod_integrate.op import hybrid_attention
-from pod_integrate.terms.config import PodConfig, flatten_config
+from pod_integrate.terms.config import PodConfig
+from pod_integrate.terms.geometry import DTYPES
 from pod_integrate.terms.keys import Bucket
 
 logger = logging.getLogger(__name__)
@@ -56,18 +56,16 @@ class PodAttnBackend(AttentionBackend):  # type: ignore[misc]
 
     def __init__(self, runner: Any) -> None:
         super().__init__()
-        device = device_type(runner)
-        check_device(device)
-        self._machine, facts = Machine.of(device), engine_facts(runner)
+        check_device(device_type(runner))
+        self._device = device_named(str(runner.device))
+        self._machine, facts = Machine.of(self._device), engine_facts(runner, self._device)
         check_engine(facts, self._machine)
-        self._on_cpu = device == "cpu"
-        self._device = device_of(runner)
         # Under these names models, SGLang's fused KV writers and its graph runners ask for them.
         self.token_to_kv_pool = runner.token_to_kv_pool
         self.req_to_token_pool = runner.req_to_token_pool
         self._dtype = DTYPES[runner.dtype]
         # Compiled and loaded now: a request should not wait for it, nor fail on it.
-        native.load("cpu" if self._on_cpu else "host")
+        self._device.load()
         self._metrics = Metrics(enabled=bool(getattr(runner.server_args, "enable_metrics", False)))
         self._groups = LayerGroups(
             self._device,
@@ -86,7 +84,7 @@ class PodAttnBackend(AttentionBackend):  # type: ignore[misc]
 
     def support_triton(self) -> bool:
         """False on a CPU: SGLang then prepares its index tables with plain torch code."""
-        return not self._on_cpu
+        return self._device.runs_triton
 
     def get_cuda_graph_seq_len_fill_value(self) -> int:
         """Length of rows that data parallelism or a captured batch size pads a batch with."""
@@ -235,12 +233,9 @@ class PodAttnBackend(AttentionBackend):  # type: ignore[misc]
     def _group(self, layer: Any) -> LayerGroup:
         group = self._layers.get(layer.layer_id)
         if group is None:
-            check_layers([layer_facts(layer, self._machine.device)], self._machine)
+            check_layers([layer_facts(layer, self._device)], self._machine)
             group = self._layers[layer.layer_id] = self._groups.get(
                 layer_geometry(layer, self._dtype)
             )
             group.layers.append(layer.layer_id)
-            if not self._on_cpu:
-                config = tuple(flatten_config(group.default))
-                launch.choose(config, group.geometry, self._device.index)
         return group

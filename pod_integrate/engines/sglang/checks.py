@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from pod_integrate.devices.registry import KINDS
 from pod_integrate.engines.sglang.alternatives import Machine, way_out
 from pod_integrate.engines.sglang.facts import EngineFacts, LayerFacts
 from pod_integrate.engines.sglang.layer_rules import LAYER
@@ -28,9 +29,9 @@ def check_layers(layers: Iterable[LayerFacts], machine: Machine) -> None:
 
 def check_device(device: str) -> None:
     """Raise KernelUnavailableError on a device that this plug-in does not drive."""
-    if device not in ("cpu", "cuda"):
+    if device not in KINDS:
         raise KernelUnavailableError(
-            f"attention backend pod serves SGLang on cpu and cuda, not on {device}. Drop "
+            f"attention backend pod serves SGLang on {' and '.join(KINDS)}, not on {device}. Drop "
             "--attention-backend pod to get SGLang's own backend"
         )
 

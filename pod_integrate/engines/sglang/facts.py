@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from pod_integrate.devices.base import Device, Limits
 from pod_integrate.terms.keys import Dtype, Geometry
 
 
@@ -17,7 +18,8 @@ from pod_integrate.terms.keys import Dtype, Geometry
 class EngineFacts:
     """What start-up decides on; fields are named after SGLang's own terms.
 
-    device                torch device type of the model
+    limits                what the kernel takes on the model's device
+    has_graphs            whether that device captures steps into graphs
     dtype, kv_cache_dtype of the model and of the KV pool
     pool, pool_layout     class name and memory layout of the KV pool
     speculative           algorithm name or None
@@ -29,7 +31,8 @@ class EngineFacts:
     chunked_prefill_size  -1 attends prompts whole, None is SGLang's choice
     """
 
-    device: str
+    limits: Limits
+    has_graphs: bool
     dtype: torch.dtype
     kv_cache_dtype: torch.dtype
     pool: str
@@ -58,10 +61,13 @@ class EngineFacts:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LayerFacts:
-    """One RadixAttention layer; fields are named after its attributes."""
+    """One RadixAttention layer; fields are named after its attributes.
+
+    head_dims  that the kernel takes on the model's device
+    """
 
     layer_id: int
-    device: str = "cpu"
+    head_dims: tuple[int, ...]
     attn_type: str = "decoder"
     is_cross_attention: bool = False
     qk_head_dim: int = 64
@@ -78,8 +84,11 @@ def device_type(runner: Any) -> str:
     return str(runner.device).split(":", 1)[0]
 
 
-def engine_facts(runner: Any) -> EngineFacts:
-    """What start-up decides on, of a ModelRunner; unknown flags of older SGLang count as off."""
+def engine_facts(runner: Any, device: Device) -> EngineFacts:
+    """What start-up decides on, of a ModelRunner; unknown flags of older SGLang count as off.
+
+    device  what its model runs on
+    """
     pool, args = runner.token_to_kv_pool, resolved_arguments(runner)
 
     def flag(name: str, default: Any = False) -> Any:
@@ -88,7 +97,8 @@ def engine_facts(runner: Any) -> EngineFacts:
     speculative = runner.spec_algorithm.is_speculative()
     graphs = flag("cuda_graph_config", None)
     return EngineFacts(
-        device=device_type(runner),
+        limits=device.limits,
+        has_graphs=device.has_graphs,
         dtype=runner.dtype,
         kv_cache_dtype=runner.kv_cache_dtype,
         pool=type(pool).__name__,
@@ -131,11 +141,11 @@ def _sizes(runner: Any) -> dict[str, int]:
     return sizes
 
 
-def layer_facts(layer: Any, device: str) -> LayerFacts:
-    """What one RadixAttention layer asks for on a device type."""
+def layer_facts(layer: Any, device: Device) -> LayerFacts:
+    """What one RadixAttention layer asks for on a device."""
     return LayerFacts(
         layer_id=layer.layer_id,
-        device=device,
+        head_dims=device.limits.head_dims,
         attn_type=str(getattr(layer.attn_type, "value", layer.attn_type)),
         is_cross_attention=layer.is_cross_attention,
         qk_head_dim=layer.qk_head_dim,

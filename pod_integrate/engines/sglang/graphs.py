@@ -17,7 +17,7 @@ import torch
 from pod_integrate.devices.cuda.device_plan import DevicePlan
 from pod_integrate.devices.cuda.graph_timer import GraphTimer
 from pod_integrate.devices.cuda.planning import LEAST_SPLIT, Capacity, plan_batch
-from pod_integrate.devices.device import device_key
+from pod_integrate.devices.registry import device_of
 from pod_integrate.engines.sglang.step import replayed_lengths
 from pod_integrate.errors import UnsupportedFeatureError
 from pod_integrate.live.layer_group import LayerGroup
@@ -56,7 +56,7 @@ class DecodeGraphs:
     ) -> None:
         self.max_requests = max_requests
         self._req_to_token = req_to_token
-        self._num_sms = device_key(req_to_token.device).units if num_sms is None else num_sms
+        self._num_sms = device_of(req_to_token.device).key.units if num_sms is None else num_sms
         self._starts = torch.zeros(max_requests, dtype=torch.int64, device=req_to_token.device)
         self._plans: dict[int, dict[LayerGroup, DevicePlan]] = {}
         self._timers: dict[int, dict[LayerGroup, GraphTimer | None]] = {}

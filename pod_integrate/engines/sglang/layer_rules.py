@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pod_integrate.devices.cuda import limits
 from pod_integrate.engines.sglang.facts import LayerFacts
 from pod_integrate.engines.sglang.rules import Rule
 from pod_integrate.terms.geometry import HEAD_DIM_RULE, takes_head_dim
@@ -34,8 +33,8 @@ LAYER: tuple[Rule[LayerFacts], ...] = (
     ),
     Rule(
         "this head dim on a GPU",
-        lambda f: f.device == "cuda" and f.qk_head_dim not in limits.HEAD_DIMS,
-        lambda f: f"{f.qk_head_dim}, not one of {', '.join(map(str, limits.HEAD_DIMS))}",
+        lambda f: f.qk_head_dim not in f.head_dims,
+        lambda f: f"{f.qk_head_dim}, not one of {', '.join(map(str, f.head_dims))}",
         serving=("triton", "torch_native"),
     ),
     Rule(

@@ -8,14 +8,6 @@ import torch
 from sglang.srt.mem_cache.memory_pool import KVWriteLoc
 
 
-def device_of(runner: Any) -> torch.device:
-    """Device of a ModelRunner, with the index of the current one where it is CUDA."""
-    name = str(runner.device)
-    return (
-        torch.device("cuda", torch.cuda.current_device()) if name == "cuda" else torch.device(name)
-    )
-
-
 def write_loc(forward_batch: Any) -> Any:
     """Slots of a step's new tokens, as the KV pool of this SGLang takes them."""
     # for_batch is new in 0.5.22; before, a batch's slots were always physical.

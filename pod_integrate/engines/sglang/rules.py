@@ -8,13 +8,13 @@ from typing import Generic, TypeVar
 
 import torch
 
+from pod_integrate.devices.cuda.device import LIMITS
 from pod_integrate.engines.sglang.facts import EngineFacts
 
 Facts = TypeVar("Facts")
 SERVED_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 INT32_MAX = 2**31 - 1
-# Of one layer's keys: the CUDA kernel counts places of rows in 32-bit numbers of 16 bytes.
-MAX_CACHE_BYTES = 16 * (2**32 - 1)
+MAX_CACHE_BYTES = LIMITS.cache_bytes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +31,10 @@ class Rule(Generic[Facts]):
 def _fewer_requests(facts: EngineFacts) -> str:
     fits = INT32_MAX // max(1, facts.table_columns) - 1
     return f"set --max-running-requests to {fits} or less" if fits > 0 else "lower --context-length"
+
+
+def _above(count: int, limit: int | None) -> bool:
+    return limit is not None and count > limit
 
 
 ENGINE: tuple[Rule[EngineFacts], ...] = (
@@ -69,7 +73,7 @@ ENGINE: tuple[Rule[EngineFacts], ...] = (
     ),
     Rule(
         "float32 on a GPU",
-        lambda f: f.device == "cuda" and f.dtype == torch.float32,
+        lambda f: f.dtype == torch.float32 and f.dtype not in f.limits.dtypes,
         lambda f: f"dtype {f.dtype}",
         "pass --dtype bfloat16",
         ("triton", "torch_native"),
@@ -117,7 +121,7 @@ ENGINE: tuple[Rule[EngineFacts], ...] = (
     ),
     Rule(
         "this many entries of the slot table",
-        lambda f: f.device == "cuda" and f.table_rows * f.table_columns > INT32_MAX,
+        lambda f: _above(f.table_rows * f.table_columns, f.limits.list_entries),
         lambda f: (
             f"{f.table_rows} rows (--max-running-requests and padding) of {f.table_columns} tokens "
             f"(--context-length), above {INT32_MAX}"
@@ -133,9 +137,7 @@ ENGINE: tuple[Rule[EngineFacts], ...] = (
     ),
     Rule(
         "a KV pool this large",
-        lambda f: (
-            f.pool_slots > INT32_MAX or (f.device == "cuda" and f.pool_bytes > MAX_CACHE_BYTES)
-        ),
+        lambda f: f.pool_slots > INT32_MAX or _above(f.pool_bytes, f.limits.cache_bytes),
         lambda f: (
             f"{f.pool_slots} slots and {f.pool_bytes} bytes of keys in a layer, above {INT32_MAX} "
             f"or {MAX_CACHE_BYTES}"
@@ -183,7 +185,7 @@ ENGINE: tuple[Rule[EngineFacts], ...] = (
     ),
     Rule(
         "CPU graphs",
-        lambda f: f.device == "cpu" and f.torch_compile,
+        lambda f: f.torch_compile and not f.has_graphs,
         lambda f: "--enable-torch-compile",
         "drop the flag",
     ),

@@ -6,16 +6,11 @@ from typing import Any
 
 import torch
 
-from pod_integrate.devices.cuda.limits import HEAD_DIMS
+from pod_integrate.devices.registry import KINDS, limits_of
 from pod_integrate.errors import DtypeError, KernelUnavailableError, UnsupportedFeatureError
 from pod_integrate.terms.geometry import HEAD_DIM_RULE, takes_head_dim
 
-# What the kernels take, by kind of device; the first one is what a message proposes.
-DTYPES = {
-    "cpu": (torch.float32, torch.bfloat16, torch.float16),
-    "cuda": (torch.bfloat16, torch.float16),
-}
-
+_HOST = torch.device("cpu")
 # Arguments that change the scores and that the op does not know. Sparse models hand the keys that
 # they chose (the last two) to all attention but SDPA and eager, whose mask they cut instead.
 SCORE_ARGUMENTS = (
@@ -28,9 +23,9 @@ _STOCK = "use attn_implementation='sdpa' or 'eager'"
 def check_tensors(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> None:
     """Raise for a device, dtype or head dim that no kernel of ours takes."""
     device, dtypes = query.device, (query.dtype, key.dtype, value.dtype)
-    if device.type not in DTYPES:
+    if device.type not in KINDS:
         raise KernelUnavailableError(
-            f"attention 'pod' runs on cpu and cuda, not on {device}; {_STOCK}"
+            f"attention 'pod' runs on {' and '.join(KINDS)}, not on {device}; {_STOCK}"
         )
     check_dtype(dtypes[0], device.type)
     if len(set(dtypes)) > 1:
@@ -43,7 +38,7 @@ def check_tensors(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -
 
 def check_dtype(dtype: torch.dtype, device: str) -> None:
     """Raise for a dtype that the kernel of this kind of device does not take."""
-    taken = DTYPES[device]
+    taken = limits_of(device).dtypes
     if dtype not in taken:
         names = ", ".join(str(known).removeprefix("torch.") for known in taken)
         raise DtypeError(
@@ -63,9 +58,10 @@ def check_head_dim(dim: int, value_dim: int, device: str) -> None:
         raise UnsupportedFeatureError(
             f"attention 'pod' needs a head dim that is {HEAD_DIM_RULE}, got {dim}; {_STOCK}"
         )
-    if device == "cuda" and dim not in HEAD_DIMS:
+    taken = limits_of(device).head_dims
+    if dim not in taken:
         raise UnsupportedFeatureError(
-            f"attention 'pod' needs a head dim of {HEAD_DIMS} on a GPU, got {dim}; {_STOCK}"
+            f"attention 'pod' needs a head dim of {taken} on a GPU, got {dim}; {_STOCK}"
         )
 
 
@@ -88,7 +84,7 @@ def check_model(model: Any) -> None:
         raise UnsupportedFeatureError(
             f"{type(model).__name__} does not take other attention functions; {_STOCK}"
         )
-    device = _device_of(model)
+    device = kind_of(model)
     _check_model_dtype(model, device)
     heads = getattr(config, "num_attention_heads", None)
     dim = getattr(config, "head_dim", None)
@@ -105,16 +101,18 @@ def consults_interface(model: Any) -> bool:
     return bool(model._supports_attention_backend and model._can_set_attn_implementation())
 
 
-def _device_of(model: Any) -> str:
+def kind_of(model: Any) -> str:
+    """One of registry.KINDS: where a model runs. Raises KernelUnavailableError for others."""
     kind = str(model.device.type)
     places = getattr(model, "hf_device_map", None)
     if kind == "meta" and places:
         # accelerate moves the weights here for as long as a layer runs.
-        kind = "cpu" if set(places.values()) <= {"cpu", "disk"} else "cuda"
-    if kind not in DTYPES:
+        found = (torch.device(place) for place in places.values() if place != "disk")
+        kind = next((place.type for place in found if place != _HOST), _HOST.type)
+    if kind not in KINDS:
         raise KernelUnavailableError(
-            f"attention 'pod' runs on cpu and cuda, the model is on {model.device}; move it there, "
-            f"or {_STOCK}"
+            f"attention 'pod' runs on {' and '.join(KINDS)}, the model is on {model.device}; move "
+            f"it there, or {_STOCK}"
         )
     return kind
 

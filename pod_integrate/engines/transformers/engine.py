@@ -10,6 +10,7 @@ import uuid
 import torch
 
 from pod_integrate.devices.clock import Mark
+from pod_integrate.devices.registry import device_of
 from pod_integrate.live.groups import LayerGroups
 from pod_integrate.live.layer_group import LayerGroup, Plan
 from pod_integrate.op import hybrid_attention
@@ -46,7 +47,7 @@ def groups_on(device: torch.device) -> LayerGroups:
             found = _groups.get(device)
             if found is None:
                 found = _groups[device] = LayerGroups(
-                    device, server=_server_name(device), reports=_rank() == 0
+                    device_of(device), server=_server_name(device), reports=_rank() == 0
                 )
     return found
 

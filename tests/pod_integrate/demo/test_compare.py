@@ -14,8 +14,7 @@ from support.tables import make_evidence
 
 from pod_integrate.builds import native
 from pod_integrate.demo import compare
-from pod_integrate.devices.defaults import default_config
-from pod_integrate.devices.device import device_key
+from pod_integrate.devices.registry import device_of, target_of
 from pod_integrate.errors import PodAttentionError
 from pod_integrate.terms.keys import Bucket, Geometry
 from pod_integrate.terms.table import ConfigTable, TableEntry
@@ -33,7 +32,7 @@ HYBRID, DECODE = Bucket.of([32, 1], [64, 64]), Bucket.of([1] * 64, [4096] * 64)
 def scope() -> dict[str, str]:
     return {
         "geometry": str(GEOMETRY),
-        "device": str(device_key(torch.device("cpu"))),
+        "device": str(device_of(torch.device("cpu")).key),
         "build": native.build_id("cpu"),
     }
 
@@ -45,8 +44,8 @@ def posted() -> list[Any]:
 
 @pytest.fixture
 def tuner(scope: dict[str, str], posted: list[Any]) -> Iterator[str]:
-    device = device_key(torch.device("cpu"))
-    tuned = dataclasses.replace(default_config(device, GEOMETRY), strategy="serial")
+    device = device_of(torch.device("cpu")).key
+    tuned = dataclasses.replace(target_of(device).default_config(GEOMETRY), strategy="serial")
     table = ConfigTable(
         version=3,
         geometry=GEOMETRY,

@@ -7,12 +7,14 @@ import torch
 from support.clock import Stream
 
 from pod_integrate.devices import clock
-from pod_integrate.devices.clock import EventClock, WallClock, clock_of, stride_of
+from pod_integrate.devices.clock import EventClock, WallClock, stride_of
+from pod_integrate.devices.cuda.device import CudaDevice
+from pod_integrate.devices.registry import device_named
 
 
 def test_a_cpu_has_a_wall_clock_and_a_gpu_one_of_events() -> None:
-    assert isinstance(clock_of(torch.device("cpu")), WallClock)
-    assert isinstance(clock_of(torch.device("cuda", 0)), EventClock)
+    assert isinstance(device_named("cpu").clock(), WallClock)
+    assert isinstance(CudaDevice(torch.device("cuda", 0)).clock(), EventClock)
 
 
 def test_wall_time_is_known_at_once() -> None:

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Iterator
+
 import pytest
 import torch
+from support import emulated
+from support.emulated import VARIANT, emulated_gpu
 
-from pod_integrate.devices.cuda import kernel_library, launch
 from pod_integrate.devices.cuda.device_plan import DevicePlan
 from pod_integrate.devices.cuda.graph_timer import SLOTS, GraphTimer
 from pod_integrate.devices.cuda.planning import STAMP_WORD
-from pod_integrate.devices.cuda.variants import Variant
-from pod_integrate.devices.emulated import emulator
+from pod_integrate.devices.registry import standing_in
 from pod_integrate.terms.batch import HybridBatch
-from pod_integrate.terms.config import PodConfig
-from pod_integrate.terms.keys import Geometry
 
-VARIANT = Variant.parse("bf16-d64-p64x32s1w4-d16x64s1w4-c2-v1")
-GEOMETRY = Geometry(
-    num_q_heads=4, num_kv_heads=2, head_dim=64, dtype="bf16", kv_dtype="bf16", page_size=1
-)
+GEOMETRY = dataclasses.replace(emulated.GEOMETRY, page_size=1)
 BATCH = HybridBatch.build(
     [1, 1],
     [5, 9],
@@ -29,16 +27,9 @@ BATCH = HybridBatch.build(
 
 
 @pytest.fixture
-def plan(monkeypatch: pytest.MonkeyPatch) -> DevicePlan:
-    library = kernel_library.load(emulator.build(VARIANT))
-
-    def choose(config: tuple[int, ...], geometry: Geometry, _: int | None) -> launch.Chosen:
-        return launch.Chosen(library, launch.unflatten_config(config), geometry, num_sms=2)
-
-    monkeypatch.setattr(launch, "choose", choose)
-    monkeypatch.setattr(launch, "current_stream", lambda _: 0)
-    config: PodConfig = VARIANT.config()
-    return DevicePlan.reserve([BATCH], torch.device("cpu"), GEOMETRY, config=config, num_sms=2)
+def plan() -> Iterator[DevicePlan]:
+    with standing_in(emulated_gpu()):
+        yield DevicePlan.reserve([BATCH], torch.device("cpu"), GEOMETRY, config=VARIANT.config())
 
 
 def replay(timer: GraphTimer, layers: int) -> int:

@@ -14,8 +14,7 @@ from support.tables import make_table
 from benchmarks.engines import hf_models
 from benchmarks.engines.sink import TraceSink
 from pod_integrate import hf
-from pod_integrate.devices.defaults import default_config
-from pod_integrate.devices.device import device_key, kernel_build
+from pod_integrate.devices.registry import device_of
 from pod_integrate.engines.transformers import engine, layouts
 from pod_integrate.engines.transformers.ring import RingGather
 from pod_integrate.live.registry import save_file
@@ -176,11 +175,13 @@ def test_saved_table_is_looked_up(
     )
     run()
     bucket = seen.batches[0].bucket
-    default = default_config(device_key(device), geometry)
+    default = device_of(device).default_config(geometry)
     other = dataclasses.replace(default, prefill_ctas=1, decode_ctas=1)
     assert other != default
-    build = kernel_build(device)
-    table = make_table(other, [bucket], geometry=geometry, device=device_key(device), build=build)
+    build = device_of(device).kernel_build
+    table = make_table(
+        other, [bucket], geometry=geometry, device=device_of(device).key, build=build
+    )
     file = tmp_path / "table.json"
     save_file(file, table.to_json())
     monkeypatch.setenv("POD_ATTN_TABLE", str(file))

@@ -10,22 +10,26 @@ from typing import Any
 import pytest
 import torch
 
+from pod_integrate.devices.registry import limits_of
 from pod_integrate.engines.sglang import checks, layer_rules, rules
 from pod_integrate.engines.sglang.alternatives import Machine, way_out
 from pod_integrate.engines.sglang.facts import EngineFacts, LayerFacts
 from pod_integrate.errors import KernelUnavailableError, UnsupportedFeatureError
 
 ENGINE = EngineFacts(
-    device="cpu",
+    limits=limits_of("cpu"),
+    has_graphs=False,
     dtype=torch.float32,
     kv_cache_dtype=torch.float32,
     pool="MHATokenToKVPool",
 )
-CPU = Machine("cpu")
-H100 = Machine("cuda", (9, 0), flashinfer=True)
-B200 = Machine("cuda", (10, 0), flashinfer=True)
+CPU = Machine()
+H100 = Machine((9, 0), flashinfer=True)
+B200 = Machine((10, 0), flashinfer=True)
 # Of a GPU: bf16, half a table.
-GPU = {"device": "cuda", "dtype": torch.bfloat16, "kv_cache_dtype": torch.bfloat16}
+ON_GPU = {"limits": limits_of("cuda"), "has_graphs": True}
+GPU = {**ON_GPU, "dtype": torch.bfloat16, "kv_cache_dtype": torch.bfloat16}
+HEAD_DIMS = limits_of("cpu").head_dims
 HALF = {"table_rows": 1024, "table_columns": 1 << 20}
 BIG_TABLE = {**GPU, "table_rows": 2049, "table_columns": (1 << 20) + 4}
 INVARIANT = {"deterministic": True}
@@ -38,7 +42,7 @@ UNSUPPORTED_ENGINE: list[tuple[dict[str, Any], str | None, str | None]] = [
     ({"speculative": "EAGLE"}, "EAGLE; drop it or use .* flashinfer or fa3", "EAGLE; drop it$"),
     ({"dllm": "LowConfidence"}, "flashinfer$", "no backend of SGLang is known"),
     ({"kv_cache_dtype": torch.float8_e4m3fn}, "auto or .* flashinfer", "auto or .* torch_native$"),
-    ({"device": "cuda"}, "--dtype bfloat16 or use .* triton", None),
+    (ON_GPU, "--dtype bfloat16 or use .* triton", None),
     ({"unified_memory": True}, "drop the flag or .* triton$", "drop the flag$"),
     ({"hisparse": True}, "--enable-hisparse; drop the flag$", "--enable-hisparse; drop the flag$"),
     ({"pool": "SWAKVPool"}, "--disable-hybrid-swa-memory", "--disable-hybrid-swa-memory"),
@@ -73,13 +77,17 @@ UNSUPPORTED_LAYER: list[tuple[dict[str, Any], str, str]] = [
 ]
 
 
+def layer_facts(layer_id: int, **change: Any) -> LayerFacts:
+    return LayerFacts(layer_id=layer_id, head_dims=HEAD_DIMS, **change)
+
+
 def test_plain_server_and_layer_pass() -> None:
     checks.check_device("cpu")
     checks.check_device("cuda")
     checks.check_decode_graphs(8, 8)
     checks.check_engine(ENGINE, CPU)
     checks.check_engine(dataclasses.replace(ENGINE, **GPU, **HALF), H100)
-    checks.check_layers([LayerFacts(layer_id=0), LayerFacts(layer_id=1, logit_cap=30.0)], CPU)
+    checks.check_layers([layer_facts(0), layer_facts(1, logit_cap=30.0)], CPU)
     whole = dataclasses.replace(ENGINE, deterministic=True, chunked_prefill_size=-1)
     checks.check_engine(whole, CPU)
     # What the CPU kernel counts in 64 bits.
@@ -109,17 +117,18 @@ def test_every_server_rule_is_covered_above() -> None:
 def test_unsupported_layer_stops_the_start(
     change: dict[str, Any], on_gpu: str, on_cpu: str
 ) -> None:
-    layers = [LayerFacts(layer_id=0), LayerFacts(layer_id=7, **change)]
+    layers = [layer_facts(0), layer_facts(7, **change)]
     for machine, expected in ((H100, on_gpu), (CPU, on_cpu)):
         with pytest.raises(UnsupportedFeatureError, match=f"attention layer 7.*{expected}"):
             checks.check_layers(layers, machine)
 
 
 def test_head_dim_of_the_cpu_kernel_alone_is_refused_on_a_gpu() -> None:
-    layer = LayerFacts(layer_id=3, device="cuda", qk_head_dim=80, v_head_dim=80)
+    layer = layer_facts(3, qk_head_dim=80, v_head_dim=80)
+    checks.check_layers([layer], CPU)
+    layer = dataclasses.replace(layer, head_dims=limits_of("cuda").head_dims)
     with pytest.raises(UnsupportedFeatureError, match="80, not one of 64, 96, 128, 256; use"):
         checks.check_layers([layer], H100)
-    checks.check_layers([dataclasses.replace(layer, device="cpu")], CPU)
 
 
 @pytest.mark.parametrize("rule", [*rules.ENGINE, *layer_rules.LAYER], ids=lambda r: r.feature)

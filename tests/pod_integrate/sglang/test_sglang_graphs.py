@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from support import emulated
 from support.clock import HandClock
+from support.emulated import CONFIG, SMS, emulated_gpu
 
-from pod_integrate.devices.cuda import kernel_library, launch
+from pod_integrate.devices.base import Call
 from pod_integrate.devices.cuda.planning import STAMP_WORD, plan_batch
-from pod_integrate.devices.cuda.variants import Variant
-from pod_integrate.devices.emulated import emulator
+from pod_integrate.devices.emulated.device import EmulatedDevice
+from pod_integrate.devices.emulated.emulator import Schedule
+from pod_integrate.devices.registry import device_of, standing_in
 from pod_integrate.engines.sglang.graphs import (
     DecodeGraphs,
     GraphStep,
@@ -25,15 +28,12 @@ from pod_integrate.live.layer_group import LayerGroup
 from pod_integrate.live.recorder import Recorder
 from pod_integrate.live.registry import ActiveTable
 from pod_integrate.measure.reference import attention_reference
-from pod_integrate.terms.config import PodConfig, flatten_config
-from pod_integrate.terms.keys import DeviceKey, Geometry
+from pod_integrate.terms.config import PodConfig
+from pod_integrate.terms.keys import Geometry
+from pod_integrate.terms.scalars import Scalars
 
-VARIANT = Variant.parse("bf16-d64-p64x32s1w4-d16x64s1w4-c2-v1")
-CONFIG = dataclasses.replace(VARIANT.config(), decode_split_tokens=64)
-GEOMETRY = Geometry(
-    num_q_heads=4, num_kv_heads=2, head_dim=64, dtype="bf16", kv_dtype="bf16", page_size=1
-)
-SMS, CONTEXT, SLOTS = 2, 400, 900
+GEOMETRY = dataclasses.replace(emulated.GEOMETRY, page_size=1)
+CONTEXT, SLOTS = 400, 900
 FILL = 1
 
 
@@ -43,9 +43,8 @@ def group() -> LayerGroup:
 
 
 def make_group(geometry: Geometry, config: PodConfig = CONFIG) -> LayerGroup:
-    group = LayerGroup(geometry, ActiveTable(geometry, DeviceKey("gpu", "sm90", SMS), "b"), None)
-    group.default = config
-    return group
+    gpu = EmulatedDevice(Schedule(num_sms=SMS), default=config)
+    return LayerGroup(geometry, ActiveTable(geometry, gpu.key, "b"), None, gpu)
 
 
 @pytest.fixture
@@ -65,32 +64,21 @@ def forward_batch(kv_lens: list[int], rows: list[int], padding: int = 0) -> Any:
     )
 
 
-@pytest.fixture
-def attend(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The emulated GPU kernel, launched as a captured call is: with what the step held then."""
-    library = kernel_library.load(emulator.build(VARIANT))
+@pytest.fixture(autouse=True)
+def gpu() -> Iterator[EmulatedDevice]:
+    """Attends what lies on the CPU."""
+    with standing_in(emulated_gpu()) as gpu:
+        yield gpu
 
-    def choose(config: tuple[int, ...], geometry: Geometry, _: int | None) -> launch.Chosen:
-        return launch.Chosen(library, launch.unflatten_config(config), geometry, num_sms=SMS)
 
-    monkeypatch.setattr(launch, "choose", choose)
-    # Of the choose of another test.
-    launch._route.cache_clear()
-    monkeypatch.setattr(launch, "_current", lambda _: contextlib.nullcontext())
-    monkeypatch.setattr(launch, "current_stream", lambda _: 0)
-
-    def run(step: GraphStep, group: LayerGroup, tensors: tuple[torch.Tensor, ...]) -> torch.Tensor:
-        q, k_cache, v_cache = tensors
-        batch, plan = step.batch, step.plans[group]
-        out, lse = torch.full_like(q, torch.nan), torch.empty(q.shape[:2])
-        launch.attend(
-            *(q, k_cache, v_cache, batch.q_indptr, batch.kv_lens, batch.page_indices),
-            *(batch.page_starts, 1, q.shape[2] ** -0.5, group.geometry.window_left, 0.0, None),
-            *(flatten_config(plan.config), out, lse, plan.words, list(plan.capacity)),
-        )
-        return out
-
-    return run
+def attend(step: GraphStep, group: LayerGroup, tensors: tuple[torch.Tensor, ...]) -> torch.Tensor:
+    """As a captured call is launched: with what the step held then."""
+    out, lse = torch.full_like(tensors[0], torch.nan), torch.empty(tensors[0].shape[:2])
+    scalars = Scalars(tensors[0].shape[2] ** -0.5, group.geometry.window_left)
+    plan = step.plans[group]
+    call = Call(*tensors, step.batch, scalars, None, out, lse, plan.held)
+    device_of(out).attend(call, plan.config)
+    return out
 
 
 def tensors(size: int) -> tuple[torch.Tensor, ...]:
@@ -109,7 +97,7 @@ STEPS = (
 
 @pytest.mark.parametrize("window_left", [-1, 100])
 def test_replay_attends_the_batch_it_was_updated_with(
-    table: torch.Tensor, attend: Any, window_left: int
+    table: torch.Tensor, window_left: int
 ) -> None:
     group = make_group(dataclasses.replace(GEOMETRY, window_left=window_left))
     graphs = DecodeGraphs(table, 4, num_sms=SMS)
@@ -122,9 +110,7 @@ def test_replay_attends_the_batch_it_was_updated_with(
         torch.testing.assert_close(out.double(), want, atol=0.02, rtol=0.02)
 
 
-def test_deterministic_replay_is_the_same_bits_at_any_captured_size(
-    table: torch.Tensor, attend: Any
-) -> None:
+def test_deterministic_replay_is_the_same_bits_at_any_captured_size(table: torch.Tensor) -> None:
     config = dataclasses.replace(CONFIG, decode_split_tokens=0).batch_invariant()
     group = make_group(GEOMETRY, config)
     graphs, inputs = DecodeGraphs(table, 4, num_sms=SMS), tensors(4)
@@ -200,7 +186,7 @@ def test_lengths_of_a_replay_leave_padding_out(table: torch.Tensor, group: Layer
 
 
 def test_a_replay_is_traced_by_a_stamp_in_its_plan_where_steps_are_recorded(
-    table: torch.Tensor, group: LayerGroup, attend: Any
+    table: torch.Tensor, group: LayerGroup
 ) -> None:
     recorded = make_group(dataclasses.replace(GEOMETRY, window_left=7))
     recorded.recorder, recorded.layers = Recorder(HandClock(), sample=1.0), [0, 1]

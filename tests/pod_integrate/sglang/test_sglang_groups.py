@@ -14,12 +14,9 @@ from support.clock import HandClock, Stream, StreamTimer
 from support.step import GEOMETRY, MAX_CONTEXT, forward_batch
 from support.tables import make_table
 
-from pod_integrate.builds import native
-from pod_integrate.devices.defaults import default_config
-from pod_integrate.devices.device import device_key
+from pod_integrate.devices.registry import device_named
 from pod_integrate.engines.sglang.step import hybrid_batch
 from pod_integrate.errors import SettingsError
-from pod_integrate.live import groups as groups_module
 from pod_integrate.live.groups import LayerGroups
 from pod_integrate.live.layer_group import LayerGroup
 from pod_integrate.live.recorder import Recorder
@@ -27,14 +24,16 @@ from pod_integrate.live.registry import ActiveTable, save_file
 from pod_integrate.terms.config import PodConfig
 from pod_integrate.terms.keys import Bucket
 
+CPU = device_named("cpu")
+
 
 def layer_groups() -> LayerGroups:
-    return LayerGroups(torch.device("cpu"), server="test", reports=True)
+    return LayerGroups(CPU, server="test", reports=True)
 
 
 def make_group(recorder: Recorder | None = None) -> LayerGroup:
-    device = device_key(torch.device("cpu"), 2)
-    return LayerGroup(GEOMETRY, ActiveTable(GEOMETRY, device, native.build_id("cpu")), recorder)
+    active = ActiveTable(GEOMETRY, CPU.key_of(2), CPU.kernel_build)
+    return LayerGroup(GEOMETRY, active, recorder, CPU)
 
 
 def table_of(group: LayerGroup, config: PodConfig, bucket: Bucket) -> bytes:
@@ -66,7 +65,7 @@ def other_config(group: LayerGroup) -> PodConfig:
 
 def test_step_uses_the_default_until_a_table_knows_its_bucket() -> None:
     group, batch = make_group(), make_batch()
-    assert group.plan(batch, live=True).config == default_config(group.active.device, GEOMETRY)
+    assert group.plan(batch, live=True).config == CPU.default_config(GEOMETRY)
     group.active.offer(table_of(group, other_config(group), batch.bucket))
     assert group.plan(batch, live=True).config == other_config(group)
 
@@ -97,7 +96,7 @@ def test_step_that_nobody_ended_is_kept_without_wall_time() -> None:
 
 
 def recording_groups(monkeypatch: pytest.MonkeyPatch, clock: Any) -> LayerGroups:
-    monkeypatch.setattr(groups_module, "clock_of", lambda device: clock)
+    monkeypatch.setattr(CPU, "clock", lambda: clock)
     monkeypatch.setenv("POD_ATTN_TRACE_SAMPLE", "1")
     monkeypatch.setenv("POD_ATTN_TUNER_URL", "http://127.0.0.1:9")
     monkeypatch.setattr(LayerGroups, "_start_exchange", lambda *_: None)

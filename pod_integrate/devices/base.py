@@ -1,0 +1,278 @@
+"""What differs between the devices that the op runs on, behind one set of names.
+
+A Target is known by its key alone and may be in another machine: the tuner makes configs for it. A
+Device is here: it holds tensors, builds kernels, runs and times them. Nothing outside of this
+folder asks what kind a device is.
+"""
+
+from __future__ import annotations
+
+import abc
+import contextlib
+import functools
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Literal, NamedTuple
+
+import torch
+
+from pod_integrate.devices.clock import Clock
+from pod_integrate.devices.timer import Timer
+from pod_integrate.errors import ConfigError
+from pod_integrate.terms.batch import HybridBatch
+from pod_integrate.terms.config import PodConfig
+from pod_integrate.terms.geometry import TORCH_DTYPES, make_geometry
+from pod_integrate.terms.keys import DeviceKey, Geometry
+from pod_integrate.terms.scalars import Scalars
+
+
+class PlanWords(NamedTuple):
+    """What a captured call reads of a DevicePlan.
+
+    words     int32, on the device
+    capacity  grid sizes and split rows that the call launches with
+    """
+
+    words: torch.Tensor
+    capacity: Sequence[int]
+
+
+class Result(NamedTuple):
+    """out [T, Hq, D] in the dtype of q, lse [T, Hq] fp32 natural log."""
+
+    out: torch.Tensor
+    lse: torch.Tensor
+
+
+class Call(NamedTuple):
+    """One attention call; hybrid_attention says what each tensor is.
+
+    out, lse  written
+    plan      for CUDA graphs; None: the batch is planned when it is new
+    records   int64 [CTAs, 5] on the device, receives what each CTA did (CtaRecord of arguments.h)
+    """
+
+    q: torch.Tensor
+    k_cache: torch.Tensor
+    v_cache: torch.Tensor
+    batch: HybridBatch
+    scalars: Scalars
+    sinks: torch.Tensor | None
+    out: torch.Tensor
+    lse: torch.Tensor
+    plan: PlanWords | None = None
+    records: torch.Tensor | None = None
+
+
+class Attention(abc.ABC):
+    """Calls of one geometry with one config: built, loaded, ready to run."""
+
+    config: PodConfig
+
+    @abc.abstractmethod
+    def __call__(self, call: Call) -> None:
+        """Attend into call.out and call.lse. Raises as hybrid_attention; nothing runs then."""
+
+
+class Range(NamedTuple):
+    """Integers worth trying, both ends included."""
+
+    low: int
+    high: int
+
+
+class OneOf(NamedTuple):
+    """Names worth trying."""
+
+    names: tuple[str, ...]
+
+
+class Choices(NamedTuple):
+    """A device's search space as plain data.
+
+    parameters  by name, in the order in which they are drawn; see tuner/search/space.py
+    first       (why, config) worth trying before any search, the likeliest first
+    """
+
+    parameters: Mapping[str, Range | OneOf]
+    first: tuple[tuple[str, PodConfig], ...]
+
+
+class Limits(NamedTuple):
+    """What a kernel takes; None is no limit.
+
+    dtypes, head_dims  of q and of the caches; the first dtype is what a message proposes
+    list_entries       of page_indices
+    cache_bytes        of one layer's keys
+    """
+
+    dtypes: tuple[torch.dtype, ...]
+    head_dims: tuple[int, ...]
+    list_entries: int | None = None
+    cache_bytes: int | None = None
+
+
+class Target(abc.ABC):
+    """A device as far as its key tells.
+
+    unit  what `key.units` counts
+    """
+
+    key: DeviceKey
+    unit: Literal["core", "SM"]
+
+    @abc.abstractmethod
+    def default_config(self, geometry: Geometry) -> PodConfig:
+        """A good config before anything was tuned; always feasible.
+
+        Raises DtypeError or ShapeError for a dtype or head dim that the kernel does not take.
+        """
+
+    @abc.abstractmethod
+    def require_feasible(self, config: PodConfig, geometry: Geometry) -> None:
+        """Raise ConfigInfeasibleError with the arithmetic when `config` does not fit.
+
+        Other errors as default_config.
+        """
+
+    @abc.abstractmethod
+    def choices(self, geometry: Geometry) -> Choices:
+        """What is worth trying with this geometry."""
+
+    @abc.abstractmethod
+    def can_measure(self, traced: DeviceKey) -> bool:
+        """Whether times taken here are valid for `traced`."""
+
+
+class Device(abc.ABC):
+    """A device of this process.
+
+    place         where tensors of a call live
+    limits        what its kernel takes
+    runs_triton   whether torch can run Triton kernels there
+    has_graphs    whether steps can be captured into graphs
+    is_emulated   whether its kernel runs on emulated SMs, which takes minutes for a real batch
+    buffer_bytes  of different K/V, beyond which nothing is left in its caches
+    """
+
+    place: torch.device
+    limits: Limits
+    runs_triton: bool
+    has_graphs: bool
+    is_emulated: bool = False
+    buffer_bytes: int
+
+    def __init__(self) -> None:
+        self._found = functools.lru_cache(maxsize=4096)(self._find)
+
+    @property
+    @abc.abstractmethod
+    def target(self) -> Target:
+        """What configs are made for, as this process would use the device now."""
+
+    @property
+    def compute_capability(self) -> tuple[int, int] | None:
+        """Of a GPU that other kernels of CUDA run on too, else None."""
+        return None
+
+    @property
+    @abc.abstractmethod
+    def kernel_build(self) -> str:
+        """Identity of the kernel that runs here; results are filed under it."""
+
+    @property
+    def key(self) -> DeviceKey:
+        """As the op would use it now."""
+        return self.target.key
+
+    def default_config(self, geometry: Geometry) -> PodConfig:
+        """As Target.default_config."""
+        return self.target.default_config(geometry)
+
+    def require_feasible(self, config: PodConfig, geometry: Geometry) -> None:
+        """As Target.require_feasible."""
+        self.target.require_feasible(config, geometry)
+
+    def choices(self, geometry: Geometry) -> Choices:
+        """As Target.choices."""
+        return self.target.choices(geometry)
+
+    def key_of(self, units: int | None = None) -> DeviceKey:
+        """With so many units, default all; raises ConfigError where that is no choice."""
+        key = self.key
+        if units not in (None, key.units):
+            raise ConfigError(
+                f"{key} always runs on all of its {self.target.unit}s, not on {units}"
+            )
+        return key
+
+    @abc.abstractmethod
+    def load(self) -> None:
+        """Build or load what calls of every geometry need; raises BuildError."""
+
+    @abc.abstractmethod
+    def build(self, geometry: Geometry, config: PodConfig) -> None:
+        """Compile what `attention` loads, from any thread: nothing on the device is touched.
+
+        Raises as `attention`.
+        """
+
+    @abc.abstractmethod
+    def _attention(self, geometry: Geometry, config: PodConfig | None) -> Attention:
+        """Make what `attention` returns."""
+
+    def attention(self, geometry: Geometry, config: PodConfig | None = None) -> Attention:
+        """What runs a geometry with a config (default default_config), built if need be.
+
+        The second call finds it. Raises ConfigInfeasibleError, DtypeError, ShapeError,
+        KernelUnavailableError or BuildError.
+        """
+        return self._found(
+            *(config, geometry.num_q_heads, geometry.num_kv_heads, geometry.head_dim),
+            *(TORCH_DTYPES[geometry.dtype], TORCH_DTYPES[geometry.kv_dtype], geometry.page_size),
+            *(geometry.window_left, geometry.logit_cap),
+        )
+
+    def attend(self, call: Call, config: PodConfig | None = None) -> None:
+        """`call` with the attention of its geometry and `config`."""
+        _, heads, dim = call.q.shape
+        _, slots, kv_heads, _ = call.k_cache.shape
+        scalars = call.scalars
+        self._found(
+            *(config, heads, kv_heads, dim, call.q.dtype, call.k_cache.dtype, slots),
+            *(scalars.window_left, scalars.logit_cap),
+        )(call)
+
+    def _find(
+        self,
+        config: PodConfig | None,
+        num_q_heads: int,
+        num_kv_heads: int,
+        head_dim: int,
+        dtype: torch.dtype,
+        kv_dtype: torch.dtype,
+        page_size: int,
+        window_left: int,
+        logit_cap: float,
+    ) -> Attention:
+        # Plain numbers, because a Geometry takes longer to make and hash than all of them.
+        heads = (num_q_heads, num_kv_heads, head_dim)
+        geometry = make_geometry(*heads, dtype, kv_dtype, page_size, window_left, logit_cap)
+        return self._attention(geometry, config)
+
+    @abc.abstractmethod
+    def clock(self) -> Clock:
+        """A clock for one serving thread."""
+
+    @abc.abstractmethod
+    def timer(self) -> Timer:
+        """What a bench times calls with."""
+
+    @abc.abstractmethod
+    def upload(self, values: Sequence[int], dtype: torch.dtype = torch.int64) -> torch.Tensor:
+        """One-dimensional tensor at `place`, ordered on its current stream, without a wait."""
+
+    def with_units(self, units: int) -> AbstractContextManager[None]:
+        """Run the op with so many units (threads); errors as key_of."""
+        self.key_of(units)
+        return contextlib.nullcontext()

@@ -1,0 +1,108 @@
+"""The CUDA path of the op: plan, workspace and streams of one call.
+
+A batch is planned and uploaded once per geometry, config and stream (`uploads`), however many
+layers share it, and what does not change between calls is looked up once: a layer pays each line.
+Nothing waits for the device: memory comes from torch's caching allocator, so it is safe on any
+stream and inside graph captures.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import tvm_ffi
+
+from pod_integrate.builds import native
+from pod_integrate.devices.base import Attention, Call
+from pod_integrate.devices.cuda.kernel_library import KernelLibrary
+from pod_integrate.devices.cuda.planning import Capacity
+from pod_integrate.devices.cuda.runtime import Runtime
+from pod_integrate.devices.cuda.uploads import Plans, Room, Uploaded
+from pod_integrate.errors import ShapeError, UnsupportedFeatureError
+from pod_integrate.terms.config import STRATEGIES, PodConfig
+from pod_integrate.terms.keys import Geometry
+
+# %smid may have gaps: an SM beyond the last slot is served, but shares a counter.
+_MIN_SM_SLOTS = 256
+
+
+class Chosen(NamedTuple):
+    """What runs one geometry with one config on one device."""
+
+    library: KernelLibrary
+    config: PodConfig
+    geometry: Geometry
+    num_sms: int
+
+    @property
+    def sm_slots(self) -> int:
+        """Ticket counters of a launch."""
+        return max(_MIN_SM_SLOTS, 2 * self.num_sms)
+
+
+class CudaAttention(Attention):
+    """Launches one compiled variant on the current stream."""
+
+    def __init__(self, chosen: Chosen, runtime: Runtime) -> None:
+        self.config, self.library, self.num_sms = chosen.config, chosen.library, chosen.num_sms
+        host = native.load("host")
+        self._attend, self._workspace_size = host.attend, host.workspace_size
+        self._addresses = (chosen.library.launch, chosen.library.error)
+        self._sm_slots, self._head_dim = chosen.sm_slots, chosen.geometry.head_dim
+        self._strategy = STRATEGIES.index(chosen.config.strategy)
+        self._two_streams = chosen.config.strategy == "streams"
+        self.runtime = runtime
+        self._plans = Plans(
+            chosen.geometry, chosen.config, chosen.num_sms, runtime=runtime, room=self._room
+        )
+
+    def __call__(self, call: Call) -> None:
+        runtime, batch = self.runtime, call.batch
+        with runtime.current():
+            stream = runtime.stream()
+            if call.plan is None:
+                self._require_no_capture()
+                uploaded = self._plans.get(batch.q_indptr, batch.kv_lens, stream)
+                _require_rows(call, uploaded)
+                words, room = uploaded.words, uploaded.room
+            else:
+                words, room = call.plan.words, self._room(Capacity(*call.plan.capacity))
+            self._attend(
+                *(*self._addresses, call.q, call.k_cache, call.v_cache, words),
+                *(batch.page_indices, batch.page_starts, batch.page_size, *call.scalars),
+                *(call.sinks, call.out, call.lse),
+                torch.empty(room.workspace, dtype=torch.uint8, device=runtime.place),
+                *(room.capacity, self._strategy, self._sm_slots, stream),
+                *(runtime.side_stream() if self._two_streams else 0, call.records),
+            )
+
+    def stamp(self, plan: torch.Tensor, ring: torch.Tensor, index: int) -> None:
+        """Queue a stamp at `index` of the row of `ring` that a plan's words name."""
+        stream, width = self.runtime.stream(), ring.shape[1]
+        self.library.stamp(plan.data_ptr(), ring.data_ptr(), width, index, stream)
+
+    def _room(self, capacity: Capacity) -> Room:
+        """Of a launch with these grid sizes."""
+        size = self._workspace_size(self._sm_slots, capacity.partial_rows, self._head_dim)
+        return Room(tvm_ffi.Shape(capacity), int(size))
+
+    def _require_no_capture(self) -> None:
+        if self.runtime.is_capturing():
+            # The graph would replay with a plan whose memory belongs to this batch alone.
+            raise UnsupportedFeatureError(
+                "a CUDA graph is being captured and the call has no plan; make a DevicePlan "
+                "before the capture and pass it as plan="
+            )
+
+
+def _require_rows(call: Call, uploaded: Uploaded) -> None:
+    if call.q.shape[0] != uploaded.tokens:
+        raise ShapeError(
+            f"q has T = {call.q.shape[0]} rows but the batch has {uploaded.tokens} tokens"
+        )
+    starts = call.batch.page_starts
+    if starts.numel() != uploaded.requests:
+        raise ShapeError(
+            f"page_starts has {starts.numel()} requests but kv_lens {uploaded.requests}"
+        )

@@ -1,0 +1,87 @@
+"""What is worth trying on a GPU."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from pod_integrate.devices.base import Choices, OneOf, Range, Target
+from pod_integrate.devices.cuda.variants import Variant, with_tiles
+from pod_integrate.errors import ConfigError
+from pod_integrate.terms.config import PodConfig
+from pod_integrate.terms.keys import Geometry
+
+# Tiles mean the same at any dtype and head dim.
+_ANY_VARIANT = "bf16-d128-"
+_TILES_FIRST = 6
+# Large tiles with few CTAs to small tiles with many; what does not fit an architecture or head dim
+# is refused without a build. New ones go to the end: stored trials keep their meaning.
+TILES = (
+    "p128x64s2w4-d16x192s1w4-c2-v1",
+    "p128x64s2w4-d16x128s1w4-c2-v1",
+    "p64x64s1w4-d16x128s1w4-c3-v1",
+    "p128x64s1w4-d16x64s2w4-c2-v1",
+    "p128x64s2w4-d16x64s2w4-c2-v1",
+    "p128x64s1w4-d16x128s1w4-c2-v1",
+    "p128x64s1w4-d16x64s1w4-c2-v1",
+    "p128x64s1w4-d16x32s1w1-c2-v4",
+    "p128x64s1w4-d16x32s2w2-c2-v2",
+    "p128x32s2w4-d16x64s2w4-c2-v1",
+    "p128x32s2w4-d16x32s1w1-c2-v4",
+    "p64x64s2w4-d16x64s3w4-c2-v1",
+    "p64x64s1w4-d16x64s1w4-c2-v1",
+    "p64x64s1w4-d16x64s1w4-c3-v1",
+    "p64x64s1w4-d16x64s2w4-c3-v1",
+    "p64x32s1w2-d16x32s2w2-c4-v1",
+    "p64x32s1w2-d16x32s1w1-c4-v2",
+    "p64x32s1w4-d16x32s2w2-c2-v1",
+    "p32x32s1w2-d16x32s1w2-c2-v1",
+)
+_PARAMETERS: dict[str, Range | OneOf] = {
+    "tiles": OneOf(TILES),
+    "ratio": Range(-4, 4),
+    "max_prefill_waves": Range(0, 4),
+    "decode_split_tokens_log2": Range(8, 14),
+    "strategy": OneOf(("fused", "serial", "streams")),
+}
+
+
+def tiles_of(name: str) -> PodConfig:
+    """A config of which only what TILES has under a name counts."""
+    return Variant.parse(f"{_ANY_VARIANT}{name}").config()
+
+
+def tiles_name(config: PodConfig) -> str:
+    """Inverse of tiles_of; a config whose tiles are not in TILES has a name too."""
+    variant = Variant(
+        dtype="bf16",
+        head_dim=128,
+        prefill=config.prefill,
+        decode=config.decode,
+        ctas_per_sm=config.ctas_per_sm,
+        virtual_decode=config.virtual_decode,
+    )
+    return variant.name.removeprefix(_ANY_VARIANT)
+
+
+def choices(target: Target, geometry: Geometry) -> Choices:
+    """Tiles that a variant may have, with everything that needs no build."""
+    default = target.default_config(geometry)
+    tiles = [with_tiles(default, tiles_of(name)) for name in TILES]
+    # The largest; the sampler gets to the others.
+    fitting = [config for config in tiles if _fits(target, config, geometry)][:_TILES_FIRST]
+    return Choices(
+        _PARAMETERS,
+        (
+            *(("other tiles", config) for config in fitting),
+            ("serial", dataclasses.replace(default, strategy="serial")),
+            ("streams", dataclasses.replace(default, strategy="streams")),
+        ),
+    )
+
+
+def _fits(target: Target, config: PodConfig, geometry: Geometry) -> bool:
+    try:
+        target.require_feasible(config, geometry)
+    except ConfigError:
+        return False
+    return True

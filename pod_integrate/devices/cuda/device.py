@@ -1,0 +1,97 @@
+"""An NVIDIA GPU of this machine."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from pod_integrate.builds import native, nvcc
+from pod_integrate.devices.base import Attention, Device, Limits
+from pod_integrate.devices.clock import Clock, EventClock
+from pod_integrate.devices.cpu.processor import printable
+from pod_integrate.devices.cuda import kernel_library, limits
+from pod_integrate.devices.cuda.attention import Chosen, CudaAttention
+from pod_integrate.devices.cuda.kernel_library import KERNELS
+from pod_integrate.devices.cuda.runtime import CudaRuntime
+from pod_integrate.devices.cuda.target import CudaTarget
+from pod_integrate.devices.cuda.timer import gpu_seconds
+from pod_integrate.devices.cuda.variants import Variant
+from pod_integrate.devices.timer import Timer
+from pod_integrate.terms.config import PodConfig
+from pod_integrate.terms.keys import DeviceKey, Geometry
+
+logger = logging.getLogger(__name__)
+
+LIMITS = Limits(
+    dtypes=(torch.bfloat16, torch.float16),
+    head_dims=limits.HEAD_DIMS,
+    list_entries=2**31 - 1,
+    # The kernel counts places of rows in 32-bit numbers of 16 bytes.
+    cache_bytes=16 * (2**32 - 1),
+)
+
+
+class CudaDevice(Device):
+    """One GPU; `place` has its index."""
+
+    limits = LIMITS
+    runs_triton = True
+    has_graphs = True
+    buffer_bytes = 1 << 30
+
+    def __init__(self, place: torch.device) -> None:
+        super().__init__()
+        self.place = place
+        self._runtime = CudaRuntime(place)
+
+    @functools.cached_property
+    def target(self) -> CudaTarget:
+        properties = torch.cuda.get_device_properties(self.place)
+        capability = f"sm{properties.major}{properties.minor}"
+        limits.architecture(capability)
+        name = printable(properties.name) or "gpu"
+        return CudaTarget(DeviceKey(name, capability, properties.multi_processor_count))
+
+    @property
+    def compute_capability(self) -> tuple[int, int] | None:
+        return torch.cuda.get_device_capability(self.place)
+
+    @property
+    def kernel_build(self) -> str:
+        return nvcc.build_id()
+
+    def load(self) -> None:
+        native.load("host")
+
+    def build(self, geometry: Geometry, config: PodConfig) -> None:
+        self._library(geometry, config)
+
+    def _attention(self, geometry: Geometry, config: PodConfig | None) -> Attention:
+        chosen = self.default_config(geometry) if config is None else config
+        path = self._library(geometry, chosen)
+        library = kernel_library.load(path)
+        with self._runtime.current():
+            # CUDA loads a kernel when it is first asked for, never during a capture.
+            resident = {k: library.info(k, self.place.index).ctas_per_sm for k in KERNELS}
+        logger.info("%s from %s on %s, CTAs per SM %s", path.stem, path.parent, self.key, resident)
+        return CudaAttention(Chosen(library, chosen, geometry, self.key.units), self._runtime)
+
+    def _library(self, geometry: Geometry, config: PodConfig) -> Path:
+        self.require_feasible(config, geometry)
+        return nvcc.build(Variant.of(config, geometry), limits.architecture(self.key.capability))
+
+    def clock(self) -> Clock:
+        return EventClock()
+
+    def timer(self) -> Timer:
+        return gpu_seconds
+
+    def upload(self, values: Sequence[int], dtype: torch.dtype = torch.int64) -> torch.Tensor:
+        # torch keeps page-locked memory until the copy has run; a pageable source would be waited
+        # for.
+        pinned = torch.tensor(values, dtype=dtype).pin_memory(self.place)
+        return pinned.to(self.place, non_blocking=True)

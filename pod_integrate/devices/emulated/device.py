@@ -1,0 +1,128 @@
+"""The CUDA kernel on emulated SMs as a Device: the launch path of a GPU, tensors on the CPU.
+
+For tests, and to try a benchmark out without a GPU. `registry.standing_in` puts it in the CPU's
+place, so that whole engines run on it. Where every read and write must be guarded, or one schedule
+after the other is tried, `emulator.attend` runs a single call.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+
+import torch
+
+from pod_integrate.builds import native
+from pod_integrate.devices.base import Attention, Call, Device
+from pod_integrate.devices.clock import Clock, WallClock
+from pod_integrate.devices.cuda import device as cuda
+from pod_integrate.devices.cuda import kernel_library
+from pod_integrate.devices.cuda.attention import Chosen, CudaAttention
+from pod_integrate.devices.cuda.runtime import Runtime
+from pod_integrate.devices.cuda.target import CudaTarget
+from pod_integrate.devices.cuda.variants import Variant
+from pod_integrate.devices.emulated.emulator import Schedule, configured
+from pod_integrate.devices.emulated.emulator_build import build
+from pod_integrate.devices.timer import Timer, wall_seconds
+from pod_integrate.terms.config import PodConfig
+from pod_integrate.terms.keys import DeviceKey, Geometry
+
+
+class EmulatedRuntime(Runtime):
+    """Streams that a test sets; a launch has ended when it returns.
+
+    number, capturing  what the current stream is
+    side_streams       how often a second one was asked for
+    """
+
+    place = torch.device("cpu")
+    pinned = False
+
+    def __init__(self) -> None:
+        self.number, self.capturing = 0, False
+        self.side_streams = 0
+
+    def current(self) -> AbstractContextManager[None]:
+        return contextlib.nullcontext()
+
+    def stream(self) -> int:
+        return self.number
+
+    def side_stream(self) -> int:
+        self.side_streams += 1
+        return 0
+
+    def is_capturing(self) -> bool:
+        return self.capturing
+
+
+class EmulatedDevice(Device):
+    """A Hopper GPU of a few SMs.
+
+    schedule  how its SMs run a launch
+    default   what runs without a config; default the one of a GPU with this key, which takes long
+              to compile
+    """
+
+    place = torch.device("cpu")
+    limits = cuda.LIMITS
+    runs_triton = False
+    has_graphs = True
+    is_emulated = True
+    buffer_bytes = 0
+
+    def __init__(
+        self,
+        schedule: Schedule | None = None,
+        *,
+        default: PodConfig | None = None,
+    ) -> None:
+        super().__init__()
+        self.schedule, self.runtime = schedule or Schedule(), EmulatedRuntime()
+        self._default = default
+
+    @property
+    def target(self) -> CudaTarget:
+        return CudaTarget(DeviceKey("emulated", "sm90", self.schedule.num_sms))
+
+    @property
+    def kernel_build(self) -> str:
+        return f"emulated-{native.build_id('host')}"
+
+    def default_config(self, geometry: Geometry) -> PodConfig:
+        return self._default or super().default_config(geometry)
+
+    def load(self) -> None:
+        native.load("host")
+
+    def build(self, geometry: Geometry, config: PodConfig) -> None:
+        self.require_feasible(config, geometry)
+        build(Variant.of(config, geometry))
+
+    def _attention(self, geometry: Geometry, config: PodConfig | None) -> Attention:
+        chosen = self.default_config(geometry) if config is None else config
+        self.require_feasible(chosen, geometry)
+        library = kernel_library.load(build(Variant.of(chosen, geometry)))
+        return _EmulatedAttention(
+            Chosen(library, chosen, geometry, self.schedule.num_sms), self.runtime, self.schedule
+        )
+
+    def clock(self) -> Clock:
+        return WallClock()
+
+    def timer(self) -> Timer:
+        return wall_seconds
+
+    def upload(self, values: Sequence[int], dtype: torch.dtype = torch.int64) -> torch.Tensor:
+        return torch.tensor(values, dtype=dtype)
+
+
+class _EmulatedAttention(CudaAttention):
+    def __init__(self, chosen: Chosen, runtime: Runtime, schedule: Schedule) -> None:
+        super().__init__(chosen, runtime)
+        self._schedule = schedule
+
+    def __call__(self, call: Call) -> None:
+        with configured(self.library, self.config.ctas_per_sm, self._schedule):
+            super().__call__(call)
