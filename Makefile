@@ -65,6 +65,7 @@ test-transformers: $(VENV)/.test-ready
 lint: $(VENV)/.test-ready
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/lint-imports
 	$(BIN)/mypy
 
 format: $(VENV)/.test-ready
