@@ -17,7 +17,7 @@ from pod_integrate.cli.app import app
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = sorted(
     [
-        ROOT / "README.md",
+        *ROOT.glob("*.md"),
         *(p for d in ("docs", "deployments", "kernels") for p in ROOT.glob(f"{d}/**/*.md")),
     ]
 )

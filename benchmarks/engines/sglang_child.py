@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.engines.sglang_in_process import Decoded
+from benchmarks.engines.sglang_decoded import Decoded
 
 with warnings.catch_warnings():
     # SGLang warns about kernels that it misses on a CPU while it is imported.

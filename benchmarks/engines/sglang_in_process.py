@@ -12,9 +12,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
+from benchmarks.engines.sglang_decoded import Decoded
 from benchmarks.engines.sglang_families import VOCAB, Family
 
 _CHILD = "benchmarks.engines.sglang_child"
@@ -26,13 +24,6 @@ _REMOTE_CONFIG = """from transformers import PretrainedConfig
 class Config(PretrainedConfig):
     model_type = {kind!r}
 """
-
-
-class Decoded(NamedTuple):
-    """Greedy tokens of every prompt, and the logits [rows, vocabulary] of every forward step."""
-
-    tokens: list[list[int]]
-    logits: list[NDArray[np.float32]]
 
 
 class Outcome(NamedTuple):
