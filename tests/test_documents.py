@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import typer
 
+from benchmarks.gpu.__main__ import PARTS
 from pod_integrate.cli.app import app
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -86,6 +87,16 @@ def test_every_script_and_make_target_in_it_exists(path: Path) -> None:
     targets = set(re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     for words in commands(text, "make"):
         assert words[1] in targets, words
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=relative)
+def test_every_part_of_the_gpu_benchmark_in_it_exists(path: Path) -> None:
+    for words in commands(path.read_text(), "pod-attn"):
+        if words[1:4] == ["bench", "gpu", "--"]:
+            assert words[4] in PARTS, words
+    for words in commands(path.read_text(), "python"):
+        if words[1:3] == ["-m", "benchmarks.gpu"]:
+            assert words[3] in PARTS, words
 
 
 def errors() -> set[str]:
