@@ -20,9 +20,10 @@ RESULTS = Path.cwd() / "pod-attn-results" if _IN_WHEEL else _HERE / "results"
 
 def machine() -> str:
     """Printable name of what was measured on: model and cores, no host name."""
-    if torch.cuda.is_available():
+    from pod_integrate.devices.registry import device_named, has_gpu
+
+    if has_gpu():
         return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}"
-    from pod_integrate.devices.registry import device_named
 
     key = device_named("cpu").key_of()
     return f"{key.name}, {key.capability}, {key.units} cores"

@@ -10,13 +10,13 @@ import itertools
 from typing import Any
 from unittest import mock
 
-import torch
 import transformers
 from transformers.generation.continuous_batching.offloading_manager import OffloadingManager
 
 from benchmarks.engines import hf_models, hf_scenarios_managed
 from benchmarks.engines.hf_models import batched, batching, generation
 from benchmarks.engines.hf_scenario import TOKENS, Models, Scenarios, Skip, equal, scenario
+from pod_integrate.devices.registry import has_gpu
 from pod_integrate.errors import UnsupportedFeatureError
 
 SCENARIOS: Scenarios = {}
@@ -78,7 +78,7 @@ def _soft_reset(models: Models) -> None:
 
 @scenario(SCENARIOS, "offload to host memory")
 def _cpu_offload(models: Models) -> None:
-    if not torch.cuda.is_available():
+    if not has_gpu():
         raise Skip("upstream page-locks the memory that it offloads to, which needs a GPU")
     _offload(models, cpu_offload_space=0.05)
 

@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 # cpu: the CPU kernel. host: planner and checks of the CUDA kernel.
 Kind = Literal["cpu", "host"]
+_FOLDERS: dict[Kind, str] = {"cpu": "cpu", "host": "cuda"}
 
 _STEP = re.compile(r"\[(\d+)/(\d+)\] (.*)")
 # gcc 12 calls its own AVX-512 intrinsics maybe-uninitialized; clang does not know that warning.
@@ -106,7 +107,7 @@ def _build_id(kind: Kind) -> str:
 
 
 def _root(kind: Kind) -> Path:
-    return sources_dir() / ("cpu" if kind == "cpu" else "cuda")
+    return sources_dir() / _FOLDERS[kind]
 
 
 def _roots(kind: Kind) -> tuple[Path, Path]:

@@ -16,7 +16,7 @@ from pod_integrate.cli.terminal import Cell, Figures, styled
 from pod_integrate.devices.cuda import limits
 from pod_integrate.devices.cuda.variants import Variant, defaults, shipped
 from pod_integrate.devices.emulated import emulator_build
-from pod_integrate.devices.registry import device_of
+from pod_integrate.devices.registry import device_of, has_gpu
 from pod_integrate.errors import ConfigError
 
 _EVERY = "all"
@@ -40,7 +40,7 @@ def run(
     """
     _require_compatible(archs, names, every, on_emulator, report)
     _host_libraries(console)
-    if not (archs or every or names or on_emulator) and not torch.cuda.is_available():
+    if not (archs or every or names or on_emulator) and not has_gpu():
         return
     targets = [limits.ARCHITECTURES[_EMULATED]] if on_emulator else _targets(archs)
     wanted = [(variant, arch) for arch in targets for variant in _variants(arch, every, names)]
@@ -105,7 +105,7 @@ def _targets(archs: list[str]) -> list[limits.Architecture]:
         )
     if archs:
         return [limits.ARCHITECTURES[name] for name in dict.fromkeys(archs)]
-    if not torch.cuda.is_available():
+    if not has_gpu():
         raise ConfigError(
             f"this machine has no GPU to build for; name one with --arch: "
             f"{', '.join(limits.ARCHITECTURES)} or {_EVERY}"

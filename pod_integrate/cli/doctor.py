@@ -19,7 +19,7 @@ from pod_integrate.cli.terminal import styled
 from pod_integrate.devices.cpu.processor import num_threads
 from pod_integrate.devices.cuda import limits
 from pod_integrate.devices.cuda.variants import Variant
-from pod_integrate.devices.registry import device_of
+from pod_integrate.devices.registry import device_of, has_gpu
 from pod_integrate.distribution import install_command, version
 from pod_integrate.errors import BuildError, PodAttentionError
 from pod_integrate.redact import public_url, redact
@@ -95,7 +95,7 @@ def _accelerator() -> Finding:
 
 
 def _gpu_keys() -> list[DeviceKey]:
-    if not torch.cuda.is_available():
+    if not has_gpu():
         return []
     return [device_of(torch.device("cuda", i)).key for i in range(torch.cuda.device_count())]
 

@@ -39,8 +39,13 @@ def device_of(place: torch.device | torch.Tensor) -> Device:
 def device_named(name: str) -> Device:
     """`cpu`, `cuda` (the current one), `cuda:1`, or `auto`: a GPU where torch finds one."""
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
+        name = "cuda" if has_gpu() else "cpu"
     return device_of(torch.device(name))
+
+
+def has_gpu() -> bool:
+    """Whether torch finds a GPU here."""
+    return torch.cuda.is_available()
 
 
 def limits_of(kind: str) -> Limits:
@@ -104,7 +109,7 @@ def _require_gpu(place: torch.device) -> None:
     hip: Any = torch.version.hip
     if hip is not None:
         raise kernel_unavailable("hip")
-    if not torch.cuda.is_available():
+    if not has_gpu():
         raise KernelUnavailableError(
             f"no kernel runs on {place}: torch {torch.__version__} finds no NVIDIA GPU here. "
             "Install the driver or a CUDA build of torch, or move the tensors to the CPU"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from benchmarks.gpu.common.machines import Backend, Cuda
+from benchmarks.gpu.common.machines import Backend
 from benchmarks.gpu.common.timing import Timer
 
 _COPY_BYTES = 4 << 30
@@ -18,7 +18,7 @@ def ceilings(machine: Backend, timer: Timer) -> dict[str, float]:
     Copies count what is read plus what is written, device to device; reads are one sum; the
     product is 8192^3 of random values.
     """
-    real = isinstance(machine, Cuda)
+    real = not machine.tiny
     count = (_COPY_BYTES if real else _TINY) // 4
     copy, read = _memory(machine, timer, count)
     n = _GEMM if real else _TINY

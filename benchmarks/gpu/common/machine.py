@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from pod_integrate.builds import native, nvcc
+from pod_integrate.devices.registry import has_gpu
 from pod_integrate.errors import PodAttentionError
 
 _SMI_SECONDS = 20
@@ -33,7 +34,7 @@ def report() -> dict[str, Any]:
         "driver": smi("driver_version,name,memory.total"),
         "clocks": clocks(),
     }
-    if torch.cuda.is_available():
+    if has_gpu():
         document["device"] = _device()
     return document
 

@@ -13,7 +13,7 @@ from pod_integrate.devices.cuda import limits
 from pod_integrate.devices.cuda.limits import Architecture
 from pod_integrate.devices.emulated import emulator
 from pod_integrate.devices.emulated.device import EmulatedDevice
-from pod_integrate.devices.registry import device_of
+from pod_integrate.devices.registry import device_of, has_gpu
 from pod_integrate.errors import KernelUnavailableError
 from pod_integrate.measure.batches import Case
 from pod_integrate.op import Result, hybrid_attention
@@ -50,7 +50,7 @@ class Cuda(Backend):
     tiny = False
 
     def __init__(self) -> None:
-        if not torch.cuda.is_available():
+        if not has_gpu():
             raise KernelUnavailableError(
                 "torch sees no CUDA GPU. Run this where there is one, or try the script with "
                 "--backend emulator"
@@ -86,9 +86,12 @@ class Emulator(Backend):
         """Emulated launches have ended when they return."""
 
 
+_BACKENDS: dict[str, type[Backend]] = {"cuda": Cuda, "emulator": Emulator}
+
+
 def backend(name: str) -> Backend:
     """`cuda` or `emulator`."""
-    return Cuda() if name == "cuda" else Emulator()
+    return _BACKENDS[name]()
 
 
 def moved(case: Case, device: torch.device) -> Case:

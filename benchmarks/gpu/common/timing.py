@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import torch
 
-from benchmarks.gpu.common.machines import Backend, Cuda, spin
+from benchmarks.gpu.common.machines import Backend, spin
 
 _WARMUP = 3
 _MIN_FLUSH_BYTES = 256 << 20
@@ -33,16 +33,16 @@ class Timer:
 
     def __init__(self, machine: Backend, repeats: int) -> None:
         self._machine = machine
-        self.repeats = repeats if isinstance(machine, Cuda) else 1
+        self.repeats = repeats if not machine.tiny else 1
         self._buffer = torch.empty(0)
-        if isinstance(machine, Cuda):
+        if not machine.tiny:
             properties = torch.cuda.get_device_properties(machine.device)
             size = max(_MIN_FLUSH_BYTES, 4 * int(getattr(properties, "L2_cache_size", 0)))
             self._buffer = torch.ones(size // 4, device=machine.device)
 
     def time(self, call: Call) -> Timing:
         """Median of `repeats` calls after a warm-up; every call finds a cold L2."""
-        if not isinstance(self._machine, Cuda):
+        if self._machine.tiny:
             began = time.perf_counter()
             call()
             return _summary([(time.perf_counter() - began) * 1e6])

@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmarks.accuracy.accuracy_cases import LONG, AccuracyCase, all_cases, extreme_cases
 from benchmarks.accuracy.accuracy_law import Verdict, judge
-from benchmarks.gpu.common.machines import Backend, Cuda
+from benchmarks.gpu.common.machines import Backend
 from pod_integrate.devices.cuda.limits import HEAD_DIMS, Architecture, default_tiles
 from pod_integrate.measure.batches import Case
 from pod_integrate.op import Result
@@ -51,7 +51,7 @@ class AccuracyChecks:
         self._machine = machine
         self._found: list[tuple[AccuracyCase, Verdict]] = []
         cases = accuracy_cases()
-        if not isinstance(machine, Cuda):
+        if machine.tiny:
             short = [c for c in cases if c.keys <= _EMULATED_KEYS and c.head_dim == 64]
             cases = short[::_EMULATED_STEP]
         self._cases = cases

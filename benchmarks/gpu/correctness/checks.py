@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from benchmarks.gpu.common import machine as machine_report
-from benchmarks.gpu.common.machines import Backend, Cuda, backend, moved
+from benchmarks.gpu.common.machines import Backend, backend, moved
 from benchmarks.gpu.common.output import Output, add_output
 from benchmarks.gpu.correctness import device
 from benchmarks.gpu.correctness.accuracy import AccuracyChecks
@@ -128,15 +128,13 @@ def run(machine: Backend, output: Output, seconds: float) -> dict[str, Any]:
     tally = Tally(output)
     tally.told["machine"] = machine_report.report()
     until = time.monotonic() + seconds
-    checks = list(
-        all_checks(machine.arch) if isinstance(machine, Cuda) else tiny_checks(machine.arch)
-    )
+    checks = list(all_checks(machine.arch) if not machine.tiny else tiny_checks(machine.arch))
     try:
-        if isinstance(machine, Cuda):
+        if not machine.tiny:
             for name, check in device.device_checks(machine):
                 tally.run(name, check)
         case = moved(checks[0].make(), machine.device)
-        times = 50 if isinstance(machine, Cuda) else 1
+        times = 50 if not machine.tiny else 1
         tally.run("same bits every time", lambda: repeated(machine, case, checks[0], times))
         accuracy(machine, tally, until)
         sweep(machine, checks, tally, until)

@@ -91,7 +91,7 @@ def usable(folder: Path) -> list[Peer]:
 
 def try_one(machine: Backend, peer: Peer) -> float:
     """Build and run a peer on a tiny batch; the difference to ours, or AssertionError."""
-    spec = _TINY if machine.name == "cuda" else tiny(_TINY)
+    spec = _TINY if not machine.tiny else tiny(_TINY)
     if peer.whole:
         spec = spec._replace(context=spec.chunk)
     case = make_case(spec, machine.device)

@@ -23,7 +23,7 @@ def small(machine: Backend) -> int:
         config = default_of(machine, cases(machine)[0]._replace(head_dim=head_dim))
         config = dataclasses.replace(config, decode_split_tokens=128)
         for shape in SHAPES:
-            if shape.name not in _SMALL or (machine.name == "emulator" and head_dim > 64):
+            if shape.name not in _SMALL or (machine.tiny and head_dim > 64):
                 continue
             check = Check(shape.tiny(), "bf16", head_dim, config, "small")
             case = moved(check.make(), machine.device)

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 
 import torch
 
-from benchmarks.gpu.common.machines import Backend, Cuda
+from benchmarks.gpu.common.machines import Backend
 from pod_integrate.devices.cuda import limits
 from pod_integrate.errors import PodAttentionError
 from pod_integrate.measure.batches import Case
@@ -90,7 +90,7 @@ def sample(seed: int) -> list[CaseSpec]:
 
 def sized(machine: Backend, spec: CaseSpec) -> CaseSpec:
     """The case itself on a GPU, a tiny one of its kind for the emulated SM."""
-    return spec if isinstance(machine, Cuda) else tiny(spec)
+    return spec if not machine.tiny else tiny(spec)
 
 
 def cases(machine: Backend) -> list[CaseSpec]:

@@ -33,7 +33,7 @@ def measure(work: Numbers, spec: CaseSpec, tried: list[peers.Peer]) -> None:
     """Default, a few configs fused and serial, each op alone, and the peers."""
     machine, case = work.machine, make_case(spec, work.machine.device)
     base = default_of(machine, spec)
-    configs = few(machine.arch, spec.head_dim)[: _CONFIGS if machine.name == "cuda" else 2]
+    configs = few(machine.arch, spec.head_dim)[: _CONFIGS if not machine.tiny else 2]
     ours(work, spec, case, base, "default")
     serial = dataclasses.replace(base, strategy="serial")
     ours(work, spec, case, serial, "default")

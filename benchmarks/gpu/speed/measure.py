@@ -156,7 +156,7 @@ def run(numbers: Numbers, wanted: Iterable[CaseSpec], passes: list[Pass]) -> Non
             except Exception as error:
                 numbers.case(spec)["error"] = f"{type(error).__name__}: {error}"[:_TEXT]
                 numbers.save()
-            if numbers.machine.name == "cuda":
+            if not numbers.machine.tiny:
                 torch.cuda.empty_cache()
             if numbers.out_of_time():
                 numbers.case(spec)["cut"] = f"time was over in pass {number + 1}"

@@ -50,7 +50,7 @@ def second_pass(numbers: Numbers, spec: CaseSpec) -> None:
     machine, case = numbers.machine, make_case(spec, numbers.machine.device)
     base = default_of(machine, spec)
     configs = few(machine.arch, spec.head_dim)
-    if machine.name == "emulator":
+    if machine.tiny:
         configs = configs[:2]
     for config in configs:
         if config != base:

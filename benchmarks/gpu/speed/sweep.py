@@ -77,7 +77,7 @@ class Sweep:
 
 def space(machine: Backend, spec: CaseSpec) -> tuple[list[PodConfig], list[Setting]]:
     """Compiled halves of the configs, the default's first, and run-time settings."""
-    if machine.name == "emulator":
+    if machine.tiny:
         return [default_of(machine, spec)], list(settings())[:_EMULATED_SETTINGS]
     return [variant.config() for variant in sweep_variants(machine.arch)], list(settings())
 
