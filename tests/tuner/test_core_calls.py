@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from multiprocessing import Pipe
@@ -69,16 +70,20 @@ def on_ray(folder: Path) -> Iterator[BlockingCore]:
 
     ray_service._start_ray(settings)
     try:
-        ray_actors.start_core(settings)
+        # An actor ends with the last handle on it.
+        actor = ray_actors.start_core(settings)
+        # Its process cannot import this file.
+        ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
         core = ray_actors.RayCore()
         assert asyncio.run(core.ask(Tuner.table, SCOPE)) is None
         yield core
+        ray.kill(actor)
     finally:
         ray.shutdown()
 
 
 # Ray's own modules warn of what they use.
-ON_RAY = [pytest.mark.ray, pytest.mark.timeout(900), pytest.mark.filterwarnings("default")]
+ON_RAY = [pytest.mark.ray, pytest.mark.timeout(900), pytest.mark.filterwarnings("ignore")]
 
 
 @pytest.fixture(
