@@ -5,6 +5,9 @@ BIN := $(VENV)/bin
 UV_VERSION := 0.13.9
 UV := $(BIN)/uv pip install --python $(BIN)/python -c constraints.txt
 
+# Native sources, as git knows them.
+NATIVE := '*.h' '*.cuh' '*.cpp' '*.cu'
+
 MODEL ?=
 TRACE ?=
 ONCE ?=
@@ -64,12 +67,14 @@ test-transformers: $(VENV)/.test-ready
 
 lint: $(VENV)/.test-ready
 	$(BIN)/ruff format --check .
+	git ls-files $(NATIVE) | xargs $(BIN)/clang-format --dry-run -Werror
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 
 format: $(VENV)/.test-ready
 	$(BIN)/ruff format .
+	git ls-files $(NATIVE) | xargs $(BIN)/clang-format -i
 	$(BIN)/ruff check --fix .
 
 constraints: $(VENV)/.uv-$(UV_VERSION)

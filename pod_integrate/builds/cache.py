@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterable
@@ -19,6 +20,7 @@ from pod_integrate.errors import BuildError
 # Called as progress(done, total, what) before the first and after every compile step.
 Progress = Callable[[int, int, str], None]
 LOCK_SECONDS = 1800
+_INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]+"([^"]+)"', re.MULTILINE)
 
 
 def directory() -> Path:
@@ -29,15 +31,44 @@ def directory() -> Path:
 
 def digest(roots: Iterable[Path], suffixes: Iterable[str], flags: Iterable[str]) -> str:
     """Ten hex digits that follow every source below `roots` with one of `suffixes`, and `flags`."""
-    value = hashlib.sha256()
     wanted = frozenset(suffixes)
-    for root in roots:
-        for path in sorted(p for p in root.rglob("*") if p.suffix in wanted):
-            value.update(f"{path.relative_to(root).as_posix()}\0".encode())
-            value.update(path.read_bytes())
+    sources = (
+        (root, path) for root in roots for path in sorted(root.rglob("*")) if path.suffix in wanted
+    )
+    return _digest(sources, flags)
+
+
+def digest_files(root: Path, files: Iterable[Path], flags: Iterable[str]) -> str:
+    """As digest(), of some files below `root`."""
+    return _digest(((root, path) for path in sorted(files)), flags)
+
+
+def _digest(sources: Iterable[tuple[Path, Path]], flags: Iterable[str]) -> str:
+    value = hashlib.sha256()
+    for root, path in sources:
+        value.update(f"{path.relative_to(root).as_posix()}\0".encode())
+        value.update(path.read_bytes())
     for flag in flags:
         value.update(flag.encode())
     return value.hexdigest()[:10]
+
+
+def included(source: Path, folders: Iterable[Path]) -> set[Path]:
+    """`source` and all that it includes in quotes, directly or through others.
+
+    Found as a compiler finds it: beside the file that names it, then in `folders`. What is in
+    neither is the compiler's own, or not compiled.
+    """
+    found, left, folders = {source}, [source], list(folders)
+    while left:
+        path = left.pop()
+        for name in _INCLUDE.findall(path.read_text()):
+            places = (folder / name for folder in (path.parent, *folders))
+            file = next((place for place in places if place.is_file()), None)
+            if file is not None and file not in found:
+                found.add(file)
+                left.append(file)
+    return found
 
 
 def build_once(path: Path, compile_to: Callable[[Path], None]) -> Path:

@@ -35,18 +35,20 @@ _FLAGS = (
     "--resource-usage -Werror all-warnings"
 ).split()
 _SYSTEM = "/usr/local/cuda"
-_KERNEL_SOURCES = (".cu", ".cuh", ".h")
-_SOURCES = (*_KERNEL_SOURCES, ".cpp")
+_SOURCES = (".cu", ".cuh", ".h", ".cpp")
 
 
 def build_id() -> str:
     """Identity of the CUDA path's code and flags, e.g. `cuda-1a2b3c4d5e`; filed with results."""
-    return _digest("cuda", _SOURCES, native.common_dir())
+    return _build_id()
 
 
 def library_id() -> str:
-    """As build_id, but of what a variant is compiled from: planner and checks left out."""
-    return _digest("variants", _KERNEL_SOURCES)
+    """As build_id, but of what a variant is compiled from and nothing else.
+
+    That is variant.cu, what it includes, and the flags.
+    """
+    return _library_id()
 
 
 def library_path(variant: Variant, arch: Architecture) -> Path:
@@ -123,10 +125,17 @@ def wheel_folders() -> list[Path]:
     )
 
 
-@functools.lru_cache(maxsize=2)
-def _digest(prefix: str, suffixes: tuple[str, ...], *more: Path) -> str:
-    roots = (native.sources_dir() / "cuda", *more)
-    return f"{prefix}-{cache.digest(roots, suffixes, _FLAGS)}"
+@functools.lru_cache(maxsize=1)
+def _build_id() -> str:
+    roots = (native.sources_dir() / "cuda", native.common_dir())
+    return f"cuda-{cache.digest(roots, _SOURCES, _FLAGS)}"
+
+
+@functools.lru_cache(maxsize=1)
+def _library_id() -> str:
+    root = native.sources_dir() / "cuda"
+    files = cache.included(root / "csrc" / "variant.cu", [root / "include"])
+    return f"variants-{cache.digest_files(root, files, _FLAGS)}"
 
 
 def _file_name(variant: Variant, arch: Architecture) -> str:
@@ -162,7 +171,7 @@ def _command(nvcc: Path, variant: Variant, arch: Architecture, output: Path) -> 
     return [
         *(str(nvcc), *_FLAGS, "-ccbin", cache.host_compiler()),
         *("-gencode", f"arch=compute_{target},code=sm_{target}", "-I", str(root / "include")),
-        *variant.defines(prefill_wgmma=variant.prefill_wgmma(arch)),
+        *variant.defines(variant.prefill_engine(arch)),
         *(str(root / "csrc" / "variant.cu"), "-o", str(output)),
     ]
 

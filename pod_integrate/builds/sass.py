@@ -24,6 +24,8 @@ COUNTED = (*INTENDED, "HGMMA", "BAR", "LDL", "STL")
 _FUNCTION = re.compile(r"^\s*Function : (\S+)", re.M)
 _INSTRUCTION = re.compile(r"^\s*/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9]*)", re.M)
 
+_LINE = re.compile(r"^\s*/\*[0-9a-f]{4,}\*/\s+([^;]+?)\s*;", re.M)
+
 
 def find_cuobjdump() -> Path:
     """cuobjdump of PATH, else of the pip wheels.
@@ -46,23 +48,41 @@ def count_instructions(library: Path) -> dict[str, dict[str, int]]:
 
     Raises BuildError with cuobjdump's words, or when it shows no kernel.
     """
-    command = [str(find_cuobjdump()), "-sass", str(library)]
-    env = os.environ | {"PATH": _search_path()}
-    done = subprocess.run(command, capture_output=True, text=True, env=env)
-    counts = parse_sass(done.stdout)
-    if done.returncode or not counts:
-        raise BuildError(f"{' '.join(command)} shows no kernel: {done.stderr or done.stdout}")
-    return counts
+    return parse_sass(_disassemble(library))
+
+
+def instructions(library: Path) -> dict[str, list[str]]:
+    """Kernel name -> its instructions in order, as cuobjdump prints them, addresses left out.
+
+    Raises BuildError as count_instructions.
+    """
+    return {
+        short_name(name): [" ".join(line.split()) for line in _LINE.findall(code)]
+        for name, code in _kernels(_disassemble(library))
+    }
 
 
 def parse_sass(text: str) -> dict[str, dict[str, int]]:
     """As count_instructions, from what `cuobjdump -sass` printed."""
-    parts = _FUNCTION.split(text)
     return {
         short_name(name): {kind: found[kind] for kind in COUNTED}
-        for name, code in zip(parts[1::2], parts[2::2], strict=True)
+        for name, code in _kernels(text)
         for found in [Counter(_INSTRUCTION.findall(code))]
     }
+
+
+def _kernels(text: str) -> list[tuple[str, str]]:
+    parts = _FUNCTION.split(text)
+    return list(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def _disassemble(library: Path) -> str:
+    command = [str(find_cuobjdump()), "-sass", str(library)]
+    env = os.environ | {"PATH": _search_path()}
+    done = subprocess.run(command, capture_output=True, text=True, env=env)
+    if done.returncode or not _kernels(done.stdout):
+        raise BuildError(f"{' '.join(command)} shows no kernel: {done.stderr or done.stdout}")
+    return done.stdout
 
 
 def missing(counts: Mapping[str, Mapping[str, int]]) -> list[str]:

@@ -10,6 +10,7 @@ from planting import Mutation
 _LOOP, _TILE, _PRODUCTS = "op/kv_loop.cuh", "copy/kv_tile.cuh", "mma/products.cuh"
 _PREFILL, _DECODE, _MASK = "op/prefill_item.cuh", "op/decode_item.cuh", "mask.cuh"
 _TICKET, _KERNEL, _ROWS = "sched/ticket.cuh", "pod_kernel.cuh", "layout/rows.cuh"
+_ITEM_ROWS = "op/rows.cuh"
 
 MUTATIONS = (
     # Barriers and waits. Waits come first: what they replace ends with a barrier's place.
@@ -66,8 +67,8 @@ MUTATIONS = (
     Mutation(
         "decode items of a CTA share one barrier",
         _KERNEL,
-        "      kItems + place, thread",
-        "      {on} ? +kItems : kItems + place, thread",
+        "item_barrier(place), thread",
+        "item_barrier({on} ? 0 : place), thread",
     ),
     Mutation(
         "CTA reads its ticket before the barrier",
@@ -132,7 +133,12 @@ MUTATIONS = (
         "max(0, position - a.window_left)",
         "max(0, position - a.window_left + ({on} ? 1 : 0))",
     ),
-    Mutation("row g masked as row g + 8", _MASK, "+ half * 8)", "+ ({on} ? 0 : half * 8))"),
+    Mutation(
+        "row g masked as row g + 8",
+        _MASK,
+        "Fragment::row(lane, half)",
+        "Fragment::row(lane, {on} ? 0 : half)",
+    ),
     Mutation(
         "tile that needs a mask taken as whole",
         _MASK,
@@ -153,7 +159,7 @@ MUTATIONS = (
     ),
     Mutation(
         "rows past the item stored",
-        _PREFILL,
+        _ITEM_ROWS,
         "if (row < item.rows) {",
         "if ({on} || row < item.rows) {",
     ),
@@ -186,7 +192,7 @@ MUTATIONS = (
     Mutation(
         "last columns of Q are its first ones",
         "copy/query_tile.cuh",
-        "a.q_head + chunk * 8;",
-        "a.q_head + ({on} && chunk == kChunks - 1 ? 0 : chunk) * 8;",
+        "a.q_head + chunk * layout",
+        "a.q_head + ({on} && chunk == kChunks - 1 ? 0 : chunk) * layout",
     ),
 )

@@ -5,18 +5,19 @@ from __future__ import annotations
 from planting import Mutation
 
 _SOFTMAX, _OUTPUT, _COMBINE = "softmax.cuh", "output.cuh", "combine.cuh"
+_FRAGMENT = "layout/fragment.cuh"
 _DECODE = "op/decode_item.cuh"
 
 MUTATIONS = (
     Mutation(
         "row maximum over the wrong lanes",
-        _SOFTMAX,
+        _FRAGMENT,
         "max(x, ptx::shfl_xor(x, 2))",
         "max(x, ptx::shfl_xor(x, {on} ? 4 : 2))",
     ),
     Mutation(
         "row sum over half of the lanes",
-        _SOFTMAX,
+        _FRAGMENT,
         "return x + ptx::shfl_xor(x, 2);",
         "return {on} ? 2 * x : x + ptx::shfl_xor(x, 2);",
     ),
@@ -29,14 +30,14 @@ MUTATIONS = (
     Mutation(
         "output not moved to the new maximum",
         _SOFTMAX,
-        "state.o[tile][i][2 * half + 1] *= rescale;",
-        "state.o[tile][i][2 * half + 1] *= {on} ? 1.f : rescale;",
+        "state.o[tile][i][Fragment::at(half, 1)] *= rescale;",
+        "state.o[tile][i][Fragment::at(half, 1)] *= {on} ? 1.f : rescale;",
     ),
     Mutation(
         "cap without its division",
         _SOFTMAX,
-        "tanh(s[tile][n][j] * scale)",
-        "tanh(s[tile][n][j] * ({on} ? 1.f : scale))",
+        "tanh(x * scale)",
+        "tanh(x * ({on} ? 1.f : scale))",
     ),
     Mutation(
         "tanh cancels near 0",
@@ -65,8 +66,8 @@ MUTATIONS = (
     Mutation(
         "weights limited from below lose a NaN",
         _SOFTMAX,
-        "s[n][j] = ptx::ex2((s[n][j]",
-        "s[n][j] = ptx::ex2((({on} ? max(s[n][j], -1e30f) : s[n][j])",
+        "x = ptx::ex2((x -",
+        "x = ptx::ex2((({on} ? max(x, -1e30f) : x) -",
     ),
     Mutation(
         "sums moved by a factor near 1 though the maximum stays",
@@ -148,8 +149,8 @@ LAZY_MUTATIONS = (
     Mutation(
         "O is never rescaled",
         _SOFTMAX,
-        "state.o[0][i][j] *= rescale[j / 2];",
-        "state.o[0][i][j] *= {on} ? 1.f : rescale[j / 2];",
+        "state.o[0][i][j] *= rescale[Fragment::half_of(j)];",
+        "state.o[0][i][j] *= {on} ? 1.f : rescale[Fragment::half_of(j)];",
     ),
     Mutation(
         "the reference never follows the maximum",

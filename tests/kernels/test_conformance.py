@@ -25,7 +25,7 @@ PTX = ROOT / "kernels" / "cuda" / "include" / "pod" / "ptx"
 CPU = torch.device("cpu")
 SMS = 4
 _WRAPPER = re.compile(r"^(?:POD_DEVICE|inline|Error) [\w ]*?\b(\w+)\(|^Error (\w+)\(", re.MULTILINE)
-_HOST_ONLY = {"error_text"}
+_HOST_ONLY = {"error_text", "allow_smem", "kernel_info", "fork_join"}
 WGMMA_ORDER = ("wgmma_wait", "wgmma_commit", "wgmma_fence", "fence_proxy_async")
 
 Sections = dict[str, torch.Tensor]

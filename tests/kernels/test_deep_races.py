@@ -50,7 +50,7 @@ pytestmark = [
 def build(name: str, cuda: Path, flags: Sequence[str] = (), *, variant: Variant = VARIANT) -> Path:
     sources = [cuda / "csrc" / "variant.cu", cuda / "csrc" / "plan.cpp"]
     includes = [f"-I{cuda / 'csrc'}", f"-I{cuda / 'include'}"]
-    defines = variant.defines(prefill_wgmma=variant is WGMMA_VARIANT)
+    defines = variant.defines("wgmma" if variant is WGMMA_VARIANT else "mma")
     flags = [*flags, "-fsanitize=thread", "-DPOD_EMULATOR_TSAN", *defines, *includes]
     return build_program(name, [*sources, TESTS / "kernel_races.cpp"], flags)
 

@@ -166,6 +166,16 @@ def test_scores_of_minus_infinity_weigh_nothing(path: str, rows: int, sink: floa
 
 @pytest.mark.parametrize("path", TILES)
 @pytest.mark.parametrize("rows", [1, 40], ids=["decode", "prefill"])
+@pytest.mark.parametrize("split", [False, True], ids=["whole", "split"])
+def test_infinite_sink_leaves_nan_and_no_zero(path: str, rows: int, split: bool) -> None:
+    q, k = torch.ones(rows, 64), torch.ones(600, 64)
+    sinks = torch.tensor([math.inf])
+    got = attend(TILES[path], q.bfloat16(), k.bfloat16(), k.bfloat16(), split=split, sinks=sinks)
+    assert bool(got.out.isnan().all()) and bool(got.lse.isnan().all())
+
+
+@pytest.mark.parametrize("path", TILES)
+@pytest.mark.parametrize("rows", [1, 40], ids=["decode", "prefill"])
 @pytest.mark.parametrize("cap", [1e6, 1e30])
 def test_cap_above_all_logits_is_as_good_as_none(path: str, rows: int, cap: float) -> None:
     values = torch.Generator().manual_seed(1)

@@ -90,6 +90,7 @@ UNPLANTED = {
     "ptx/sync.cuh": "an instruction each, compared with a GPU's by kernels/conformance",
     "ptx/wgmma.cuh": "an instruction each, compared with a GPU's by kernels/conformance",
     "stamp.cuh": "a launch of its own beside attention, run by the tests of captured steps' times",
+    "op/prefill_engine.cuh": "names the items of each engine, which are planted",
     "layout/scope.cuh": "names barriers; those who wait at them are planted",
 }
 

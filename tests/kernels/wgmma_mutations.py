@@ -64,9 +64,9 @@ MUTATIONS = (
     ),
     Mutation(
         "keys and values have the same barriers",
-        _RING,
-        "static_cast<int>(turn) * kStages",
-        "(static_cast<int>(turn) & ({on} ? 2 : 3)) * kStages",
+        "layout/barriers.cuh",
+        "kFirst + static_cast<int>(turn) * kStages",
+        "kFirst + (static_cast<int>(turn) & ({on} ? 2 : 3)) * kStages",
     ),
     Mutation(
         "places are told free to nobody",
@@ -158,8 +158,8 @@ MUTATIONS = (
     Mutation(
         "both blocks multiply the same query rows",
         _ITEM,
-        "constexpr uint32_t kOffset = kBlock * 64",
-        "const uint32_t kOffset = ({on} ? 0 : kBlock) * 64",
+        "constexpr uint32_t kOffset = kBlock *",
+        "const uint32_t kOffset = ({on} ? 0 : kBlock) *",
     ),
     Mutation(
         "the second block is masked as the first",

@@ -28,13 +28,13 @@ H100 = DeviceKey("nvidia-h100-80gb-hbm3", "sm90", 132)
 BASE = target_of(H100).default_config(GEOMETRY)
 PRINT_SMEM = """
 #include <cstdio>
-#include "pod/config.h"
+#include "pod/smem.h"
 struct Case { int head_dim; pod::PodConfig config; };
 constexpr Case cases[] = {VARIANTS};
 int main() {
   for (const Case& c : cases) {
-    std::printf("%d %d %d\\n", pod::prefill_smem_bytes(c.config.prefill, c.head_dim),
-                c.config.virtual_decode * pod::decode_smem_bytes(c.config.decode, c.head_dim),
+    std::printf("%d %d %d\\n", pod::prefill_smem(c.config.prefill, c.head_dim).bytes,
+                pod::decode_cta_bytes(c.config, c.head_dim),
                 pod::cta_warps(c.config));
   }
 }

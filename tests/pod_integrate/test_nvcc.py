@@ -46,9 +46,14 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (root / "include" / "tiny.h").write_text("#pragma once\n")
     monkeypatch.setenv("POD_ATTN_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setattr(native, "sources_dir", lambda: tmp_path / "kernels")
-    nvcc._digest.cache_clear()
+    forget_ids()
     yield root
-    nvcc._digest.cache_clear()
+    forget_ids()
+
+
+def forget_ids() -> None:
+    nvcc._build_id.cache_clear()
+    nvcc._library_id.cache_clear()
 
 
 def fake_nvcc(folder: Path, release: str, body: str = "exit 9") -> Path:
@@ -75,17 +80,35 @@ def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def test_library_place_needs_no_compiler_and_follows_kernel_sources_only(
+def test_library_place_needs_no_compiler_and_follows_what_is_compiled(
     tree: Path, nowhere: Path
 ) -> None:
-    first, first_id = nvcc.library_path(VARIANT, HOPPER), nvcc.build_id()
-    assert first.name == f"libpod_{VARIANT.name}_sm_90a.so"
-    (tree / "csrc" / "plan.cpp").write_text("// planner\n")
-    nvcc._digest.cache_clear()
-    assert nvcc.library_path(VARIANT, HOPPER) == first and nvcc.build_id() != first_id
-    (tree / "include" / "tiny.h").write_text("#pragma once\n// more\n")
-    nvcc._digest.cache_clear()
-    assert nvcc.library_path(VARIANT, HOPPER) != first
+    def ids() -> tuple[str, str]:
+        forget_ids()
+        return nvcc.library_id(), nvcc.build_id()
+
+    library, build = ids()
+    assert nvcc.library_path(VARIANT, HOPPER).name == f"libpod_{VARIANT.name}_sm_90a.so"
+    assert nvcc.library_path(VARIANT, HOPPER).parent.name == library
+    # Sources of the host library, the headers among them, are no variant's.
+    for name in ("plan.cpp", "checks.h"):
+        (tree / "csrc" / name).write_text("// the host's\n")
+        assert ids()[0] == library and ids()[1] != build
+    # Nor is a header that nobody includes; one that is included by another is.
+    (tree / "include" / "lonely.cuh").write_text("#pragma once\n")
+    assert ids()[0] == library
+    (tree / "include" / "tiny.h").write_text('#pragma once\n#include "deep.cuh"\n')
+    through = ids()[0]
+    (tree / "include" / "deep.cuh").write_text("#pragma once\n")
+    assert len({library, through, ids()[0]}) == 3
+
+
+def test_every_variant_is_compiled_from_all_kernel_headers_and_none_of_the_host() -> None:
+    root = native.sources_dir() / "cuda"
+    files = cache.included(root / "csrc" / "variant.cu", [root / "include"])
+    names = {path.relative_to(root).as_posix() for path in files}
+    headers = {p.relative_to(root).as_posix() for p in (root / "include").rglob("*.*h")}
+    assert names == headers | {"csrc/variant.cu"}
 
 
 def test_prebuilt_library_is_used_without_a_compiler(tree: Path, nowhere: Path) -> None:

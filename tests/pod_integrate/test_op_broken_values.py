@@ -167,3 +167,14 @@ def test_largest_weight_of_a_row_is_1_however_large_its_logit(
     logit = sign * float(case.q[0, 0, 0].abs()) * float(case.k_cache[0, 0, 0, 0]) * DIM**0.5
     keys = torch.arange(1, q_len + 1).double().log()[:, None]
     assert torch.allclose(got.lse.double(), logit + keys, rtol=3e-7, atol=0)
+
+
+@pytest.mark.parametrize("split", [False, True])
+@pytest.mark.parametrize("level", LEVELS)
+def test_infinite_sink_leaves_nan_and_no_zero(
+    level: str, split: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("POD_ATTN_ISA", level)
+    case = make_batch(Q_LENS, KV_LENS, geometry=geometry("fp32"), seed=1)
+    got = hybrid_attention(*case, config=config(split), sinks=torch.full((HEADS,), math.inf))
+    assert got.out.isnan().all() and got.lse.isnan().all()

@@ -56,7 +56,7 @@ def test_fields_that_are_compiled_in_change_name_and_defines(field: str) -> None
     }
     other = dataclasses.replace(base, **{field: values[field]})
     assert other.name != base.name
-    assert other.defines(prefill_wgmma=False) != base.defines(prefill_wgmma=False)
+    assert other.defines("mma") != base.defines("mma")
 
 
 def test_config_of_a_variant_is_of_that_variant() -> None:
@@ -65,33 +65,33 @@ def test_config_of_a_variant_is_of_that_variant() -> None:
 
 
 def test_defines_are_one_flag_per_field() -> None:
-    assert Variant.parse(NAME).defines(prefill_wgmma=True) == [
+    assert Variant.parse(NAME).defines("wgmma") == [
         *("-DPOD_DTYPE=bf16", "-DPOD_HEAD_DIM=128"),
         *("-DPOD_PREFILL_Q_ROWS=128", "-DPOD_PREFILL_KV_ROWS=64"),
         *("-DPOD_PREFILL_STAGES=1", "-DPOD_PREFILL_WARPS=4"),
         *("-DPOD_DECODE_Q_ROWS=16", "-DPOD_DECODE_KV_ROWS=64"),
         *("-DPOD_DECODE_STAGES=2", "-DPOD_DECODE_WARPS=4"),
-        *("-DPOD_CTAS_PER_SM=2", "-DPOD_VIRTUAL_DECODE=1", "-DPOD_PREFILL_WGMMA=1"),
+        *("-DPOD_CTAS_PER_SM=2", "-DPOD_VIRTUAL_DECODE=1", "-DPOD_PREFILL_ENGINE=kWgmma"),
     ]
 
 
 @pytest.mark.parametrize(
-    ("arch", "name", "wgmma"),
+    ("arch", "name", "engine"),
     [
-        ("sm_90a", "bf16-d128-p128x64s2w4-d16x192s1w4-c2-v1", True),
-        ("sm_90a", "fp16-d64-p128x64s3w4-d16x64s1w4-c2-v1", True),
-        ("sm_80", "bf16-d128-p128x64s2w4-d16x192s1w4-c2-v1", False),
-        ("sm_100", "bf16-d128-p128x64s2w4-d16x192s1w4-c2-v1", False),
-        ("sm_90a", "bf16-d96-p128x64s2w4-d16x64s1w4-c2-v1", False),
-        ("sm_90a", "bf16-d128-p128x64s1w4-d16x64s1w4-c2-v1", False),
-        ("sm_90a", "bf16-d128-p64x64s2w4-d16x64s1w4-c2-v1", False),
-        ("sm_90a", "bf16-d128-p128x64s2w8-d16x64s1w4-c2-v1", False),
+        ("sm_90a", "bf16-d128-p128x64s2w4-d16x192s1w4-c2-v1", "wgmma"),
+        ("sm_90a", "fp16-d64-p128x64s3w4-d16x64s1w4-c2-v1", "wgmma"),
+        ("sm_80", "bf16-d128-p128x64s2w4-d16x192s1w4-c2-v1", "mma"),
+        ("sm_100", "bf16-d128-p128x64s2w4-d16x192s1w4-c2-v1", "mma"),
+        ("sm_90a", "bf16-d96-p128x64s2w4-d16x64s1w4-c2-v1", "mma"),
+        ("sm_90a", "bf16-d128-p128x64s1w4-d16x64s1w4-c2-v1", "mma"),
+        ("sm_90a", "bf16-d128-p64x64s2w4-d16x64s1w4-c2-v1", "mma"),
+        ("sm_90a", "bf16-d128-p128x64s2w8-d16x64s1w4-c2-v1", "mma"),
     ],
 )
 def test_wgmma_where_the_architecture_has_it_and_the_tile_suits(
-    arch: str, name: str, wgmma: bool
+    arch: str, name: str, engine: str
 ) -> None:
-    assert Variant.parse(name).prefill_wgmma(limits.ARCHITECTURES[arch]) is wgmma
+    assert Variant.parse(name).prefill_engine(limits.ARCHITECTURES[arch]) == engine
 
 
 @pytest.mark.parametrize(

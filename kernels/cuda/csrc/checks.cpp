@@ -67,7 +67,7 @@ void check_queries(const Call& call) {
 
 // The kernel keeps places of rows as 32-bit numbers of 16-byte units.
 void check_span(const TensorView& t, const char* name) {
-  const int64_t units = t.size(0) * t.stride(0) * kElementBytes / kAlignment;
+  const int64_t units = t.size(0) * t.stride(0) * kKvBytes / kAlignment;
   if (units > int64_t{UINT32_MAX}) {
     TVM_FFI_THROW(ShapeError) << name << " spans " << (units >> 26)
                               << " GiB, the limit is 64 GiB; give each layer its own tensor";
@@ -76,7 +76,7 @@ void check_span(const TensorView& t, const char* name) {
 
 CacheStrides cache_strides(const TensorView& t) {
   const auto units = [&](int axis) {
-    return static_cast<uint32_t>(t.stride(axis) * kElementBytes / kAlignment);
+    return static_cast<uint32_t>(t.stride(axis) * kKvBytes / kAlignment);
   };
   return {units(0), units(1), units(2)};
 }

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <string>
+#include <vector>
 
 #include "pod/combine.cuh"
 #include "pod/pod_kernel.cuh"
@@ -16,8 +17,7 @@ namespace {
 struct Variant {
   using Element = POD_DTYPE;
   static constexpr int head_dim = POD_HEAD_DIM;
-  // Whether prefill runs on wgmma: sm_90a only.
-  static constexpr bool prefill_wgmma = POD_PREFILL_WGMMA;
+  static constexpr PrefillEngine prefill_engine = PrefillEngine::POD_PREFILL_ENGINE;
   static constexpr PodConfig config{
       {POD_PREFILL_Q_ROWS, POD_PREFILL_KV_ROWS, POD_PREFILL_STAGES, POD_PREFILL_WARPS},
       {POD_DECODE_Q_ROWS, POD_DECODE_KV_ROWS, POD_DECODE_STAGES, POD_DECODE_WARPS},
@@ -34,9 +34,7 @@ static_assert(kPrefill.kv_rows % 16 == 0 && kPrefill.kv_rows % (8 * kPrefill.war
               "a prefill warp copies a multiple of 8 KV rows");
 static_assert(kDecode.q_rows == kDecodeRows, "a decode tile has 16 query rows");
 static_assert(kDecode.kv_rows % (16 * kDecode.warps) == 0, "a decode warp owns 16 n keys");
-static_assert(!Variant::prefill_wgmma || (cta_warps(Variant::config) == kGroupWarps &&
-                                          Variant::config.ctas_per_sm <= 2),
-              "prefill on wgmma: one warpgroup runs items, and at most two CTAs share the registers");
+static_assert(op::Prefill<Variant>::kSuits, "see op/prefill_engine.cuh");
 static_assert(cta_warps(Variant::config) <= 16 && Variant::config.virtual_decode <= 8,
               "a CTA has at most 16 warps and 8 decode items");
 
@@ -53,18 +51,17 @@ using Shape = KernelShape<Variant, kOps>;
 template <Ops kOps>
 ptx::Error launch_ops(const LaunchArguments& a, int ctas, void* stream) {
   if (ctas == 0) return {};
-  return ptx::launch(pod_kernel<Variant, kOps>, ctas, Shape<kOps>::kThreads,
-                     Shape<kOps>::kSmem, stream, a);
+  return ptx::launch(pod_kernel<Variant, kOps>, ctas, Shape<kOps>::kThreads, Shape<kOps>::kSmem,
+                     stream, static_cast<const KernelArguments&>(a));
 }
 
 ptx::Error launch_merge(const LaunchArguments& a) {
   if (a.merge_ctas == 0) return {};
-  return ptx::launch(merge_kernel<Variant>, a.merge_ctas, kMergeWarps * kWarpSize, 0, a.stream, a);
+  return ptx::launch(merge_kernel<Variant>, a.merge_ctas, kMergeWarps * kWarpSize, 0, a.stream,
+                     static_cast<const KernelArguments&>(a));
 }
 
-ptx::Error launch_streams(const LaunchArguments& a);
 ptx::Error prepare(int device);
-ptx::Error info(int device, int kernel, KernelInfo* out);
 
 ptx::Error launch_all(const LaunchArguments& a) {
   if (ptx::Error code = prepare(a.device)) return code;
@@ -75,7 +72,10 @@ ptx::Error launch_all(const LaunchArguments& a) {
     code = ptx::clear(a.counters, counter_bytes(a.sm_slots), a.stream);
     if (!code) code = launch_ops<Ops::kBoth>(a, a.prefill_ctas + a.decode_ctas, a.stream);
   } else if (hybrid && strategy == Strategy::kStreams) {
-    code = launch_streams(a);
+    code = ptx::fork_join(
+        a.stream, a.side_stream,
+        [&] { return launch_ops<Ops::kDecode>(a, a.decode_ctas, a.side_stream); },
+        [&] { return launch_ops<Ops::kPrefill>(a, a.prefill_ctas, a.stream); });
   } else {
     code = launch_ops<Ops::kPrefill>(a, a.prefill_ctas, a.stream);
     if (!code) code = launch_ops<Ops::kDecode>(a, a.decode_ctas, a.stream);
@@ -83,86 +83,30 @@ ptx::Error launch_all(const LaunchArguments& a) {
   return code ? code : launch_merge(a);
 }
 
-#ifdef __CUDACC__
-
-// Work on the side stream starts after what is on the main stream, and the main stream goes on
-// after it; events belong to the call, so calls on other streams cannot meet them.
-ptx::Error launch_streams(const LaunchArguments& a) {
-  const auto main = static_cast<cudaStream_t>(a.stream);
-  const auto side = static_cast<cudaStream_t>(a.side_stream);
-  cudaEvent_t fork = nullptr, join = nullptr;
-  cudaError_t code = cudaEventCreateWithFlags(&fork, cudaEventDisableTiming);
-  if (!code) code = cudaEventCreateWithFlags(&join, cudaEventDisableTiming);
-  if (!code) code = cudaEventRecord(fork, main);
-  if (!code) code = cudaStreamWaitEvent(side, fork, 0);
-  if (!code) code = launch_ops<Ops::kDecode>(a, a.decode_ctas, side);
-  if (!code) code = launch_ops<Ops::kPrefill>(a, a.prefill_ctas, main);
-  if (!code) code = cudaEventRecord(join, side);
-  if (!code) code = cudaStreamWaitEvent(main, join, 0);
-  if (fork) cudaEventDestroy(fork);
-  if (join) cudaEventDestroy(join);
-  return code;
-}
-
 template <Ops kOps>
-cudaError_t allow_smem() {
-  const auto kernel = pod_kernel<Variant, kOps>;
-  cudaError_t code =
-      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, Shape<kOps>::kSmem);
-  if (!code) {
-    code = cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
-                                cudaSharedmemCarveoutMaxShared);
-  }
-  return code;
+ptx::Error allow_smem() {
+  return ptx::allow_smem(pod_kernel<Variant, kOps>, Shape<kOps>::kSmem);
 }
 
 // Kernel attributes belong to a device's context: set before the first launch on each. The caller
 // has made `device` current.
-cudaError_t prepare(int device) {
-  static thread_local uint64_t ready[4] = {};  // devices 0 .. 255
-  uint64_t& word = ready[device >> 6 & 3];
-  const uint64_t bit = uint64_t{1} << (device & 63);
-  if (word & bit) return cudaSuccess;
-  cudaError_t code = allow_smem<Ops::kPrefill>();
+ptx::Error prepare(int device) {
+  static thread_local std::vector<bool> ready;
+  const auto index = static_cast<size_t>(device);
+  if (index < ready.size() && ready[index]) return {};
+  ptx::Error code = allow_smem<Ops::kPrefill>();
   if (!code) code = allow_smem<Ops::kDecode>();
   if (!code) code = allow_smem<Ops::kBoth>();
-  if (!code) word |= bit;
-  return code;
-}
-
-template <typename Kernel>
-cudaError_t info_of(Kernel kernel, int threads, int smem, KernelInfo* out) {
-  cudaFuncAttributes attributes;
-  cudaError_t code = cudaFuncGetAttributes(&attributes, kernel);
   if (code) return code;
-  out->registers = attributes.numRegs;
-  out->static_smem = static_cast<int>(attributes.sharedSizeBytes);
-  out->dynamic_smem = smem;
-  out->local_bytes = static_cast<int>(attributes.localSizeBytes);
-  return cudaOccupancyMaxActiveBlocksPerMultiprocessor(&out->ctas_per_sm, kernel, threads, smem);
+  if (index >= ready.size()) ready.resize(index + 1);
+  ready[index] = true;
+  return {};
 }
-
-#else
-
-ptx::Error launch_streams(const LaunchArguments& a) {
-  const ptx::Error code = launch_ops<Ops::kDecode>(a, a.decode_ctas, a.side_stream);
-  return code ? code : launch_ops<Ops::kPrefill>(a, a.prefill_ctas, a.stream);
-}
-
-ptx::Error prepare(int) { return 0; }
-
-template <typename Kernel>
-ptx::Error info_of(Kernel, int, int smem, KernelInfo* out) {
-  *out = {0, 0, smem, 0, 0};
-  return 0;
-}
-
-#endif
 
 template <Ops kOps>
 ptx::Error ops_info(KernelInfo* out) {
-  return info_of(pod_kernel<Variant, kOps>, Shape<kOps>::kThreads, Shape<kOps>::kSmem,
-                 out);
+  return ptx::kernel_info(pod_kernel<Variant, kOps>, Shape<kOps>::kThreads, Shape<kOps>::kSmem,
+                          out);
 }
 
 ptx::Error info(int device, int kernel, KernelInfo* out) {
@@ -170,7 +114,7 @@ ptx::Error info(int device, int kernel, KernelInfo* out) {
   if (kernel == 0) return ops_info<Ops::kPrefill>(out);
   if (kernel == 1) return ops_info<Ops::kDecode>(out);
   if (kernel == 2) return ops_info<Ops::kBoth>(out);
-  return info_of(merge_kernel<Variant>, kMergeWarps * kWarpSize, 0, out);
+  return ptx::kernel_info(merge_kernel<Variant>, kMergeWarps * kWarpSize, 0, out);
 }
 
 }  // namespace

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from pod_integrate.errors import KernelUnavailableError
 
+# What multiplies in a prefill item, as PrefillEngine of config.h has it.
+PrefillEngine = Literal["mma", "wgmma"]
 _CAPABILITY = re.compile(r"sm(\d+)(\d)")
 
 
 class Architecture(NamedTuple):
     """One compile target; shared memory in KiB per SM and per CTA (CUDA C++ Programming Guide).
 
-    name  as nvcc spells it, e.g. `sm_90a`
+    name     as nvcc spells it, e.g. `sm_90a`
+    engines  of prefill, the best first; each takes the tiles that suit it, mma takes all
     """
 
     name: str
@@ -21,6 +24,7 @@ class Architecture(NamedTuple):
     smem_per_sm: int
     smem_per_cta: int
     warps_per_sm: int
+    engines: tuple[PrefillEngine, ...] = ("mma",)
 
 
 ARCHITECTURES = {
@@ -29,7 +33,7 @@ ARCHITECTURES = {
         Architecture("sm_80", (8, 0), 164, 163, 64),
         Architecture("sm_86", (8, 6), 100, 99, 48),
         Architecture("sm_89", (8, 9), 100, 99, 48),
-        Architecture("sm_90a", (9, 0), 228, 227, 64),
+        Architecture("sm_90a", (9, 0), 228, 227, 64, ("wgmma", "mma")),
         Architecture("sm_100", (10, 0), 228, 227, 64),
         Architecture("sm_120", (12, 0), 100, 99, 48),
     )

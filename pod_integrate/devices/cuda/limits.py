@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from pod_integrate.devices.cuda.architectures import ARCHITECTURES as ARCHITECTURES
 from pod_integrate.devices.cuda.architectures import Architecture as Architecture
+from pod_integrate.devices.cuda.architectures import PrefillEngine as PrefillEngine
 from pod_integrate.devices.cuda.architectures import architecture as architecture
 from pod_integrate.errors import ConfigInfeasibleError, ShapeError
 from pod_integrate.terms.config import PodConfig, TileConfig
@@ -16,7 +19,7 @@ MAX_THREAD_REGISTERS = 255
 RESERVED_BYTES = 1024
 STATIC_BYTES = 128
 # So that panels of wgmma operands can start at a multiple of 1024 bytes.
-_PANEL_SLACK = 1008
+_SLACK: dict[PrefillEngine, int] = {"mma": 0, "wgmma": 1008}
 _DECODE_Q_ROWS = 16
 _MERGE_COLUMNS = 10  # m, l, and padding against bank conflicts
 _MAX_VIRTUAL_DECODE = 8
@@ -28,7 +31,7 @@ _OTHER_REGISTERS = 48
 def smem_bytes(config: PodConfig, head_dim: int) -> tuple[int, int]:
     """Dynamic shared memory of a CTA that runs (a prefill item, virtual_decode decode items).
 
-    As config.h has it, two bytes per element: Q and the stages of K and V; decode warps reuse the
+    As smem.h has it, two bytes per element: Q and the stages of K and V; decode warps reuse the
     stages to merge their fp32 partial results.
     """
     p, d = config.prefill, config.decode
@@ -41,20 +44,28 @@ def smem_bytes(config: PodConfig, head_dim: int) -> tuple[int, int]:
 def cta_smem_bytes(config: PodConfig, arch: Architecture, head_dim: int) -> tuple[int, int]:
     """smem_bytes as a launch asks for it: with room to align what wgmma reads."""
     prefill, decode = smem_bytes(config, head_dim)
-    return prefill + _PANEL_SLACK * prefill_wgmma(config, arch, head_dim), decode
+    return prefill + _SLACK[prefill_engine(config, arch, head_dim)], decode
 
 
-def prefill_wgmma(config: PodConfig, arch: Architecture, head_dim: int) -> bool:
-    """Whether prefill items run on Hopper's wgmma instead of mma.sync.
+def prefill_engine(config: PodConfig, arch: Architecture, head_dim: int) -> PrefillEngine:
+    """What multiplies in prefill items: the architecture's best engine that the config suits."""
+    return next(engine for engine in arch.engines if _SUITS[engine](config, head_dim))
 
-    They do where the architecture has it and the config suits: a warpgroup that owns two blocks of
-    64 rows, 64 keys per stage, K and V of two tiles in flight, four barriers per stage; beside it
-    another that copies, with registers for two such pairs per SM.
-    """
+
+def _suits_wgmma(config: PodConfig, head_dim: int) -> bool:
+    # A warpgroup that owns two blocks of 64 rows, 64 keys per stage, K and V of two tiles in
+    # flight, four barriers per stage; beside it another that copies, with registers for two such
+    # pairs per SM.
     p = config.prefill
-    suits = (p.q_rows, p.kv_rows, p.warps) == (128, 64, 4) and p.stages in (2, 3)
+    tile = (p.q_rows, p.kv_rows, p.warps) == (128, 64, 4) and p.stages in (2, 3)
     alone = cta_warps(config) == p.warps and config.ctas_per_sm <= 2
-    return arch.name == "sm_90a" and suits and alone and head_dim in (64, 128)
+    return tile and alone and head_dim in (64, 128)
+
+
+_SUITS: dict[PrefillEngine, Callable[[PodConfig, int], bool]] = {
+    "wgmma": _suits_wgmma,
+    "mma": lambda config, head_dim: True,
+}
 
 
 def cta_warps(config: PodConfig) -> int:

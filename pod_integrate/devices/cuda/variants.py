@@ -93,18 +93,18 @@ class Variant:
             virtual_decode=self.virtual_decode,
         )
 
-    def prefill_wgmma(self, arch: limits.Architecture) -> bool:
-        """Whether this variant's prefill items run on wgmma there; see limits.prefill_wgmma."""
-        return limits.prefill_wgmma(self.config(), arch, self.head_dim)
+    def prefill_engine(self, arch: limits.Architecture) -> limits.PrefillEngine:
+        """What multiplies in this variant's prefill items there; see limits.prefill_engine."""
+        return limits.prefill_engine(self.config(), arch, self.head_dim)
 
-    def defines(self, *, prefill_wgmma: bool) -> list[str]:
+    def defines(self, prefill_engine: limits.PrefillEngine) -> list[str]:
         """Compiler flags that csrc/variant.cu is compiled with."""
         values: dict[str, object] = {"DTYPE": self.dtype, "HEAD_DIM": self.head_dim}
         for side, tile in (("PREFILL", self.prefill), ("DECODE", self.decode)):
             for field, value in dataclasses.asdict(tile).items():
                 values[f"{side}_{field.upper()}"] = value
         values |= {"CTAS_PER_SM": self.ctas_per_sm, "VIRTUAL_DECODE": self.virtual_decode}
-        values["PREFILL_WGMMA"] = int(prefill_wgmma)
+        values["PREFILL_ENGINE"] = f"k{prefill_engine.capitalize()}"
         return [f"-DPOD_{name}={value}" for name, value in values.items()]
 
 

@@ -31,7 +31,7 @@ def build(variant: Variant, extra_flags: tuple[str, ...] = (), *, arch: str = "s
     Raises BuildError with the compiler's output.
     """
     folder = _folder(extra_flags)
-    defines = variant.defines(prefill_wgmma=variant.prefill_wgmma(ARCHITECTURES[arch]))
+    defines = variant.defines(variant.prefill_engine(ARCHITECTURES[arch]))
     library = folder / f"libpod_{variant.name}_{arch}_emulator.so"
     return cache.build_once(library, lambda path: _link(defines, extra_flags, path))
 
@@ -52,7 +52,7 @@ def build_changed(
     """
     kernel = library.with_suffix(".o")
     command = compiler or [cache.host_compiler(), *_flags(())]
-    defines = variant.defines(prefill_wgmma=variant.prefill_wgmma(ARCHITECTURES[arch]))
+    defines = variant.defines(variant.prefill_engine(ARCHITECTURES[arch]))
     arguments = [f"-I{cuda / 'include'}", *defines, "-c", "-x", "c++"]
     _run([*command, *arguments], [cuda / "csrc" / "variant.cu"], kernel)
     _compile([kernel, _engine(())], ["-shared", "-pthread"], library)
@@ -62,7 +62,10 @@ def build_changed(
 def _folder(extra_flags: tuple[str, ...]) -> Path:
     root, flags = native.sources_dir(), _flags(extra_flags)
     version = cache.version_of(cache.host_compiler())
-    kernel = cache.digest([root / "cuda"], (".cu", ".cuh", ".h"), ())
+    cuda = root / "cuda"
+    # Headers of the emulator that the kernel sees are in the digest of all of them.
+    files = cache.included(cuda / "csrc" / "variant.cu", [cuda / "include"])
+    kernel = cache.digest_files(cuda, files, ())
     emulator = cache.digest([root / "emulator"], (".h", ".cpp"), ())
     text = " ".join((kernel, emulator, version, *flags))
     return cache.directory() / f"emulator-{hashlib.sha256(text.encode()).hexdigest()[:10]}"

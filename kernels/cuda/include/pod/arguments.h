@@ -36,7 +36,7 @@ struct alignas(16) Item {
   int kv0, kv1;    // keys kv0 .. kv1 - 1
   int slot;        // first row in the partial buffers; -1: the item writes out and lse itself
   int seen_first, seen_last;  // keys that every row sees; empty when last < first
-  int first_page;  // of the request in page_indices; the kernel fills it in
+  int first_page;             // of the request in page_indices; the kernel fills it in
 };
 constexpr int kItemWords = sizeof(Item) / 4;
 
@@ -95,7 +95,8 @@ struct CacheStrides {
   uint32_t page, slot, head;
 };
 
-struct LaunchArguments {
+// What the kernels read of a launch.
+struct KernelArguments {
   const void* q;  // [T, Hq, D]; strides in elements
   int64_t q_token, q_head;
   const void* k;  // [P, S, Hkv, D]
@@ -109,12 +110,10 @@ struct LaunchArguments {
   float* lse;  // [T, Hq] natural log
   int64_t lse_token, lse_head;
   const int32_t* plan;
-  int32_t* counters;   // Counters, cleared by the launch
+  int32_t* counters;      // Counters, cleared by the launch
   float* partial_o;       // [partial rows, D]
   RowSums* partial_sums;  // [partial rows]
-  CtaRecord* records;  // [ctas] or null
-  void* stream;
-  void* side_stream;  // of Strategy::kStreams
+  CtaRecord* records;     // [ctas] or null
   int group;
   int page_size;
   Divider page_divider;  // by page_size
@@ -124,7 +123,14 @@ struct LaunchArguments {
   float score_scale;     // > 0; turns q.k, or the tanh, into the exponent of a power of two
   float logit_scale;     // the same into a logit, natural
   int sm_slots;
-  int prefill_ctas, decode_ctas, merge_ctas;  // grid sizes: at least what the plan needs
+  int prefill_ctas;  // grid size: at least what the plan needs
+};
+
+// One call: what its kernels read, and what the host needs to launch them.
+struct LaunchArguments : KernelArguments {
+  void* stream;
+  void* side_stream;            // of Strategy::kStreams
+  int decode_ctas, merge_ctas;  // grid sizes, as prefill_ctas
   int strategy;
   int device;
 };

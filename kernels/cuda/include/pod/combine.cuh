@@ -13,8 +13,9 @@
 
 namespace pod {
 
-template <typename T, int D>
-POD_DEVICE void merge_row(const LaunchArguments& a, const MergeBlock& block, int row, int lane) {
+template <class Variant>
+POD_DEVICE void merge_row(const KernelArguments& a, const MergeBlock& block, int row, int lane) {
+  constexpr int D = Variant::head_dim;
   constexpr int kPairs = D / 2, kLanePairs = (kPairs + kWarpSize - 1) / kWarpSize;
   const RowSums* sums = a.partial_sums + block.slot + row;
   float m = kNegativeInfinity;
@@ -41,7 +42,7 @@ POD_DEVICE void merge_row(const LaunchArguments& a, const MergeBlock& block, int
   whole.row0 = block.row0;
   whole.q_begin = block.q_begin;
   whole.slot = -1;
-  const RowOutput<T> output(a, whole, row, D);
+  const RowOutput<typename Variant::Element> output(a, whole, row, D);
   const float inverse = output.end(m, l, lane == 0);
   POD_UNROLL
   for (int i = 0; i < kLanePairs; ++i) {
@@ -52,14 +53,14 @@ POD_DEVICE void merge_row(const LaunchArguments& a, const MergeBlock& block, int
 
 template <class Variant>
 POD_GLOBAL((kMergeWarps * kWarpSize), 1)
-merge_kernel(const POD_GRID_CONSTANT LaunchArguments a) {
+merge_kernel(const POD_GRID_CONSTANT KernelArguments a) {
   const PlanHeader& plan = *reinterpret_cast<const PlanHeader*>(a.plan);
   if (ptx::cta_index() >= plan.merge_blocks) return;
   const auto* blocks = reinterpret_cast<const MergeBlock*>(a.plan + plan.merge_offset);
   const MergeBlock block = blocks[ptx::cta_index()];
   const int thread = ptx::thread_index();
   for (int row = thread / kWarpSize; row < block.rows; row += kMergeWarps) {
-    merge_row<typename Variant::Element, Variant::head_dim>(a, block, row, thread % kWarpSize);
+    merge_row<Variant>(a, block, row, thread % kWarpSize);
   }
 }
 

@@ -23,41 +23,17 @@ struct PodConfig {
 enum class Op : int { kPrefill = 0, kDecode = 1 };
 enum class Strategy : int { kFused = 0, kSerial = 1, kStreams = 2 };
 
+// What multiplies in a prefill item: mma.sync, warp by warp, or Hopper's wgmma.
+enum class PrefillEngine : int { kMma = 0, kWgmma = 1 };
+
 constexpr int kDecodeRows = 16;  // of the decode tile: one MMA tile
-constexpr int kElementBytes = 2;
+constexpr int kQBytes = 2;       // of an element of Q and out
+constexpr int kKvBytes = 2;      // of an element of K and V
 
 // Rows of K and V are multiples of 64 bytes, so that the swizzles of layout/swizzle.cuh apply.
 constexpr bool is_head_dim(int d) { return d == 64 || d == 96 || d == 128 || d == 256; }
 
 constexpr int larger(int a, int b) { return a > b ? a : b; }
-
-constexpr int kv_bytes(const TileConfig& tile, int head_dim) {
-  return 2 * tile.stages * tile.kv_rows * head_dim * kElementBytes;
-}
-
-// Floats between two rows of the fp32 scratch in which decode warps meet: free of bank conflicts.
-constexpr int scratch_stride(int head_dim) { return head_dim + 8; }
-
-// fp32 O, m and l of each warp of a decode item; one warp alone needs none.
-constexpr int scratch_bytes(const TileConfig& tile, int head_dim) {
-  return tile.warps == 1 ? 0 : tile.warps * kDecodeRows * (scratch_stride(head_dim) + 2) * 4;
-}
-
-// Panels of the warpgroup's matrix unit start at multiples of this; dynamic shared memory is only
-// known to start at one of 16.
-constexpr int kPanelAlignment = 1024;
-constexpr int kPanelSlack = kPanelAlignment - 16;
-
-// Q | (K, V) x stages
-constexpr int prefill_smem_bytes(const TileConfig& tile, int head_dim) {
-  return tile.q_rows * head_dim * kElementBytes + kv_bytes(tile, head_dim);
-}
-
-// Q | (K, V) x stages, where the scratch takes the place of K and V at the end
-constexpr int decode_smem_bytes(const TileConfig& tile, int head_dim) {
-  return kDecodeRows * head_dim * kElementBytes +
-         larger(kv_bytes(tile, head_dim), scratch_bytes(tile, head_dim));
-}
 
 // Prefill on wgmma has a warpgroup that multiplies and one that copies for it. Two CTAs of both
 // would leave each thread 128 registers: too few to multiply, more than enough to copy.

@@ -1,6 +1,7 @@
 // mask.cuh: which keys a lane's rows see, and the scores of the others.
 #pragma once
 
+#include "pod/layout/fragment.cuh"
 #include "pod/layout/rows.cuh"
 
 namespace pod {
@@ -13,30 +14,27 @@ POD_DEVICE bool is_cut(const Item& item, int kv, int keys) {
 }
 
 // Scores of unseen keys become -inf. s[tile][n] covers rows row0 + 16 * tile .. of the item and
-// keys kv + 8 * n ..; a lane holds rows g and g + 8 of a tile (g = lane / 4). Limits of single rows
-// are worked out here, where a tile needs them: keeping them would cost registers in every tile.
+// keys kv + 8 * n ... Limits of single rows are worked out here, where a tile needs them: keeping
+// them would cost registers in every tile.
 template <int kTiles, int kColumns>
-POD_DEVICE void mask_scores(float (&s)[kTiles][kColumns][4], const LaunchArguments& a,
+POD_DEVICE void mask_scores(float (&s)[kTiles][kColumns][4], const KernelArguments& a,
                             const Item& item, int row0, int kv, int lane) {
   lane = ptx::forget(lane);
-  POD_UNROLL
-  for (int tile = 0; tile < kTiles; ++tile) {
+  Fragment::for_each_row<kTiles>([&](int tile, int half) {
+    const int row = row0 + tile * Fragment::kRows + Fragment::row(lane, half);
+    const auto keys = layout::visible(a, item, row);
+    // One unsigned comparison for both limits.
+    const int start = kv + Fragment::column(lane) - keys.first;
+    const auto span = static_cast<unsigned>(keys.last - keys.first);
     POD_UNROLL
-    for (int half = 0; half < 2; ++half) {
-      const auto keys = layout::visible(a, item, row0 + tile * 16 + (lane >> 2) + half * 8);
-      // One unsigned comparison for both limits.
-      const int start = kv + (lane & 3) * 2 - keys.first;
-      const auto span = static_cast<unsigned>(keys.last - keys.first);
+    for (int n = 0; n < kColumns; ++n) {
       POD_UNROLL
-      for (int n = 0; n < kColumns; ++n) {
-        POD_UNROLL
-        for (int j = 0; j < 2; ++j) {
-          const auto after = static_cast<unsigned>(start + n * 8 + j);
-          if (after > span) s[tile][n][2 * half + j] = kNegativeInfinity;
-        }
+      for (int pair = 0; pair < Fragment::kPairs; ++pair) {
+        const auto after = static_cast<unsigned>(start + n * Fragment::kColumns + pair);
+        if (after > span) s[tile][n][Fragment::at(half, pair)] = kNegativeInfinity;
       }
     }
-  }
+  });
 }
 
 }  // namespace pod

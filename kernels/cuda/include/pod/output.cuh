@@ -23,12 +23,14 @@ POD_DEVICE RowEnd end_row(float m, float l, float scale) {
 }
 
 // A sink joins the denominator as one more key without a value; it takes the place of m where it
-// is larger.
+// is larger. An infinite one leaves NaN, as a score that is infinite does.
 POD_DEVICE RowEnd end_row(float m, float l, float scale, float sink) {
   if (sink == kNegativeInfinity) return end_row(m, l, scale);
   const float above = (m * scale - sink) * kLog2e;
   if (above >= 0.f) return end_row(m, l + ptx::ex2(-above), scale);
-  const float shrink = ptx::ex2(above), total = l * shrink + 1.f;
+  // 1, or NaN where the sink has no difference to itself.
+  const float weight = 1.f + (sink - sink);
+  const float shrink = ptx::ex2(above), total = l * shrink + weight;
   return {sink + ptx::lg2(total) * kLn2, shrink * ptx::rcp(total)};
 }
 
@@ -36,7 +38,7 @@ POD_DEVICE RowEnd end_row(float m, float l, float scale, float sink) {
 template <typename T>
 class RowOutput {
  public:
-  POD_DEVICE RowOutput(const LaunchArguments& a, const Item& item, int row, int head_dim)
+  POD_DEVICE RowOutput(const KernelArguments& a, const Item& item, int row, int head_dim)
       : a_(a), slot_(item.slot < 0 ? -1 : item.slot + row) {
     const auto at = layout::token_head(item.q_begin, item.kv_head, item.row0 + row, a.group);
     head_ = at.head;
@@ -73,7 +75,7 @@ class RowOutput {
   }
 
  private:
-  const LaunchArguments& a_;
+  const KernelArguments& a_;
   void* row_;
   float* lse_ = nullptr;
   int slot_, head_;

@@ -1,18 +1,19 @@
 // pod_kernel.cuh: one launch attends a hybrid batch (prefill chunks + decode tokens).
 //
 // CTA     draws a ticket from its SM's counter, runs one prefill item or virtual_decode decode
-//         items, exits. Where prefill_wgmma, a second warpgroup copies for a prefill item
+//         items, exits. On wgmma, a second warpgroup copies for a prefill item
 // In      q [T, Hq, D], k/v [P, S, Hkv, D], page_indices int32, page_starts [B], plan
 // Out     out [T, Hq, D] and lse [T, Hq] natural log; of split rows partial_o [rows, D] fp32 and
 //         partial_sums [rows], which combine.cuh merges
-// Smem    Q | (K, V) x stages of the item, or of each decode item; static: the ticket
-// Needs   sm_80+, sm_90a where prefill_wgmma; counters zeroed on the launch stream; either side may
+// Smem    smem.h; static: the ticket and items
+// Needs   sm_80+, sm_90a where prefill runs on wgmma; counters zeroed on the launch stream; either
+// side may
 //         be empty
 // Source  Kamath et al., POD-Attention, ASPLOS 2025, arXiv:2410.18038
 #pragma once
 
 #include "pod/op/decode_item.cuh"
-#include "pod/op/prefill_wgmma_item.cuh"
+#include "pod/op/prefill_engine.cuh"
 #include "pod/ptx/registers.cuh"
 #include "pod/sched/ticket.cuh"
 
@@ -24,20 +25,17 @@ enum class Ops { kPrefill, kDecode, kBoth };
 template <class Variant, Ops kOps>
 struct KernelShape {
   static constexpr PodConfig config = Variant::config;
-  static constexpr int kDim = Variant::head_dim;
-  static constexpr int kPrefillSmem =
-      prefill_smem_bytes(config.prefill, kDim) + (Variant::prefill_wgmma ? kPanelSlack : 0);
-  static constexpr int kDecodeItemSmem = decode_smem_bytes(config.decode, kDim);
-  static constexpr int kDecodeSmem = config.virtual_decode * kDecodeItemSmem;
   static constexpr int kDecodeWarps = config.virtual_decode * config.decode.warps;
+  static constexpr int kPrefillSmem = Smem<Variant>::kPrefillCta;
+  static constexpr int kDecodeSmem = Smem<Variant>::kDecodeCta;
   static constexpr int kSmem = kOps == Ops::kPrefill  ? kPrefillSmem
                                : kOps == Ops::kDecode ? kDecodeSmem
                                                       : larger(kPrefillSmem, kDecodeSmem);
   static constexpr int kWarps = kOps == Ops::kPrefill  ? config.prefill.warps
                                 : kOps == Ops::kDecode ? kDecodeWarps
                                                        : cta_warps(config);
-  static constexpr bool kCopies = Variant::prefill_wgmma && kOps != Ops::kDecode;
-  static constexpr int kThreads = kWarps * kWarpSize + (kCopies ? kGroupThreads : 0);
+  static constexpr int kCopyThreads = kOps == Ops::kDecode ? 0 : op::Prefill<Variant>::kCopyThreads;
+  static constexpr int kThreads = kWarps * kWarpSize + kCopyThreads;
 };
 
 // What a CTA works on, in static shared memory: the items are read there all along, so neither
@@ -50,7 +48,7 @@ struct Work {
 
 // One op alone needs no ticket: its CTAs are all alike.
 template <class Variant, Ops kOps>
-POD_DEVICE void take_work(Work<Variant>& work, const LaunchArguments& a, const PlanHeader& plan) {
+POD_DEVICE void take_work(Work<Variant>& work, const KernelArguments& a, const PlanHeader& plan) {
   constexpr int kVirtual = Variant::config.virtual_decode;
   constexpr Op kAlone = kOps == Ops::kPrefill ? Op::kPrefill : Op::kDecode;
   const int thread = ptx::thread_index();
@@ -74,15 +72,9 @@ POD_DEVICE void take_work(Work<Variant>& work, const LaunchArguments& a, const P
   ptx::sync_cta();
 }
 
-// Where the panels of a prefill item on wgmma begin.
-POD_DEVICE uint32_t panels_in(uint8_t* smem) {
-  return (ptx::smem_address(smem) + kPanelAlignment - 1) / kPanelAlignment * kPanelAlignment;
-}
-
 // Splits a CTA in two: false in the warpgroup that copies, whose work is done then.
 template <class Variant>
-POD_DEVICE bool is_left_to_run(const LaunchArguments& a, const Work<Variant>& work,
-                               uint8_t* smem) {
+POD_DEVICE bool is_left_to_run(const KernelArguments& a, const Work<Variant>& work, uint8_t* smem) {
   constexpr bool kMoves = Variant::config.ctas_per_sm > 1;
   const int thread = ptx::thread_index() - kGroupThreads;
   if (thread < 0) {
@@ -91,47 +83,40 @@ POD_DEVICE bool is_left_to_run(const LaunchArguments& a, const Work<Variant>& wo
   }
   if constexpr (kMoves) ptx::lower_registers<kCopyRegisters>();
   if (work.ticket.count > 0 && work.ticket.op == Op::kPrefill) {
-    op::copy_panels<Variant::head_dim, Variant>(a, work.items[0], panels_in(smem), thread);
+    op::Prefill<Variant>::copy(a, work.items[0], smem, thread);
   }
   return false;
 }
 
 // Warps past those that an op's tile uses leave at once: no barrier of an item counts them.
 template <class Variant>
-POD_DEVICE void run_prefill(const LaunchArguments& a, const Work<Variant>& work, uint8_t* smem) {
-  using T = typename Variant::Element;
-  constexpr int D = Variant::head_dim;
+POD_DEVICE void run_prefill(const KernelArguments& a, const Work<Variant>& work, uint8_t* smem) {
   const int thread = ptx::thread_index();
   if (thread >= Variant::config.prefill.warps * kWarpSize) return;
-  if constexpr (Variant::prefill_wgmma) {
-    op::prefill_wgmma_item<T, D, Variant>(a, work.items[0], panels_in(smem), thread);
-  } else {
-    op::prefill_item<T, D, Variant>(a, work.items[0], ptx::smem_address(smem), thread);
-  }
+  op::Prefill<Variant>::run(a, work.items[0], smem, thread);
 }
 
 template <class Variant>
-POD_DEVICE void run_decode(const LaunchArguments& a, const Work<Variant>& work, uint8_t* smem) {
+POD_DEVICE void run_decode(const KernelArguments& a, const Work<Variant>& work, uint8_t* smem) {
   constexpr int kItemThreads = Variant::config.decode.warps * kWarpSize;
   const int thread = ptx::thread_index();
   const int place =
       Variant::config.virtual_decode == 1 ? 0 : ptx::warp_uniform(thread / kItemThreads);
   if (place >= work.ticket.count || thread >= Variant::config.virtual_decode * kItemThreads) return;
-  op::decode_item<typename Variant::Element, Variant::head_dim, Variant>(
-      a, work.items[place], smem + place * KernelShape<Variant, Ops::kDecode>::kDecodeItemSmem,
-      kItems + place, thread % kItemThreads);
+  op::decode_item<Variant>(a, work.items[place], smem + place * Smem<Variant>::decode.bytes,
+                           item_barrier(place), thread % kItemThreads);
 }
 
 // Thread 0's view of its CTA, where a record is wanted. `offset` is the number of CTAs in an
 // earlier launch of the call.
-POD_DEVICE CtaRecord* record_of(const LaunchArguments& a, int offset) {
+POD_DEVICE CtaRecord* record_of(const KernelArguments& a, int offset) {
   const bool wanted = a.records != nullptr && ptx::thread_index() == 0;
   return wanted ? a.records + offset + ptx::cta_index() : nullptr;
 }
 
 template <class Variant, Ops kOps>
 POD_GLOBAL((KernelShape<Variant, kOps>::kThreads), (Variant::config.ctas_per_sm))
-pod_kernel(const POD_GRID_CONSTANT LaunchArguments a) {
+pod_kernel(const POD_GRID_CONSTANT KernelArguments a) {
   POD_DYNAMIC_SMEM(smem);
   POD_STATIC_SMEM(Work<Variant>, work);
   constexpr bool kPrefills = kOps != Ops::kDecode, kDecodes = kOps != Ops::kPrefill;
@@ -142,10 +127,16 @@ pod_kernel(const POD_GRID_CONSTANT LaunchArguments a) {
   take_work<Variant, kOps>(work, a, plan);
   const sched::Ticket& ticket = work.ticket;
   if (CtaRecord* record = record_of(a, offset)) {
-    *record = {static_cast<int>(ptx::smid()), static_cast<int>(ticket.op), ticket.first,
-               ticket.count, ticket.number, 0, begin_ns, 0};
+    *record = {static_cast<int>(ptx::smid()),
+               static_cast<int>(ticket.op),
+               ticket.first,
+               ticket.count,
+               ticket.number,
+               0,
+               begin_ns,
+               0};
   }
-  if constexpr (KernelShape<Variant, kOps>::kCopies) {
+  if constexpr (KernelShape<Variant, kOps>::kCopyThreads > 0) {
     if (!is_left_to_run<Variant>(a, work, smem)) return;
   }
   if (ticket.count > 0) {

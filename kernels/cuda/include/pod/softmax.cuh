@@ -10,16 +10,6 @@
 
 namespace pod {
 
-// Maximum, or sum, over the four lanes that share a row.
-POD_DEVICE float row_max(float x) {
-  x = max(x, ptx::shfl_xor(x, 1));
-  return max(x, ptx::shfl_xor(x, 2));
-}
-POD_DEVICE float row_sum(float x) {
-  x += ptx::shfl_xor(x, 1);
-  return x + ptx::shfl_xor(x, 2);
-}
-
 // What a lane keeps of its rows: kTiles 16-row tiles of O [16, D], the reference m and the sum of
 // weights l, of the lane's own columns. l is compensated: where thousands of tiles weigh the same,
 // the roundings of a plain sum all go one way.
@@ -32,16 +22,11 @@ struct RowState {
   bool far = false;       // of the lazy softmax: whether a row of the warp needs its scores centred
 
   POD_DEVICE RowState() {
-    POD_UNROLL
-    for (int tile = 0; tile < kTiles; ++tile) {
-      POD_UNROLL
-      for (int i = 0; i < D / 8; ++i) {
-        POD_UNROLL
-        for (int j = 0; j < 4; ++j) o[tile][i][j] = 0.f;
-      }
-      m[tile][0] = m[tile][1] = kNegativeInfinity;
-      l[tile][0] = l[tile][1] = lost[tile][0] = lost[tile][1] = 0.f;
-    }
+    Fragment::for_each(o, [](float& x) { x = 0.f; });
+    Fragment::for_each_row<kTiles>([&](int tile, int half) {
+      m[tile][half] = kNegativeInfinity;
+      l[tile][half] = lost[tile][half] = 0.f;
+    });
   }
 
   // l moves to another reference, and a tile's weights join it.
@@ -70,21 +55,16 @@ POD_DEVICE float tanh(float x) {
 
 template <int kTiles, int kColumns>
 POD_DEVICE void cap_scores(float (&s)[kTiles][kColumns][4], float scale) {
-  POD_UNROLL
-  for (int tile = 0; tile < kTiles; ++tile) {
-    POD_UNROLL
-    for (int n = 0; n < kColumns; ++n) {
-      POD_UNROLL
-      for (int j = 0; j < 4; ++j) s[tile][n][j] = tanh(s[tile][n][j] * scale);
-    }
-  }
+  Fragment::for_each(s, [&](float& x) { x = tanh(x * scale); });
 }
 
 // The largest of m and a row's scores in a tile.
 template <int kColumns>
 POD_DEVICE float highest_of(const float (&s)[kColumns][4], int half, float m) {
   POD_UNROLL
-  for (int n = 0; n < kColumns; ++n) m = max(m, max(s[n][2 * half], s[n][2 * half + 1]));
+  for (int n = 0; n < kColumns; ++n) {
+    m = max(m, max(s[n][Fragment::at(half, 0)], s[n][Fragment::at(half, 1)]));
+  }
   return row_max(m);
 }
 
@@ -100,9 +80,10 @@ POD_DEVICE float weigh_row(float (&s)[kColumns][4], int half, float m, float sca
   POD_UNROLL
   for (int n = 0; n < kColumns; ++n) {
     POD_UNROLL
-    for (int j = 2 * half; j < 2 * half + 2; ++j) {
-      s[n][j] = ptx::ex2((s[n][j] - reference) * scale);
-      sum += s[n][j];
+    for (int pair = 0; pair < Fragment::kPairs; ++pair) {
+      float& x = s[n][Fragment::at(half, pair)];
+      x = ptx::ex2((x - reference) * scale);
+      sum += x;
     }
   }
   return sum;
@@ -118,21 +99,17 @@ POD_DEVICE float moved(float m, float to, float scale) {
 template <int D, int kTiles, int kColumns>
 POD_DEVICE void softmax_step(RowState<D, kTiles>& state, float (&s)[kTiles][kColumns][4],
                              float scale) {
-  POD_UNROLL
-  for (int tile = 0; tile < kTiles; ++tile) {
+  Fragment::for_each_row<kTiles>([&](int tile, int half) {
+    const float m = highest_of(s[tile], half, state.m[tile][half]);
+    const float rescale = moved(state.m[tile][half], m, scale);
+    state.m[tile][half] = m;
+    state.add(tile, half, rescale, weigh_row(s[tile], half, m, scale));
     POD_UNROLL
-    for (int half = 0; half < 2; ++half) {
-      const float m = highest_of(s[tile], half, state.m[tile][half]);
-      const float rescale = moved(state.m[tile][half], m, scale);
-      state.m[tile][half] = m;
-      state.add(tile, half, rescale, weigh_row(s[tile], half, m, scale));
-      POD_UNROLL
-      for (int i = 0; i < D / 8; ++i) {
-        state.o[tile][i][2 * half] *= rescale;
-        state.o[tile][i][2 * half + 1] *= rescale;
-      }
+    for (int i = 0; i < D / Fragment::kColumns; ++i) {
+      state.o[tile][i][Fragment::at(half, 0)] *= rescale;
+      state.o[tile][i][Fragment::at(half, 1)] *= rescale;
     }
-  }
+  });
 }
 
 // A row of the lazy softmax whose reference, as an exponent, is larger than this has its scores
@@ -145,7 +122,10 @@ POD_DEVICE void centre(float (&s)[kColumns][4], const float (&m)[2]) {
   POD_UNROLL
   for (int n = 0; n < kColumns; ++n) {
     POD_UNROLL
-    for (int j = 0; j < 4; ++j) s[n][j] -= m[j / 2] == kNegativeInfinity ? 0.f : m[j / 2];
+    for (int j = 0; j < 4; ++j) {
+      const float reference = m[Fragment::half_of(j)];
+      s[n][j] -= reference == kNegativeInfinity ? 0.f : reference;
+    }
   }
 }
 
@@ -166,7 +146,7 @@ POD_DEVICE void grow(RowState<D, 1>& state, const float (&highest)[2], const boo
   POD_UNROLL
   for (int i = 0; i < D / 8; ++i) {
     POD_UNROLL
-    for (int j = 0; j < 4; ++j) state.o[0][i][j] *= rescale[j / 2];
+    for (int j = 0; j < 4; ++j) state.o[0][i][j] *= rescale[Fragment::half_of(j)];
   }
 }
 
@@ -201,9 +181,10 @@ POD_DEVICE void softmax_step_lazily(RowState<D, 1>& state, float (&s)[1][kColumn
     POD_UNROLL
     for (int n = 0; n < kColumns; ++n) {
       POD_UNROLL
-      for (int j = 2 * half; j < 2 * half + 2; ++j) {
-        s[0][n][j] = ptx::ex2(s[0][n][j] * scale - reference);
-        sum += s[0][n][j];
+      for (int pair = 0; pair < Fragment::kPairs; ++pair) {
+        float& x = s[0][n][Fragment::at(half, pair)];
+        x = ptx::ex2(x * scale - reference);
+        sum += x;
       }
     }
     state.add(0, half, 1.f, sum);

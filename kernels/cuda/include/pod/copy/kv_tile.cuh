@@ -2,7 +2,6 @@
 #pragma once
 
 #include "pod/layout/rows.cuh"
-#include "pod/layout/scope.cuh"
 #include "pod/layout/swizzle.cuh"
 #include "pod/ptx/async_copy.cuh"
 
@@ -16,10 +15,9 @@ namespace pod::copy {
 template <int D, int kRows, int kWarps, class Layout = layout::Rows<D>>
 class KvLoader {
  public:
-  POD_DEVICE KvLoader(const LaunchArguments& a, const Item& item, const Scope<kWarps>& scope)
-      : a_(a),
-        item_(item),
-        thread_(scope.thread) {}
+  // `thread` is 0 .. 32 * kWarps - 1.
+  POD_DEVICE KvLoader(const KernelArguments& a, const Item& item, int thread)
+      : a_(a), item_(item), thread_(thread) {}
 
   // Past the last key.
   POD_DEVICE int end() const { return item_.kv1; }
@@ -57,7 +55,7 @@ class KvLoader {
   POD_DEVICE void load_v(uint32_t v_tile, int kv) const { load(v_tile, kv, a_.v, v_place_); }
 
  private:
-  static constexpr int kChunks = D / 8;
+  static constexpr int kChunks = D / layout::kChunkElements;
   // Lanes of a segment past the row's chunks copy nothing.
   static constexpr int kSegment = kChunks <= 8 ? 8 : kChunks <= 16 ? 16 : 32;
   static constexpr int kRowsAtOnce = kWarpSize / kSegment;
@@ -65,8 +63,7 @@ class KvLoader {
   static constexpr int kSteps = kWarpRows / kRowsAtOnce;
   static constexpr int kPlaces = (kSteps + kSegment - 1) / kSegment;
   static constexpr int kBlockSteps = 8 / kRowsAtOnce;
-  static constexpr int kPartSteps =
-      Layout::kAtOnce < kBlockSteps ? Layout::kAtOnce : kBlockSteps;
+  static constexpr int kPartSteps = Layout::kAtOnce < kBlockSteps ? Layout::kAtOnce : kBlockSteps;
   static_assert(kRows % (8 * kWarps) == 0, "a warp copies blocks of 8 rows");
 
   POD_DEVICE static uint32_t place(const CacheStrides& strides, uint32_t page, uint32_t slot,
@@ -103,7 +100,7 @@ class KvLoader {
   POD_DEVICE void load_part(uint32_t tile, int kv, int first, const void* cache,
                             const uint32_t (&place)[kPlaces]) const {
     const int thread = ptx::forget(thread_), chunk = thread % kSegment, row0 = first_row(thread);
-    const char* from = ptx::forget(static_cast<const char*>(cache) + chunk * 16);
+    const char* from = ptx::forget(static_cast<const char*>(cache) + chunk * layout::kChunkBytes);
     const int left = end() - kv - row0;
     // An array that a loop indexes at run time would leave the registers.
     POD_UNROLL_BY(kWhole || kPlaces > 1 ? kPartSteps : 1)
@@ -124,7 +121,7 @@ class KvLoader {
     }
   }
 
-  const LaunchArguments& a_;
+  const KernelArguments& a_;
   const Item& item_;
   int thread_;
   // Pages of the lane's rows, then where these are, in units of 16 bytes.

@@ -13,7 +13,7 @@
 namespace pod::layout {
 
 constexpr int kPanelColumns = 64;
-constexpr uint32_t kPanelRowBytes = kPanelColumns * 2;
+constexpr uint32_t kPanelRowBytes = kPanelColumns * kElementBytes;
 constexpr uint32_t kPanelRow8Bytes = 8 * kPanelRowBytes;
 
 template <int D, int kRows>

@@ -28,7 +28,7 @@ struct Visible {
   int first, last;
 };
 
-POD_DEVICE Visible visible(const LaunchArguments& a, const Item& item, int row) {
+POD_DEVICE Visible visible(const KernelArguments& a, const Item& item, int row) {
   const int position = item.offset + (item.row0 + row) / a.group;
   const int first = a.window_left >= 0 ? max(0, position - a.window_left) : 0;
   return {first, min(position, item.kv1 - 1)};

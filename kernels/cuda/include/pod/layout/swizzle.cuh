@@ -6,9 +6,14 @@
 // multiple of 64 bytes alternate between two halves by themselves and need two.
 #pragma once
 
+#include "pod/config.h"
 #include "pod/ptx/platform.cuh"
 
 namespace pod::layout {
+
+constexpr int kElementBytes = 2;  // of Q, K and V, as the matrix units take them
+static_assert(kQBytes == kElementBytes && kKvBytes == kElementBytes, "nothing converts yet");
+constexpr int kChunkBytes = 16, kChunkElements = kChunkBytes / kElementBytes;
 
 template <int D>
 POD_DEVICE uint32_t swizzle_key(int row) {
@@ -19,13 +24,13 @@ POD_DEVICE uint32_t swizzle_key(int row) {
 // Address of chunk `chunk` of row `row`.
 template <int D>
 POD_DEVICE uint32_t chunk_address(uint32_t tile, int row, int chunk) {
-  return tile + row * (D * 2) + ((chunk ^ swizzle_key<D>(row)) << 4);
+  return tile + row * (D * kElementBytes) + ((chunk ^ swizzle_key<D>(row)) << 4);
 }
 
 // Tiles as ldmatrix reads them, for the copies; layout/panels.cuh has the warpgroup's.
 template <int D>
 struct Rows {
-  static constexpr uint32_t kRowBytes = D * 2;
+  static constexpr uint32_t kRowBytes = D * kElementBytes;
   static constexpr int kAtOnce = 8;  // addresses that a copy holds: all
 
   POD_DEVICE static uint32_t chunk_address(uint32_t tile, int row, int chunk) {
@@ -43,11 +48,12 @@ struct LaneRow {
 
   // `half` selects the left or right 8 of 16 columns.
   POD_DEVICE LaneRow(uint32_t tile, int lane_row, int half)
-      : row(tile + lane_row * (D * 2)), chunk((half ^ swizzle_key<D>(lane_row)) << 4) {}
+      : row(tile + lane_row * (D * kElementBytes)), chunk((half ^ swizzle_key<D>(lane_row)) << 4) {}
 
   POD_DEVICE uint32_t at(int rows16, int columns16) const {
     const int span = columns16 * 16 / kSpanColumns, inside = columns16 * 16 % kSpanColumns;
-    return row + (chunk ^ inside * 2) + (rows16 * (16 * D) + span * kSpanColumns) * 2;
+    return row + (chunk ^ inside * kElementBytes) +
+           (rows16 * (16 * D) + span * kSpanColumns) * kElementBytes;
   }
 };
 

@@ -84,8 +84,8 @@ POD_DEVICE void pack_weights(Weights<kTiles, kColumns>& p, const float (&s)[kTil
   for (int tile = 0; tile < kTiles; ++tile) {
     POD_UNROLL
     for (int k = 0; k < kColumns / 2; ++k) {
-      const float(&left)[4] = s[tile][2 * k];
-      const float(&right)[4] = s[tile][2 * k + 1];
+      const float (&left)[4] = s[tile][2 * k];
+      const float (&right)[4] = s[tile][2 * k + 1];
       p.a[tile][k][0] = ptx::pack2<T>(left[0], left[1]);
       p.a[tile][k][1] = ptx::pack2<T>(left[2], left[3]);
       p.a[tile][k][2] = ptx::pack2<T>(right[0], right[1]);

@@ -6,14 +6,18 @@
 // Out     out and lse, or partial O, m and l of a KV split
 #pragma once
 
-#include "pod/op/prefill_item.cuh"
+#include "pod/copy/query_tile.cuh"
+#include "pod/mma/products.cuh"
+#include "pod/op/kv_loop.cuh"
+#include "pod/op/rows.cuh"
 
 namespace pod::op {
 
 // Where the warps of a decode item meet.
-template <int D, int kWarps>
+template <class Variant>
 struct Scratch {
-  static constexpr int kStride = scratch_stride(D);
+  static constexpr int kWarps = Variant::config.decode.warps;
+  static constexpr int kStride = scratch_stride(Variant::head_dim);
   float* base;
   POD_DEVICE float* o(int warp, int row) const {
     return base + (warp * kDecodeRows + row) * kStride;
@@ -27,20 +31,20 @@ struct Scratch {
   POD_DEVICE float* ends() const { return base + kWarps * kDecodeRows * kStride; }
 };
 
-template <int D, int kWarps>
-POD_DEVICE void write_scratch(const Scratch<D, kWarps>& scratch, const RowState<D, 1>& state,
-                              int warp, int lane) {
+template <class Variant>
+POD_DEVICE void write_scratch(const Scratch<Variant>& scratch,
+                              const RowState<Variant::head_dim, 1>& state, int warp, int lane) {
   POD_UNROLL
-  for (int half = 0; half < 2; ++half) {
-    const int row = (lane >> 2) + half * 8;
+  for (int half = 0; half < Fragment::kHalves; ++half) {
+    const int row = Fragment::row(lane, half);
     const float l = state.total(0, half);
-    float* o = scratch.o(warp, row) + (lane & 3) * 2;
+    float* o = scratch.o(warp, row) + Fragment::column(lane);
     POD_UNROLL
-    for (int i = 0; i < D / 8; ++i) {
-      o[i * 8] = state.o[0][i][2 * half];
-      o[i * 8 + 1] = state.o[0][i][2 * half + 1];
+    for (int i = 0; i < Variant::head_dim / Fragment::kColumns; ++i) {
+      o[i * Fragment::kColumns] = state.o[0][i][Fragment::at(half, 0)];
+      o[i * Fragment::kColumns + 1] = state.o[0][i][Fragment::at(half, 1)];
     }
-    if ((lane & 3) == 0) {
+    if (Fragment::is_first(lane)) {
       scratch.m(warp, row) = state.m[0][half];
       scratch.l(warp, row) = l;
     }
@@ -48,9 +52,11 @@ POD_DEVICE void write_scratch(const Scratch<D, kWarps>& scratch, const RowState<
 }
 
 // Merges the warps' softmaxes: each thread two columns of some rows.
-template <typename T, int D, int kWarps>
-POD_DEVICE void merge_warps(const Scratch<D, kWarps>& scratch, const LaunchArguments& a,
+template <class Variant>
+POD_DEVICE void merge_warps(const Scratch<Variant>& scratch, const KernelArguments& a,
                             const Item& item, int thread) {
+  using T = typename Variant::Element;
+  constexpr int D = Variant::head_dim, kWarps = Variant::config.decode.warps;
   POD_UNROLL
   for (unsigned i = thread; i < kDecodeRows * (D / 2); i += kWarps * kWarpSize) {
     const int row = i / (D / 2), column = i % (D / 2) * 2;
@@ -74,19 +80,21 @@ POD_DEVICE void merge_warps(const Scratch<D, kWarps>& scratch, const LaunchArgum
 }
 
 // `smem` is the item's own part of the CTA's shared memory, `barrier` its own barrier.
-template <typename T, int D, class Variant>
-POD_DEVICE void decode_item(const LaunchArguments& a, const Item& item, uint8_t* smem, int barrier,
+template <class Variant>
+POD_DEVICE void decode_item(const KernelArguments& a, const Item& item, uint8_t* smem, int barrier,
                             int thread) {
+  using T = typename Variant::Element;
+  constexpr int D = Variant::head_dim;
   constexpr TileConfig tile = Variant::config.decode;
-  constexpr int kWarpKeys = tile.kv_rows / tile.warps, kColumns = kWarpKeys / 8;
-  constexpr int kQueryBytes = kDecodeRows * D * 2;
+  constexpr ItemSmem kSmem = Smem<Variant>::decode;
+  constexpr int kWarpKeys = tile.kv_rows / tile.warps, kColumns = kWarpKeys / Fragment::kColumns;
   const Scope<tile.warps> scope{barrier, thread};
   const int lane = scope.lane(), warp = scope.warp();
   const uint32_t q_tile = ptx::smem_address(smem);
 
-  copy::load_queries<D, kDecodeRows>(q_tile, a, item, scope);
+  copy::load_queries<D, kDecodeRows, scope.kThreads>(q_tile, a, item, thread);
   ptx::cp_async_commit();
-  KvLoop<D, tile.kv_rows, tile.stages, tile.warps> loop(a, item, scope, q_tile + kQueryBytes);
+  KvLoop<Variant, Op::kDecode> loop(a, item, scope, q_tile);
   loop.start();
   ptx::cp_async_wait<decltype(loop)::kInFlight>();
   scope.sync();
@@ -98,20 +106,20 @@ POD_DEVICE void decode_item(const LaunchArguments& a, const Item& item, uint8_t*
   loop.run(
       [&](uint32_t k_tile, int kv) {
         float s[1][kColumns][4];
-        mma::scores<T, D>(s, queries, k_tile + key0 * D * 2, lane);
+        mma::scores<T, D>(s, queries, k_tile + key0 * kSmem.kv_row, lane);
         weigh(state, s, a, item, 0, kv + key0, lane);
         mma::pack_weights<T>(p, s);
       },
       [&](uint32_t v_tile) {
-        mma::weighted_values<T, D>(state.o, p, v_tile + key0 * D * 2, lane);
+        mma::weighted_values<T, D>(state.o, p, v_tile + key0 * kSmem.kv_row, lane);
       });
   if constexpr (tile.warps == 1) {
     store_rows<T>(state, a, item, 0, lane);
   } else {
-    const Scratch<D, tile.warps> scratch{reinterpret_cast<float*>(smem + kQueryBytes)};
-    write_scratch(scratch, state, warp, lane);
+    const Scratch<Variant> scratch{reinterpret_cast<float*>(smem + kSmem.scratch)};
+    write_scratch<Variant>(scratch, state, warp, lane);
     scope.sync();
-    merge_warps<T>(scratch, a, item, thread);
+    merge_warps<Variant>(scratch, a, item, thread);
   }
 }
 

@@ -7,24 +7,33 @@
 #pragma once
 
 #include "pod/copy/kv_tile.cuh"
+#include "pod/layout/scope.cuh"
+#include "pod/smem.h"
 
 namespace pod::op {
 
-// Buffers of the ring: K tiles, then V tiles, each [kRows, D].
-template <int D, int kRows, int kStages>
+// Buffers of an item's ring: K tiles, then V tiles, each [kv_rows, D].
+template <class Variant, Op kOp>
 struct KvRing {
-  uint32_t base;
-  static constexpr uint32_t kTileBytes = kRows * D * 2;
+  static constexpr ItemSmem smem = ItemShape<Variant, kOp>::smem;
+  static constexpr uint32_t kTileBytes = smem.kv_tile;
+  static constexpr int kStages = (smem.v - smem.k) / smem.kv_tile;
+  uint32_t base;  // of K
   POD_DEVICE uint32_t k(int stage) const { return base + stage * kTileBytes; }
   POD_DEVICE uint32_t v(int stage) const { return base + (kStages + stage) * kTileBytes; }
 };
 
-template <int D, int kRows, int kStages, int kWarps>
+template <class Variant, Op kOp>
 class KvLoop {
  public:
-  POD_DEVICE KvLoop(const LaunchArguments& a, const Item& item, const Scope<kWarps>& scope,
-                    uint32_t ring)
-      : loader_(a, item, scope), ring_{ring}, scope_(scope), kv0_(item.kv0) {}
+  static constexpr TileConfig tile = ItemShape<Variant, kOp>::tile;
+  static constexpr int kRows = tile.kv_rows, kStages = tile.stages;
+
+  // `smem` is the address of the item's shared memory.
+  POD_DEVICE KvLoop(const KernelArguments& a, const Item& item, const Scope<tile.warps>& scope,
+                    uint32_t smem)
+      : loader_(a, item, scope.thread), ring_{smem + ItemShape<Variant, kOp>::smem.k},
+        scope_(scope), kv0_(item.kv0) {}
 
   // Fills the ring but for its last V. Copies that were issued before have landed after
   // cp_async_wait<kInFlight>().
@@ -75,9 +84,9 @@ class KvLoop {
     if (kv + kRows < loader_.end()) loader_.look_up(kv + kRows);
   }
 
-  copy::KvLoader<D, kRows, kWarps> loader_;
-  KvRing<D, kRows, kStages> ring_;
-  Scope<kWarps> scope_;
+  copy::KvLoader<Variant::head_dim, kRows, tile.warps> loader_;
+  KvRing<Variant, kOp> ring_;
+  Scope<tile.warps> scope_;
   int kv0_;
 };
 

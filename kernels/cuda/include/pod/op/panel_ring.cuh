@@ -7,57 +7,50 @@
 // goes on, the other waits.
 #pragma once
 
-#include "pod/config.h"
+#include "pod/layout/barriers.cuh"
+#include "pod/layout/panels.cuh"
 #include "pod/op/kv_loop.cuh"
 
 namespace pod::op {
 
-enum class Turn : int { kKeysLanded, kValuesLanded, kKeysFree, kValuesFree };
-
-template <int D, class Variant>
+template <class Variant>
 struct PanelRing {
   static constexpr TileConfig tile = Variant::config.prefill;
   static constexpr int kRows = tile.kv_rows, kStages = tile.stages;
-  static_assert(kItems + 4 * kStages <= 16, "a CTA has 16 barriers");
 
   POD_DEVICE explicit PanelRing(uint32_t smem)
-      : tiles_{ptx::warp_uniform(smem) + tile.q_rows * D * kElementBytes} {}
+      : tiles_{ptx::warp_uniform(smem) + Smem<Variant>::prefill.k} {}
 
   POD_DEVICE static int next(int stage) { return stage + 1 == kStages ? 0 : stage + 1; }
   // Whether a tile is copied into the place of the one that starts at key `kv`.
   POD_DEVICE static bool is_reused(int kv, int end) { return kv + kStages * kRows < end; }
 
-  POD_DEVICE uint32_t q() const { return tiles().base - tile.q_rows * D * kElementBytes; }
+  POD_DEVICE uint32_t q() const { return tiles().base - Smem<Variant>::prefill.k; }
   POD_DEVICE uint32_t k(int stage) const { return tiles().k(stage); }
   POD_DEVICE uint32_t v(int stage) const { return tiles().v(stage); }
 
   POD_DEVICE static void await(Turn turn, int stage) {
-    ptx::bar_sync(barrier(turn, stage), 2 * kGroupThreads);
+    ptx::bar_sync(turn_barrier<kStages>(turn, stage), 2 * kGroupThreads);
   }
   POD_DEVICE static void tell(Turn turn, int stage) {
-    ptx::bar_arrive(barrier(turn, stage), 2 * kGroupThreads);
+    ptx::bar_arrive(turn_barrier<kStages>(turn, stage), 2 * kGroupThreads);
   }
 
  private:
-  POD_DEVICE static int barrier(Turn turn, int stage) {
-    return kItems + static_cast<int>(turn) * kStages + stage;
-  }
   // One register for all its places.
-  POD_DEVICE KvRing<D, kRows, kStages> tiles() const { return {ptx::forget(tiles_.base)}; }
+  POD_DEVICE KvRing<Variant, Op::kPrefill> tiles() const { return {ptx::forget(tiles_.base)}; }
 
-  KvRing<D, kRows, kStages> tiles_;
+  KvRing<Variant, Op::kPrefill> tiles_;
 };
 
 // The warpgroup that copies: K and V of tile after tile, each as its place becomes free. What was
 // issued is told of one copy later, so that two are in flight. `thread` is 0 .. 127.
-template <int D, class Variant>
-POD_DEVICE void copy_panels(const LaunchArguments& a, const Item& item, uint32_t smem,
-                            int thread) {
-  using Ring = PanelRing<D, Variant>;
-  constexpr int kRows = Ring::kRows;
+template <class Variant>
+POD_DEVICE void copy_panels(const KernelArguments& a, const Item& item, uint32_t smem, int thread) {
+  using Ring = PanelRing<Variant>;
+  constexpr int D = Variant::head_dim, kRows = Ring::kRows;
   const Ring ring(smem);
-  const Scope<kGroupWarps> scope{kItems, thread};
-  copy::KvLoader<D, kRows, kGroupWarps, layout::Panels<D, kRows>> loader(a, item, scope);
+  copy::KvLoader<D, kRows, kGroupWarps, layout::Panels<D, kRows>> loader(a, item, thread);
   const int kv0 = ptx::warp_uniform(item.kv0), end = ptx::warp_uniform(item.kv1);
   int stage = 0, before = 0;
   loader.look_up(kv0);

@@ -19,27 +19,33 @@
 #include "pod/copy/query_tile.cuh"
 #include "pod/mma/warpgroup.cuh"
 #include "pod/op/panel_ring.cuh"
-#include "pod/op/prefill_item.cuh"
+#include "pod/op/rows.cuh"
 
 namespace pod::op {
 
-template <typename T, int D, class Variant>
+constexpr int kBlockRows = 64;  // of a product on the unit
+
+template <class Variant>
 class PanelMath {
  public:
-  using Ring = PanelRing<D, Variant>;
-  static constexpr int kColumns = Ring::kRows / 8;
+  using T = typename Variant::Element;
+  using Ring = PanelRing<Variant>;
+  static constexpr int D = Variant::head_dim;
+  static constexpr int kColumns = Ring::kRows / Fragment::kColumns;
   using QueryPanels = layout::Panels<D, Ring::tile.q_rows>;
   using KeyPanels = layout::Panels<D, Ring::kRows>;
 
-  POD_DEVICE PanelMath(const LaunchArguments& a, const Item& item, const Ring& ring, int thread)
+  POD_DEVICE PanelMath(const KernelArguments& a, const Item& item, const Ring& ring, int thread)
       : a_(a), item_(item), ring_(ring), thread_(thread) {}
 
   // The warp's first row in a block.
-  POD_DEVICE static int row0(int block, int thread) { return block * 64 + (thread >> 5) * 16; }
+  POD_DEVICE static int row0(int block, int thread) {
+    return block * kBlockRows + (thread >> 5) * Fragment::kRows;
+  }
 
   template <int kBlock>
   POD_DEVICE void issue_scores(int stage) {
-    constexpr uint32_t kOffset = kBlock * 64 * layout::kPanelRowBytes;
+    constexpr uint32_t kOffset = kBlock * kBlockRows * layout::kPanelRowBytes;
     ptx::wgmma_fence();
     mma::issue_scores<T, D, QueryPanels, KeyPanels>(
         s_[0], QueryPanels::columns_descriptor(ring_.q() + kOffset),
@@ -75,11 +81,10 @@ class PanelMath {
   // Scores of keys kv .. become weights of `block`, whose O is not in flight.
   template <int kBlock>
   POD_DEVICE void weigh(RowState<D, 1>& state, int kv) {
-    if (a_.capped) cap_scores(s_, a_.cap_argument);
-    if (is_cut(item_, kv, kColumns * 8)) {
+    limit_scores(s_, a_, item_, kv, [&] {
       const int thread = ptx::forget(thread_);
-      mask_scores(s_, a_, item_, row0(kBlock, thread), kv, thread & 31);
-    }
+      return Place{row0(kBlock, thread), thread & 31};
+    });
     softmax_step_lazily(state, s_, a_.score_scale);
   }
 
@@ -87,7 +92,7 @@ class PanelMath {
   POD_DEVICE void pack() { mma::pack_weights<T>(p_, s_); }
 
  private:
-  const LaunchArguments& a_;
+  const KernelArguments& a_;
   const Item& item_;
   Ring ring_;
   int thread_;
@@ -97,10 +102,10 @@ class PanelMath {
 
 // All tiles, from the first block's weights of the first on; the second block's last product with V
 // is left. Returns the stage of the last tile.
-template <class Math, int D>
-POD_DEVICE int run_tiles(Math& math, RowState<D, 1>& first, RowState<D, 1>& second,
-                         const Item& item) {
-  using Ring = typename Math::Ring;
+template <class Variant>
+POD_DEVICE int run_tiles(PanelMath<Variant>& math, RowState<Variant::head_dim, 1>& first,
+                         RowState<Variant::head_dim, 1>& second, const Item& item) {
+  using Ring = PanelRing<Variant>;
   const int end = ptx::warp_uniform(item.kv1);
   int kv = ptx::warp_uniform(item.kv0), stage = 0;
   while (true) {
@@ -124,14 +129,16 @@ POD_DEVICE int run_tiles(Math& math, RowState<D, 1>& first, RowState<D, 1>& seco
 }
 
 // `thread` is 0 .. 127, of the warpgroup that multiplies.
-template <typename T, int D, class Variant>
-POD_DEVICE void prefill_wgmma_item(const LaunchArguments& a, const Item& item, uint32_t smem,
+template <class Variant>
+POD_DEVICE void prefill_wgmma_item(const KernelArguments& a, const Item& item, uint32_t smem,
                                    int thread) {
-  using Math = PanelMath<T, D, Variant>;
+  using Math = PanelMath<Variant>;
+  using T = typename Variant::Element;
+  constexpr int D = Variant::head_dim;
   constexpr TileConfig tile = Variant::config.prefill;
-  static_assert(tile.q_rows == 128 && tile.warps == kGroupWarps, "two blocks of 64 rows");
-  const Scope<tile.warps> scope{kItems, thread};
-  copy::load_queries<D, tile.q_rows, typename Math::QueryPanels>(smem, a, item, scope);
+  static_assert(tile.q_rows == 2 * kBlockRows && tile.warps == kGroupWarps, "two blocks of rows");
+  copy::load_queries<D, tile.q_rows, kGroupThreads, typename Math::QueryPanels>(smem, a, item,
+                                                                                thread);
   ptx::cp_async_commit();
   RowState<D, 1> first, second;
   Math math(a, item, typename Math::Ring(smem), thread);

@@ -2,7 +2,7 @@
 // compiles it for the emulated SM of kernels/emulator, which tests use.
 //
 // Everything that differs is here or in the other headers of ptx/; nothing to the right of ptx/
-// may test __CUDACC__.
+// may test __CUDACC__ (a test says so).
 #pragma once
 
 #include <cstdint>

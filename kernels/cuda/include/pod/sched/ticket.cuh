@@ -14,8 +14,8 @@ namespace pod::sched {
 
 struct Ticket {
   Op op;
-  int first;  // first item
-  int count;  // items, at least 1 unless the plan has fewer CTAs than the grid
+  int first;   // first item
+  int count;   // items, at least 1 unless the plan has fewer CTAs than the grid
   int number;  // drawn from its SM's counter; -1: none
 };
 
@@ -36,7 +36,7 @@ POD_DEVICE Ticket ticket_of(const PlanHeader& plan, Op op, int index, int virtua
 
 // Draws for the calling CTA; one thread calls it. Counters are zero when the launch begins. A CTA
 // of an exhausted op takes one of the other; a grid larger than the plan leaves some without work.
-POD_DEVICE Ticket draw(const LaunchArguments& a, const PlanHeader& plan, int virtual_decode) {
+POD_DEVICE Ticket draw(const KernelArguments& a, const PlanHeader& plan, int virtual_decode) {
   auto* counters = reinterpret_cast<Counters*>(a.counters);
   if (plan.ratio_prefill + plan.ratio_decode == 0) return {Op::kPrefill, 0, 0, -1};
   // An id past the slots shares a counter: the ratio then holds for the pair of SMs.

@@ -1,0 +1,33 @@
+// barriers.cuh: the named barriers of a CTA, all of them.
+//
+// A CTA runs decode items, or one prefill item: whoever has the CTA has its numbers, so the ring
+// of a prefill item on wgmma begins where items begin. Nobody there has a Scope to sync().
+#pragma once
+
+#include "pod/config.h"
+#include "pod/ptx/platform.cuh"
+
+namespace pod {
+
+enum class Barrier : int {
+  kCta,      // all threads, by ptx::sync_cta(), before items run
+  kItem,     // + place of the decode item in its CTA; a prefill item on mma has the first
+  kEnd = 16  // what hardware has
+};
+
+// What is told through the ring of a prefill item on wgmma; each turn has a barrier per stage.
+enum class Turn : int { kKeysLanded, kValuesLanded, kKeysFree, kValuesFree, kEnd };
+
+POD_DEVICE constexpr int item_barrier(int place) {
+  return static_cast<int>(Barrier::kItem) + place;
+}
+
+template <int kStages>
+POD_DEVICE constexpr int turn_barrier(Turn turn, int stage) {
+  constexpr int kFirst = static_cast<int>(Barrier::kItem);
+  static_assert(kFirst + static_cast<int>(Turn::kEnd) * kStages <= static_cast<int>(Barrier::kEnd),
+                "a CTA has 16 barriers");
+  return kFirst + static_cast<int>(turn) * kStages + stage;
+}
+
+}  // namespace pod

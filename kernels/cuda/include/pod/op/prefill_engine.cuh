@@ -1,0 +1,51 @@
+// prefill_engine.cuh: what each engine of prefill asks of a CTA, and how it runs an item.
+//
+// Another engine is another specialization, and its place in PrefillEngine and smem.h.
+#pragma once
+
+#include "pod/op/prefill_item.cuh"
+#include "pod/op/prefill_wgmma_item.cuh"
+
+namespace pod::op {
+
+// kCopyThreads  threads of a CTA beside those that run items, which copy for a prefill item
+// run           the item, by the prefill warps
+// copy          by the copying threads, thread 0 .. kCopyThreads - 1
+template <class Variant, PrefillEngine kEngine = Variant::prefill_engine>
+struct Prefill;
+
+template <class Variant>
+struct Prefill<Variant, PrefillEngine::kMma> {
+  static constexpr int kCopyThreads = 0;
+  static constexpr bool kSuits = true;
+
+  POD_DEVICE static void run(const KernelArguments& a, const Item& item, uint8_t* smem,
+                             int thread) {
+    prefill_item<Variant>(a, item, ptx::smem_address(smem), thread);
+  }
+};
+
+template <class Variant>
+struct Prefill<Variant, PrefillEngine::kWgmma> {
+  static constexpr int kCopyThreads = kGroupThreads;
+  // One warpgroup runs items, and at most two CTAs share the registers.
+  static constexpr bool kSuits =
+      cta_warps(Variant::config) == kGroupWarps && Variant::config.ctas_per_sm <= 2;
+
+  POD_DEVICE static void run(const KernelArguments& a, const Item& item, uint8_t* smem,
+                             int thread) {
+    prefill_wgmma_item<Variant>(a, item, panels_in(smem), thread);
+  }
+  POD_DEVICE static void copy(const KernelArguments& a, const Item& item, uint8_t* smem,
+                              int thread) {
+    copy_panels<Variant>(a, item, panels_in(smem), thread);
+  }
+
+ private:
+  // Where the panels begin.
+  POD_DEVICE static uint32_t panels_in(uint8_t* smem) {
+    return (ptx::smem_address(smem) + kPanelAlignment - 1) / kPanelAlignment * kPanelAlignment;
+  }
+};
+
+}  // namespace pod::op

@@ -1,0 +1,78 @@
+// smem.h: what lies where in the dynamic shared memory of a CTA.
+//
+// Item     Q [q_rows, D] | K [kv_rows, D] x stages | V [kv_rows, D] x stages
+// Decode   the same; at the end fp32 O, m and l of each warp take the place of K and V
+// CTA      one prefill item, or virtual_decode decode items one after the other
+#pragma once
+
+#include "pod/config.h"
+
+namespace pod {
+
+// One item, in bytes; offsets count from its first.
+struct ItemSmem {
+  int q_row;    // a row of Q, which lies at 0
+  int kv_row;   // a row of K or V
+  int kv_tile;  // a stage of K, or of V
+  int k, v;     // offsets of their first stages
+  int scratch;  // offset of the place where decode warps meet
+  int bytes;    // of all
+};
+
+// Floats between two rows of the fp32 scratch in which decode warps meet: free of bank conflicts.
+constexpr int scratch_stride(int head_dim) { return head_dim + 8; }
+
+// fp32 O, m and l of each warp of a decode item; one warp alone needs none.
+constexpr int scratch_bytes(const TileConfig& tile, int head_dim) {
+  return tile.warps == 1 ? 0 : tile.warps * kDecodeRows * (scratch_stride(head_dim) + 2) * 4;
+}
+
+constexpr ItemSmem item_smem(const TileConfig& tile, int head_dim, int scratch) {
+  const int q_row = head_dim * kQBytes, kv_row = head_dim * kKvBytes;
+  const int q = tile.q_rows * q_row, kv_tile = tile.kv_rows * kv_row;
+  const int stages = tile.stages * kv_tile;
+  return {q_row, kv_row, kv_tile, q, q + stages, q, q + larger(2 * stages, scratch)};
+}
+
+constexpr ItemSmem prefill_smem(const TileConfig& tile, int head_dim) {
+  return item_smem(tile, head_dim, 0);
+}
+constexpr ItemSmem decode_smem(const TileConfig& tile, int head_dim) {
+  return item_smem(tile, head_dim, scratch_bytes(tile, head_dim));
+}
+
+// Panels of the warpgroup's matrix unit start at multiples of this; dynamic shared memory is only
+// known to start at one of 16.
+constexpr int kPanelAlignment = 1024;
+constexpr int alignment_slack(PrefillEngine engine) {
+  return engine == PrefillEngine::kWgmma ? kPanelAlignment - 16 : 0;
+}
+
+// Dynamic shared memory of a CTA that runs a prefill item, and of one that runs decode items.
+constexpr int prefill_cta_bytes(const PodConfig& config, int head_dim, PrefillEngine engine) {
+  return prefill_smem(config.prefill, head_dim).bytes + alignment_slack(engine);
+}
+constexpr int decode_cta_bytes(const PodConfig& config, int head_dim) {
+  return config.virtual_decode * decode_smem(config.decode, head_dim).bytes;
+}
+
+// A variant's shared memory.
+template <class Variant>
+struct Smem {
+  static constexpr ItemSmem prefill = prefill_smem(Variant::config.prefill, Variant::head_dim);
+  static constexpr ItemSmem decode = decode_smem(Variant::config.decode, Variant::head_dim);
+  static constexpr int kPrefillCta =
+      prefill_cta_bytes(Variant::config, Variant::head_dim, Variant::prefill_engine);
+  static constexpr int kDecodeCta = decode_cta_bytes(Variant::config, Variant::head_dim);
+};
+
+// What the loop over an item's KV tiles needs to know of its op.
+template <class Variant, Op kOp>
+struct ItemShape {
+  static constexpr TileConfig tile =
+      kOp == Op::kPrefill ? Variant::config.prefill : Variant::config.decode;
+  static constexpr ItemSmem smem =
+      kOp == Op::kPrefill ? Smem<Variant>::prefill : Smem<Variant>::decode;
+};
+
+}  // namespace pod
