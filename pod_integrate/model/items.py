@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
+from pod_integrate.devices.cuda import host_facts
 from pod_integrate.devices.cuda.planning import plan_batch
 from pod_integrate.model.batches import Lengths
 from pod_integrate.terms.config import PodConfig
@@ -14,23 +16,33 @@ from pod_integrate.terms.keys import Geometry
 
 Array = np.ndarray[Any, Any]
 
-# Mirrors of PlanHeader, Item and MergeBlock in kernels/cuda/include/pod/arguments.h.
-_HEADER_FIELDS = (
-    "prefill_items decode_items merge_blocks ratio_prefill ratio_decode prefill_offset "
-    "decode_offset merge_offset partial_rows words"
-).split()
-HEADER = np.dtype([*((name, "<i4") for name in _HEADER_FIELDS), ("reserved", "<i4", (6,))])
-_ITEM_FIELDS = "request kv_head row0 rows q_begin offset kv0 kv1 slot".split()
-ITEM = np.dtype([*((name, "<i4") for name in _ITEM_FIELDS), ("reserved", "<i4", (3,))])
-_MERGE_FIELDS = "slot splits stride rows q_begin row0 kv_head reserved".split()
-MERGE = np.dtype([(name, "<i4") for name in _MERGE_FIELDS])
+
+class PlanTypes(NamedTuple):
+    """The structs of a plan, PlanHeader, Item and MergeBlock, as numpy reads them."""
+
+    header: np.dtype[Any]
+    item: np.dtype[Any]
+    merge: np.dtype[Any]
+
+
+@functools.lru_cache(maxsize=1)
+def plan_types() -> PlanTypes:
+    """Field by field as the planner's library has them; builds it on first use."""
+    facts = host_facts.facts()
+    return PlanTypes(*map(_struct, (facts.header, facts.item, facts.merge)))
+
+
+def _struct(fields: host_facts.Fields) -> np.dtype[Any]:
+    return np.dtype(
+        [(name, "<i4", (count,) if count > 1 else ()) for name, (_, count) in fields.items()]
+    )
 
 
 class Plan(NamedTuple):
     """Items of both ops in grid order and how they are dispatched.
 
-    prefill, decode  arrays of ITEM, longest first
-    merge            array of MERGE
+    prefill, decode  arrays of plan_types().item, longest first
+    merge            array of plan_types().merge
     prefill_ctas     CTAs of one prefill item each
     decode_ctas      CTAs of `virtual_decode` consecutive decode items each
     ratio            prefill : decode tickets of an SM
@@ -70,16 +82,17 @@ def make_plan(
 
 
 def _decode(words: Array, prefill_ctas: int, decode_ctas: int, partial_rows: int) -> Plan:
-    header = words[: HEADER.itemsize // 4].view(HEADER)[0]
+    types = plan_types()
+    header = words[: types.header.itemsize // 4].view(types.header)[0]
 
     def part(name: str, count: str, dtype: np.dtype[Any]) -> Array:
         begin = int(header[f"{name}_offset"])
         return words[begin : begin + int(header[count]) * dtype.itemsize // 4].view(dtype)
 
     return Plan(
-        prefill=part("prefill", "prefill_items", ITEM),
-        decode=part("decode", "decode_items", ITEM),
-        merge=part("merge", "merge_blocks", MERGE),
+        prefill=part("prefill", "prefill_items", types.item),
+        decode=part("decode", "decode_items", types.item),
+        merge=part("merge", "merge_blocks", types.merge),
         prefill_ctas=prefill_ctas,
         decode_ctas=decode_ctas,
         ratio=(int(header["ratio_prefill"]), int(header["ratio_decode"])),

@@ -9,6 +9,10 @@
 
 namespace pod {
 
+// Below this many keys an item's start and its merge cost more than a fuller GPU gains: one request
+// of 8192 keys took 25 us on an H100 in items of 512 and 26 us in items of 256.
+constexpr int kLeastSplit = 256;
+
 // The run-time half of a PodConfig; the variant fixes the other half.
 struct PlanConfig {
   PodConfig tiles;

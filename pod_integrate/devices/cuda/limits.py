@@ -20,7 +20,7 @@ RESERVED_BYTES = 1024
 STATIC_BYTES = 128
 # So that panels of wgmma operands can start at a multiple of 1024 bytes.
 _SLACK: dict[PrefillEngine, int] = {"mma": 0, "wgmma": 1008}
-_DECODE_Q_ROWS = 16
+DECODE_ROWS = 16
 _MERGE_COLUMNS = 10  # m, l, and padding against bank conflicts
 _MAX_VIRTUAL_DECODE = 8
 _MAX_CTA_WARPS = 16
@@ -137,7 +137,7 @@ def default_tiles(arch: Architecture, head_dim: int) -> PodConfig:
 
 def _require_shapes(config: PodConfig) -> None:
     p, d, v = config.prefill, config.decode, config.virtual_decode
-    if d.q_rows != _DECODE_Q_ROWS:
+    if d.q_rows != DECODE_ROWS:
         _refuse(
             f"decode.q_rows is {d.q_rows}; a decode tile is one 16-row tensor-core block",
             "Set decode.q_rows to 16: a larger group becomes several items",

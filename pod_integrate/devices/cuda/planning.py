@@ -9,13 +9,13 @@ import torch
 import tvm_ffi
 
 from pod_integrate.builds import native
+from pod_integrate.devices.cuda import host_facts
 from pod_integrate.terms.config import LEAST_SPLIT as LEAST_SPLIT
 from pod_integrate.terms.config import PodConfig, flatten_config
 from pod_integrate.terms.keys import Geometry
 
 _FIRST_WORDS = 1 << 14
-_HEADER_WORDS, _ITEM_WORDS, _MERGE_WORDS = 16, 12, 8
-# Place of PlanHeader::stamp.
+# Place of PlanHeader::stamp: a constant, since every recorded step writes there.
 STAMP_WORD = 10
 
 
@@ -29,9 +29,11 @@ class Capacity(NamedTuple):
 
 
 def max_words(capacity: Capacity, config: PodConfig) -> int:
-    """Words of the longest plan within a capacity; the sizes are those of arguments.h."""
+    """Words of the longest plan within a capacity."""
+    facts = host_facts.facts()
+    header, item, merge = map(host_facts.words_of, (facts.header, facts.item, facts.merge))
     items = capacity.prefill_ctas + capacity.decode_ctas * config.virtual_decode
-    return _HEADER_WORDS + _ITEM_WORDS * items + _MERGE_WORDS * capacity.merge_ctas
+    return header + item * items + merge * capacity.merge_ctas
 
 
 class Planned(NamedTuple):

@@ -1,0 +1,90 @@
+"""What Python says of plans and tiles is what the planner's library says, in both directions."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+
+import hypothesis
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pod_integrate.devices.cuda import host_facts, limits, planning
+from pod_integrate.devices.cuda.variants import shipped
+from pod_integrate.devices.emulated import emulator
+from pod_integrate.model.items import plan_types
+from pod_integrate.terms import config as terms
+from pod_integrate.terms.config import PodConfig, TileConfig
+
+ROOT = Path(__file__).resolve().parents[3]
+ARGUMENTS = ROOT / "kernels" / "cuda" / "include" / "pod" / "arguments.h"
+
+
+@pytest.mark.parametrize(
+    ("struct", "part"), [("PlanHeader", "header"), ("Item", "item"), ("MergeBlock", "merge")]
+)
+def test_every_field_of_a_plan_is_told_and_read_where_it_lies(struct: str, part: str) -> None:
+    source = ARGUMENTS.read_text()
+    body = re.sub(r"//.*", "", re.search(rf"struct .*\b{struct} {{(.*?)\n}};", source, re.S)[1])
+    names = [name for line in re.findall(r"int ([^;]+);", body) for name in line.split(",")]
+    fields = getattr(host_facts.facts(), part)
+    assert list(fields) == [re.sub(r"\[\d+\]", "", name).strip() for name in names]
+    dtype = getattr(plan_types(), part)
+    assert dtype.itemsize == 4 * host_facts.words_of(fields)
+    for name, (first, count) in fields.items():
+        read, offset = dtype.fields[name][:2]
+        assert (read.itemsize, offset) == (4 * count, 4 * first), name
+
+
+def test_constants_of_python_are_the_librarys() -> None:
+    facts = host_facts.facts()
+    assert facts.header["stamp"] == (planning.STAMP_WORD, 1)
+    assert facts.least_split == terms.LEAST_SPLIT
+    assert tuple(facts.head_dims) == limits.HEAD_DIMS
+    assert facts.record_words == emulator.RECORD_WORDS
+    assert facts.decode_rows == limits.DECODE_ROWS
+
+
+@pytest.mark.parametrize("arch", limits.ARCHITECTURES.values(), ids=lambda arch: arch.name)
+def test_shipped_variants_need_the_shared_memory_that_the_library_says(
+    arch: limits.Architecture,
+) -> None:
+    for variant in shipped(arch):
+        engine, config = variant.prefill_engine(arch), variant.config()
+        assert limits.cta_smem_bytes(config, arch, variant.head_dim) == (
+            host_facts.cta_smem_bytes(config, variant.head_dim, engine)
+        )
+
+
+TILES = st.builds(
+    TileConfig,
+    q_rows=st.sampled_from([16, 32, 64, 128]),
+    kv_rows=st.integers(1, 16).map(lambda n: 16 * n),
+    stages=st.integers(1, 4),
+    warps=st.sampled_from([1, 2, 4, 8]),
+)
+
+
+@given(
+    prefill=TILES,
+    decode=TILES,
+    virtual=st.integers(1, 8),
+    head_dim=st.sampled_from(limits.HEAD_DIMS),
+    arch=st.sampled_from(sorted(limits.ARCHITECTURES)),
+)
+@hypothesis.settings(max_examples=100, deadline=None)
+def test_any_tile_needs_the_shared_memory_that_the_library_says(
+    prefill: TileConfig, decode: TileConfig, virtual: int, head_dim: int, arch: str
+) -> None:
+    config = PodConfig(
+        prefill=prefill,
+        decode=dataclasses.replace(decode, q_rows=16),
+        ctas_per_sm=1,
+        virtual_decode=virtual,
+    )
+    target = limits.ARCHITECTURES[arch]
+    engine = limits.prefill_engine(config, target, head_dim)
+    said = host_facts.cta_smem_bytes(config, head_dim, engine)
+    assert limits.cta_smem_bytes(config, target, head_dim) == said
