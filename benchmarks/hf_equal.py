@@ -55,8 +55,8 @@ def _install(version: str, folder: Path) -> Path:
         packages.append(f"tokenizers=={TOKENIZERS[version]}")
     if not (target / "transformers").is_dir():
         uv = Path(sys.executable).with_name("uv")
-        command = [uv, "pip", "install", "--quiet", "--no-deps", "--target", target, *packages]
-        subprocess.run([*command, "--python", sys.executable], check=True)
+        command = [str(uv), "pip", "install", "--quiet", "--no-deps", "--target", str(target)]
+        subprocess.run([*command, *packages, "--python", sys.executable], check=True)
     return target
 
 

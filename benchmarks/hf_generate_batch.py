@@ -160,7 +160,7 @@ def _once(model: Any, name: str, prompts: list[list[int]]) -> tuple[Any, dict[st
 def _write(rows: list[dict[str, Any]], command: str) -> None:
     shape = f"random Llama, {LAYERS} layers, 8 query and 4 KV heads, head dim 64, fp32"
     load = f"{REQUESTS} prompts, {TOKENS} new tokens each, chunks of {CHUNK}, pages of {PAGE}"
-    document = {"command": command, "model": shape, "load": load, "rows": rows}
+    document: dict[str, Any] = {"command": command, "model": shape, "load": load, "rows": rows}
     document["transformers"] = transformers.__version__
     document["threads"] = torch.get_num_threads()
     _results.write("hf_generate_batch", document)

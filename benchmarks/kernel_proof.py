@@ -36,7 +36,7 @@ class Counter:
     def __init__(self) -> None:
         self.passed: dict[str, int] = {}
         self.bugs = 0
-        self.caught: list[dict[str, Any]] = []
+        self.caught: list[Any] = []
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.when != "call":

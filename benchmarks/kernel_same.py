@@ -93,7 +93,7 @@ def opcodes(lines: list[str]) -> Counter[str]:
 def look(name: str, sides: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """One variant, as both checkouts built it."""
     codes = [sass.instructions(Path(side["library"])) for side in sides]
-    kernels = {}
+    kernels: dict[str, dict[str, Any]] = {}
     for kernel in sorted(set(codes[0]) | set(codes[1])):
         before, after = (code.get(kernel, []) for code in codes)
         kernels[kernel] = {

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import os
 from typing import Any
 
 import torch
@@ -53,9 +52,8 @@ def main() -> None:
 
 def _attend(case: AccuracyCase, inputs: Case) -> Result:
     tokens, waves = (256, 8) if case.split else (0, 0)
-    threads = len(os.sched_getaffinity(0))
     config = dataclasses.replace(
-        device_of(_CPU, threads).default_config(case.geometry),
+        device_of(_CPU).default_config(case.geometry),
         decode_split_tokens=tokens,
         max_prefill_waves=waves,
     )

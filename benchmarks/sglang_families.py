@@ -114,7 +114,7 @@ def _how(row: dict[str, Any]) -> str:
         parts = [f"`{row['flags']}`"] if row["flags"] else []
         parts += ["against transformers"] if row["reference"] == "transformers" else []
         return ", ".join(parts) or "-"
-    error = row["pod_error"] if row["result"] == "refused" else row["reference_error"]
+    error: str = row["pod_error"] if row["result"] == "refused" else row["reference_error"]
     _, _, text = error.partition(": ")
     return text.replace("|", "/")[:160]
 

@@ -71,7 +71,7 @@ def _slot_table(kv_lens: list[int]) -> tuple[torch.Tensor, int]:
     order = torch.randperm(sum(counts), dtype=torch.int32)
     table = torch.zeros((len(kv_lens), MAX_CONTEXT), dtype=torch.int32)
     offsets = torch.arange(PAGE, dtype=torch.int32)
-    for row, pages in enumerate(order.split(counts)):
+    for row, pages in enumerate(torch.split(order, counts)):
         table[row, : len(pages) * PAGE] = (pages[:, None] * PAGE + offsets).view(-1)
     return table, sum(counts) * PAGE
 

@@ -36,7 +36,8 @@ def make_tiles(count: int, generator: torch.Generator) -> Tiles:
     for whole, ordinary in zip(exact[:2], normal[:2], strict=True):
         rounded = {name: ordinary.to(dtype).float() for name, dtype in DTYPES.items()}
         sides.append({name: torch.cat([whole, part]) for name, part in rounded.items()})
-    return Tiles(*sides, torch.cat([exact[2], 8 * normal[2]]))
+    a, b = sides
+    return Tiles(a, b, torch.cat([exact[2], 8 * normal[2]]))
 
 
 def pack_tiles(tiles: Tiles) -> list[torch.Tensor]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.gpu.common.machines import Cuda, moved, spin
+from benchmarks.gpu.common.machines import Backend, moved, spin
 from benchmarks.gpu.profile.corun_records import each_item_once, launch_with_records
 from pod_integrate.devices.cuda.device_plan import DevicePlan
 from pod_integrate.devices.cuda.limits import default_tiles
@@ -34,7 +34,7 @@ _ROUNDS = 30
 _SPIN_CYCLES = 2_000_000
 
 
-def device_checks(machine: Cuda) -> Iterator[tuple[str, Callable[[], None]]]:
+def device_checks(machine: Backend) -> Iterator[tuple[str, Callable[[], None]]]:
     """(name, check) of each; a check raises when it fails."""
     base = dataclasses.replace(default_tiles(machine.arch, 128), decode_split_tokens=512)
     for strategy in STRATEGIES:
@@ -46,7 +46,7 @@ def device_checks(machine: Cuda) -> Iterator[tuple[str, Callable[[], None]]]:
     yield "torch.compile, one graph", _bind(_compiled, machine, base)
 
 
-def _bind(check: Callable[[Cuda, PodConfig], None], machine: Cuda, config: PodConfig) -> Any:
+def _bind(check: Callable[[Backend, PodConfig], None], machine: Backend, config: PodConfig) -> Any:
     return lambda: check(machine, config)
 
 
@@ -54,7 +54,7 @@ def _case(q_lens: tuple[int, ...], kv_lens: tuple[int, ...], seed: int) -> Case:
     return make_batch(q_lens, kv_lens, geometry=_GEOMETRY, seed=seed)
 
 
-def _graph(machine: Cuda, config: PodConfig) -> None:
+def _graph(machine: Backend, config: PodConfig) -> None:
     """Capture with the largest batch, then replay every step from the same memory."""
     hosts = [_case(q, kv, seed) for seed, (q, kv) in enumerate(_STEPS)]
     plan = DevicePlan.reserve(
@@ -83,7 +83,7 @@ def _graph(machine: Cuda, config: PodConfig) -> None:
 class _GraphStep:
     """Tensors at fixed places, large enough for any of the cases."""
 
-    def __init__(self, machine: Cuda, hosts: list[Case], plan: DevicePlan) -> None:
+    def __init__(self, machine: Backend, hosts: list[Case], plan: DevicePlan) -> None:
         self._plan = plan
         device, like = machine.device, hosts[0]
         heads, dim = like.q.shape[1:]
@@ -117,7 +117,7 @@ class _GraphStep:
         )
 
 
-def _two_streams(machine: Cuda, config: PodConfig) -> None:
+def _two_streams(machine: Backend, config: PodConfig) -> None:
     """Two cases in flight together, many times over; each keeps its own answer."""
     cases = [moved(_case(q, kv, seed), machine.device) for seed, (q, kv) in enumerate(_STEPS[:2])]
     device = machine.device
@@ -140,7 +140,7 @@ def _two_streams(machine: Cuda, config: PodConfig) -> None:
             assert torch.equal(answer.lse, answers[0].lse), "a stream's lse differ"
 
 
-def _compiled(machine: Cuda, config: PodConfig) -> None:
+def _compiled(machine: Backend, config: PodConfig) -> None:
     """A step with the op inside compiles whole and gives the eager answer."""
     case = moved(_case(*_STEPS[0], seed=5), machine.device)
 
@@ -158,7 +158,7 @@ def _compiled(machine: Cuda, config: PodConfig) -> None:
     assert torch.equal(out, want), "out of the compiled step differs from eager"
 
 
-def _invariant(machine: Cuda, config: PodConfig) -> None:
+def _invariant(machine: Backend, config: PodConfig) -> None:
     """A request alone, where an op has a kernel of its own, and beside all others."""
     config = config.batch_invariant()
     for seed, (q_lens, kv_lens) in enumerate(_STEPS):
@@ -179,7 +179,7 @@ def _invariant(machine: Cuda, config: PodConfig) -> None:
                     raise AssertionError(f"{name} of request {b} of {kv_lens} differs alone")
 
 
-def _records(machine: Cuda, config: PodConfig) -> None:
+def _records(machine: Backend, config: PodConfig) -> None:
     """Every item is attended by exactly one CTA."""
     case = moved(_case(*_STEPS[0], seed=6), machine.device)
     each_item_once(launch_with_records(machine, case, config))

@@ -6,7 +6,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.gpu.engines.sglang_run import Ask, main, rates, serving
+from benchmarks.gpu.engines.figures import rates
+from benchmarks.gpu.engines.sglang_run import Ask, main, serving
 
 # The exchange posts what is left well within these.
 _SETTLE_SECONDS = 3.0

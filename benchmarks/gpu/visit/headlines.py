@@ -42,8 +42,8 @@ def headlines(documents: dict[str, dict[str, Any]]) -> list[Headline]:
     if "floor_ratio_geomean" in summary:
         ratio = summary["floor_ratio_geomean"]
         found.append(("gpu.floor_ratio_geomean", ratio, "x, time / floor", _NUMBERS))
-    parts = (_check_headlines, _grid_headlines, _hf_headlines, _sglang_headlines)
-    parts = (*parts, _versus_headlines, _trace_headlines)
+    parts = [_check_headlines, _grid_headlines, _hf_headlines, _sglang_headlines]
+    parts += [_versus_headlines, _trace_headlines]
     return found + [line for part in parts for line in part(documents)]
 
 
