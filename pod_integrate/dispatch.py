@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from pod_integrate.devices.base import Call, PlanWords
+from pod_integrate.devices.call import Call, PlanWords
 from pod_integrate.devices.registry import device_of
 from pod_integrate.terms.batch import HybridBatch
 from pod_integrate.terms.config import PodConfig, flatten_config, unflatten_config

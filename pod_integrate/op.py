@@ -10,8 +10,8 @@ import torch
 
 from pod_integrate import dispatch
 from pod_integrate.arguments import check_devices, check_gradients, check_types, scalars_of
-from pod_integrate.devices.base import Call
-from pod_integrate.devices.base import Result as Result
+from pod_integrate.devices.call import Call
+from pod_integrate.devices.call import Result as Result
 from pod_integrate.devices.cuda.device_plan import DevicePlan
 from pod_integrate.devices.registry import device_of
 from pod_integrate.errors import ConfigError, ShapeError

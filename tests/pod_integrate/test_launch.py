@@ -14,7 +14,7 @@ import pytest
 import torch
 from support.emulated import CONFIG, GEOMETRY, emulated_gpu
 
-from pod_integrate.devices.base import Call
+from pod_integrate.devices.call import Call
 from pod_integrate.devices.cuda import uploads
 from pod_integrate.devices.cuda.device_plan import DevicePlan
 from pod_integrate.devices.cuda.planning import plan_batch

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 import torch
 
 from pod_integrate.builds import native
-from pod_integrate.devices.base import Call
+from pod_integrate.devices.call import Call
 from pod_integrate.devices.cpu.device import CpuAttention, native_config, this_cpu
 from pod_integrate.measure.batches import Case
 from pod_integrate.terms.batch import HybridBatch

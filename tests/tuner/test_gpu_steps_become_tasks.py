@@ -10,7 +10,7 @@ import torch
 from support.clock import Stream, StreamTimer
 from tuner_support import BUILD, message, overview
 
-from pod_integrate.devices.base import Attention, Call
+from pod_integrate.devices.call import Attention, Call
 from pod_integrate.devices.cuda.target import CudaTarget
 from pod_integrate.devices.emulated.device import EmulatedDevice
 from pod_integrate.devices.registry import target_of

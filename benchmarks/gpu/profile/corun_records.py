@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 
 from benchmarks.gpu.common.machines import Backend
-from pod_integrate.devices.base import Call
+from pod_integrate.devices.call import Call
 from pod_integrate.devices.cuda.planning import plan_batch
 from pod_integrate.devices.emulated.emulator import RECORD_WORDS, CtaRecord, decode_records
 from pod_integrate.measure.batches import Case

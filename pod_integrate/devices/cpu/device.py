@@ -13,7 +13,8 @@ import torch
 import tvm_ffi
 
 from pod_integrate.builds import native
-from pod_integrate.devices.base import Attention, Call, Device, Limits
+from pod_integrate.devices.base import Device, Limits
+from pod_integrate.devices.call import Attention, Call
 from pod_integrate.devices.clock import Clock, WallClock
 from pod_integrate.devices.cpu.processor import ISAS, cpu_name, isa, num_threads
 from pod_integrate.devices.cpu.target import CpuTarget

@@ -14,7 +14,7 @@ import torch
 import tvm_ffi
 
 from pod_integrate.builds import native
-from pod_integrate.devices.base import Attention, Call
+from pod_integrate.devices.call import Attention, Call
 from pod_integrate.devices.cuda.kernel_library import KernelLibrary
 from pod_integrate.devices.cuda.planning import Capacity
 from pod_integrate.devices.cuda.runtime import Runtime

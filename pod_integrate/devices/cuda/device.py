@@ -10,7 +10,8 @@ from pathlib import Path
 import torch
 
 from pod_integrate.builds import native, nvcc
-from pod_integrate.devices.base import Attention, Device, Limits
+from pod_integrate.devices.base import Device, Limits
+from pod_integrate.devices.call import Attention
 from pod_integrate.devices.clock import Clock, EventClock
 from pod_integrate.devices.cpu.processor import printable
 from pod_integrate.devices.cuda import kernel_library, limits

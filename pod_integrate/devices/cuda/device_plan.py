@@ -9,7 +9,7 @@ from typing import Self
 import torch
 
 from pod_integrate.devices import registry
-from pod_integrate.devices.base import PlanWords
+from pod_integrate.devices.call import PlanWords
 from pod_integrate.devices.cuda.planning import STAMP_WORD, Capacity, Planned, max_words, plan_batch
 from pod_integrate.errors import ShapeError
 from pod_integrate.terms.batch import HybridBatch

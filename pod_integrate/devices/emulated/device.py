@@ -14,7 +14,8 @@ from contextlib import AbstractContextManager
 import torch
 
 from pod_integrate.builds import native
-from pod_integrate.devices.base import Attention, Call, Device
+from pod_integrate.devices.base import Device
+from pod_integrate.devices.call import Attention, Call
 from pod_integrate.devices.clock import Clock, WallClock
 from pod_integrate.devices.cuda import device as cuda
 from pod_integrate.devices.cuda import kernel_library

@@ -18,7 +18,7 @@ import torch
 import tvm_ffi
 
 from pod_integrate.builds import native
-from pod_integrate.devices.base import Result
+from pod_integrate.devices.call import Result
 from pod_integrate.devices.cuda import kernel_library, limits
 from pod_integrate.devices.cuda.device_plan import DevicePlan
 from pod_integrate.devices.cuda.kernel_library import KernelLibrary

@@ -9,7 +9,8 @@ import pytest
 import torch
 from support.emulated import GEOMETRY, emulated_gpu
 
-from pod_integrate.devices.base import Call, Device, OneOf, Range
+from pod_integrate.devices.base import Device, OneOf, Range
+from pod_integrate.devices.call import Call
 from pod_integrate.devices.registry import device_named, device_of, standing_in, target_of
 from pod_integrate.errors import ConfigError, ConfigInfeasibleError, DtypeError, ShapeError
 from pod_integrate.measure.batches import make_batch

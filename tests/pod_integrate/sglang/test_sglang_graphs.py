@@ -13,7 +13,7 @@ from support import emulated
 from support.clock import HandClock
 from support.emulated import CONFIG, SMS, emulated_gpu
 
-from pod_integrate.devices.base import Call
+from pod_integrate.devices.call import Call
 from pod_integrate.devices.cuda.planning import STAMP_WORD, plan_batch
 from pod_integrate.devices.emulated.device import EmulatedDevice
 from pod_integrate.devices.emulated.emulator import Schedule
