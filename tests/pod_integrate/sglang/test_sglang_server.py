@@ -119,6 +119,7 @@ def test_start_is_announced_once(stage: Stage) -> None:
 
 
 def test_metrics_show_the_batches(stage: Stage) -> None:
+    stage.check()
     text = httpx.get(f"{stage.pod.url}/metrics", timeout=60).text
     hybrid = [line for line in text.splitlines() if line.startswith("pod:batches_total")]
     assert any('kind="hybrid"' in line and float(line.split()[-1]) > 0 for line in hybrid)
