@@ -25,6 +25,8 @@ from pod_integrate.terms.trace import StepRecord, TraceMessage
 pytestmark = [pytest.mark.server, pytest.mark.timeout(1800)]
 # Tokens of a step, as VARIANTS["mixed"] limits them.
 CHUNK = 64
+# A server asks a tuner that failed in an earlier test again after a minute at most.
+PATIENCE = 180.0
 
 
 @dataclasses.dataclass
@@ -95,7 +97,7 @@ def test_answers_equal_stock_and_hybrid_batches_served_them(stage: Stage) -> Non
     def tokens() -> int:
         return sum(sum(record.q_lens) for record in records())
 
-    wait_until(lambda: tokens() >= counted, f"traces of {counted} tokens")
+    wait_until(lambda: tokens() >= counted, f"traces of {counted} tokens", PATIENCE)
     # The overlap schedule may run one step more of a request before it learns that it is done.
     assert tokens() <= counted + 3 * CHUNK + len(REQUESTS)
     hybrid = [r for r in records() if Bucket.of(r.q_lens, r.kv_lens).is_hybrid]
@@ -161,13 +163,13 @@ def tuned(stage: Stage) -> PodConfig:
     """The server runs table version 7, whose config this is."""
     if not stage.sink.records():
         stage.check()
-        wait_until(lambda: bool(stage.sink.records()), "first traces")
+        wait_until(lambda: bool(stage.sink.records()), "first traces", PATIENCE)
     message = stage.sink.last()
     assert message is not None
     config = other_config(message)
     stage.sink.table = table_of_seen(stage, 7, config)
     log = stage.pod.child.log
-    wait_until(lambda: "config table version 7 in use" in log.read_text(), "table in use")
+    wait_until(lambda: "config table version 7 in use" in log.read_text(), "table in use", PATIENCE)
     return config
 
 
@@ -179,7 +181,7 @@ def test_new_table_is_used_without_restart(stage: Stage, tuned: PodConfig) -> No
         records = [r for r in stage.sink.records() if r.time >= begin]
         return {(r.config, r.source) for r in records}
 
-    wait_until(lambda: (tuned.short(), "exact") in used(), "steps with the new config")
+    wait_until(lambda: (tuned.short(), "exact") in used(), "steps with the new config", PATIENCE)
     message = stage.sink.last()
     assert message is not None and message.table_version == 7
 
@@ -194,7 +196,7 @@ def test_table_is_saved_for_a_restart_without_the_tuner(stage: Stage, tuned: Pod
 def test_corrupt_table_changes_no_answer(stage: Stage, table: bytes) -> None:
     with stage.disturbed(table=table):
         asked = len(stage.sink.requests)
-        wait_until(lambda: len(stage.sink.requests) > asked + 1, "the server asked again", 90)
+        wait_until(lambda: len(stage.sink.requests) > asked + 1, "the server asked again", PATIENCE)
         stage.check()
         assert ConfigTable.from_json(stage.table.read_bytes()).version == 7
 
