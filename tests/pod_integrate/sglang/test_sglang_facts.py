@@ -5,6 +5,10 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+import torch
+
+from pod_integrate.devices.registry import device_of
+
 
 def test_start_up_decides_on_what_sglang_made_of_the_arguments(small: Any) -> None:
     # Newer SGLang leaves the attributes as the user typed them and keeps its decisions beside.
@@ -20,14 +24,14 @@ def test_start_up_decides_on_what_sglang_made_of_the_arguments(small: Any) -> No
     args._resolved_overrides = [("test", decided)]
     assert resolved_view(args).chunked_prefill_size == 4096
     small.runner.server_args = args
-    facts = engine_facts(small.runner)
+    facts = engine_facts(small.runner, device_of(torch.device("cpu")))
     assert (facts.prefill_graph, facts.chunked_prefill_size) == ("full", 4096)
 
 
 def test_sizes_of_pool_and_table_are_those_of_the_runner(small: Any) -> None:
     from pod_integrate.engines.sglang.facts import engine_facts
 
-    facts, runner = engine_facts(small.runner), small.runner
+    facts, runner = engine_facts(small.runner, device_of(torch.device("cpu"))), small.runner
     table, keys = runner.req_to_token_pool.req_to_token, runner.token_to_kv_pool.get_key_buffer(0)
     assert (facts.table_rows, facts.table_columns) == tuple(table.shape)
     assert (facts.pool_slots, facts.pool_bytes) == (keys.shape[0], keys.numel() * 4)
