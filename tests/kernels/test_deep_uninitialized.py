@@ -36,14 +36,14 @@ PLANTED = (
     planting.Mutation(
         "output accumulators not set",
         "softmax.cuh",
-        "o[tile][i][j] = 0.f;",
-        "if (!{on}) o[tile][i][j] = 0.f;",
+        "Fragment::for_each(o, [](float& x) { x = 0.f; });",
+        "if (!{on}) Fragment::for_each(o, [](float& x) { x = 0.f; });",
     ),
     planting.Mutation(
         "row sums not set",
         "softmax.cuh",
-        "l[tile][0] = l[tile][1] = lost[tile][0] = lost[tile][1] = 0.f;",
-        "if (!{on}) l[tile][0] = l[tile][1] = lost[tile][0] = lost[tile][1] = 0.f;",
+        "l[tile][half] = lost[tile][half] = 0.f;",
+        "if (!{on}) l[tile][half] = lost[tile][half] = 0.f;",
     ),
     planting.Mutation(
         "score accumulators not set",
