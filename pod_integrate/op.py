@@ -76,14 +76,14 @@ def hybrid_attention(
     result = torch.empty_like(q, memory_format=torch.contiguous_format) if out is None else out
     lse = q.new_empty(q.shape[:2], dtype=torch.float32)
     call = Call(q, k_cache, v_cache, batch, scalars, sinks, result, lse, words)
-    if _nobody_watches(q):
+    if _nobody_watches(q, k_cache, v_cache, result, sinks):
         device_of(q).attend(call, config)
     else:
         dispatch.send(call, config)
     return Result(result, lse)
 
 
-def _nobody_watches(q: torch.Tensor) -> bool:
+def _nobody_watches(*tensors: torch.Tensor | None) -> bool:
     """Whether a call may skip torch's dispatcher, which costs as much as all the rest of it.
 
     Not where something wants to see the op: tracing, gradients, a profiler, a mode, a subclass or
@@ -93,7 +93,7 @@ def _nobody_watches(q: torch.Tensor) -> bool:
         torch.compiler.is_compiling()
         or torch.is_grad_enabled()
         or torch._C._autograd._profiler_enabled()
-        or type(q) is not torch.Tensor
+        or any(t is not None and type(t) is not torch.Tensor for t in tensors)
         or torch._C._len_torch_dispatch_stack()
         or torch._C._functorch.peek_interpreter_stack() is not None
     )

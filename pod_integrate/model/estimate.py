@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pod_integrate.devices.registry import target_of
+from pod_integrate.errors import KernelUnavailableError
 from pod_integrate.model.devices import DEVICES
 from pod_integrate.terms.keys import DeviceKey, Geometry
 
@@ -68,9 +69,15 @@ def visible_pairs(q: Array, kv: Array, window_left: int) -> Array:
 
 @functools.lru_cache(maxsize=1024)
 def rates_of(device: DeviceKey) -> Rates:
-    """Of a device that the model knows by name; else per SM as an A100, or per core."""
+    """Of a device that the model knows by name; else per SM as an A100, or per core.
+
+    A key that no kernel is made for counts its units as cores: messages may name any device.
+    """
     for known in DEVICES.values():
         if known.key.name == device.name:
             return Rates(known.kernel_flops, known.dram_bytes * known.dram_share)
-    each = _PER_UNIT[target_of(device).unit]
+    try:
+        each = _PER_UNIT[target_of(device).unit]
+    except KernelUnavailableError:
+        each = _PER_UNIT["core"]
     return Rates(each.flops * device.units, each.bandwidth * device.units)

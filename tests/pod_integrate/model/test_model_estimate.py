@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pod_integrate.model import batches
 from pod_integrate.model.devices import DEVICES
-from pod_integrate.model.estimate import attention_us, visible_pairs
+from pod_integrate.model.estimate import attention_us, rates_of, visible_pairs
 from pod_integrate.model.floors import CASES, real_floor, work_of
 from pod_integrate.terms.keys import DeviceKey, Geometry
 
@@ -50,3 +50,7 @@ def test_published_cases_lie_within_a_factor_of_two_above_their_serial_floor() -
         found = attention_us(lengths.q_lens, lengths.kv_lens, case.geometry, H100)
         floor = real_floor(work_of(lengths, case.geometry), DEVICES["h100"])
         assert 1 <= found / floor.serial_us <= 2, case.name
+
+
+def test_a_device_without_a_kernel_has_the_rates_of_cores() -> None:
+    assert rates_of(DeviceKey.parse("x:foo:4")) == rates_of(DeviceKey.parse("y:avx2:4"))
