@@ -22,7 +22,7 @@ from pathlib import Path
 
 import httpx
 
-from pod_integrate.errors import TableError
+from pod_integrate.errors import BuildError, TableError
 from pod_integrate.live.client import TunerClient
 from pod_integrate.live.outbox import Outbox
 from pod_integrate.live.recorder import Recorder
@@ -175,7 +175,12 @@ class Exchange:
             if answer.body == channel._body:
                 return
             channel._body = answer.body
-            channel.active.offer(answer.body)
+            try:
+                channel.active.offer(answer.body)
+            except BuildError:
+                # A full disk or a busy lock passes: the same table is fetched and tried again.
+                channel._etag = channel._body = None
+                raise
             self._count(UPDATED)
             if channel.file is not None:
                 save_file(channel.file, answer.body)
@@ -190,6 +195,8 @@ class Exchange:
             self._fail(f"{what}_timeout", type(error).__name__)
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
             self._fail(f"{what}_unreachable", f"{type(error).__name__}: {error}")
+        except BuildError as error:
+            self._fail(f"{what}_not_built", f"{error}; the last good table stays until it is")
         except TableError as error:
             self._fail(f"{what}_rejected", f"{error}; the last good table stays in use")
         except OSError as error:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pod_integrate.devices.registry import target_of
-from pod_integrate.errors import PodAttentionError, TableError
+from pod_integrate.errors import BuildError, PodAttentionError, TableError
 from pod_integrate.terms.config import PodConfig
 from pod_integrate.terms.keys import Bucket, DeviceKey, Geometry
 from pod_integrate.terms.table import ConfigTable, Lookup
@@ -55,6 +55,9 @@ class ActiveTable:
     def offer(self, data: bytes) -> ConfigTable:
         """Take a serialized table into use; raises TableError and keeps the old one if it is bad.
 
+        BuildError where a config could not be compiled now, though it may be later: the old one
+        stays too.
+
         A table that was measured on another geometry, device or kernel build is bad: its times
         say nothing here. So is one with a config that cannot run here: it would fail a step.
         """
@@ -68,6 +71,8 @@ class ActiveTable:
                 target_of(self.device).require_feasible(entry.config, self.geometry)
                 if self._prepare is not None:
                     self._prepare(entry.config)
+            except BuildError:
+                raise
             except PodAttentionError as error:
                 raise TableError(f"entry {str(bucket)!r}: {error}") from error
         self._table = table
@@ -80,7 +85,7 @@ class ActiveTable:
             return self.offer(path.read_bytes())
         except FileNotFoundError:
             logger.info("no config table at %s yet; defaults apply", path)
-        except (OSError, TableError) as error:
+        except (OSError, TableError, BuildError) as error:
             logger.error("config table %s rejected, the last good one stays: %s", path, error)
         return None
 
