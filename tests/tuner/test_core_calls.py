@@ -132,3 +132,14 @@ def test_a_worker_at_a_pipe_idles_while_its_core_is_away() -> None:
     assert core.closed
     with pytest.raises(CoreUnavailableError):
         TaskClient(core).next_task(WORKER)
+
+
+def a_lock(_tuner: Tuner) -> object:
+    return threading.Lock()
+
+
+def test_an_answer_that_cannot_travel_is_said_and_the_next_one_comes(tmp_path: Path) -> None:
+    for core in pipe(tmp_path):
+        with pytest.raises(CoreUnavailableError, match="cannot travel.*lock"):
+            core.call(a_lock)
+        assert core.call(Tuner.table, SCOPE) is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import pickle
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Concatenate, ParamSpec, TypeVar
@@ -53,7 +54,13 @@ def serve(core: BlockingCore, pipe: Connection, *, name: str, stop: Callable[[],
             if not pipe.poll(0.1):
                 continue
             function, args, kwargs = pipe.recv()
-            pipe.send(_answer(core, function, args, kwargs, name))
+            answer = _answer(core, function, args, kwargs, name)
+            try:
+                # Pickled whole before the first byte leaves, so that another answer may follow.
+                pipe.send(answer)
+            except (pickle.PicklingError, TypeError, AttributeError) as error:
+                logger.exception("the answer to %s cannot travel", name)
+                pipe.send((None, f"the answer cannot travel: {error}"))
             served += function is Tuner.report
     except (EOFError, OSError):
         logger.debug("pipe of %s closed", name)
