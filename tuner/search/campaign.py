@@ -11,19 +11,14 @@ these refute is rolled back.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import sqlalchemy as sa
 
 from pod_integrate.terms.config import PodConfig
-from pod_integrate.terms.table import TableEntry
-from tuner.messages import StudyKey
 from tuner.phases import Duel, Recheck
 from tuner.search.stages import Change, Duelling, Finding, Rechecking, Stage, screening, stage_of
 from tuner.search.state import State
-from tuner.search.study import Study
-from tuner.settings import TunerSettings
 from tuner.store.rows import DecisionKind, Trial, add_pairs, save_trial
 from tuner.traffic.samples import Sample
 from tuner.traffic.steps import fresh
@@ -51,21 +46,10 @@ class Campaign:
 
     `take` needs no `next_work` before it: evidence may come from anybody. Methods that take a
     transaction write what they change.
-
-    neighbours  asks for configs that were promoted for similar buckets
     """
 
-    def __init__(
-        self,
-        key: StudyKey,
-        study: Study,
-        trials: list[Trial],
-        entry: TableEntry | None,
-        settings: TunerSettings,
-        now: float,
-        neighbours: Callable[[], list[PodConfig]],
-    ) -> None:
-        self._state = State(key, study, trials, entry, settings, now, neighbours)
+    def __init__(self, state: State) -> None:
+        self._state = state
 
     @property
     def trials(self) -> dict[int, Trial]:

@@ -19,6 +19,7 @@ from tuner.phases import Recheck
 from tuner.search.campaign import Campaign
 from tuner.search.leases import MAX_LOST, Lease, Leases, WorkerState
 from tuner.search.stages import Finding
+from tuner.search.state import State
 from tuner.search.study import Study
 from tuner.search.tasks import make_entry, make_task
 from tuner.settings import TunerSettings
@@ -175,10 +176,11 @@ class Search:
             logger.error("bucket %s cannot be tuned: %s", key, error)
             return None
         entry = self._tables.entry(key.scope, bucket)
-        campaign = Campaign(
+        state = State(
             key, study, trials, entry, self._settings, now,
             neighbours=lambda: self._tables.neighbours(key.scope, bucket),
         )  # fmt: skip
+        campaign = Campaign(state)
         self.campaigns[key] = campaign
         return campaign
 
