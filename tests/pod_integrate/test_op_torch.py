@@ -64,6 +64,37 @@ def test_opcheck_finds_nothing(case: Case) -> None:
             )
 
 
+def test_tensors_without_memory_never_reach_the_kernel() -> None:
+    # In a process of its own: the kernel would read at address 0.
+    program = """
+        import torch
+        from torch._subclasses.fake_tensor import FakeTensorMode
+        from pod_integrate.measure.batches import make_batch
+        from pod_integrate.op import hybrid_attention
+        from pod_integrate.terms.keys import Geometry
+        geometry = Geometry(num_q_heads=4, num_kv_heads=2, head_dim=32, dtype="fp32",
+                            kv_dtype="fp32", page_size=16)
+        q, k, v, batch = make_batch([20, 1], [50, 90], geometry=geometry, seed=0)
+        with FakeTensorMode() as mode:
+            pass
+        fake = mode.from_tensor(q), mode.from_tensor(k), mode.from_tensor(v)
+        with torch.no_grad():
+            for arguments, out in (((q, *fake[1:]), None), ((q, k, v), fake[0])):
+                try:
+                    hybrid_attention(*arguments, batch, out=out)
+                except Exception as error:
+                    print(type(error).__name__, error)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)],
+        timeout=120,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("FakeTensor") >= 2, done.stdout
+
+
 def test_gradient_is_refused_instead_of_lost(case: Case) -> None:
     q = case.q.requires_grad_()
     with pytest.raises(UnsupportedFeatureError, match="no gradient"):

@@ -1,0 +1,54 @@
+"""The comparison of two conformance runs tells wrong answers from equal ones."""
+
+from __future__ import annotations
+
+import pytest
+from support.conformance import CPU, SMS, Sections
+
+from benchmarks.gpu.correctness import conformance
+from benchmarks.gpu.correctness.conformance_run import Inputs, Library, bits, floats
+
+
+def test_a_target_without_warpgroup_instructions_skips_them_and_says_so(
+    inputs: Inputs, dumped: Sections
+) -> None:
+    lacks = {name for name in dumped if "wgmma" in name or "registers" in name}
+    got = {name: words[:0] if name in lacks else words for name, words in dumped.items()}
+    assert set(conformance.lacking(got, dumped)) == lacks
+    verdicts = conformance.compare(got, dumped, inputs, SMS)
+    assert set(verdicts) == set(dumped) - lacks
+    assert all(verdict.equal for verdict in verdicts.values())
+    assert set(conformance.skipped(got, dumped)) == {name.split(":")[0] for name in lacks}
+
+
+def test_a_schedule_changes_nothing_that_is_compared(
+    library: Library, inputs: Inputs, dumped: Sections
+) -> None:
+    library.configure_emulator(num_sms=SMS, order=2, copies=1, seed=9)
+    verdicts = conformance.compare(library.run(inputs, CPU), dumped, inputs, SMS)
+    assert all(verdict.equal for verdict in verdicts.values()), verdicts
+    assert all(conformance.by_wrapper(verdicts).values())
+
+
+WRONG = {
+    "ldmatrix_x4": lambda words: words ^ 1,
+    "mma_m16n8k16:bf16": lambda words: bits(floats(words) + 1.0),
+    "ex2": lambda words: bits(floats(words) * (1 + 2.0**-20)),
+    "lg2": lambda words: bits(floats(words) * 1.0001),
+    "rcp": lambda words: words + 3,
+    "pack2:fp16": lambda words: words + 1,
+    "cp_async_16:zero": lambda words: words | 1,
+    "atomic_add:old": lambda words: words // 2,
+    "smid": lambda words: words + 4096,
+    "globaltimer": lambda words: words.flip(0),
+    "wgmma_ss:bf16_n128": lambda words: bits(floats(words) * (1 + 2.0**-12)),
+    "wgmma_rs:fp16_n256": lambda words: words.roll(1),
+    "fence_proxy_async": lambda words: bits(floats(words) + 1.0),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_wrong_answer_is_told_apart(name: str, inputs: Inputs, dumped: Sections) -> None:
+    broken = {**dumped, name: WRONG[name](dumped[name])}
+    verdicts = conformance.compare(broken, dumped, inputs, SMS)
+    assert [n for n, verdict in verdicts.items() if not verdict.equal] == [name]
