@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import hashlib
 from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
@@ -11,14 +10,14 @@ import msgspec
 from pod_integrate.devices.registry import target_of
 from pod_integrate.errors import KernelUnavailableError, ShapeError, TraceError
 from pod_integrate.terms import wire
+from pod_integrate.terms.experiment import MAX_PAIRS as MAX_PAIRS
+from pod_integrate.terms.experiment import MAX_REASON as MAX_REASON
+from pod_integrate.terms.experiment import Outcome as Outcome
+from pod_integrate.terms.experiment import Pair as Pair
+from pod_integrate.terms.experiment import StepLengths as StepLengths
 from pod_integrate.terms.keys import Bucket, DeviceKey, Geometry
 
 TrialState = Literal["running", "complete", "pruned"]
-# Pairs of one report, and letters kept of a reason: builds fail in many words.
-MAX_PAIRS = 10_000
-MAX_REASON = 4000
-Outcome = Literal["measured", "infeasible", "mismatch", "failed"]
-
 
 # What became of a promoted config that somebody rechecked.
 Standing = Literal["kept", "rolled back", "open", "not promoted"]
@@ -52,18 +51,6 @@ class StudyKey(NamedTuple):
             DeviceKey.parse(self.device),
             Bucket.parse(self.bucket),
         )
-
-
-class StepLengths(msgspec.Struct, frozen=True):
-    """Host lengths of one traced batch."""
-
-    q_lens: list[int]
-    kv_lens: list[int]
-
-    @property
-    def digest(self) -> str:
-        """Eight characters that tell one list of lengths from another."""
-        return hashlib.blake2b(msgspec.msgpack.encode(self), digest_size=4).hexdigest()
 
 
 class Task(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,22 +88,6 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     def key(self) -> StudyKey:
         """The study that asked."""
         return StudyKey(self.geometry, self.device, self.build, self.bucket)
-
-
-class Pair(msgspec.Struct, frozen=True, array_like=True):
-    """Baseline and candidate next to each other on one step, us per call.
-
-    batch  digest of the step's lengths; a pair without one is evidence of nothing
-    """
-
-    baseline_us: wire.TimedMicros
-    candidate_us: wire.TimedMicros
-    batch: Annotated[str, msgspec.Meta(max_length=8)] = ""
-
-    @property
-    def speedup(self) -> float:
-        """Baseline time / candidate time."""
-        return self.baseline_us / self.candidate_us
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):

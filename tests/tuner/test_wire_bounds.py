@@ -31,6 +31,7 @@ from wire_schema import Path, beyond, numbers_of, placed, plain
 
 from pod_integrate.errors import ConfigError, ShapeError, TableError, TraceError
 from pod_integrate.terms.config import PodConfig, TileConfig
+from pod_integrate.terms.experiment import Experiment, ExperimentAsk, ExperimentReport
 from pod_integrate.terms.keys import GEOMETRY_LIMITS, MAX_BUCKET_NUMBER, Bucket, DeviceKey, Geometry
 from pod_integrate.terms.table import ConfigTable, Evidence, _Document
 from pod_integrate.terms.trace import StepRecord, TraceMessage, decode, encode
@@ -38,7 +39,8 @@ from tuner.core import Tuner
 from tuner.messages import Pair, RecheckPairs, Report, Task
 from tuner.store import schema
 
-WIRE_TYPES = (TraceMessage, _Document, Evidence, Report, RecheckPairs)
+EXPERIMENT_TYPES = (ExperimentAsk, Experiment, ExperimentReport)
+WIRE_TYPES = (TraceMessage, _Document, Evidence, Report, RecheckPairs, *EXPERIMENT_TYPES)
 TRACE_NUMBERS = numbers_of(TraceMessage)
 EVIDENCE_NUMBERS = numbers_of(Evidence)
 BUCKET = "p128@256+d4@256"
