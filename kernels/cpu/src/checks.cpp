@@ -71,18 +71,20 @@ int64_t first_bad(const int32_t* index, int64_t count, int32_t pages) {
 }
 
 void check_pages(const Problem& p, int64_t indices, int64_t pages) {
+  const int64_t page_size = p.cache.page_size;
   for (int b = 0; b < p.num_requests; ++b) {
     if (p.q_indptr[b + 1] == p.q_indptr[b]) continue;
     const int64_t start = p.cache.page_starts[b];
-    const int64_t from = start + first_visible(p, b) / p.cache.page_size;
-    const int64_t to = start + (p.kv_lens[b] + int64_t{p.cache.page_size} - 1) / p.cache.page_size;
-    if (start < 0 || to > indices) {
+    const int64_t count = (p.kv_lens[b] + page_size - 1) / page_size;
+    // Not start + count: that wraps where a start is huge.
+    if (start < 0 || start > indices - count) {
       TVM_FFI_THROW(PageIndexError)
-          << "request " << b << " reads page_indices[" << from << ":" << to
-          << "] but page_indices holds " << indices << "; check page_starts and kv_lens";
+          << "request " << b << " reads " << count << " page_indices from " << start
+          << " on but page_indices holds " << indices << "; check page_starts and kv_lens";
     }
-    const int64_t bad =
-        first_bad(p.cache.page_indices + from, to - from, static_cast<int32_t>(pages));
+    const int64_t from = start + first_visible(p, b) / page_size;
+    const int64_t bad = first_bad(p.cache.page_indices + from, start + count - from,
+                                  static_cast<int32_t>(pages));
     if (bad >= 0) {
       TVM_FFI_THROW(PageIndexError)
           << "page_indices[" << from + bad << "] of request " << b << " is "
@@ -98,9 +100,9 @@ PagedCache check_cache(const Call& call, int64_t bytes) {
   check_cache_shape(call.q, k, v, call.page_size);
   check_last_axis(k, "k_cache");
   check_last_axis(v, "v_cache");
-  if (k.size(0) > INT32_MAX) {
-    TVM_FFI_THROW(ShapeError) << "k_cache has " << k.size(0) << " pages, the limit is "
-                              << INT32_MAX;
+  if (k.size(0) > INT32_MAX || call.page_size > INT32_MAX) {
+    TVM_FFI_THROW(ShapeError) << "k_cache has " << k.size(0) << " pages of " << call.page_size
+                              << " tokens, the limit of both is " << INT32_MAX;
   }
   return {static_cast<const char*>(k.data_ptr()),
           static_cast<const char*>(v.data_ptr()),

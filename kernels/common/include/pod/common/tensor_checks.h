@@ -182,7 +182,7 @@ inline void check_lengths(const int32_t* q_indptr, const int32_t* kv_lens, int r
     TVM_FFI_THROW(ShapeError) << "q_indptr must start at 0, got " << q_indptr[0];
   }
   for (int b = 0; b < requests; ++b) {
-    const int q_len = q_indptr[b + 1] - q_indptr[b];
+    const int64_t q_len = int64_t{q_indptr[b + 1]} - q_indptr[b];  // in int it could wrap
     if (q_len < 0 || kv_lens[b] < q_len) {
       TVM_FFI_THROW(ShapeError) << "request " << b << " has q_len " << q_len << " and kv_len "
                                 << kv_lens[b] << "; 0 <= q_len <= kv_len must hold";
