@@ -12,13 +12,24 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from tuner_support import KEY, SCOPE, STEPS, WORKER, make_tuner, message
+from tuner_support import (
+    KEY,
+    SCOPE,
+    STEPS,
+    WORKER,
+    RecordedBench,
+    make_tuner,
+    message,
+    nothing_matters,
+)
 
+from pod_integrate.errors import ShapeError, TraceError
 from tuner.core import Tuner
 from tuner.host.client import BlockingCore, CoreUnavailableError, TaskClient
 from tuner.host.pipe import PipeCore, serve
 from tuner.host.thread import TunerThread
-from tuner.messages import Report, StudyKey
+from tuner.measure.worker import run_loop
+from tuner.messages import Report, StudyKey, Task, WorkerInfo
 from tuner.settings import TunerSettings
 from tuner.view import overview as view
 
@@ -122,6 +133,71 @@ def test_a_failing_database_is_an_unavailable_core_with_the_reason(core: Blockin
     with pytest.raises(CoreUnavailableError, match="disk is full"):
         core.call(database_full)
     assert core.call(Tuner.table, SCOPE) is None
+
+
+def wrong_trace(_tuner: Tuner) -> None:
+    raise TraceError("attention_us is -1, want at least 0")
+
+
+def wrong_shape(_tuner: Tuner) -> None:
+    raise ShapeError("q_lens has 2 entries, kv_lens 3")
+
+
+def a_bug(_tuner: Tuner) -> None:
+    raise KeyError("bucket")
+
+
+def test_what_a_function_raises_arrives_as_itself(core: BlockingCore) -> None:
+    for failing, kind, text in (
+        (wrong_trace, TraceError, "attention_us is -1, want at least 0"),
+        (wrong_shape, ShapeError, "q_lens has 2 entries, kv_lens 3"),
+        (a_bug, KeyError, "'bucket'"),
+    ):
+        with pytest.raises(kind) as raised:
+            core.call(failing)
+        assert type(raised.value) is kind and str(raised.value) == text
+    assert core.call(Tuner.table, SCOPE) is None
+
+
+class UnpickledError(Exception):
+    """Made from two values, keeps one: pickle cannot make it again."""
+
+    def __init__(self, code: int, text: str) -> None:
+        super().__init__(text)
+
+
+def odd(_tuner: Tuner) -> None:
+    raise UnpickledError(3, "odd")
+
+
+def test_an_error_that_pickle_loses_arrives_as_what_it_says(tmp_path: Path) -> None:
+    for core in pipe(tmp_path):
+        with pytest.raises(CoreUnavailableError, match="UnpickledError: odd"):
+            core.call(odd)
+        assert core.call(Tuner.table, SCOPE) is None
+
+
+def test_a_worker_outlives_a_tuner_with_a_bug(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tuner.measure.worker.IDLE_SECONDS", 0.0)
+
+    class Buggy:
+        asked = 0
+
+        def next_task(self, worker: WorkerInfo) -> Task | None:
+            self.asked += 1
+            if self.asked == 1:
+                raise KeyError("bucket")
+            return None
+
+        def report(self, report: Report) -> bool:
+            raise AssertionError(report)
+
+    source = Buggy()
+    caplog.set_level("ERROR")
+    run_loop(source, WORKER, RecordedBench(nothing_matters), stop=lambda: source.asked == 2)
+    assert "the tuner failed" in caplog.text
 
 
 def test_a_worker_at_a_pipe_idles_while_its_core_is_away() -> None:

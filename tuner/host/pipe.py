@@ -8,6 +8,7 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Concatenate, ParamSpec, TypeVar
 
+from pod_integrate.errors import PodAttentionError
 from tuner.core import Tuner
 from tuner.host.client import BlockingCore, CoreUnavailableError
 
@@ -31,14 +32,15 @@ class PipeCore:
         self, function: Callable[Concatenate[Tuner, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         """The function's answer."""
+        error: Exception | None
         try:
             self._pipe.send((function, args, kwargs))
-            answer, refused = self._pipe.recv()
+            answer, error = self._pipe.recv()
         except (EOFError, OSError) as gone:
             self.closed = True
             raise CoreUnavailableError("the tuner has ended") from gone
-        if refused is not None:
-            raise CoreUnavailableError(refused)
+        if error is not None:
+            raise error
         found: T = answer
         return found
 
@@ -60,7 +62,7 @@ def serve(core: BlockingCore, pipe: Connection, *, name: str, stop: Callable[[],
                 pipe.send(answer)
             except (pickle.PicklingError, TypeError, AttributeError) as error:
                 logger.exception("the answer to %s cannot travel", name)
-                pipe.send((None, f"the answer cannot travel: {error}"))
+                pipe.send((None, CoreUnavailableError(f"the answer cannot travel: {error}")))
             served += function is Tuner.report
     except (EOFError, OSError):
         logger.debug("pipe of %s closed", name)
@@ -73,13 +75,25 @@ def _answer(
     args: tuple[object, ...],
     kwargs: dict[str, object],
     name: str,
-) -> tuple[object, str | None]:
-    """What travels back: an answer, or why there is none."""
+) -> tuple[object, Exception | None]:
+    """What travels back: an answer, or the error instead of one."""
     try:
         return core.call(function, *args, **kwargs), None
     except CoreUnavailableError as error:
         logger.error("%s turned away: %s", name, error)
-        return None, str(error)
+        return None, error
+    except PodAttentionError as error:
+        return None, _able_to_travel(error)
     except Exception as error:
         logger.exception("%s asked for what failed", name)
-        return None, f"{type(error).__name__}: {error}"
+        return None, _able_to_travel(error)
+
+
+def _able_to_travel(error: Exception) -> Exception:
+    """The error, or what it says where pickle loses it: some are made from more than they keep."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception as lost:
+        logger.debug("%s does not travel: %s", type(error).__name__, lost)
+        return CoreUnavailableError(f"{type(error).__name__}: {error}")
+    return error

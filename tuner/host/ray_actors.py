@@ -6,12 +6,13 @@ from collections.abc import Callable
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import RayError, RayTaskError
 
 from tuner.core import Tuner
 from tuner.host.client import CoreUnavailableError, TaskClient
 from tuner.host.measuring import measure_until
 from tuner.host.opening import open_tuner
+from tuner.host.thread import storage_as_unavailable
 from tuner.settings import TunerSettings
 from tuner.store.storage import reason
 
@@ -31,7 +32,8 @@ class Core:
 
     def call(self, function: Callable[..., object], args: Any, kwargs: Any) -> object:
         """What a function of the Tuner answers."""
-        return function(self._tuner, *args, **kwargs)
+        with storage_as_unavailable():
+            return function(self._tuner, *args, **kwargs)
 
 
 class RayCore:
@@ -48,7 +50,7 @@ class RayCore:
             found: T = await self._found().call.remote(function, args, kwargs)
             return found
         except (RayError, ValueError) as error:
-            raise self._unavailable(error) from error
+            raise self._seen(error) from error
 
     def call(
         self, function: Callable[Concatenate[Tuner, P], T], *args: P.args, **kwargs: P.kwargs
@@ -60,23 +62,21 @@ class RayCore:
             )
             return found
         except (RayError, ValueError) as error:
-            raise self._unavailable(error) from error
+            raise self._seen(error) from error
 
     def _found(self) -> Any:
         if self._actor is None:
             self._actor = ray.get_actor(CORE, namespace=NAMESPACE)
         return self._actor
 
-    def _unavailable(self, error: Exception) -> CoreUnavailableError:
+    def _seen(self, error: Exception) -> Exception:
+        """What the function raised, as itself; else that the core is away."""
+        cause = error.cause if isinstance(error, RayTaskError) else None
+        # Ray puts an error of its own in the place of one that cannot be pickled.
+        if isinstance(cause, Exception) and not isinstance(cause, RayError):
+            return cause
         self._actor = None
-        # Ray's own text is a traceback.
-        return CoreUnavailableError(f"core actor: {reason(cause_of(error))}")
-
-
-def cause_of(error: Exception) -> Exception:
-    """What a method of an actor raised, or Ray's own error."""
-    cause = getattr(error, "cause", None)
-    return cause if isinstance(cause, Exception) else error
+        return CoreUnavailableError(f"core actor: {reason(error)}")
 
 
 class Measurer:

@@ -37,7 +37,7 @@ class TunerThread:
         self, function: Callable[Concatenate[Tuner, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         """The function's answer, without blocking the event loop."""
-        with _storage_as_unavailable():
+        with storage_as_unavailable():
             submitted = self._executor.submit(function, self.tuner, *args, **kwargs)
             return await asyncio.wrap_future(submitted)
 
@@ -45,7 +45,7 @@ class TunerThread:
         self, function: Callable[Concatenate[Tuner, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         """The function's answer, waited for in any thread but the Tuner's."""
-        with _storage_as_unavailable():
+        with storage_as_unavailable():
             return self._executor.submit(function, self.tuner, *args, **kwargs).result()
 
     def close(self) -> None:
@@ -55,7 +55,8 @@ class TunerThread:
 
 
 @contextlib.contextmanager
-def _storage_as_unavailable() -> Iterator[None]:
+def storage_as_unavailable() -> Iterator[None]:
+    """A database that fails is a core that is away, for whoever asks."""
     try:
         yield
     except (sa.exc.SQLAlchemyError, StorageError) as error:

@@ -25,7 +25,7 @@ HANG_LEASES = 3
 
 
 class TaskSource(Protocol):
-    """Where a worker gets tasks and leaves reports; calls may raise while the tuner is away."""
+    """Where a worker gets tasks and leaves reports; calls raise when the tuner is away or fails."""
 
     def next_task(self, worker: WorkerInfo) -> Task | None: ...
 
@@ -101,7 +101,7 @@ def run_loop(
     stop: Callable[[], bool],
     limit_seconds: float | None = None,
 ) -> None:
-    """Ask, measure, report until `stop()`; a tuner that is away is asked again later.
+    """Ask, measure, report until `stop()`; a tuner that is away or fails is asked again later.
 
     limit_seconds  a task that takes longer ends this process, with a traceback on stderr: a kernel
                    that hangs would hold the worker for ever
@@ -118,6 +118,10 @@ def run_loop(
                 continue
         except (ConnectionError, EOFError, TimeoutError) as error:
             logger.warning("tuner is away (%s); next try in %.0f s", error, pause)
+            pause = min(30.0, 2 * pause)
+        except Exception:
+            # A bug of the tuner's: the next task may be without it, and no worker ends for it.
+            logger.exception("the tuner failed; next try in %.0f s", pause)
             pause = min(30.0, 2 * pause)
         _sleep(pause, stop)
 
