@@ -28,22 +28,43 @@ def step(time: float, attention_us: float, q_lens: list[int]) -> StepRecord:
     )
 
 
-def kernel(name: str, microseconds: float, **changes: Any) -> dict[str, Any]:
-    return {"cat": "kernel", "name": name, "dur": microseconds} | changes
+def work(ts: float, microseconds: float, name: str, cat: str = "kernel") -> dict[str, Any]:
+    return {"cat": cat, "name": name, "ts": ts, "dur": microseconds}
 
 
-def test_only_our_kernels_count(tmp_path: Path) -> None:
+ATTEND = "void pod::pod_kernel<pod::V, 3>(pod::LaunchArguments)"
+MERGE = "_ZN3pod12merge_kernelI7VariantEEvNS_15LaunchArgumentsE"
+
+
+def profiled(folder: Path, events: list[dict[str, Any]]) -> dict[str, Any]:
+    """What is read of a profile with these events, as torch writes them: in no order."""
+    (folder / "deep").mkdir()
+    with gzip.open(folder / "deep" / "1-TP-0.trace.json.gz", "wt") as file:
+        json.dump({"traceEvents": [{"ph": "M", "name": "process_name"}, *events[::-1]]}, file)
+    return traces.profiled(folder)
+
+
+def test_a_call_lasts_from_its_memset_to_its_merge_and_only_our_kernels_count(
+    tmp_path: Path,
+) -> None:
     events = [
-        kernel("void pod::pod_kernel<pod::V, 3>(pod::LaunchArguments)", 10.0),
-        kernel("_ZN3pod12merge_kernelI7VariantEEvNS_15LaunchArgumentsE", 2.5),
-        kernel("sm90_xmma_gemm", 99.0),
-        kernel("pod_kernel", 99.0, cat="cpu_op"),
-        {"ph": "M", "name": "process_name"},
+        work(0.0, 1.0, "Memset (Device)", "gpu_memset"),
+        work(2.0, 1.0, "Memset (Device)", "gpu_memset"),
+        work(4.0, 10.0, ATTEND),
+        work(15.0, 2.5, MERGE),
+        work(18.0, 99.0, "sm90_xmma_gemm"),
+        work(120.0, 5.0, ATTEND),
+        work(126.0, 1.0, "Memset (Device)", "gpu_memset"),
+        work(5.0, 99.0, "pod_kernel", "cpu_op"),
     ]
-    (tmp_path / "deep").mkdir()
-    with gzip.open(tmp_path / "deep" / "1-TP-0.trace.json.gz", "wt") as file:
-        json.dump({"traceEvents": events}, file)
-    assert traces.kernel_us(tmp_path) == (12.5, 2)
+    found = profiled(tmp_path, events)
+    assert (found["kernels"], found["kernel_us"]) == (3, 17.5)
+    assert (found["calls"], found["call_us"]) == (2, 15.5 + 5.0)
+
+
+def test_a_profile_without_our_kernels_has_no_calls(tmp_path: Path) -> None:
+    events = [work(0.0, 1.0, "Memset (Device)", "gpu_memset"), work(2.0, 9.0, "flash_fwd")]
+    assert profiled(tmp_path, events) == {"calls": 0, "call_us": 0, "kernels": 0, "kernel_us": 0}
 
 
 def test_only_steps_of_the_profiled_time_count_and_timeless_ones_are_said() -> None:

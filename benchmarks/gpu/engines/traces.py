@@ -3,13 +3,16 @@
 SGLang on `pod` with mixed chunks and CUDA graphs, Llama with random weights, everything sent at
 once. Twice without and twice with tracing at its default share, in turns: the ratio of output
 tokens per second is the overhead. Then once with every step traced and torch's profiler beside it:
-the traces' attention times against the profiler's times of the kernels, over the same steps.
+the traces' attention times against the profiler's, over the same steps. A call lasts from the begin
+of its first kernel or memset to the end of its last one: that is what a step waits for, and what
+the traces are to tell.
 """
 
 from __future__ import annotations
 
 import argparse
 import gzip
+import itertools
 import json
 import re
 import statistics
@@ -28,21 +31,49 @@ from pod_integrate.terms.trace import StepRecord
 
 # Kernels of ours by their mangled or plain names: attention, and the merge of its splits.
 _OURS = re.compile(r"pod_kernel|merge_kernel")
+_WORK = ("kernel", "gpu_memset", "gpu_memcpy")
 _POLL_SECONDS = "0.5"
 _RUN = Run("pod", "pod", mixed=True)
 
 
-def kernel_us(folder: Path) -> tuple[float, int]:
-    """Sum of our kernels' times in the profiler's traces in `folder`, and how many they were."""
-    total, count = 0.0, 0
+def profiled(folder: Path) -> dict[str, Any]:
+    """Attention in the profiler's traces in `folder`.
+
+    calls, call_us      attention calls, and the sum of what each lasted
+    kernels, kernel_us  kernels of ours, and the sum of their own times: less by the gaps in calls
+    """
+    spans: list[float] = []
+    kernels: list[float] = []
     for path in folder.rglob("*.trace.json.gz"):
         with gzip.open(path, "rt") as file:
             events = json.load(file)["traceEvents"]
-        for event in events:
-            if event.get("cat") == "kernel" and _OURS.search(event["name"]):
-                total += float(event["dur"])
-                count += 1
-    return total, count
+        work = sorted((e for e in events if e.get("cat") in _WORK), key=lambda e: float(e["ts"]))
+        kernels += [float(event["dur"]) for event in work if _is_ours(event)]
+        for near, call in itertools.groupby(work, key=_may_be_ours):
+            if near:
+                spans += _span(list(call))
+    return {
+        "calls": len(spans), "call_us": sum(spans),
+        "kernels": len(kernels), "kernel_us": sum(kernels),
+    }  # fmt: skip
+
+
+def _is_ours(event: dict[str, Any]) -> bool:
+    return event["cat"] == "kernel" and _OURS.search(event["name"]) is not None
+
+
+def _may_be_ours(event: dict[str, Any]) -> bool:
+    return event["cat"] == "gpu_memset" or _is_ours(event)
+
+
+def _span(run: list[dict[str, Any]]) -> list[float]:
+    """Of events next to each other: how long our call lasted; empty when there is none."""
+    ours = [index for index, event in enumerate(run) if _is_ours(event)]
+    if not ours:
+        return []
+    # The counters' memset goes right before; other memsets belong to whoever came earlier.
+    call = run[max(0, ours[0] - 1) : ours[-1] + 1]
+    return [max(float(e["ts"]) + float(e["dur"]) for e in call) - float(call[0]["ts"])]
 
 
 def traced(records: list[StepRecord], begin: float, end: float) -> dict[str, Any]:
@@ -93,11 +124,12 @@ class Measurement:
         """One engine with every step traced, and a profiled pass."""
         found = self._run("profiled")
         if found is not None:
-            kernels, count = kernel_us(Path(found["profile"]["folder"]))
+            kernels = profiled(Path(found["profile"]["folder"]))
             told = traced(found["records"], *found["profile"]["unix"])
-            self.document["agreement"] = told | {"kernel_us": kernels, "kernels": count}
-            if kernels:
-                self.document["agreement"]["traced_over_profiled"] = told["attention_us"] / kernels
+            self.document["agreement"] = told | kernels
+            if kernels["calls"]:
+                ratio = told["attention_us"] / kernels["call_us"]
+                self.document["agreement"]["traced_over_profiled"] = ratio
             self._output.save(self.document)
 
     def _run(self, name: str) -> dict[str, Any] | None:
