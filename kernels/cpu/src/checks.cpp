@@ -83,8 +83,8 @@ void check_pages(const Problem& p, int64_t indices, int64_t pages) {
           << " on but page_indices holds " << indices << "; check page_starts and kv_lens";
     }
     const int64_t from = start + first_visible(p, b) / page_size;
-    const int64_t bad = first_bad(p.cache.page_indices + from, start + count - from,
-                                  static_cast<int32_t>(pages));
+    const int64_t bad =
+        first_bad(p.cache.page_indices + from, start + count - from, static_cast<int32_t>(pages));
     if (bad >= 0) {
       TVM_FFI_THROW(PageIndexError)
           << "page_indices[" << from + bad << "] of request " << b << " is "
