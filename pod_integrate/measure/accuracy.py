@@ -1,4 +1,7 @@
-"""The pass rule of the op: at most twice the error that torch itself makes, plus rounding."""
+"""How far answers may be off: the pass rule of the op, and bounds where nobody asks for it.
+
+The rule: at most twice the error that torch itself makes, plus rounding.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,13 @@ import torch
 from pod_integrate.measure.batches import Case
 from pod_integrate.measure.reference import Attended, attention_reference
 from pod_integrate.op import Result, hybrid_attention
+from pod_integrate.terms.keys import Dtype
 
+# |out - reference| and |lse - reference| allowed, relative to 1 + |reference|. Unit-normal
+# inputs; half types round probabilities and the result, fp32 only differs in summation order.
+TOLERANCE: dict[Dtype, float] = {"fp32": 1e-4, "fp16": 5e-3, "bf16": 4e-2}
+# Of bf16 outputs of two right kernels, and of one from float64; values are of order 1 / sqrt(keys).
+BF16_TOLERANCE = 2e-2
 # Differences of summation order alone, relative to values of order 1.
 _ROUNDING = 2e-6
 # Tensor cores align products to the largest and truncate.

@@ -16,10 +16,9 @@ import numpy.typing as npt
 from pod_integrate.devices.registry import target_of
 from pod_integrate.errors import KernelUnavailableError
 from pod_integrate.model.devices import DEVICES
-from pod_integrate.terms.keys import DeviceKey, Geometry
+from pod_integrate.terms.keys import ELEMENT_BYTES, DeviceKey, Geometry
 
 Array = npt.NDArray[np.float64]
-_ELEMENT_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 
 
 class Rates(NamedTuple):
@@ -42,7 +41,7 @@ def attention_us(
 ) -> float:
     """Microseconds of one layer's attention over a batch; above 0 unless nothing is attended."""
     q, kv = np.asarray(q_lens, dtype=np.float64), np.asarray(kv_lens, dtype=np.float64)
-    rates, size = rates_of(device), _ELEMENT_BYTES.get(geometry.kv_dtype, 2)
+    rates, size = rates_of(device), ELEMENT_BYTES.get(geometry.kv_dtype, 2)
     prefill = q > 1
     pairs = float(visible_pairs(q, kv, geometry.window_left)[prefill].sum())
     keys = kv if geometry.window_left < 0 else np.minimum(kv, geometry.window_left + 1)

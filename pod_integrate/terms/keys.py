@@ -14,8 +14,10 @@ from typing import Literal, Self
 from pod_integrate.errors import ShapeError
 
 Dtype = Literal["fp32", "bf16", "fp16"]
+ELEMENT_BYTES: dict[Dtype, int] = {"fp32": 4, "bf16": 2, "fp16": 2}
+_NAMES = "|".join(ELEMENT_BYTES)
 _GEOMETRY = re.compile(
-    r"q(?P<hq>\d+)kv(?P<hkv>\d+)d(?P<dim>\d+)-(?P<dtype>fp32|bf16|fp16)-kv(?P<kv>fp32|bf16|fp16)"
+    rf"q(?P<hq>\d+)kv(?P<hkv>\d+)d(?P<dim>\d+)-(?P<dtype>{_NAMES})-kv(?P<kv>{_NAMES})"
     r"-s(?P<page>\d+)-w(?P<window>-?\d+)-c(?P<cap>\d+(?:\.\d+)?)",
     re.ASCII,
 )

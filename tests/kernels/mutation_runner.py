@@ -23,6 +23,7 @@ from pod_integrate.devices.cuda import kernel_library
 from pod_integrate.devices.cuda.variants import Variant
 from pod_integrate.devices.emulated import emulator
 from pod_integrate.devices.emulated.emulator import EmulatorError, Schedule
+from pod_integrate.measure.accuracy import BF16_TOLERANCE
 from pod_integrate.measure.batches import Case, make_batch
 from pod_integrate.measure.reference import Attended, attention_reference
 from pod_integrate.terms.config import PodConfig
@@ -34,8 +35,6 @@ SCHEDULES = (
     Schedule(order="random", copies="early", preempt_percent=30, seed=7),
     Schedule(order="random", num_sms=3, preempt_percent=10, seed=11),
 )
-# Weights and outputs are rounded to bf16; nothing else may differ from float64.
-_TOLERANCE = 0.02
 # Times 1 + |LSE|.
 _LSE_TOLERANCE = 2e-5
 
@@ -119,7 +118,7 @@ def first_failure(shape: Shape, config: PodConfig, schedule: Schedule) -> str | 
     except EmulatorError as error:
         return str(error).splitlines()[0][:160]
     error = _largest_error(got.out, shape.answer.out)
-    if error > _TOLERANCE:
+    if error > BF16_TOLERANCE:
         return f"out is off by {error:.2g}"
     error = _largest_error(got.lse, shape.answer.lse, relative=True)
     if error > _LSE_TOLERANCE:

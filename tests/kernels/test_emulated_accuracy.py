@@ -19,10 +19,11 @@ from pod_integrate.devices.emulated import emulator
 from pod_integrate.devices.emulated.emulator import Emulated
 from pod_integrate.terms.batch import HybridBatch
 from pod_integrate.terms.config import PodConfig
+from pod_integrate.terms.geometry import DTYPES, TORCH_DTYPES
+from pod_integrate.terms.keys import Dtype
 
 # Prefill on mma.sync and on wgmma; decode items on four warps and on one.
 TILES = {"mma": "p64x32s1w4-d16x64s1w4-c2-v1", "wgmma": "p128x64s2w4-d16x32s1w1-c2-v1"}
-DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 SPLIT = {"decode_split_tokens": 256, "max_prefill_waves": 4}
 WHOLE = {"decode_split_tokens": 0, "max_prefill_waves": 0}
 SMALLEST = "p16x16s1w1-d16x16s1w1-c2-v1"
@@ -66,7 +67,7 @@ def attend(
     **told: Any,
 ) -> Emulated:
     """One head over one request: q [T, 64], k and v [keys, 64]."""
-    dtype = next(name for name, kind in DTYPES.items() if kind == q.dtype)
+    dtype = DTYPES[q.dtype]
     keys = len(k)
     batch = HybridBatch.build(
         [len(q)],
@@ -86,10 +87,10 @@ def attend(
 @pytest.mark.parametrize("sign", [1, -1])
 @pytest.mark.parametrize(("dtype", "size"), [("bf16", 133120.0), ("fp16", 20000.0)])
 def test_keys_of_one_huge_score_weigh_the_same(
-    path: str, rows: int, sign: int, dtype: str, size: float
+    path: str, rows: int, sign: int, dtype: Dtype, size: float
 ) -> None:
-    q = torch.full((rows, 64), sign * size, dtype=DTYPES[dtype])
-    k = torch.full((rows, 64), size, dtype=DTYPES[dtype])
+    q = torch.full((rows, 64), sign * size, dtype=TORCH_DTYPES[dtype])
+    k = torch.full((rows, 64), size, dtype=TORCH_DTYPES[dtype])
     got = attend(TILES[path], q, k, torch.ones_like(k))
     assert bool((got.out == 1).all())
     logit = sign * size * size * 64 / 8

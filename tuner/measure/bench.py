@@ -16,6 +16,7 @@ import torch
 from pod_integrate.devices.base import Device
 from pod_integrate.devices.registry import device_named
 from pod_integrate.errors import PodAttentionError
+from pod_integrate.measure.accuracy import TOLERANCE
 from pod_integrate.measure.batches import Case, make_batch
 from pod_integrate.measure.reference import attention_reference
 from pod_integrate.measure.timing import interleaved_pairs
@@ -24,9 +25,6 @@ from pod_integrate.terms.config import PodConfig
 from pod_integrate.terms.keys import Geometry
 from tuner.messages import Pair, StepLengths
 
-# |out - reference| and |lse - reference| allowed, relative to 1 + |reference|. Unit-normal
-# inputs; half types round probabilities and the result, fp32 only differs in summation order.
-TOLERANCE = {"fp32": 1e-4, "fp16": 5e-3, "bf16": 4e-2}
 # Rows are sampled for the reference until they are so many or cost so many multiply-adds; all
 # rows are compared with the default config's answer, which costs nothing.
 VERIFY_ROWS, VERIFY_BUDGET = 32, 3e7

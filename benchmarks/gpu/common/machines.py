@@ -111,9 +111,3 @@ def _moved(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     span = 1 + sum((n - 1) * s for n, s in zip(tensor.shape, tensor.stride(), strict=True))
     flat = tensor.as_strided((span,), (1,)).to(device)
     return flat.as_strided(tensor.shape, tensor.stride())
-
-
-def spin(cycles: int) -> None:
-    """Keep the current stream busy, so that the host can queue work behind it."""
-    # torch leaves it untyped.
-    torch.cuda._sleep(cycles)  # type: ignore[no-untyped-call]

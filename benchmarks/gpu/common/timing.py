@@ -9,12 +9,13 @@ from typing import NamedTuple
 
 import torch
 
-from benchmarks.gpu.common.machines import Backend, spin
+from benchmarks.gpu.common.machines import Backend
+from pod_integrate.devices.cuda.timer import event_pair, head_start
 
 _WARMUP = 3
 _MIN_FLUSH_BYTES = 256 << 20
-# Long enough for the host to queue a call behind it.
-_SPIN_CYCLES = 150_000
+# A call has less to queue than many calls, and the flush gives a head start of its own.
+_HEAD_START_CYCLES = 150_000
 
 Call = Callable[[], object]
 
@@ -49,9 +50,9 @@ class Timer:
         for _ in range(_WARMUP):
             call()
         self._machine.synchronize()
-        marks = [_events() for _ in range(self.repeats)]
+        marks = [event_pair() for _ in range(self.repeats)]
         for begin, end in marks:
-            spin(_SPIN_CYCLES)
+            head_start(_HEAD_START_CYCLES)
             # Read, not written: dirty lines would be written back during the call.
             self._buffer.sum()
             begin.record()
@@ -59,12 +60,6 @@ class Timer:
             end.record()
         self._machine.synchronize()
         return _summary([begin.elapsed_time(end) * 1e3 for begin, end in marks])
-
-
-def _events() -> tuple[torch.cuda.Event, torch.cuda.Event]:
-    # torch leaves Event untyped.
-    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
-    return begin, end
 
 
 def _summary(microseconds: list[float]) -> Timing:

@@ -13,13 +13,12 @@ from typing import Any
 from benchmarks.accuracy.accuracy_cases import LONG, AccuracyCase, all_cases, extreme_cases
 from benchmarks.accuracy.accuracy_law import Verdict, judge
 from benchmarks.gpu.common.machines import Backend
+from pod_integrate.devices.cuda import variants
 from pod_integrate.devices.cuda.limits import HEAD_DIMS, Architecture, default_tiles
 from pod_integrate.measure.batches import Case
 from pod_integrate.op import Result
 from pod_integrate.terms.config import PodConfig
-from pod_integrate.terms.keys import Dtype
 
-_DTYPES: tuple[Dtype, ...] = ("bf16", "fp16")
 _WGMMA_DIM = 128
 # The emulated SM tries every twelfth of the short ones.
 _EMULATED_KEYS, _EMULATED_STEP = 1024, 12
@@ -28,7 +27,7 @@ _WORST = 10
 
 def accuracy_cases() -> list[AccuracyCase]:
     """Cases of head dim 64 and of the features' others, then the former at head dim 128."""
-    cases = all_cases(dtypes=_DTYPES, head_dims=HEAD_DIMS)
+    cases = all_cases(dtypes=variants.DTYPES, head_dims=HEAD_DIMS)
     extreme = {case.name for case in extreme_cases()}
     again = (c for c in cases if c.head_dim == 64 and (c.keys == LONG or c.name in extreme))
     return [*cases, *(dataclasses.replace(c, head_dim=_WGMMA_DIM) for c in again)]

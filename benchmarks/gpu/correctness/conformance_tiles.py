@@ -7,7 +7,10 @@ from typing import NamedTuple
 
 import torch
 
-DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+from pod_integrate.devices.cuda import variants
+from pod_integrate.terms.geometry import TORCH_DTYPES
+
+DTYPES: dict[str, torch.dtype] = {name: TORCH_DTYPES[name] for name in variants.DTYPES}
 ROWS, DEPTH, COLUMNS = 64, 64, 256
 
 

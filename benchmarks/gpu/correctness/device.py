@@ -8,10 +8,11 @@ from typing import Any
 
 import torch
 
-from benchmarks.gpu.common.machines import Backend, moved, spin
+from benchmarks.gpu.common.machines import Backend, moved
 from benchmarks.gpu.profile.corun_records import each_item_once, launch_with_records
 from pod_integrate.devices.cuda.device_plan import DevicePlan
 from pod_integrate.devices.cuda.limits import default_tiles
+from pod_integrate.devices.cuda.timer import HEAD_START_CYCLES, head_start
 from pod_integrate.measure.accuracy import assert_matches_reference
 from pod_integrate.measure.batches import Case, make_batch
 from pod_integrate.op import Result, hybrid_attention
@@ -30,8 +31,6 @@ _STEPS = (
     ((256, 1, 1, 1), (256, 17, 900, 1)),
 )
 _ROUNDS = 30
-# Enough cycles that work queued behind overlaps.
-_SPIN_CYCLES = 2_000_000
 
 
 def device_checks(machine: Backend) -> Iterator[tuple[str, Callable[[], None]]]:
@@ -127,7 +126,8 @@ def _two_streams(machine: Backend, config: PodConfig) -> None:
     for stream in streams:
         stream.wait_stream(main)
         with torch.cuda.stream(stream):
-            spin(_SPIN_CYCLES)
+            # Long enough that what both streams have queued behind it overlaps.
+            head_start(2 * HEAD_START_CYCLES)
     for _ in range(_ROUNDS):
         for answers, case, stream in zip(got, cases, streams, strict=True):
             with torch.cuda.stream(stream):

@@ -25,11 +25,13 @@ from benchmarks.gpu.common.output import Output, add_output
 from benchmarks.gpu.engines import hf_logits
 from benchmarks.gpu.engines.hf_logits import Tokens
 from pod_integrate import hf
+from pod_integrate.terms.geometry import TORCH_DTYPES
+from pod_integrate.terms.keys import Dtype
 
 _VOCAB = 1024
 _HEAD_DIM = 128
 _PAGE, _CHUNK = 64, 256
-_DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
+_DTYPES: tuple[Dtype, ...] = ("bf16", "fp32")
 # Answers are compared with the first one's. The last ones are controls.
 _RUNS = {
     "sdpa": "sdpa",
@@ -42,7 +44,7 @@ _FIRST = next(iter(_RUNS))
 _FORCED = ("sdpa", "pod", "eager")
 
 
-def make_model(implementation: str, options: argparse.Namespace, dtype: str) -> Any:
+def make_model(implementation: str, options: argparse.Namespace, dtype: Dtype) -> Any:
     """Llama with heads of 128, four query heads to a KV head, the same random weights every time.
 
     Weights are rounded to options.dtype, whatever `dtype` the model then computes in.
@@ -66,9 +68,9 @@ def make_model(implementation: str, options: argparse.Namespace, dtype: str) -> 
     torch.manual_seed(0)
     with torch.device(options.device):
         model = transformers.AutoModelForCausalLM.from_config(
-            config, attn_implementation=implementation, dtype=_DTYPES[options.dtype]
+            config, attn_implementation=implementation, dtype=TORCH_DTYPES[options.dtype]
         )
-    return model.to(_DTYPES[dtype]).eval()
+    return model.to(TORCH_DTYPES[dtype]).eval()
 
 
 def make_prompts(count: int, longest: int) -> Tokens:
@@ -180,7 +182,7 @@ class Measurement:
             if name != _FIRST
         }
 
-    def _forced(self, implementation: str, dtype: str) -> torch.Tensor:
+    def _forced(self, implementation: str, dtype: Dtype) -> torch.Tensor:
         model = make_model(implementation, self._options, dtype)
         return hf_logits.forced(model, self._prompts, self._answers[_FIRST])
 

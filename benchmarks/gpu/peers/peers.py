@@ -23,7 +23,7 @@ from benchmarks.gpu.common.machines import Backend, backend
 from benchmarks.gpu.common.output import Output, add_output
 from benchmarks.gpu.peers import flashinfer, torch_sdpa
 from benchmarks.gpu.speed.cases import Part, default_of, make_case, tiny
-from benchmarks.gpu.speed.summary import TOLERANCE
+from pod_integrate.measure.accuracy import BF16_TOLERANCE
 from pod_integrate.measure.batches import Case
 from pod_integrate.model.floors import CaseSpec
 
@@ -97,7 +97,7 @@ def try_one(machine: Backend, peer: Peer) -> float:
     case = make_case(spec, machine.device)
     ours = machine.attend(case, default_of(machine, spec)).out
     found = difference(peer.make(case, spec)(), ours, peer.part, spec)
-    assert found < TOLERANCE, f"{peer.name} differs from ours by {found}"
+    assert found < BF16_TOLERANCE, f"{peer.name} differs from ours by {found}"
     return found
 
 

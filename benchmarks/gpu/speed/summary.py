@@ -6,11 +6,10 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
+from pod_integrate.measure.accuracy import BF16_TOLERANCE
 from pod_integrate.model.floors import CaseSpec, Floor, work_of
 
 Runs = list[dict[str, Any]]
-# bf16 outputs of different kernels; values are of order 1 / sqrt(keys).
-TOLERANCE = 2e-2
 
 
 def floors(spec: CaseSpec, ceilings: dict[str, float]) -> dict[str, float]:
@@ -86,7 +85,7 @@ def line(name: str, entry: dict[str, Any]) -> str:
 
 def _is_right(run: dict[str, Any]) -> bool:
     """Whether a peer's answer was ours; the time of another answer says nothing."""
-    return float(run.get("difference", 0.0)) < TOLERANCE
+    return float(run.get("difference", 0.0)) < BF16_TOLERANCE
 
 
 def _best(runs: Runs, **wanted: str) -> float:

@@ -19,9 +19,9 @@ from benchmarks.gpu.common.machines import Backend, backend
 from benchmarks.gpu.common.output import Output, add_output
 from benchmarks.gpu.common.timing import Timer
 from benchmarks.gpu.speed.cases import default_of, find, make_case
-from benchmarks.gpu.speed.summary import TOLERANCE
 from benchmarks.gpu.speed.sweep_space import settings, sweep_variants
 from pod_integrate.devices.cuda.variants import with_tiles
+from pod_integrate.measure.accuracy import BF16_TOLERANCE
 from pod_integrate.measure.batches import Case
 from pod_integrate.model.floors import CaseSpec
 from pod_integrate.terms.config import PodConfig
@@ -67,7 +67,7 @@ class Sweep:
     def _measure(self, config: PodConfig) -> float:
         out = self.machine.attend(self.case, config).out
         found = float((out.float() - self._want.float()).abs().max())
-        assert found < TOLERANCE, f"differs from the default config's answer by {found}"
+        assert found < BF16_TOLERANCE, f"differs from the default config's answer by {found}"
         return self._timer.time(lambda: self.machine.attend(self.case, config)).median_us
 
     def best(self) -> PodConfig:

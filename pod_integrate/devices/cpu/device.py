@@ -21,7 +21,7 @@ from pod_integrate.devices.cpu.target import CpuTarget
 from pod_integrate.devices.timer import Timer, wall_seconds
 from pod_integrate.errors import UnsupportedFeatureError
 from pod_integrate.terms.config import PodConfig, flatten_config
-from pod_integrate.terms.geometry import HEAD_DIM_STEP, MAX_HEAD_DIM, MIN_HEAD_DIM
+from pod_integrate.terms.geometry import DTYPES, HEAD_DIM_STEP, MAX_HEAD_DIM, MIN_HEAD_DIM
 from pod_integrate.terms.keys import DeviceKey, Geometry
 
 
@@ -33,7 +33,7 @@ class CpuDevice(Device):
 
     place = torch.device("cpu")
     limits = Limits(
-        dtypes=(torch.float32, torch.bfloat16, torch.float16),
+        dtypes=tuple(DTYPES),
         head_dims=tuple(range(MIN_HEAD_DIM, MAX_HEAD_DIM + 1, HEAD_DIM_STEP)),
     )
     runs_triton = False

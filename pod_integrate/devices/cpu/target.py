@@ -10,7 +10,7 @@ import dataclasses
 from pod_integrate.devices.base import Choices, OneOf, Range, Target
 from pod_integrate.errors import ConfigInfeasibleError
 from pod_integrate.terms.config import PodConfig, TileConfig
-from pod_integrate.terms.keys import DeviceKey, Geometry
+from pod_integrate.terms.keys import ELEMENT_BYTES, DeviceKey, Geometry
 
 # L2 per core that an item's scratch may fill. A key names no cache size, so these are floors:
 # server parts with AVX-512 have 1 MiB or more, older ones and clients 512 KiB or more.
@@ -19,7 +19,6 @@ _SCORE_COLUMNS = 32
 _CTAS_PER_SM = (1, 2)
 # K and V of one decode item: it waits in L2, beside the prefill tile, until the core turns to it.
 _TICKET_BYTES = 256 << 10
-_ELEMENT_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 _MAX_DECODE_ROWS = 64
 _PARAMETERS: dict[str, Range | OneOf] = {
     "prefill.q_rows_log2": Range(4, 7),
@@ -49,7 +48,7 @@ class CpuTarget(Target):
     def default_config(self, geometry: Geometry) -> PodConfig:
         """As Target; the same for any number of threads."""
         wide = geometry.head_dim > 128
-        pair_bytes = 2 * geometry.head_dim * _ELEMENT_BYTES[geometry.kv_dtype]
+        pair_bytes = 2 * geometry.head_dim * ELEMENT_BYTES[geometry.kv_dtype]
         return PodConfig(
             prefill=TileConfig(q_rows=64 if wide else 128, kv_rows=32 if wide else 64, stages=2),
             decode=TileConfig(q_rows=16, kv_rows=32, stages=2),

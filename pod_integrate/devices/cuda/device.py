@@ -20,15 +20,16 @@ from pod_integrate.devices.cuda.kernel_library import KERNELS
 from pod_integrate.devices.cuda.runtime import CudaRuntime
 from pod_integrate.devices.cuda.target import CudaTarget
 from pod_integrate.devices.cuda.timer import gpu_seconds
-from pod_integrate.devices.cuda.variants import Variant
+from pod_integrate.devices.cuda.variants import DTYPES, Variant
 from pod_integrate.devices.timer import Timer
 from pod_integrate.terms.config import PodConfig
+from pod_integrate.terms.geometry import TORCH_DTYPES
 from pod_integrate.terms.keys import DeviceKey, Geometry
 
 logger = logging.getLogger(__name__)
 
 LIMITS = Limits(
-    dtypes=(torch.bfloat16, torch.float16),
+    dtypes=tuple(TORCH_DTYPES[name] for name in DTYPES),
     head_dims=limits.HEAD_DIMS,
     list_entries=2**31 - 1,
     # The kernel counts places of rows in 32-bit numbers of 16 bytes.

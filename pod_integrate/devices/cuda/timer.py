@@ -1,14 +1,13 @@
-"""Seconds of one call on a GPU."""
+"""Seconds of one call on a GPU; what every timer there is made of."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 
 # Long enough for the host to queue some calls behind it.
-_HEAD_START_CYCLES = 1_000_000
+HEAD_START_CYCLES = 1_000_000
 
 
 def gpu_seconds(call: Callable[[], object]) -> float:
@@ -17,13 +16,23 @@ def gpu_seconds(call: Callable[[], object]) -> float:
     The stream waits until the host has queued some of them, so that the host's own time does not
     count. Waits for the stream.
     """
-    # torch leaves both untyped.
-    event: Any = torch.cuda.Event
-    sleep: Any = torch.cuda._sleep
-    start, end = event(enable_timing=True), event(enable_timing=True)
-    sleep(_HEAD_START_CYCLES)
+    start, end = event_pair()
+    head_start()
     start.record()
     call()
     end.record()
     end.synchronize()
     return float(start.elapsed_time(end)) / 1e3
+
+
+def head_start(cycles: int = HEAD_START_CYCLES) -> None:
+    """Keep the current stream busy, so that the host can queue work behind it."""
+    # torch leaves it untyped.
+    torch.cuda._sleep(cycles)  # type: ignore[no-untyped-call]
+
+
+def event_pair() -> tuple[torch.cuda.Event, torch.cuda.Event]:
+    """Two events that know when the stream came by."""
+    # torch leaves Event untyped.
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+    return start, end

@@ -15,9 +15,9 @@ from pod_integrate.terms.config import PodConfig, TileConfig
 from pod_integrate.terms.keys import Geometry
 
 GpuDtype = Literal["bf16", "fp16"]
-DTYPES: tuple[str, ...] = get_args(GpuDtype)
+DTYPES: tuple[GpuDtype, ...] = get_args(GpuDtype)
 _TILE = r"(\d+)x(\d+)s(\d+)w(\d+)"
-_NAME = re.compile(rf"(bf16|fp16)-d(\d+)-p{_TILE}-d{_TILE}-c(\d+)-v(\d+)")
+_NAME = re.compile(rf"({'|'.join(DTYPES)})-d(\d+)-p{_TILE}-d{_TILE}-c(\d+)-v(\d+)")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +45,7 @@ class Variant:
                 f"{' or '.join(DTYPES)} for both. Cast q and the caches to one of them"
             )
         return cls(
-            dtype=geometry.dtype,  # type: ignore[arg-type]
+            dtype=geometry.dtype,
             head_dim=geometry.head_dim,
             prefill=config.prefill,
             decode=config.decode,
@@ -121,11 +121,10 @@ def with_tiles(config: PodConfig, tiles: PodConfig | Variant) -> PodConfig:
 
 def defaults(arch: limits.Architecture) -> list[Variant]:
     """Variants of an architecture's default configs: every head dim in every dtype."""
-    dtypes: tuple[GpuDtype, ...] = ("bf16", "fp16")
     return [
         _variant(limits.default_tiles(arch, dim), dtype, dim)
         for dim in limits.HEAD_DIMS
-        for dtype in dtypes
+        for dtype in DTYPES
     ]
 
 

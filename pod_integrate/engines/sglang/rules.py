@@ -10,9 +10,9 @@ import torch
 
 from pod_integrate.devices.cuda.device import LIMITS
 from pod_integrate.engines.sglang.facts import EngineFacts
+from pod_integrate.terms.geometry import DTYPES
 
 Facts = TypeVar("Facts")
-SERVED_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 INT32_MAX = 2**31 - 1
 MAX_CACHE_BYTES = LIMITS.cache_bytes
 
@@ -80,7 +80,7 @@ ENGINE: tuple[Rule[EngineFacts], ...] = (
     ),
     Rule(
         "this KV cache dtype",
-        lambda f: f.kv_cache_dtype not in SERVED_DTYPES or f.kv_cache_dtype != f.dtype,
+        lambda f: f.kv_cache_dtype not in DTYPES or f.kv_cache_dtype != f.dtype,
         lambda f: f"{f.kv_cache_dtype} for a {f.dtype} model",
         "pass --kv-cache-dtype auto",
         ("flashinfer", "triton", "torch_native"),

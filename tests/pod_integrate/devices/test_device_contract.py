@@ -13,10 +13,12 @@ from pod_integrate.devices.base import Device, OneOf, Range
 from pod_integrate.devices.call import Call
 from pod_integrate.devices.registry import device_named, device_of, standing_in, target_of
 from pod_integrate.errors import ConfigError, ConfigInfeasibleError, DtypeError, ShapeError
+from pod_integrate.measure.accuracy import BF16_TOLERANCE
 from pod_integrate.measure.batches import make_batch
 from pod_integrate.measure.reference import attention_reference
 from pod_integrate.op import hybrid_attention
 from pod_integrate.terms.config import PodConfig
+from pod_integrate.terms.geometry import DTYPES
 from pod_integrate.terms.keys import DeviceKey, Geometry
 from pod_integrate.terms.scalars import Scalars
 from tuner.search import space
@@ -36,7 +38,7 @@ def device(request: pytest.FixtureRequest) -> Device:
 
 def geometry_on(device: Device) -> Geometry:
     """Of the emulated tests' shapes, in the precision that the kernel likes best."""
-    name = {torch.float32: "fp32", torch.bfloat16: "bf16"}[device.limits.dtypes[0]]
+    name = DTYPES[device.limits.dtypes[0]]
     return dataclasses.replace(GEOMETRY, dtype=name, kv_dtype=name)
 
 
@@ -100,7 +102,7 @@ def test_attention_answers_as_the_reference(device: Device) -> None:
     call = Call(*case, Scalars(0.1, 100), None, out, lse)
     device.attention(geometry, config)(call)
     want = attention_reference(*case, scale=0.1, window_left=100)
-    torch.testing.assert_close(out.double(), want.out, atol=0.02, rtol=0.02)
+    torch.testing.assert_close(out.double(), want.out, atol=BF16_TOLERANCE, rtol=BF16_TOLERANCE)
     torch.testing.assert_close(lse.double(), want.lse, atol=1e-4, rtol=0)
 
 
@@ -114,7 +116,9 @@ def test_the_op_runs_on_the_device_that_holds_its_tensors(device: Device) -> Non
     with standing_in(device), torch.no_grad(), torch.profiler.profile() as seen:
         watched = hybrid_attention(*case)
     assert "pod::hybrid_attention" in {event.key for event in seen.key_averages()}
-    torch.testing.assert_close(direct.out.double(), want.out, atol=0.02, rtol=0.02)
+    torch.testing.assert_close(
+        direct.out.double(), want.out, atol=BF16_TOLERANCE, rtol=BF16_TOLERANCE
+    )
     assert torch.equal(direct.out, watched.out) and torch.equal(direct.lse, watched.lse)
 
 

@@ -27,6 +27,7 @@ from pod_integrate.errors import ShapeError, UnsupportedFeatureError
 from pod_integrate.live.layer_group import LayerGroup
 from pod_integrate.live.recorder import Recorder
 from pod_integrate.live.registry import ActiveTable
+from pod_integrate.measure.accuracy import BF16_TOLERANCE
 from pod_integrate.measure.reference import attention_reference
 from pod_integrate.terms.config import PodConfig
 from pod_integrate.terms.keys import Geometry
@@ -107,7 +108,7 @@ def test_replay_attends_the_batch_it_was_updated_with(
         step = graphs.update(forward_batch(kv_lens, rows, padding))
         out = attend(captured, group, inputs)
         want = attention_reference(*inputs, step.batch, window_left=window_left).out
-        torch.testing.assert_close(out.double(), want, atol=0.02, rtol=0.02)
+        torch.testing.assert_close(out.double(), want, atol=BF16_TOLERANCE, rtol=BF16_TOLERANCE)
 
 
 def test_deterministic_replay_is_the_same_bits_at_any_captured_size(table: torch.Tensor) -> None:
