@@ -10,7 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pod_integrate.devices.cuda.device_plan import DevicePlan
+    from pod_integrate.devices.device_plan import DevicePlan
     from pod_integrate.op import hybrid_attention
     from pod_integrate.terms.batch import HybridBatch
     from pod_integrate.terms.config import PodConfig, TileConfig
@@ -23,7 +23,7 @@ _HOME = {
     "Bucket": "terms.keys",
     "ConfigTable": "terms.table",
     "DeviceKey": "terms.keys",
-    "DevicePlan": "devices.cuda.device_plan",
+    "DevicePlan": "devices.device_plan",
     "Geometry": "terms.keys",
     "HybridBatch": "terms.batch",
     "PodConfig": "terms.config",

@@ -9,7 +9,7 @@ import numbers
 
 import torch
 
-from pod_integrate.devices.cuda.device_plan import DevicePlan
+from pod_integrate.devices.device_plan import DevicePlan
 from pod_integrate.devices.registry import has_kernel, kernel_unavailable
 from pod_integrate.errors import (
     ConfigError,

@@ -1,4 +1,4 @@
-"""hybrid_attention: check, find what runs it, call that.
+"""hybrid_attention: check, find what runs it, call that; `attend` for who has found it before.
 
 arguments.py checks types, devices and gradients, the native libraries shapes, dtypes, strides and
 ranges before anything is computed, the CPU kernel page indices as well.
@@ -10,13 +10,14 @@ import torch
 
 from pod_integrate import dispatch
 from pod_integrate.arguments import check_devices, check_gradients, check_types, scalars_of
-from pod_integrate.devices.call import Call
+from pod_integrate.devices.call import Attention, Call
 from pod_integrate.devices.call import Result as Result
-from pod_integrate.devices.cuda.device_plan import DevicePlan
+from pod_integrate.devices.device_plan import DevicePlan
 from pod_integrate.devices.registry import device_of
 from pod_integrate.errors import ConfigError, ShapeError
 from pod_integrate.terms.batch import HybridBatch
 from pod_integrate.terms.config import PodConfig
+from pod_integrate.terms.scalars import Scalars
 
 
 def hybrid_attention(
@@ -61,6 +62,57 @@ def hybrid_attention(
     Source: POD-Attention, arXiv:2410.18038.
     """
     check_types(batch, config, plan, q=q, k_cache=k_cache, v_cache=v_cache, sinks=sinks, out=out)
+    _check_tensors(q, k_cache, v_cache, batch, sinks, out)
+    scalars = scalars_of(q.shape[-1], scale, window_left, logit_cap)
+    call = _call(q, k_cache, v_cache, batch, scalars, sinks=sinks, out=out, plan=plan)
+    if plan is not None:
+        config = _config_of(config, plan)
+    if _nobody_watches(q, k_cache, v_cache, call.out, sinks):
+        device_of(q).attend(call, config)
+    else:
+        dispatch.send(call, config)
+    return Result(call.out, call.lse)
+
+
+def attend(
+    attention: Attention,
+    q: torch.Tensor,
+    k_cache: torch.Tensor,
+    v_cache: torch.Tensor,
+    batch: HybridBatch,
+    scalars: Scalars,
+    *,
+    sinks: torch.Tensor | None = None,
+    out: torch.Tensor | None = None,
+    plan: DevicePlan | None = None,
+) -> Result:
+    """hybrid_attention with an attention from Device.attention: nothing is looked up.
+
+    scalars  as scalars_of makes them
+    plan     made with the config of `attention`
+    Raises as hybrid_attention, ShapeError also for tensors that are not of attention.geometry;
+    types are the caller's to know.
+    """
+    _check_tensors(q, k_cache, v_cache, batch, sinks, out)
+    call = _call(q, k_cache, v_cache, batch, scalars, sinks=sinks, out=out, plan=plan)
+    attention.require_fits(call)
+    if plan is not None:
+        _config_of(attention.config, plan)
+    if _nobody_watches(q, k_cache, v_cache, call.out, sinks):
+        attention(call)
+    else:
+        dispatch.send(call, attention.config)
+    return Result(call.out, call.lse)
+
+
+def _check_tensors(
+    q: torch.Tensor,
+    k_cache: torch.Tensor,
+    v_cache: torch.Tensor,
+    batch: HybridBatch,
+    sinks: torch.Tensor | None,
+    out: torch.Tensor | None,
+) -> None:
     check_devices(q, k_cache, v_cache, batch, sinks, out)
     if q.dim() != 3 or k_cache.dim() != 4:
         raise ShapeError(
@@ -68,19 +120,25 @@ def hybrid_attention(
             f"and {list(k_cache.shape)}"
         )
     check_gradients(q=q, k_cache=k_cache, v_cache=v_cache, sinks=sinks, out=out)
-    scalars = scalars_of(q.shape[-1], scale, window_left, logit_cap)
-    words = None
+
+
+def _call(
+    q: torch.Tensor,
+    k_cache: torch.Tensor,
+    v_cache: torch.Tensor,
+    batch: HybridBatch,
+    scalars: Scalars,
+    *,
+    sinks: torch.Tensor | None,
+    out: torch.Tensor | None,
+    plan: DevicePlan | None,
+) -> Call:
     if plan is not None:
         plan.require_fits(q, k_cache, batch, scalars.window_left)
-        config, words = _config_of(config, plan), plan.held
     result = torch.empty_like(q, memory_format=torch.contiguous_format) if out is None else out
     lse = q.new_empty(q.shape[:2], dtype=torch.float32)
-    call = Call(q, k_cache, v_cache, batch, scalars, sinks, result, lse, words)
-    if _nobody_watches(q, k_cache, v_cache, result, sinks):
-        device_of(q).attend(call, config)
-    else:
-        dispatch.send(call, config)
-    return Result(result, lse)
+    held = None if plan is None else plan.held
+    return Call(q, k_cache, v_cache, batch, scalars, sinks, result, lse, held)
 
 
 def _nobody_watches(*tensors: torch.Tensor | None) -> bool:
@@ -100,7 +158,7 @@ def _nobody_watches(*tensors: torch.Tensor | None) -> bool:
 
 
 def _config_of(config: PodConfig | None, plan: DevicePlan) -> PodConfig:
-    if config is not None and config != plan.config:
+    if config is not None and config is not plan.config and config != plan.config:
         raise ConfigError(
             f"config is [{config.short()}] but plan was made for [{plan.config.short()}]; leave "
             "config out where a plan is given"

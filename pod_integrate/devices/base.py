@@ -21,7 +21,7 @@ from pod_integrate.devices.clock import Clock
 from pod_integrate.devices.timer import Timer
 from pod_integrate.errors import ConfigError
 from pod_integrate.terms.config import PodConfig
-from pod_integrate.terms.geometry import TORCH_DTYPES, make_geometry
+from pod_integrate.terms.geometry import Numbers, make_geometry, numbers_in
 from pod_integrate.terms.keys import DeviceKey, Geometry
 
 
@@ -114,7 +114,7 @@ class Device(abc.ABC):
     buffer_bytes: int
 
     def __init__(self) -> None:
-        self._found = functools.lru_cache(maxsize=4096)(self._find)
+        self._found = functools.lru_cache(maxsize=4096)(self._make)
 
     @property
     @abc.abstractmethod
@@ -178,38 +178,14 @@ class Device(abc.ABC):
         The second call finds it. Raises ConfigInfeasibleError, DtypeError, ShapeError,
         KernelUnavailableError or BuildError.
         """
-        return self._found(
-            *(config, geometry.num_q_heads, geometry.num_kv_heads, geometry.head_dim),
-            *(TORCH_DTYPES[geometry.dtype], TORCH_DTYPES[geometry.kv_dtype], geometry.page_size),
-            *(geometry.window_left, geometry.logit_cap),
-        )
+        return self._found(config, numbers_in(geometry))
 
     def attend(self, call: Call, config: PodConfig | None = None) -> None:
         """`call` with the attention of its geometry and `config`."""
-        _, heads, dim = call.q.shape
-        _, slots, kv_heads, _ = call.k_cache.shape
-        scalars = call.scalars
-        self._found(
-            *(config, heads, kv_heads, dim, call.q.dtype, call.k_cache.dtype, slots),
-            *(scalars.window_left, scalars.logit_cap),
-        )(call)
+        self._found(config, call.numbers())(call)
 
-    def _find(
-        self,
-        config: PodConfig | None,
-        num_q_heads: int,
-        num_kv_heads: int,
-        head_dim: int,
-        dtype: torch.dtype,
-        kv_dtype: torch.dtype,
-        page_size: int,
-        window_left: int,
-        logit_cap: float,
-    ) -> Attention:
-        # Plain numbers, because a Geometry takes longer to make and hash than all of them.
-        heads = (num_q_heads, num_kv_heads, head_dim)
-        geometry = make_geometry(*heads, dtype, kv_dtype, page_size, window_left, logit_cap)
-        return self._attention(geometry, config)
+    def _make(self, config: PodConfig | None, numbers: Numbers) -> Attention:
+        return self._attention(make_geometry(numbers), config)
 
     @abc.abstractmethod
     def clock(self) -> Clock:

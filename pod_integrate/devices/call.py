@@ -8,8 +8,11 @@ from typing import NamedTuple
 
 import torch
 
+from pod_integrate.errors import ShapeError
 from pod_integrate.terms.batch import HybridBatch
 from pod_integrate.terms.config import PodConfig
+from pod_integrate.terms.geometry import Numbers, make_geometry, numbers_in, numbers_of
+from pod_integrate.terms.keys import Geometry
 from pod_integrate.terms.scalars import Scalars
 
 
@@ -50,12 +53,34 @@ class Call(NamedTuple):
     plan: PlanWords | None = None
     records: torch.Tensor | None = None
 
+    def numbers(self) -> Numbers:
+        """Of its geometry."""
+        scalars = self.scalars
+        return numbers_of(self.q, self.k_cache, scalars.window_left, scalars.logit_cap)
+
 
 class Attention(abc.ABC):
     """Calls of one geometry with one config: built, loaded, ready to run."""
 
-    config: PodConfig
+    def __init__(self, geometry: Geometry, config: PodConfig) -> None:
+        self.geometry, self.config = geometry, config
+        self._numbers = numbers_in(geometry)
 
     @abc.abstractmethod
     def __call__(self, call: Call) -> None:
-        """Attend into call.out and call.lse. Raises as hybrid_attention; nothing runs then."""
+        """Attend into call.out and call.lse. Raises as hybrid_attention; nothing runs then.
+
+        `call` is of this geometry: who did not find the attention by it asks require_fits first.
+        """
+
+    def require_fits(self, call: Call) -> None:
+        """Raise ShapeError, or DtypeError, for a call of another geometry.
+
+        Its rows would be read as rows of this one's size.
+        """
+        numbers = call.numbers()
+        if numbers != self._numbers:
+            raise ShapeError(
+                f"the attention was made for {self.geometry}, the call is of "
+                f"{make_geometry(numbers)}; make one per geometry"
+            )

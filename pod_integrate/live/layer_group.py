@@ -7,9 +7,10 @@ import functools
 from typing import NamedTuple
 
 from pod_integrate.devices.base import Device
+from pod_integrate.devices.call import Attention
 from pod_integrate.devices.clock import Mark
-from pod_integrate.devices.cuda.device_plan import DevicePlan
-from pod_integrate.devices.cuda.graph_timer import GraphTimer
+from pod_integrate.devices.device_plan import DevicePlan
+from pod_integrate.devices.graph_timer import GraphTimer
 from pod_integrate.live.open_step import OpenStep
 from pod_integrate.live.recorder import Recorder
 from pod_integrate.live.registry import ActiveTable
@@ -21,13 +22,19 @@ from pod_integrate.terms.keys import Geometry
 class Plan(NamedTuple):
     """How one group attends one step.
 
-    traced  the step's record, if it was sampled
-    timer   of the graph that is being captured, if it is
+    attention  what runs its config, loaded
+    traced     the step's record, if it was sampled
+    timer      of the graph that is being captured, if it is
     """
 
-    config: PodConfig
+    attention: Attention
     traced: OpenStep | None = None
     timer: GraphTimer | None = None
+
+    @property
+    def config(self) -> PodConfig:
+        """That the step is attended with."""
+        return self.attention.config
 
     def start(self, layer: int) -> Mark | None:
         """Before layer number `layer` attends; a mark for `stop` if that is timed."""
@@ -72,7 +79,8 @@ class LayerGroup:
             # Not split at all: a captured grid has no room for parts of one length at any context.
             unsplit = dataclasses.replace(self.default, decode_split_tokens=0)
             self.default = unsplit.batch_invariant()
-        self._device, self._ready = device, {self.default: device.attention(geometry, self.default)}
+        self._device, self._ready = device, dict[PodConfig, Attention]()
+        self.attention(self.default)
         self.layers: list[int] = []
         self.open: OpenStep | None = None
         self._warm: set[tuple[PodConfig, str]] = set()
@@ -80,19 +88,25 @@ class LayerGroup:
     def plan(self, batch: HybridBatch, *, live: bool) -> Plan:
         """Choose a step's config; `live` is False for warm-up batches, which leave no trace."""
         if self._fixed:
-            return Plan(self.default)
+            return Plan(self.attention(self.default))
         found = self.active.lookup(batch.bucket)
         config = found.config or self.default
-        if config not in self._ready:
-            self._ready[config] = self._device.attention(self.geometry, config)
+        attention = self.attention(config)
         if self.recorder is None or not live:
-            return Plan(config)
+            return Plan(attention)
         self.close_step()
         if self._warms_up(config, batch.bucket.sides):
             self.recorder.skip()
         else:
             self.open = self.recorder.begin(batch, config, found.source)
-        return Plan(config, self.open)
+        return Plan(attention, self.open)
+
+    def attention(self, config: PodConfig) -> Attention:
+        """What attends with `config`, loaded at the first time; raises as Device.attention."""
+        found = self._ready.get(config)
+        if found is None:
+            found = self._ready[config] = self._device.attention(self.geometry, config)
+        return found
 
     def graph_timer(self, plan: DevicePlan) -> GraphTimer | None:
         """A timer for a graph to be captured with `plan`; None where nothing is recorded."""

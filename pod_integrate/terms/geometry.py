@@ -37,6 +37,29 @@ def require_heads(num_q_heads: int, num_kv_heads: int, head_dim: int) -> None:
         raise ShapeError(f"head dim must be {HEAD_DIM_RULE}, got {head_dim}")
 
 
+# What a Geometry holds, as plain numbers and torch's dtypes in the order of its fields: hashed and
+# compared in a fraction of the time.
+Numbers = tuple[int, int, int, torch.dtype, torch.dtype, int, int, float]
+
+
+def numbers_of(
+    q: torch.Tensor, k_cache: torch.Tensor, window_left: int, logit_cap: float
+) -> Numbers:
+    """Of a call."""
+    _, heads, dim = q.shape
+    _, slots, kv_heads, _ = k_cache.shape
+    return heads, kv_heads, dim, q.dtype, k_cache.dtype, slots, window_left, logit_cap
+
+
+def numbers_in(geometry: Geometry) -> Numbers:
+    """Of a geometry; make_geometry is its inverse."""
+    return (
+        *(geometry.num_q_heads, geometry.num_kv_heads, geometry.head_dim),
+        *(TORCH_DTYPES[geometry.dtype], TORCH_DTYPES[geometry.kv_dtype], geometry.page_size),
+        *(geometry.window_left, geometry.logit_cap),
+    )
+
+
 def geometry_of(
     q: torch.Tensor,
     k_cache: torch.Tensor,
@@ -45,38 +68,21 @@ def geometry_of(
     logit_cap: float = 0.0,
 ) -> Geometry:
     """Geometry of a call; raises DtypeError for a dtype that no kernel takes."""
-    return make_geometry(
-        q.shape[1],
-        k_cache.shape[2],
-        q.shape[2],
-        q.dtype,
-        k_cache.dtype,
-        k_cache.shape[1],
-        window_left,
-        logit_cap,
-    )
+    return make_geometry(numbers_of(q, k_cache, window_left, logit_cap))
 
 
 @functools.lru_cache(maxsize=4096)
-def make_geometry(
-    num_q_heads: int,
-    num_kv_heads: int,
-    head_dim: int,
-    dtype: torch.dtype,
-    kv_dtype: torch.dtype,
-    page_size: int,
-    window_left: int,
-    logit_cap: float,
-) -> Geometry:
-    """A Geometry of plain numbers and torch's dtypes; raises DtypeError as geometry_of."""
+def make_geometry(numbers: Numbers) -> Geometry:
+    """The geometry of numbers_in; raises DtypeError as geometry_of."""
+    heads, kv_heads, head_dim, dtype, kv_dtype, page_size, window_left, logit_cap = numbers
     if dtype not in DTYPES or kv_dtype not in DTYPES:
         raise DtypeError(
             f"q is {dtype}, k_cache {kv_dtype}; the kernel takes float32, bfloat16 and float16. "
             "Cast q and the caches to one of them"
         )
     return Geometry(
-        num_q_heads=num_q_heads,
-        num_kv_heads=num_kv_heads,
+        num_q_heads=heads,
+        num_kv_heads=kv_heads,
         head_dim=head_dim,
         dtype=DTYPES[dtype],
         kv_dtype=DTYPES[kv_dtype],

@@ -9,8 +9,8 @@ import hypothesis.strategies as st
 import pytest
 import torch
 
-from pod_integrate.devices.cuda.device_plan import DevicePlan
 from pod_integrate.devices.cuda.planning import Capacity, max_words, plan_batch
+from pod_integrate.devices.device_plan import DevicePlan
 from pod_integrate.errors import ShapeError
 from pod_integrate.measure.batches import make_batch
 from pod_integrate.terms.batch import HybridBatch

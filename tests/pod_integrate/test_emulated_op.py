@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from pod_integrate.devices.cuda import kernel_library
-from pod_integrate.devices.cuda.device_plan import DevicePlan
 from pod_integrate.devices.cuda.limits import smem_bytes
 from pod_integrate.devices.cuda.variants import Variant
+from pod_integrate.devices.device_plan import DevicePlan
 from pod_integrate.devices.emulated import emulator
 from pod_integrate.devices.emulated.emulator import EmulatorError, Order, Schedule
 from pod_integrate.errors import ConfigError, DtypeError, ShapeError

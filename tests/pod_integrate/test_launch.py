@@ -16,8 +16,8 @@ from support.emulated import CONFIG, GEOMETRY, emulated_gpu
 
 from pod_integrate.devices.call import Call
 from pod_integrate.devices.cuda import uploads
-from pod_integrate.devices.cuda.device_plan import DevicePlan
 from pod_integrate.devices.cuda.planning import plan_batch
+from pod_integrate.devices.device_plan import DevicePlan
 from pod_integrate.devices.emulated import emulator
 from pod_integrate.errors import ShapeError, UnsupportedFeatureError
 from pod_integrate.measure.batches import Case, make_batch

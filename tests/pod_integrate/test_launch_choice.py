@@ -17,11 +17,11 @@ from pod_integrate import op
 from pod_integrate.builds import nvcc
 from pod_integrate.devices.cuda import runtime
 from pod_integrate.devices.cuda.device import CudaDevice
-from pod_integrate.devices.cuda.device_plan import DevicePlan
 from pod_integrate.devices.cuda.limits import Architecture
 from pod_integrate.devices.cuda.runtime import CudaRuntime
 from pod_integrate.devices.cuda.target import CudaTarget
 from pod_integrate.devices.cuda.variants import Variant
+from pod_integrate.devices.device_plan import DevicePlan
 from pod_integrate.devices.emulated import emulator
 from pod_integrate.devices.emulated.device import EmulatedRuntime
 from pod_integrate.errors import ConfigError, ConfigInfeasibleError, DtypeError, ShapeError

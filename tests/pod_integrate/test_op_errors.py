@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from pod_integrate.devices.cuda.device_plan import DevicePlan
+from pod_integrate.devices.device_plan import DevicePlan
 from pod_integrate.devices.registry import device_of
 from pod_integrate.errors import (
     DeviceMismatchError,

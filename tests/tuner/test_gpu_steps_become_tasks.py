@@ -50,7 +50,7 @@ class Elsewhere(EmulatedDevice):
     target = CudaTarget(H100)
 
     def _attention(self, geometry: Geometry, config: PodConfig | None) -> Uncalled:
-        return Uncalled()
+        return Uncalled(geometry, config or self.default_config(geometry))
 
 
 def batch_of(lengths: tuple[list[int], list[int]]) -> HybridBatch:

@@ -10,9 +10,9 @@ import torch
 
 from benchmarks.gpu.common.machines import Backend, moved
 from benchmarks.gpu.profile.corun_records import each_item_once, launch_with_records
-from pod_integrate.devices.cuda.device_plan import DevicePlan
 from pod_integrate.devices.cuda.limits import default_tiles
 from pod_integrate.devices.cuda.timer import HEAD_START_CYCLES, head_start
+from pod_integrate.devices.device_plan import DevicePlan
 from pod_integrate.measure.accuracy import assert_matches_reference
 from pod_integrate.measure.batches import Case, make_batch
 from pod_integrate.op import Result, hybrid_attention

@@ -67,7 +67,7 @@ class CpuDevice(Device):
         target = self.target
         chosen = target.default_config(geometry) if config is None else config
         target.require_feasible(chosen, geometry)
-        return CpuAttention(chosen, self.level)
+        return CpuAttention(geometry, chosen, self.level)
 
     def clock(self) -> Clock:
         return WallClock()
@@ -85,8 +85,9 @@ class CpuDevice(Device):
 class CpuAttention(Attention):
     """The native library checks and computes."""
 
-    def __init__(self, config: PodConfig, level: str) -> None:
-        self.config, self.native = config, native.load("cpu")
+    def __init__(self, geometry: Geometry, config: PodConfig, level: str) -> None:
+        super().__init__(geometry, config)
+        self.native = native.load("cpu")
         self.native_config = native_config(config)
         self._isa = ISAS.index(level)
         self._attend = self.native.attend

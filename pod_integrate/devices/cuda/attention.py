@@ -45,7 +45,8 @@ class CudaAttention(Attention):
     """Launches one compiled variant on the current stream."""
 
     def __init__(self, chosen: Chosen, runtime: Runtime) -> None:
-        self.config, self.library, self.num_sms = chosen.config, chosen.library, chosen.num_sms
+        super().__init__(chosen.geometry, chosen.config)
+        self.library, self.num_sms = chosen.library, chosen.num_sms
         host = native.load("host")
         self._attend, self._workspace_size = host.attend, host.workspace_size
         self._addresses = (chosen.library.launch, chosen.library.error)

@@ -20,10 +20,10 @@ import tvm_ffi
 from pod_integrate.builds import native
 from pod_integrate.devices.call import Result
 from pod_integrate.devices.cuda import kernel_library, limits
-from pod_integrate.devices.cuda.device_plan import DevicePlan
 from pod_integrate.devices.cuda.kernel_library import KernelLibrary
 from pod_integrate.devices.cuda.planning import Capacity, plan_batch
 from pod_integrate.devices.cuda.variants import Variant
+from pod_integrate.devices.device_plan import DevicePlan
 from pod_integrate.devices.emulated.emulator_build import build as build
 from pod_integrate.devices.emulated.guarded import GuardedMemory, guarded_memory
 from pod_integrate.errors import ConfigError, PodAttentionError

@@ -14,6 +14,8 @@ import torch
 from sglang.srt.layers.attention.base_attn_backend import AttentionBackend
 from sglang.srt.layers.radix_attention import RadixAttention
 
+from pod_integrate.arguments import scalars_of
+from pod_integrate.devices.call import Attention
 from pod_integrate.devices.registry import device_named
 from pod_integrate.engines.sglang import step_time
 from pod_integrate.engines.sglang.alternatives import Machine
@@ -39,8 +41,7 @@ from pod_integrate.engines.sglang.step import StepMetadata, hybrid_batch, replay
 from pod_integrate.errors import UnsupportedFeatureError
 from pod_integrate.live.groups import LayerGroups
 from pod_integrate.live.layer_group import LayerGroup, Plan
-from pod_integrate.op import hybrid_attention
-from pod_integrate.terms.config import PodConfig
+from pod_integrate.op import attend
 from pod_integrate.terms.geometry import DTYPES
 from pod_integrate.terms.keys import Bucket
 
@@ -185,7 +186,7 @@ class PodAttnBackend(AttentionBackend):  # type: ignore[misc]
         plan = self._plan(group)
         mark = plan.start(layer.layer_id)
         rows = q.reshape(-1, layer.tp_q_head_num, layer.qk_head_dim)
-        out = self._run(rows, output_rows(forward_batch, rows), layer, group, plan.config, sinks)
+        out = self._run(rows, output_rows(forward_batch, rows), layer, group, plan.attention, sinks)
         if mark is not None:
             plan.stop(mark)
         return out
@@ -195,8 +196,10 @@ class PodAttnBackend(AttentionBackend):  # type: ignore[misc]
         if group not in step.plans:
             captured = step.device_plans.get(group)
             timer = step.timers.get(group)
-            plan = Plan(captured.config, timer=timer) if captured else None
-            step.plans[group] = plan or group.plan(step.batch, live=step.live)
+            if captured is None:
+                step.plans[group] = group.plan(step.batch, live=step.live)
+            else:
+                step.plans[group] = Plan(group.attention(captured.config), timer=timer)
         return step.plans[group]
 
     def _run(
@@ -205,7 +208,7 @@ class PodAttnBackend(AttentionBackend):  # type: ignore[misc]
         out: torch.Tensor,
         layer: Any,
         group: LayerGroup,
-        config: PodConfig,
+        attention: Attention,
         sinks: torch.Tensor | None,
     ) -> torch.Tensor:
         step, geometry = self.forward_metadata, group.geometry
@@ -213,16 +216,16 @@ class PodAttnBackend(AttentionBackend):  # type: ignore[misc]
         # Rows beyond the batch are padding of data parallelism; nobody reads them, but NaN from
         # uninitialised memory would spread through later layers' statistics.
         out[tokens:].zero_()
-        hybrid_attention(
+        attend(
+            attention,
             rows[:tokens],
             # The pool is [slots, Hkv, D]: a slot is a page of one token.
             self.token_to_kv_pool.get_key_buffer(layer.layer_id).unsqueeze(1),
             self.token_to_kv_pool.get_value_buffer(layer.layer_id).unsqueeze(1),
             step.batch,
-            config=config,
-            scale=layer.scaling,
-            window_left=geometry.window_left,
-            logit_cap=geometry.logit_cap,
+            scalars_of(
+                *(geometry.head_dim, layer.scaling, geometry.window_left, geometry.logit_cap)
+            ),
             # SGLang makes them bf16 for every backend but one of its own.
             sinks=None if sinks is None else sinks.float(),
             out=out[:tokens],

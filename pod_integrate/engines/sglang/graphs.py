@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from pod_integrate.devices.cuda.device_plan import DevicePlan
-from pod_integrate.devices.cuda.graph_timer import GraphTimer
 from pod_integrate.devices.cuda.planning import LEAST_SPLIT, Capacity, plan_batch
+from pod_integrate.devices.device_plan import DevicePlan
+from pod_integrate.devices.graph_timer import GraphTimer
 from pod_integrate.devices.registry import device_of
 from pod_integrate.engines.sglang.step import replayed_lengths
 from pod_integrate.errors import UnsupportedFeatureError

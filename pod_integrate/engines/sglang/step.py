@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from pod_integrate.devices.cuda.device_plan import DevicePlan
-from pod_integrate.devices.cuda.graph_timer import GraphTimer
+from pod_integrate.devices.device_plan import DevicePlan
+from pod_integrate.devices.graph_timer import GraphTimer
 from pod_integrate.errors import UnsupportedFeatureError
 from pod_integrate.live.layer_group import LayerGroup, Plan
 from pod_integrate.terms.batch import HybridBatch

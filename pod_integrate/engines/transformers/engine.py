@@ -9,13 +9,14 @@ import uuid
 
 import torch
 
+from pod_integrate import op
+from pod_integrate.arguments import scalars_of
 from pod_integrate.devices.clock import Mark
 from pod_integrate.devices.registry import device_of
 from pod_integrate.live.groups import LayerGroups
-from pod_integrate.live.layer_group import LayerGroup, Plan
-from pod_integrate.op import hybrid_attention
+from pod_integrate.live.layer_group import Plan
 from pod_integrate.terms.batch import HybridBatch
-from pod_integrate.terms.geometry import geometry_of
+from pod_integrate.terms.geometry import Numbers, make_geometry, numbers_of
 
 _groups: dict[torch.device, LayerGroups] = {}
 _lock = threading.Lock()
@@ -58,30 +59,23 @@ def attend(
     v_cache: torch.Tensor,
     batch: HybridBatch,
     options: Options,
-    plans: dict[LayerGroup, Plan],
+    plans: dict[Numbers, Plan],
     *,
     live: bool = True,
     out: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """One layer of one step: its group's config, one call of hybrid_attention, its time."""
-    geometry = geometry_of(
-        *(q, k_cache),
-        window_left=-1 if options.window is None else options.window - 1,
-        logit_cap=options.cap or 0.0,
-    )
-    group = groups_on(q.device).get(geometry)
-    plan = plans.get(group)
+    """One layer of one step: its group's config, one call of the op, its time."""
+    window = -1 if options.window is None else options.window - 1
+    scalars = scalars_of(q.shape[-1], options.scale, window, options.cap or 0.0)
+    # By plain numbers: a step's layers ask once each, and a Geometry takes long to hash.
+    numbers = numbers_of(q, k_cache, scalars.window_left, scalars.logit_cap)
+    plan = plans.get(numbers)
     if plan is None:
-        plan = plans[group] = group.plan(batch, live=live)
+        group = groups_on(q.device).get(make_geometry(numbers))
+        plan = plans[numbers] = group.plan(batch, live=live)
     mark = plan.start(0)
-    result = hybrid_attention(
-        *(q, k_cache, v_cache, batch),
-        config=plan.config,
-        scale=options.scale,
-        window_left=geometry.window_left,
-        logit_cap=geometry.logit_cap,
-        sinks=options.sinks,
-        out=out,
+    result = op.attend(
+        *(plan.attention, q, k_cache, v_cache, batch, scalars), sinks=options.sinks, out=out
     )
     if mark is not None:
         plan.stop(mark)

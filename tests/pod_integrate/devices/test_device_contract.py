@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from pod_integrate.errors import ConfigError, ConfigInfeasibleError, DtypeError,
 from pod_integrate.measure.accuracy import BF16_TOLERANCE
 from pod_integrate.measure.batches import make_batch
 from pod_integrate.measure.reference import attention_reference
-from pod_integrate.op import hybrid_attention
+from pod_integrate.op import attend, hybrid_attention
 from pod_integrate.terms.config import PodConfig
 from pod_integrate.terms.geometry import DTYPES
 from pod_integrate.terms.keys import DeviceKey, Geometry
@@ -120,6 +121,44 @@ def test_the_op_runs_on_the_device_that_holds_its_tensors(device: Device) -> Non
         direct.out.double(), want.out, atol=BF16_TOLERANCE, rtol=BF16_TOLERANCE
     )
     assert torch.equal(direct.out, watched.out) and torch.equal(direct.lse, watched.lse)
+
+
+def test_a_prepared_attention_is_called_without_a_search(
+    device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    geometry = geometry_on(device)
+    case = make_batch([5, 1], [20, 9], geometry=geometry, seed=4, device=device.place)
+    attention = device.attention(geometry)
+    with standing_in(device), torch.inference_mode():
+        want = hybrid_attention(*case)
+        monkeypatch.setattr(device, "_found", None)
+        got = attend(attention, *case, Scalars(geometry.head_dim**-0.5))
+    assert torch.equal(got.out, want.out) and torch.equal(got.lse, want.lse)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"page_size": 8},
+        {"dtype": "fp16", "kv_dtype": "fp16"},
+        {"head_dim": 128},
+        {"num_kv_heads": 4},
+        {"num_q_heads": 8},
+        {"window_left": 7},
+        {"logit_cap": 30.0},
+    ],
+    ids=lambda other: next(iter(other)),
+)
+def test_a_prepared_attention_takes_calls_of_its_own_geometry_only(
+    device: Device, other: dict[str, Any]
+) -> None:
+    geometry = geometry_on(device)
+    attention = device.attention(geometry)
+    changed = dataclasses.replace(geometry, **other)
+    case = make_batch([5, 1], [20, 9], geometry=changed, seed=4, device=device.place)
+    scalars = Scalars(0.1, changed.window_left, changed.logit_cap)
+    with torch.inference_mode(), pytest.raises(ShapeError, match="was made for .*, the call is of"):
+        attend(attention, *case, scalars)
 
 
 def test_shapes_are_checked_on_every_device(device: Device) -> None:

@@ -10,9 +10,9 @@ import torch
 from support import emulated
 from support.emulated import VARIANT, emulated_gpu
 
-from pod_integrate.devices.cuda.device_plan import DevicePlan
-from pod_integrate.devices.cuda.graph_timer import SLOTS, GraphTimer
 from pod_integrate.devices.cuda.planning import STAMP_WORD
+from pod_integrate.devices.device_plan import DevicePlan
+from pod_integrate.devices.graph_timer import SLOTS, GraphTimer
 from pod_integrate.devices.registry import standing_in
 from pod_integrate.terms.batch import HybridBatch
 

@@ -37,14 +37,14 @@ def quiet() -> Iterator[None]:
 @pytest.fixture
 def op_calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """One entry for each call of the op."""
-    from pod_integrate.engines.transformers import engine
+    from pod_integrate import op
 
     calls: list[int] = []
-    op = engine.hybrid_attention
+    attend = op.attend
 
     def counted(*args: Any, **kwargs: Any) -> Any:
         calls.append(1)
-        return op(*args, **kwargs)
+        return attend(*args, **kwargs)
 
-    monkeypatch.setattr(engine, "hybrid_attention", counted)
+    monkeypatch.setattr(op, "attend", counted)
     return calls

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from pod_integrate import hf
+from pod_integrate import hf, op
 from pod_integrate.cli.app import app
 from pod_integrate.demo.llama import make_demo_model
-from pod_integrate.engines.transformers import engine, patches
+from pod_integrate.engines.transformers import patches
 from pod_integrate.errors import UnsupportedFeatureError
 
 PROMPTS = ("the quick brown fox", "to be or not to be, that is the question" * 4)
@@ -52,13 +52,13 @@ def test_served_texts_equal_those_of_stock_attention(
     flags: tuple[str, ...], model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[int] = []
-    op = engine.hybrid_attention
+    attend = op.attend
 
     def counted(*args: Any, **kwargs: Any) -> Any:
         calls.append(1)
-        return op(*args, **kwargs)
+        return attend(*args, **kwargs)
 
-    monkeypatch.setattr(engine, "hybrid_attention", counted)
+    monkeypatch.setattr(op, "attend", counted)
     want = texts(monkeypatch, model, "sdpa", *flags)
     assert not calls
     assert texts(monkeypatch, model, "pod", *flags) == want

@@ -13,9 +13,10 @@ from support.tables import make_table
 
 from benchmarks.engines import hf_models
 from benchmarks.engines.sink import TraceSink
-from pod_integrate import hf
+from pod_integrate import hf, op
+from pod_integrate.devices.call import Attention
 from pod_integrate.devices.registry import device_of
-from pod_integrate.engines.transformers import engine, layouts
+from pod_integrate.engines.transformers import layouts
 from pod_integrate.engines.transformers.ring import RingGather
 from pod_integrate.live.registry import save_file
 from pod_integrate.terms.batch import HybridBatch
@@ -37,15 +38,16 @@ class Seen:
 @pytest.fixture
 def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
     calls = Seen([], [], [])
-    op = engine.hybrid_attention
+    attend = op.attend
 
-    def counted(q: Any, k: Any, v: Any, batch: HybridBatch, **kwargs: Any) -> Any:
+    def counted(attention: Attention, *args: Any, **kwargs: Any) -> Any:
+        _, k, _, batch, _ = args
         calls.batches.append(batch)
         calls.storages.append(k.untyped_storage().data_ptr())
-        calls.configs.append(kwargs["config"])
-        return op(q, k, v, batch, **kwargs)
+        calls.configs.append(attention.config)
+        return attend(attention, *args, **kwargs)
 
-    monkeypatch.setattr(engine, "hybrid_attention", counted)
+    monkeypatch.setattr(op, "attend", counted)
     return calls
 
 

@@ -11,9 +11,9 @@ import hypothesis.strategies as st
 import pytest
 import torch
 
-from pod_integrate.devices.cuda.device_plan import DevicePlan
 from pod_integrate.devices.cuda.planning import LEAST_SPLIT, plan_batch
 from pod_integrate.devices.cuda.variants import Variant
+from pod_integrate.devices.device_plan import DevicePlan
 from pod_integrate.engines.sglang.graphs import SPARE_WAVES, decode_capacity, split_tokens
 from pod_integrate.terms.batch import HybridBatch
 from pod_integrate.terms.config import PodConfig

@@ -182,9 +182,11 @@ def test_captured_decode_attends_through_the_plan_of_its_size(
 ) -> None:
     from pod_integrate.engines.sglang import backend as module
 
-    calls: list[dict[str, Any]] = []
+    calls: list[tuple[Any, Any]] = []
     # The CPU kernel takes no plan; what reaches the op is what counts here.
-    monkeypatch.setattr(module, "hybrid_attention", lambda *args, **more: calls.append(more))
+    monkeypatch.setattr(
+        module, "attend", lambda attention, *args, plan, **more: calls.append((attention, plan))
+    )
     fixture.runner.model, layer = fixture.actual_module, fixture.actual_module.attn
     backend = module.PodAttnBackend(fixture.runner)
     backend.init_cuda_graph_state(4, 4)
@@ -195,9 +197,9 @@ def test_captured_decode_attends_through_the_plan_of_its_size(
     q, k, v = (torch.randn(4, heads, DIM) for heads in (HEADS, KV_HEADS, KV_HEADS))
     out = backend.forward_decode(q, k, v, layer, decode_view(fixture, [], 4))
     assert out.shape == (4, HEADS * DIM)
-    (call,) = calls
-    assert call["plan"] is captured.device_plans[backend._layers[0]]
-    assert call["config"] == call["plan"].config
+    ((attention, plan),) = calls
+    assert plan is captured.device_plans[backend._layers[0]]
+    assert attention.config == plan.config
     pool = fixture.runner.token_to_kv_pool
     assert torch.equal(pool.get_key_buffer(0)[1:5], k)
 

@@ -13,7 +13,7 @@ import torch
 
 from pod_integrate.devices.clock import Mark, stride_of
 from pod_integrate.devices.cuda.attention import CudaAttention
-from pod_integrate.devices.cuda.device_plan import DevicePlan
+from pod_integrate.devices.device_plan import DevicePlan
 from pod_integrate.devices.registry import device_of
 
 # More than there are replays under way: two, with overlapped scheduling.
