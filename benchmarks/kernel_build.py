@@ -19,7 +19,7 @@ from typing import Any
 
 from benchmarks import _results
 from pod_integrate.builds import nvcc, sass
-from pod_integrate.builds.report import Report
+from pod_integrate.builds.report import BuildReport
 from pod_integrate.devices.cuda import limits
 from pod_integrate.devices.cuda.variants import Variant, shipped
 
@@ -73,7 +73,7 @@ def build_all(jobs: int) -> list[Row]:
 def build(variant: Variant, arch: limits.Architecture) -> Row:
     """Compile one variant, or take it from the cache, and look at it."""
     library = nvcc.build(variant, arch, progress=lambda *_: None)
-    report, counts = Report.read(library), sass.count_instructions(library)
+    report, counts = BuildReport.read(library), sass.count_instructions(library)
     return {
         "variant": variant.name,
         "arch": arch.name,

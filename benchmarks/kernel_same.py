@@ -35,14 +35,14 @@ _BUILD = """
 import json, sys
 from concurrent.futures import ThreadPoolExecutor
 from pod_integrate.builds import nvcc
-from pod_integrate.builds.report import Report
+from pod_integrate.builds.report import BuildReport
 from pod_integrate.devices.cuda import limits
 from pod_integrate.devices.cuda.variants import Variant, shipped
 def build(text):
     arch, _, name = text.partition("-")
     variant = Variant.parse(name)
     library = nvcc.build(variant, limits.ARCHITECTURES[arch], progress=lambda *_: None)
-    report = Report.read(library)
+    report = BuildReport.read(library)
     kernels = {
         k.name: {"registers": k.registers, "static_smem": k.static_smem, "stack": k.stack,
                  "spills": k.spill_stores + k.spill_loads}

@@ -16,7 +16,7 @@ import torch
 
 from benchmarks import _results
 from benchmarks.accuracy.accuracy_cases import LONG, SHORT, AccuracyCase, all_cases
-from benchmarks.accuracy.accuracy_law import Verdict, judge
+from benchmarks.accuracy.accuracy_law import Judgement, judge
 from pod_integrate.devices.registry import device_of
 from pod_integrate.measure.batches import Case
 from pod_integrate.op import Result, hybrid_attention
@@ -60,7 +60,7 @@ def _attend(case: AccuracyCase, inputs: Case) -> Result:
     return hybrid_attention(*inputs, config=config, **case.features(_CPU))
 
 
-def _document(found: list[tuple[AccuracyCase, Verdict]]) -> dict[str, Any]:
+def _document(found: list[tuple[AccuracyCase, Judgement]]) -> dict[str, Any]:
     verdicts = [verdict for _, verdict in found]
     document: dict[str, Any] = {
         "torch": torch.__version__,
@@ -78,7 +78,7 @@ def _document(found: list[tuple[AccuracyCase, Verdict]]) -> dict[str, Any]:
     return document
 
 
-def _worst(verdicts: list[Verdict], field: str) -> dict[str, float]:
+def _worst(verdicts: list[Judgement], field: str) -> dict[str, float]:
     """The largest errors over what is allowed, by case."""
     ordered = sorted(verdicts, key=lambda verdict: -getattr(verdict, field))[:_WORST]
     return {verdict.case: round(getattr(verdict, field), 3) for verdict in ordered}

@@ -52,7 +52,7 @@ class Exact(NamedTuple):
     mass: torch.Tensor
 
 
-class Verdict(NamedTuple):
+class Judgement(NamedTuple):
     """The largest errors of a case, over what the law allows: both may be 1 at most.
 
     lse_ulp  the largest error of the lse in ulp of max(1, |lse|, B)
@@ -75,7 +75,7 @@ def judge(
     *,
     device: torch.device | None = None,
     rounded_weights: bool = False,
-) -> Verdict:
+) -> Judgement:
     """Make the case, attend it and compare.
 
     rounded_weights  the kernel rounds weights to the dtype before they meet V
@@ -89,7 +89,7 @@ def judge(
 
 def verdict(
     case: AccuracyCase, got: Result, exact: Exact, *, rounded_weights: bool = False
-) -> Verdict:
+) -> Judgement:
     """The law applied to an answer."""
     limit = 4 + case.head_dim / 32
     half_ulp = torch.finfo(got.out.dtype).eps / 2 if got.out.dtype != torch.float32 else 0.0
@@ -101,7 +101,7 @@ def verdict(
         allowed += half_ulp * exact.mass
     ulps = (got.lse.double() - exact.lse).abs() / (ULP * torch.maximum(products, exact.lse.abs()))
     worst = _largest((got.out.double() - exact.out).abs() / allowed)
-    return Verdict(case.name, worst, _largest(ulps) / limit, _largest(ulps))
+    return Judgement(case.name, worst, _largest(ulps) / limit, _largest(ulps))
 
 
 def exact_answer(

@@ -20,7 +20,7 @@ _PADDED: dict[str, dict[str, Any]] = {
 }
 
 
-class Case(NamedTuple):
+class Compared(NamedTuple):
     """One way to generate: whether tokens, or the refusal, were equal, and what there is to say."""
 
     name: str
@@ -28,7 +28,7 @@ class Case(NamedTuple):
     detail: str = ""
 
 
-def compare(name: str) -> list[Case]:
+def compare(name: str) -> list[Compared]:
     """All cases of one of hf_models.MODELS."""
     stock = hf_models.build(name, hf_models.reference_of(name))
     pod = hf_models.build(name, "pod")
@@ -51,22 +51,24 @@ def compare(name: str) -> list[Case]:
     return cases
 
 
-def _both(name: str, stock: Any, pod: Any, prompts: list[list[int]], extra: dict[str, Any]) -> Case:
+def _both(
+    name: str, stock: Any, pod: Any, prompts: list[list[int]], extra: dict[str, Any]
+) -> Compared:
     run = functools.partial(hf_models.greedy, prompts=prompts, tokens=TOKENS, **extra)
     return _case(name, functools.partial(run, stock), functools.partial(run, pod))
 
 
-def _case(name: str, stock: Callable[[], Any], pod: Callable[[], Any]) -> Case:
+def _case(name: str, stock: Callable[[], Any], pod: Callable[[], Any]) -> Compared:
     want, refused = _outcome(stock)
     got, error = _outcome(pod)
     if refused is not None:
         # Releases differ in what they refuse; then the two have to refuse the same.
-        return Case(name, error == refused, f"stock raises {refused}, pod {error}")
+        return Compared(name, error == refused, f"stock raises {refused}, pod {error}")
     if error is not None:
-        return Case(name, False, error)
+        return Compared(name, False, error)
     wrong = [row for row, (a, b) in enumerate(zip(got, want, strict=True)) if a != b]
     detail = f"rows {wrong} differ: {got} instead of {want}"[:400] if wrong else ""
-    return Case(name, not wrong, detail)
+    return Compared(name, not wrong, detail)
 
 
 def _outcome(run: Callable[[], Any]) -> tuple[Any, str | None]:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import httpx
 
 from pod_integrate.demo.processes import Child, free_port
-from pod_integrate.demo.workload import Request, Shape, built_in, prompt_ids
+from pod_integrate.demo.workload import Request, Fit, built_in, prompt_ids
 
 START_SECONDS = 900.0
 _REQUEST_SECONDS = 400.0
@@ -34,25 +34,25 @@ STOCK = ("--attention-backend", "torch_native")
 MIXED = ("--enable-mixed-chunk", "--chunked-prefill-size", "64")
 
 
-class Variant(NamedTuple):
+class ServerKind(NamedTuple):
     """Flags and environment of one server."""
 
     flags: tuple[str, ...]
     env: Mapping[str, str] = {}
 
 
-REFERENCE = Variant((*STOCK, *MIXED))
-VARIANTS: dict[str, Variant] = {
-    "mixed": Variant((*POD, *MIXED)),
-    "page16_no_radix": Variant((*POD, *MIXED, "--page-size", "16", "--disable-radix-cache")),
-    "tp2": Variant((*POD, *MIXED, "--tp-size", "2"), _ONE_CORE_EACH),
-    "pp2": Variant((*POD, *MIXED, "--pp-size", "2"), _ONE_CORE_EACH),
-    "dp2": Variant((*POD, *MIXED, "--dp-size", "2"), _ONE_CORE_EACH),
-    "pod_prefill_stock_decode": Variant(
+REFERENCE = ServerKind((*STOCK, *MIXED))
+VARIANTS: dict[str, ServerKind] = {
+    "mixed": ServerKind((*POD, *MIXED)),
+    "page16_no_radix": ServerKind((*POD, *MIXED, "--page-size", "16", "--disable-radix-cache")),
+    "tp2": ServerKind((*POD, *MIXED, "--tp-size", "2"), _ONE_CORE_EACH),
+    "pp2": ServerKind((*POD, *MIXED, "--pp-size", "2"), _ONE_CORE_EACH),
+    "dp2": ServerKind((*POD, *MIXED, "--dp-size", "2"), _ONE_CORE_EACH),
+    "pod_prefill_stock_decode": ServerKind(
         ("--prefill-attention-backend", "pod", "--decode-attention-backend", "torch_native", *MIXED)
     ),
-    "no_chunks": Variant((*POD, "--chunked-prefill-size", "-1")),
-    "no_overlap": Variant((*POD, *MIXED, "--disable-overlap-schedule")),
+    "no_chunks": ServerKind((*POD, "--chunked-prefill-size", "-1")),
+    "no_overlap": ServerKind((*POD, *MIXED, "--disable-overlap-schedule")),
 }
 
 
@@ -118,7 +118,7 @@ class Mismatch(NamedTuple):
 
 def trace_shaped(count: int, *, seed: int) -> list[Request]:
     """Requests with a tenth of the built-in trace's lengths: what two cores answer in seconds."""
-    return built_in(count, Shape(rate=1.0, scale=0.1, max_prompt=300, max_answer=24), seed=seed)
+    return built_in(count, Fit(rate=1.0, scale=0.1, max_prompt=300, max_answer=24), seed=seed)
 
 
 def prompts_of(requests: Sequence[Request], *, seed: int) -> list[list[int]]:
@@ -128,7 +128,7 @@ def prompts_of(requests: Sequence[Request], *, seed: int) -> list[list[int]]:
 
 @contextlib.contextmanager
 def sglang_server(
-    model: Path, variant: Variant, *, log: Path, env: Mapping[str, str] | None = None
+    model: Path, kind: ServerKind, *, log: Path, env: Mapping[str, str] | None = None
 ) -> Iterator[Server]:
     """Start one server on a free loopback port and stop it at the end.
 
@@ -136,9 +136,9 @@ def sglang_server(
     """
     port = free_port(0)
     command = [sys.executable, "-m", "sglang.launch_server", "--model-path", str(model)]
-    command += ["--host", "127.0.0.1", "--port", str(port), *COMMON_FLAGS, *variant.flags]
-    together = {**COMMON_ENV, **variant.env, **(env or {})}
-    child = Child(f"sglang {' '.join(variant.flags)}", command, log=log, env=together)
+    command += ["--host", "127.0.0.1", "--port", str(port), *COMMON_FLAGS, *kind.flags]
+    together = {**COMMON_ENV, **kind.env, **(env or {})}
+    child = Child(f"sglang {' '.join(kind.flags)}", command, log=log, env=together)
     try:
         yield Server(f"http://127.0.0.1:{port}", child)
     finally:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from pod_integrate.builds import cache, native
 from pod_integrate.builds.cache import Progress
-from pod_integrate.builds.report import Report, is_wgmma_serialized, parse_usage
+from pod_integrate.builds.report import BuildReport, is_wgmma_serialized, parse_usage
 from pod_integrate.devices.cuda.limits import Architecture, require_fits, require_head_dim
 from pod_integrate.devices.cuda.variants import Variant
 from pod_integrate.distribution import install_command
@@ -190,7 +190,7 @@ def _compile(variant: Variant, arch: Architecture, path: Path, progress: Progres
     began = time.monotonic()
     said = _run(_command(nvcc, variant, arch, new))
     seconds = round(time.monotonic() - began, 1)
-    made = Report(
+    made = BuildReport(
         variant=variant.name,
         arch=arch.name,
         build=library_id(),

@@ -39,7 +39,7 @@ class KernelUsage(msgspec.Struct, frozen=True, kw_only=True):
     static_smem: int
 
 
-class Report(msgspec.Struct, frozen=True, kw_only=True):
+class BuildReport(msgspec.Struct, frozen=True, kw_only=True):
     """How one library was built; lies beside it as JSON.
 
     wgmma_serialized  ptxas made some kernel wait for each of its wgmma
@@ -86,7 +86,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         library.with_suffix(".json").write_bytes(text + b"\n")
 
     @classmethod
-    def read(cls, library: Path) -> Report:
+    def read(cls, library: Path) -> BuildReport:
         """The report beside a library; raises BuildError when it is missing or malformed."""
         path = library.with_suffix(".json")
         try:

@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 
 from pod_integrate.builds import native, nvcc
-from pod_integrate.builds.report import Report
+from pod_integrate.builds.report import BuildReport
 from pod_integrate.cli.terminal import Cell, Figures, styled
 from pod_integrate.devices.cuda import limits
 from pod_integrate.devices.cuda.variants import Variant, defaults, shipped
@@ -48,14 +48,14 @@ def run(
         _run_all(console, jobs, ((v.name, _emulated(v)) for v, _ in wanted))
         return
     built = _run_all(console, jobs, ((f"{v.name} {a.name}", _on_gpu(v, a)) for v, a in wanted))
-    reports = [Report.read(path) for path in built]
+    reports = [BuildReport.read(path) for path in built]
     if report is not None:
         text = msgspec.json.format(msgspec.json.encode(reports))
         report.write_bytes(text + b"\n")
     console.print(table(reports))
 
 
-def table(reports: Iterable[Report]) -> Figures:
+def table(reports: Iterable[BuildReport]) -> Figures:
     """One row per variant and architecture; spills and missing residency are marked."""
     view = Figures(("variant", "arch", "registers", "spills B", "smem KiB", "CTAs/SM", "seconds"))
     for report in reports:

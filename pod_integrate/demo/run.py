@@ -24,7 +24,7 @@ from pod_integrate.demo.options import DemoOptions
 from pod_integrate.demo.processes import Child, free_port
 from pod_integrate.demo.summary import DemoResult, summary_rows
 from pod_integrate.demo.view import LiveView, Phases, print_summary
-from pod_integrate.demo.workload import BUILT_IN, Request, Shape, built_in, from_file
+from pod_integrate.demo.workload import BUILT_IN, Fit, Request, built_in, from_file
 from pod_integrate.errors import StartError
 
 _START_TIMEOUT = 600.0
@@ -143,12 +143,12 @@ class Demo:
     def _requests(self) -> tuple[list[Request], str]:
         """The load, and what it is in words."""
         options = self.options
-        shape = Shape(rate=options.rate, scale=options.scale, max_prompt=4096, max_answer=256)
+        fit = Fit(rate=options.rate, scale=options.scale, max_prompt=4096, max_answer=256)
         count = max(1, round(options.rate * options.seconds))
         if options.trace is None:
-            requests, source = built_in(count, shape, seed=options.seed), BUILT_IN
+            requests, source = built_in(count, fit, seed=options.seed), BUILT_IN
         else:
-            requests = from_file(options.trace, count, shape, seed=options.seed)
+            requests = from_file(options.trace, count, fit, seed=options.seed)
             source = str(options.trace)
         prompts = sum(r.prompt_tokens for r in requests) / len(requests)
         answers = sum(r.answer_tokens for r in requests) / len(requests)

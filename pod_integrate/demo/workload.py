@@ -41,7 +41,7 @@ class Request:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Shape:
+class Fit:
     """How a trace is fitted to a machine.
 
     rate        requests per second on average, Poisson for length-only sources
@@ -55,20 +55,20 @@ class Shape:
     max_answer: int = 1024
 
 
-def built_in(count: int, shape: Shape, *, seed: int = 0) -> list[Request]:
+def built_in(count: int, fit: Fit, *, seed: int = 0) -> list[Request]:
     """Draw `count` requests from the built-in distribution; the same seed gives the same list."""
     rng = np.random.default_rng(seed)
     prompts = np.interp(rng.uniform(0, 100, count), _PERCENT, _PROMPT)
     answers = np.interp(rng.uniform(0, 100, count), _PERCENT, _ANSWER)
-    times = _poisson(rng, count, shape.rate)
+    times = _poisson(rng, count, fit.rate)
     return [
-        _fit(Request(float(t), round(p), round(a)), shape)
+        _fit(Request(float(t), round(p), round(a)), fit)
         for t, p, a in zip(times, prompts, answers, strict=True)
     ]
 
 
-def from_file(path: Path, count: int, shape: Shape, *, seed: int = 0) -> list[Request]:
-    """Read the first `count` requests of a trace and fit them to `shape`.
+def from_file(path: Path, count: int, fit: Fit, *, seed: int = 0) -> list[Request]:
+    """Read the first `count` requests of a trace and fit them to `fit`.
 
     Azure CSV (TIMESTAMP, ContextTokens, GeneratedTokens) and Mooncake JSONL (timestamp,
     input_length, output_length, hash_ids) keep the form of their arrivals, stretched to the rate;
@@ -85,7 +85,7 @@ def from_file(path: Path, count: int, shape: Shape, *, seed: int = 0) -> list[Re
         raise TraceError(f"trace file {path} cannot be read: {error}") from error
     if not requests:
         raise TraceError(f"trace file {path} holds no request")
-    return [_fit(r, shape) for r in _arrivals(requests, shape.rate, seed)]
+    return [_fit(r, fit) for r in _arrivals(requests, fit.rate, seed)]
 
 
 def _csv(file: Iterator[str], path: Path) -> Iterator[Request]:
@@ -141,9 +141,9 @@ def _poisson(rng: np.random.Generator, count: int, rate: float) -> np.ndarray:
     return np.asarray(np.cumsum(gaps))
 
 
-def _fit(request: Request, shape: Shape) -> Request:
-    prompt = min(max(1, round(request.prompt_tokens * shape.scale)), shape.max_prompt)
-    answer = min(max(1, round(request.answer_tokens * shape.scale)), shape.max_answer)
+def _fit(request: Request, fit: Fit) -> Request:
+    prompt = min(max(1, round(request.prompt_tokens * fit.scale)), fit.max_prompt)
+    answer = min(max(1, round(request.answer_tokens * fit.scale)), fit.max_answer)
     return dataclasses.replace(request, prompt_tokens=prompt, answer_tokens=answer)
 
 

@@ -25,7 +25,7 @@ _TINY = 1e-12
 KNEE = 3.0
 
 
-class CtaRecord(NamedTuple):
+class SimulatedCta(NamedTuple):
     """One CTA of a simulated launch: where it ran, what, when (seconds)."""
 
     sm: int
@@ -51,7 +51,7 @@ class Sms:
         self.device = device
         self._bandwidth = device.dram_bytes * device.dram_share
         self.now = 0.0
-        self.records: list[CtaRecord] = []
+        self.records: list[SimulatedCta] = []
         self.begin, self.fixed, self.left, self.limit = (np.zeros(shape) for _ in range(4))
         self.tensor, self.l2, self.dram, self.warps, self.in_flight = (
             np.zeros(shape) for _ in range(5)
@@ -108,7 +108,7 @@ class Sms:
         done = running & (until <= step)
         for sm, slot in np.argwhere(done):
             op, begin = self.ops[sm][slot], float(self.begin[sm, slot])
-            self.records.append(CtaRecord(int(sm), int(slot), op, begin, self.now))
+            self.records.append(SimulatedCta(int(sm), int(slot), op, begin, self.now))
         self.busy[done] = False
         return done
 

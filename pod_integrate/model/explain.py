@@ -12,7 +12,7 @@ from pod_integrate.devices.registry import target_of
 from pod_integrate.errors import ConfigInfeasibleError
 from pod_integrate.model.batches import Lengths
 from pod_integrate.model.devices import DEVICES, Device
-from pod_integrate.model.floors import Floor, ideal_floor, real_floor, work_of
+from pod_integrate.model.floors import Floor, cost_of, ideal_floor, real_floor
 from pod_integrate.model.picture import timeline
 from pod_integrate.model.published import POD_2, POD_4
 from pod_integrate.model.simulate import Simulation, simulate
@@ -39,9 +39,9 @@ def explain(question: Question) -> dict[str, Any]:
     the reason to shrink it.
     """
     lengths, geometry, config, device = question
-    work = work_of(lengths, geometry)
+    cost = cost_of(lengths, geometry)
     runs = {name: _simulate(question, name) for name in STRATEGIES}
-    floor = real_floor(work, device)
+    floor = real_floor(cost, device)
     return {
         "label": LABEL,
         "device": device.label,
@@ -50,7 +50,7 @@ def explain(question: Question) -> dict[str, Any]:
         "requests": len(lengths.q_lens),
         "query_tokens": sum(lengths.q_lens),
         "infeasible": _infeasible(question),
-        "work": work._asdict(),
+        "work": cost._asdict(),
         "floors": {name: _floors(lengths, geometry, DEVICES[name]) for name in FLOOR_DEVICES},
         "plan": _plan(runs[config.strategy], config, geometry),
         "simulated": {name: _times(run, floor) for name, run in runs.items()},
@@ -63,7 +63,7 @@ def explain(question: Question) -> dict[str, Any]:
 def compare(question: Question) -> list[dict[str, Any]]:
     """Simulated time of a few configs on the question's batch, fastest first."""
     lengths, geometry, config, device = question
-    floor = real_floor(work_of(lengths, geometry), device)
+    floor = real_floor(cost_of(lengths, geometry), device)
     rows = []
     for name, candidate in _candidates(question).items():
         asked = question._replace(config=candidate)
@@ -113,11 +113,11 @@ def _infeasible(question: Question) -> str | None:
 
 
 def _floors(lengths: Lengths, geometry: Geometry, device: Device) -> dict[str, Any]:
-    work = work_of(lengths, geometry)
+    cost = cost_of(lengths, geometry)
     return {
         "device": device.label,
-        "ideal": _floor(ideal_floor(work, device)),
-        "real": _floor(real_floor(work, device)),
+        "ideal": _floor(ideal_floor(cost, device)),
+        "real": _floor(real_floor(cost, device)),
     }
 
 

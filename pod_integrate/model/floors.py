@@ -18,7 +18,7 @@ DECODE_TILE_ROWS = 16
 ELEMENT_BYTES = 2
 
 
-class Work(NamedTuple):
+class Cost(NamedTuple):
     """What a batch must compute and read: FLOPs of prefill and padded decode, bytes of decode."""
 
     prefill_flops: int
@@ -59,34 +59,34 @@ def require_gpu_dtype(geometry: Geometry) -> None:
         )
 
 
-def work_of(lengths: Lengths, geometry: Geometry) -> Work:
+def cost_of(lengths: Lengths, geometry: Geometry) -> Cost:
     """FLOPs and bytes of a batch; one-token requests are decode, all longer ones prefill."""
     require_gpu_dtype(geometry)
     window, dim = geometry.window_left, geometry.head_dim
     pairs = sum(visible_pairs(q, kv, window) for q, kv in zip(*lengths.prefill, strict=True))
     keys = sum(visible_pairs(1, kv, window) for kv in lengths.decode.kv_lens)
-    return Work(
+    return Cost(
         prefill_flops=4 * dim * geometry.num_q_heads * pairs,
         decode_flops=4 * dim * DECODE_TILE_ROWS * geometry.num_kv_heads * keys,
         decode_bytes=2 * ELEMENT_BYTES * dim * geometry.num_kv_heads * keys,
     )
 
 
-def ideal_floor(work: Work, device: Device) -> Floor:
+def ideal_floor(cost: Cost, device: Device) -> Floor:
     """Floor at data-sheet rates."""
-    return _floor(work, device.tensor_flops, device.dram_bytes)
+    return _floor(cost, device.tensor_flops, device.dram_bytes)
 
 
-def real_floor(work: Work, device: Device) -> Floor:
+def real_floor(cost: Cost, device: Device) -> Floor:
     """Floor at the rates that the best published kernels attain."""
-    return _floor(work, device.best_flops, device.dram_bytes * device.dram_share)
+    return _floor(cost, device.best_flops, device.dram_bytes * device.dram_share)
 
 
-def _floor(work: Work, flops: float, bandwidth: float) -> Floor:
+def _floor(cost: Cost, flops: float, bandwidth: float) -> Floor:
     return Floor(
-        prefill_us=work.prefill_flops / flops * 1e6,
-        decode_us=work.decode_bytes / bandwidth * 1e6,
-        decode_mma_us=work.decode_flops / flops * 1e6,
+        prefill_us=cost.prefill_flops / flops * 1e6,
+        decode_us=cost.decode_bytes / bandwidth * 1e6,
+        decode_mma_us=cost.decode_flops / flops * 1e6,
     )
 
 

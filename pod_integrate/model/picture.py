@@ -5,10 +5,10 @@
 
 from __future__ import annotations
 
-from pod_integrate.model.engine import CtaRecord
+from pod_integrate.model.engine import SimulatedCta
 
 
-def timeline(records: list[CtaRecord], sm: int, seconds: float, width: int = 72) -> list[str]:
+def timeline(records: list[SimulatedCta], sm: int, seconds: float, width: int = 72) -> list[str]:
     """Lines for the slots of SM `sm`, `seconds` wide; a CTA shorter than a column may be hidden."""
     own = sorted((r for r in records if r.sm == sm), key=lambda r: (r.slot, r.begin))
     slots = max((r.slot for r in own), default=-1) + 1

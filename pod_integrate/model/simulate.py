@@ -20,7 +20,7 @@ from pod_integrate.model.demand import (
     prefill_demand,
 )
 from pod_integrate.model.devices import Device
-from pod_integrate.model.engine import Cta, CtaRecord, Sms
+from pod_integrate.model.engine import Cta, SimulatedCta, Sms
 from pod_integrate.model.floors import require_gpu_dtype
 from pod_integrate.model.items import Plan, make_plan
 from pod_integrate.terms.config import PodConfig
@@ -50,7 +50,7 @@ class Simulation(NamedTuple):
     dram_share: float
     waves: float
     plan: Plan
-    records: list[CtaRecord]
+    records: list[SimulatedCta]
 
 
 def simulate(

@@ -50,13 +50,13 @@ def test_a_run_that_fails_is_told_and_the_next_one_follows(
         raise RuntimeError("no such attention")
 
     monkeypatch.setattr(hf, "make_model", broken)
-    measurement = hf.Measurement(hf._parse([*TINY, "--out", str(tmp_path)]))
+    measurement = hf.HfRuns(hf._parse([*TINY, "--out", str(tmp_path)]))
     measurement.step("pod", lambda: measurement.run("pod"))
     measurement.step("other", lambda: {"value": 1.0})
     saved = json.loads((tmp_path / "hf.json").read_text())
     assert saved["failed"] == {"pod": "RuntimeError: no such attention"}
     assert "other: {'value': 1.0}" in capsys.readouterr().out
-    late = hf.Measurement(hf._parse([*TINY, "--seconds", "-1", "--out", str(tmp_path)]))
+    late = hf.HfRuns(hf._parse([*TINY, "--seconds", "-1", "--out", str(tmp_path)]))
     late.step("pod", lambda: {"value": 1.0})
     assert late.document["failed"]["pod"].startswith("not run: -1.0 s")
 

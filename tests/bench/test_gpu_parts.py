@@ -16,7 +16,7 @@ import torch
 
 from benchmarks.gpu.common.machines import Emulator
 from benchmarks.gpu.common.output import Output
-from benchmarks.gpu.common.timing import Timer
+from benchmarks.gpu.common.timing import ColdTimer
 from benchmarks.gpu.correctness import checks
 from benchmarks.gpu.correctness.cases import SHAPES, Check, all_checks, tiny_checks
 from benchmarks.gpu.peers import peers
@@ -168,7 +168,7 @@ def test_ratios_leave_out_wrong_answers_and_missing_times() -> None:
 
 
 def test_numbers_of_a_tiny_case_are_saved_with_errors_in_their_place(tmp_path: Path) -> None:
-    machine, timer = MACHINE, Timer(MACHINE, 1)
+    machine, timer = MACHINE, ColdTimer(MACHINE, 1)
     output, until = Output(tmp_path, "numbers"), time.monotonic() + 60
     made = numbers.Numbers(machine, output, timer, until, numbers_summary.summarize)
     wanted = [find(machine, "table 8")]
@@ -192,7 +192,7 @@ def test_sweep_of_tunables_finds_what_is_fastest(monkeypatch: pytest.MonkeyPatch
         return float(self.times[config])
 
     monkeypatch.setattr(sweep_part.Sweep, "measure", measure)
-    result = sweep_part.run(MACHINE, spec, Timer(MACHINE, 1), 60.0)
+    result = sweep_part.run(MACHINE, spec, ColdTimer(MACHINE, 1), 60.0)
     assert result["tuned"]["us"] == result["best"]["us"] == 100.0
     assert result["left_out"] == 0 and "s1024" in result["best"]["config"]
 

@@ -33,8 +33,8 @@ def request(tokens: int, new: int, kind: str = figures.RUNNING, at: float = 0.0)
 def test_times_are_from_sending_and_shared_by_the_tokens_of_a_chunk() -> None:
     requests = [request(10, 3), request(20, 1)]
     answers = [
-        figures.Answer([5, 6, 7], 1.0, [(1.2, 1), (1.6, 3)]),
-        figures.Answer([8], 2.0, [(2.4, 1)]),
+        figures.Streamed([5, 6, 7], 1.0, [(1.2, 1), (1.6, 3)]),
+        figures.Streamed([8], 2.0, [(2.4, 1)]),
     ]
     found = figures.summary(requests, answers, 2.0)
     assert found["output_tokens_per_second"] == 2.0
@@ -46,7 +46,7 @@ def test_times_are_from_sending_and_shared_by_the_tokens_of_a_chunk() -> None:
 
 def test_first_tokens_of_the_burst_and_of_later_prompts_are_timed_apart() -> None:
     requests = [request(1, 1), request(1, 1), request(9, 1, figures.PROMPTS)]
-    answers = [figures.Answer([0], 1.0, [(1.0 + wait, 1)]) for wait in (0.1, 0.3, 0.5)]
+    answers = [figures.Streamed([0], 1.0, [(1.0 + wait, 1)]) for wait in (0.1, 0.3, 0.5)]
     found = figures.summary(requests, answers, 1.0)
     assert found["ttft_ms_running_p50"] == pytest.approx(200)
     assert found["ttft_ms_prompts_p50"] == found["ttft_ms_prompts_p99"] == pytest.approx(500)
@@ -71,8 +71,8 @@ class Engine:
         self.asked: list[list[dict[str, Any]]] = []
         self._tokens = tokens
 
-    def __call__(self, requests: list[dict[str, Any]]) -> tuple[list[figures.Answer], float]:
-        answer = figures.Answer(self._tokens[len(self.asked)], 0.0, [(0.5, 1), (0.6, 2)])
+    def __call__(self, requests: list[dict[str, Any]]) -> tuple[list[figures.Streamed], float]:
+        answer = figures.Streamed(self._tokens[len(self.asked)], 0.0, [(0.5, 1), (0.6, 2)])
         self.asked.append(requests)
         return [answer] * len(requests), float(len(self.asked))
 
@@ -146,7 +146,7 @@ def measurement(out: Path) -> Any:
         "each": 60.0,
     }
     options = argparse.Namespace(**vars(LOAD), **limits, layers=1, heads=4, out=out)
-    return sglang.Measurement(options, out / "model")
+    return sglang.SglangRuns(options, out / "model")
 
 
 class Worker:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from pod_integrate.builds import nvcc, sass
-from pod_integrate.builds.report import Report
+from pod_integrate.builds.report import BuildReport
 from pod_integrate.devices.cuda import limits
 from pod_integrate.devices.cuda.variants import Variant, defaults, shipped
 from pod_integrate.errors import BuildError
@@ -64,7 +64,7 @@ def test_default_variant_is_what_it_should_be(
     libraries: dict[tuple[str, str, int], Future[Path]], target: tuple[str, str, int]
 ) -> None:
     library = libraries[target].result()
-    report = Report.read(library)
+    report = BuildReport.read(library)
     names = {kernel.name for kernel in report.kernels}
     assert names == {"prefill", "decode", "fused", "merge", "stamp"}
     assert report.spills == 0

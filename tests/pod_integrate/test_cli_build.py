@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from pod_integrate.builds.report import KernelUsage, Report
+from pod_integrate.builds.report import BuildReport, KernelUsage
 from pod_integrate.cli import build
 from pod_integrate.cli.terminal import console as make_console
 from pod_integrate.devices.cuda import limits
@@ -22,7 +22,7 @@ from pod_integrate.terms.keys import DeviceKey
 NAME = "bf16-d128-p128x64s1w4-d16x64s2w4-c2-v1"
 
 
-def make_report(*, registers: int = 200, spilled: int = 0, arch: str = "sm_90a") -> Report:
+def make_report(*, registers: int = 200, spilled: int = 0, arch: str = "sm_90a") -> BuildReport:
     usage = KernelUsage(
         name="fused",
         registers=registers,
@@ -31,7 +31,7 @@ def make_report(*, registers: int = 200, spilled: int = 0, arch: str = "sm_90a")
         spill_loads=0,
         static_smem=16,
     )
-    return Report(
+    return BuildReport(
         variant=NAME, arch=arch, build="variants-0", compiler="nvcc", seconds=9.5, kernels=[usage]
     )
 
@@ -98,7 +98,7 @@ def test_named_variants_alone_are_compiled_and_reported(
     file = tmp_path / "report.json"
     said = run(archs=["sm_80", "sm_90a", "sm_80"], names=[NAME], report=file)
     assert sorted(asked) == [(NAME, "sm_80"), (NAME, "sm_90a")]
-    assert [r.arch for r in msgspec.json.decode(file.read_bytes(), type=list[Report])] == [
+    assert [r.arch for r in msgspec.json.decode(file.read_bytes(), type=list[BuildReport])] == [
         *("sm_80", "sm_90a")
     ]
     # Names stay whole on a narrow terminal.

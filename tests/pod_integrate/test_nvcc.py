@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pod_integrate.builds import cache, native, nvcc
-from pod_integrate.builds.report import Report
+from pod_integrate.builds.report import BuildReport
 from pod_integrate.devices.cuda import kernel_library
 from pod_integrate.devices.cuda.limits import ARCHITECTURES
 from pod_integrate.devices.cuda.variants import Variant
@@ -206,7 +206,7 @@ def test_variant_is_compiled_once_opened_and_reported_on(tree: Path) -> None:
     assert VARIANT.name in steps[0][2] and "registers" in steps[1][2]
     assert nvcc.build(VARIANT, HOPPER, progress=lambda *step: steps.append(step)) == path
     assert len(steps) == 2
-    report = Report.read(path)
+    report = BuildReport.read(path)
     assert (report.variant, report.arch, report.spills) == (VARIANT.name, "sm_90a", 0)
     assert report.kernels[0].static_smem == 64 * 4 and 0 < report.registers < 64
     opened = kernel_library.load(path)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from rich.console import RenderableType
 
-from pod_integrate.builds.report import KernelUsage, Report
+from pod_integrate.builds.report import BuildReport, KernelUsage
 from pod_integrate.cli import build, explain
 from pod_integrate.cli.doctor import Finding, print_findings
 from pod_integrate.cli.terminal import Figures, console, styled
@@ -78,7 +78,7 @@ def _tables() -> dict[str, Figures]:
     usage = KernelUsage(
         name="fused", registers=200, stack=0, spill_stores=1234, spill_loads=0, static_smem=16
     )
-    report = Report(
+    report = BuildReport(
         variant="bf16-d128-p128x64s1w4-d16x64s2w4-c2-v1", arch="sm_90a", build="variants-0",
         compiler="nvcc", seconds=98765.4, kernels=[usage],
     )  # fmt: skip

@@ -5,14 +5,14 @@ from __future__ import annotations
 import torch
 
 from benchmarks.gpu.common.machines import Backend
-from benchmarks.gpu.common.timing import Timer
+from benchmarks.gpu.common.timing import ColdTimer
 
 _COPY_BYTES = 4 << 30
 _GEMM = 8192
 _TINY = 64
 
 
-def ceilings(machine: Backend, timer: Timer) -> dict[str, float]:
+def ceilings(machine: Backend, timer: ColdTimer) -> dict[str, float]:
     """Per second: copy_bytes, read_bytes and bf16_flops.
 
     Copies count what is read plus what is written, device to device; reads are one sum; the
@@ -31,7 +31,7 @@ def ceilings(machine: Backend, timer: Timer) -> dict[str, float]:
     }
 
 
-def _memory(machine: Backend, timer: Timer, count: int) -> tuple[float, float]:
+def _memory(machine: Backend, timer: ColdTimer, count: int) -> tuple[float, float]:
     source = torch.randn(count, device=machine.device)
     target = torch.empty_like(source)
     copy = timer.time(lambda: target.copy_(source)).median_us

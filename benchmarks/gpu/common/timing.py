@@ -29,7 +29,7 @@ class Timing(NamedTuple):
     repeats: int
 
 
-class Timer:
+class ColdTimer:
     """Times calls on one backend; reads through a large buffer before each of them."""
 
     def __init__(self, machine: Backend, repeats: int) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from benchmarks.accuracy.accuracy_cases import LONG, AccuracyCase, all_cases, extreme_cases
-from benchmarks.accuracy.accuracy_law import Verdict, judge
+from benchmarks.accuracy.accuracy_law import Judgement, judge
 from benchmarks.gpu.common.machines import Backend
 from pod_integrate.devices.cuda import variants
 from pod_integrate.devices.cuda.limits import HEAD_DIMS, Architecture, default_tiles
@@ -48,7 +48,7 @@ class AccuracyChecks:
 
     def __init__(self, machine: Backend) -> None:
         self._machine = machine
-        self._found: list[tuple[AccuracyCase, Verdict]] = []
+        self._found: list[tuple[AccuracyCase, Judgement]] = []
         cases = accuracy_cases()
         if machine.tiny:
             short = [c for c in cases if c.keys <= _EMULATED_KEYS and c.head_dim == 64]
@@ -84,6 +84,6 @@ class AccuracyChecks:
         assert verdict.holds, f"errors over what the law allows: {verdict._asdict()}"
 
 
-def _worst(verdicts: list[Verdict], field: str) -> dict[str, float]:
+def _worst(verdicts: list[Judgement], field: str) -> dict[str, float]:
     largest = sorted(verdicts, key=lambda verdict: -getattr(verdict, field))[:_WORST]
     return {verdict.case: getattr(verdict, field) for verdict in largest}

@@ -37,7 +37,7 @@ _EMULATED_SMS = 4
 _SM_SLOTS = 256
 
 
-class Verdict(NamedTuple):
+class Comparison(NamedTuple):
     """equal, the rule that was applied, and the worst difference or what went wrong."""
 
     equal: bool
@@ -56,8 +56,8 @@ class Sections(NamedTuple):
 
 def compare(
     got: dict[str, torch.Tensor], want: dict[str, torch.Tensor], inputs: Inputs, sms: int
-) -> dict[str, Verdict]:
-    """Verdict by section that `got` has; of the GPU with `sms` SMs, `want` of the emulator."""
+) -> dict[str, Comparison]:
+    """Comparison by section that `got` has; of the GPU with `sms` SMs, `want` of the emulator."""
     return {
         name: RULES.get(name, _same_bits)(Sections(got[name], want[name], inputs, sms))
         for name in want
@@ -70,7 +70,7 @@ def lacking(got: dict[str, torch.Tensor], want: dict[str, torch.Tensor]) -> list
     return [name for name in want if len(want[name]) and not len(got[name])]
 
 
-def by_wrapper(verdicts: dict[str, Verdict]) -> dict[str, bool]:
+def by_wrapper(verdicts: dict[str, Comparison]) -> dict[str, bool]:
     """Whether all sections of a wrapper are equal, by its name in ptx/."""
     wrappers: dict[str, bool] = {}
     for name, verdict in verdicts.items():
@@ -103,7 +103,7 @@ def skipped(got: dict[str, torch.Tensor], want: dict[str, torch.Tensor]) -> dict
     return {name.split(":")[0]: reason for name in lacking(got, want)}
 
 
-def _summary(verdicts: dict[str, Verdict], got: dict[str, torch.Tensor]) -> dict[str, Any]:
+def _summary(verdicts: dict[str, Comparison], got: dict[str, torch.Tensor]) -> dict[str, Any]:
     wrappers = by_wrapper(verdicts)
     return {
         "wrappers_equal": sum(wrappers.values()),
@@ -116,19 +116,21 @@ def _summary(verdicts: dict[str, Verdict], got: dict[str, torch.Tensor]) -> dict
     }
 
 
-def _same_bits(s: Sections) -> Verdict:
+def _same_bits(s: Sections) -> Comparison:
     different = int((s.got != s.want).sum())
-    return Verdict(different == 0, "bits", f"{different} of {s.want.numel()} words differ")
+    return Comparison(different == 0, "bits", f"{different} of {s.want.numel()} words differ")
 
 
-def _same_floats(s: Sections) -> Verdict:
+def _same_floats(s: Sections) -> Comparison:
     got, want = floats(s.got), floats(s.want)
     different = int(((s.got != s.want) & ~(got.isnan() & want.isnan())).sum())
-    return Verdict(different == 0, "bits, any NaN", f"{different} of {want.numel()} words differ")
+    return Comparison(
+        different == 0, "bits, any NaN", f"{different} of {want.numel()} words differ"
+    )
 
 
 def _close(relative: float, absolute_within: tuple[float, float] | None = None) -> _Rule:
-    def rule(s: Sections) -> Verdict:
+    def rule(s: Sections) -> Comparison:
         got, want = floats(s.got).double(), floats(s.want).double()
         x = floats(s.inputs.values)
         scale = want.abs()
@@ -145,19 +147,19 @@ def _close(relative: float, absolute_within: tuple[float, float] | None = None) 
         if bool(bad.any()):
             at = int(bad.nonzero()[0])
             detail += f"; f({float(x[at])!r}) is {float(got[at])!r}, not {float(want[at])!r}"
-        return Verdict(not bool(bad.any()), f"relative {relative:.3g}", detail)
+        return Comparison(not bool(bad.any()), f"relative {relative:.3g}", detail)
 
     return rule
 
 
-def _sums(got: torch.Tensor, want: torch.Tensor, magnitudes: torch.Tensor) -> Verdict:
+def _sums(got: torch.Tensor, want: torch.Tensor, magnitudes: torch.Tensor) -> Comparison:
     """Of products, of which the first half is exact in any order; all in double."""
     same = (got == want) | (got.isnan() & want.isnan())
     half = len(same) // 2
     relative = torch.where(same, 0.0, (got - want).abs() / magnitudes)[half:]
     exact = int((~same[:half]).sum())
     outside = int((~(relative <= MMA_RELATIVE)).sum())
-    return Verdict(
+    return Comparison(
         exact + outside == 0,
         f"exact sums equal, others within {MMA_RELATIVE:.3g} of the magnitudes",
         f"{exact} of {same[:half].numel()} exact sums differ; of the others {outside} outside, "
@@ -166,7 +168,7 @@ def _sums(got: torch.Tensor, want: torch.Tensor, magnitudes: torch.Tensor) -> Ve
 
 
 def _mma(dtype: str) -> _Rule:
-    def rule(s: Sections) -> Verdict:
+    def rule(s: Sections) -> Comparison:
         a, b, c = (side[dtype].double() for side in (s.inputs.a, s.inputs.b, s.inputs.c))
         got, want = (unpack_sums(words).double() for words in (s.got, s.want))
         return _sums(got, want, c.abs() + a.abs() @ b.abs())
@@ -175,7 +177,7 @@ def _mma(dtype: str) -> _Rule:
 
 
 def _wgmma(section: str) -> _Rule:
-    def rule(s: Sections) -> Verdict:
+    def rule(s: Sections) -> Comparison:
         scale = magnitudes(s.inputs.tiles, section)
         got, want = (floats(words).double().view_as(scale) for words in (s.got, s.want))
         return _sums(got, want, scale)
@@ -183,24 +185,24 @@ def _wgmma(section: str) -> _Rule:
     return rule
 
 
-def _each_once(s: Sections) -> Verdict:
+def _each_once(s: Sections) -> Comparison:
     order = torch.sort(s.got).values
     once = bool((order == torch.arange(len(order), dtype=order.dtype)).all())
-    return Verdict(once, "old values are 0 .. n - 1, each once", f"{len(order)} values")
+    return Comparison(once, "old values are 0 .. n - 1, each once", f"{len(order)} values")
 
 
-def _sm_ids(s: Sections) -> Verdict:
+def _sm_ids(s: Sections) -> Comparison:
     low, high, seen = int(s.got.min()), int(s.got.max()), len(set(s.got.tolist()))
     fine = 0 <= low and high < max(_SM_SLOTS, 2 * s.sms) and seen <= s.sms
-    return Verdict(fine, "within the slots", f"{seen} ids in {low}..{high}, {s.sms} SMs")
+    return Comparison(fine, "within the slots", f"{seen} ids in {low}..{high}, {s.sms} SMs")
 
 
-def _sm_count(s: Sections) -> Verdict:
+def _sm_count(s: Sections) -> Comparison:
     count = int(s.got[0])
-    return Verdict(0 < count <= 2 * s.sms, "plausible", f"%nsmid {count}, {s.sms} SMs")
+    return Comparison(0 < count <= 2 * s.sms, "plausible", f"%nsmid {count}, {s.sms} SMs")
 
 
-def _times(s: Sections) -> Verdict:
+def _times(s: Sections) -> Comparison:
     words = s.got.view(-1, 2, 2).long() & 0xFFFFFFFF
     ns = words[..., 0] | words[..., 1] << 32
     span = int(ns.max() - ns.min())
@@ -208,10 +210,10 @@ def _times(s: Sections) -> Verdict:
     steps = steps[steps > 0]
     forward = bool((ns[:, 1] >= ns[:, 0]).all()) and 0 <= span < 10**10
     step = int(steps.min()) if len(steps) else 0
-    return Verdict(forward, "never backwards", f"span {span} ns, smallest step {step} ns")
+    return Comparison(forward, "never backwards", f"span {span} ns, smallest step {step} ns")
 
 
-_Rule = Callable[[Sections], Verdict]
+_Rule = Callable[[Sections], Comparison]
 _PRODUCTS = [
     f"{wrapper}:{dtype}_n{columns}"
     for wrapper, widths in (("wgmma_ss", (64, 128)), ("wgmma_rs", (64, 128, 256)))

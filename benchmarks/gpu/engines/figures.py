@@ -11,7 +11,7 @@ RUNNING, PROMPTS = "running", "prompts"
 _TTFT = {RUNNING: (50,), PROMPTS: (50, 99)}
 
 
-class Answer(NamedTuple):
+class Streamed(NamedTuple):
     """Tokens of one request, and the times in seconds at which it was sent and they came."""
 
     tokens: list[int]
@@ -30,7 +30,7 @@ def rates(requests: list[dict[str, Any]], seconds: float) -> dict[str, float]:
 
 
 def summary(
-    requests: list[dict[str, Any]], answers: list[Answer], seconds: float
+    requests: list[dict[str, Any]], answers: list[Streamed], seconds: float
 ) -> dict[str, float]:
     """Rates, and percentiles of times to the first and between the following tokens.
 
@@ -46,7 +46,7 @@ def summary(
     return found | {f"itl_ms_p{p}": percentile(between, p) * 1e3 for p in (50, 99)}
 
 
-def _gaps(answer: Answer) -> Iterable[float]:
+def _gaps(answer: Streamed) -> Iterable[float]:
     for (before, had), (now, has) in zip(answer.arrived, answer.arrived[1:], strict=False):
         # Tokens of one chunk share the time since the chunk before.
         yield from [(now - before) / (has - had)] * (has - had) if has > had else []

@@ -111,7 +111,7 @@ def compare(want: Tokens, got: Tokens) -> dict[str, float]:
     return {"answers_equal": equal / len(want), "tokens_equal": 1 - lost / sum(map(len, want))}
 
 
-class Measurement:
+class HfRuns:
     """The document under way."""
 
     def __init__(self, options: argparse.Namespace) -> None:
@@ -217,7 +217,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
 
 def main(arguments: list[str] | None = None) -> None:
     """Measure, print and save hf.json; ends with an error when a step failed."""
-    measurement = Measurement(_parse(arguments))
+    measurement = HfRuns(_parse(arguments))
     hf.enable()
     torch.set_float32_matmul_precision("highest")
     runs: dict[str, Step] = {name: functools.partial(measurement.run, name) for name in _RUNS}

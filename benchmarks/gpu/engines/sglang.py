@@ -88,7 +88,7 @@ class Worker:
             self._process.wait()
 
 
-class Measurement:
+class SglangRuns:
     """The document under way."""
 
     def __init__(self, options: argparse.Namespace, model: Path) -> None:
@@ -204,7 +204,7 @@ def main(arguments: list[str] | None = None) -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as name:
         folder, began = Path(name), time.monotonic()
-        measurement = Measurement(options, folder / "model")
+        measurement = SglangRuns(options, folder / "model")
         workers = [Worker(run, folder, options.out) for run in wanted]
         try:
             make_model(folder / "model", options)

@@ -15,13 +15,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks.gpu.engines.figures import Answer, compare, of_passes, rates, summary
+from benchmarks.gpu.engines.figures import Streamed, compare, of_passes, rates, summary
 
 SATURATED_PASSES = 3
-Ask = Callable[[list[dict[str, Any]]], tuple[list[Answer], float]]
+Ask = Callable[[list[dict[str, Any]]], tuple[list[Streamed], float]]
 
 
-async def ask(engine: Any, request: dict[str, Any], began: float) -> Answer:
+async def ask(engine: Any, request: dict[str, Any], began: float) -> Streamed:
     """Send a request at its time and read the stream to its end."""
     await asyncio.sleep(max(0.0, began + request["at"] - time.perf_counter()))
     sent = time.perf_counter()
@@ -37,10 +37,10 @@ async def ask(engine: Any, request: dict[str, Any], began: float) -> Answer:
         arrived.append((time.perf_counter(), len(tokens)))
     if len(tokens) != request["new"]:
         raise RuntimeError(f"asked for {request['new']} tokens, got {len(tokens)}")
-    return Answer(tokens, sent, arrived)
+    return Streamed(tokens, sent, arrived)
 
 
-async def ask_all(engine: Any, requests: list[dict[str, Any]]) -> tuple[list[Answer], float]:
+async def ask_all(engine: Any, requests: list[dict[str, Any]]) -> tuple[list[Streamed], float]:
     """Answers in the order of the requests, and seconds until the last."""
     began = time.perf_counter()
     answers = await asyncio.gather(*(ask(engine, request, began) for request in requests))
@@ -80,8 +80,8 @@ def serving(job: dict[str, Any]) -> Iterator[tuple[Any, Ask]]:
     try:
         loop = engine.loop if hasattr(engine, "loop") else asyncio.new_event_loop()
 
-        def ask_once(requests: list[dict[str, Any]]) -> tuple[list[Answer], float]:
-            found: tuple[list[Answer], float] = loop.run_until_complete(ask_all(engine, requests))
+        def ask_once(requests: list[dict[str, Any]]) -> tuple[list[Streamed], float]:
+            found: tuple[list[Streamed], float] = loop.run_until_complete(ask_all(engine, requests))
             return found
 
         ask_once(job["warmup"])

@@ -96,7 +96,7 @@ def overhead(rates: dict[str, list[float]]) -> float:
     return 1 - statistics.median(rates["on"]) / statistics.median(rates["off"])
 
 
-class Measurement:
+class TraceRuns:
     """The document under way."""
 
     def __init__(self, options: argparse.Namespace, folder: Path) -> None:
@@ -168,7 +168,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = _parse(arguments)
     options.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as name:
-        measurement = Measurement(options, Path(name))
+        measurement = TraceRuns(options, Path(name))
         make_model(Path(name) / "model", options)
         prebuild(options)
         measurement.agreement()

@@ -14,7 +14,7 @@ from benchmarks.gpu.common import machine as machine_report
 from benchmarks.gpu.common.ceilings import ceilings
 from benchmarks.gpu.common.machines import Backend
 from benchmarks.gpu.common.output import Output
-from benchmarks.gpu.common.timing import Timer
+from benchmarks.gpu.common.timing import ColdTimer
 from benchmarks.gpu.peers import peers
 from benchmarks.gpu.speed.cases import Part, default_of, make_case
 from benchmarks.gpu.speed.summary import floors, line
@@ -34,7 +34,7 @@ class Numbers:
         self,
         machine: Backend,
         output: Output,
-        timer: Timer,
+        timer: ColdTimer,
         until: float,
         summarize: Callable[[Entries], dict[str, Any]],
     ) -> None:

@@ -19,7 +19,7 @@ import torch
 from benchmarks.gpu.common import machine as machine_report
 from benchmarks.gpu.common.machines import backend
 from benchmarks.gpu.common.output import Output, add_output
-from benchmarks.gpu.common.timing import Timer
+from benchmarks.gpu.common.timing import ColdTimer
 from benchmarks.gpu.peers import peers
 from benchmarks.gpu.speed import grid
 from benchmarks.gpu.speed.cases import cases, default_of, find, make_case, sample, sized
@@ -77,7 +77,7 @@ def main(arguments: list[str] | None = None) -> None:
         name, spread, repeats = "numbers", summarize, _REPEATS
         wanted = [find(chosen, case) for case in options.cases] or cases(chosen)
         passes = [functools.partial(first_pass, tried=tried), second_pass]
-    timer = Timer(chosen, options.repeats or repeats)
+    timer = ColdTimer(chosen, options.repeats or repeats)
     numbers = Numbers(chosen, Output(options.out, name), timer, until, spread)
     if options.grid:
         numbers.document["sample"] = {"seed": _SEED, "of": len(sample(_SEED))}

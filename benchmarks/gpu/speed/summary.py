@@ -7,19 +7,19 @@ from collections.abc import Iterable
 from typing import Any
 
 from pod_integrate.measure.accuracy import BF16_TOLERANCE
-from pod_integrate.model.floors import CaseSpec, Floor, work_of
+from pod_integrate.model.floors import CaseSpec, Floor, cost_of
 
 Runs = list[dict[str, Any]]
 
 
 def floors(spec: CaseSpec, ceilings: dict[str, float]) -> dict[str, float]:
     """Times in us below which no kernel goes, by the ceilings measured in the same run."""
-    work = work_of(spec.lengths, spec.geometry)
+    cost = cost_of(spec.lengths, spec.geometry)
     flops, bandwidth = ceilings["bf16_flops"], max(ceilings["copy_bytes"], ceilings["read_bytes"])
     floor = Floor(
-        prefill_us=work.prefill_flops / flops * 1e6,
-        decode_us=work.decode_bytes / bandwidth * 1e6,
-        decode_mma_us=work.decode_flops / flops * 1e6,
+        prefill_us=cost.prefill_flops / flops * 1e6,
+        decode_us=cost.decode_bytes / bandwidth * 1e6,
+        decode_mma_us=cost.decode_flops / flops * 1e6,
     )
     ideal = max(floor.prefill_us, floor.decode_us)
     numbers = {**floor._asdict(), "serial_us": floor.serial_us, "fused_us": ideal}

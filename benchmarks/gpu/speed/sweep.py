@@ -17,7 +17,7 @@ import torch
 from benchmarks.gpu.common import machine as machine_report
 from benchmarks.gpu.common.machines import Backend, backend
 from benchmarks.gpu.common.output import Output, add_output
-from benchmarks.gpu.common.timing import Timer
+from benchmarks.gpu.common.timing import ColdTimer
 from benchmarks.gpu.speed.cases import default_of, find, make_case
 from benchmarks.gpu.speed.sweep_space import settings, sweep_variants
 from pod_integrate.devices.cuda.variants import with_tiles
@@ -40,7 +40,7 @@ Setting = dict[str, Any]
 class Sweep:
     """Measurements of one case by config, made once each."""
 
-    def __init__(self, machine: Backend, spec: CaseSpec, timer: Timer, until: float) -> None:
+    def __init__(self, machine: Backend, spec: CaseSpec, timer: ColdTimer, until: float) -> None:
         self.machine, self.spec = machine, spec
         self.case: Case = make_case(spec, machine.device)
         self.default = default_of(machine, spec)
@@ -118,7 +118,7 @@ def exhaust(sweep: Sweep, tiles: list[PodConfig], choices: list[Setting]) -> int
     return 0
 
 
-def run(machine: Backend, spec: CaseSpec, timer: Timer, seconds: float) -> dict[str, Any]:
+def run(machine: Backend, spec: CaseSpec, timer: ColdTimer, seconds: float) -> dict[str, Any]:
     """Default, searched and exhaustive best of one case."""
     began = time.monotonic()
     sweep = Sweep(machine, spec, timer, began + seconds)
@@ -154,7 +154,7 @@ def main(arguments: list[str] | None = None) -> None:
     add_output(parser)
     options = parser.parse_args(arguments)
     chosen = backend(options.backend)
-    timer = Timer(chosen, options.repeats)
+    timer = ColdTimer(chosen, options.repeats)
     output = Output(options.out, "sweep")
     document: dict[str, Any] = {"machine": machine_report.report(), "cases": []}
     for name in options.case or ["C0", "figure 14, Llama"]:

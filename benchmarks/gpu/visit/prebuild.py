@@ -14,7 +14,7 @@ from benchmarks.gpu.common.output import Output, add_output
 from benchmarks.gpu.correctness import conformance_build
 from benchmarks.gpu.speed.sweep_space import sweep_variants
 from pod_integrate.builds import native, nvcc
-from pod_integrate.builds.report import Report
+from pod_integrate.builds.report import BuildReport
 from pod_integrate.devices.cuda import limits, variants
 from pod_integrate.devices.cuda.limits import Architecture
 from pod_integrate.devices.cuda.variants import Variant
@@ -58,7 +58,7 @@ def _note_spills(name: str, arch: Architecture, document: dict[str, Any]) -> Non
     if not name.startswith(variants.DTYPES) or name in document["errors"]:
         return
     path = nvcc.find_library(Variant.parse(name), arch)
-    spills = Report.read(path).spills if path is not None else 0
+    spills = BuildReport.read(path).spills if path is not None else 0
     if spills:
         document["spills"][name] = spills
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 
-class Check(NamedTuple):
+class Agreement(NamedTuple):
     """One published comparison.
 
     published  what the source says

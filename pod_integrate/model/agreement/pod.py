@@ -6,7 +6,7 @@ import dataclasses
 import statistics
 from collections.abc import Iterator
 
-from pod_integrate.model.agreement.check import Check, percent, within
+from pod_integrate.model.agreement.check import Agreement, percent, within
 from pod_integrate.model.batches import Lengths, paper_geometry
 from pod_integrate.model.devices import DEVICES
 from pod_integrate.model.published import (
@@ -28,11 +28,11 @@ _YI, _LLAMA3, _LLAMA3_TP2 = paper_geometry(32, 4), paper_geometry(32, 8), paper_
 _LLAMA2 = paper_geometry(32, 32)
 
 
-def wave_quantization() -> Iterator[Check]:
+def wave_quantization() -> Iterator[Agreement]:
     """Figure 6: one more decode crosses the 216 CTA slots of an A100."""
     before, after = (Lengths.parse(f"p512@16k+d{n}@16k") for n in (54, 55))
     decode = _ratio(after.decode, before.decode)
-    yield Check(
+    yield Agreement(
         "54 to 55 decodes: serial decode",
         "figure 6, Yi-6B, 16K",
         "+25 %",
@@ -41,7 +41,7 @@ def wave_quantization() -> Iterator[Check]:
         within(decode, 1.15, 1.35),
     )
     total = _ratio(after, before)
-    yield Check(
+    yield Agreement(
         "54 to 55 decodes: serial total",
         "figure 6, Yi-6B, chunk 512 at 16K",
         "+17 %",
@@ -50,7 +50,7 @@ def wave_quantization() -> Iterator[Check]:
         within(total, 1.10, 1.24),
     )
     gains = [_over_next_best(f"p512@{context}k+d55@16k") for context in range(2, 17, 2)]
-    yield Check(
+    yield Agreement(
         "55 decodes: POD over the next best",
         "figure 6, chunks of a 16K prompt",
         "up to 1.29x",
@@ -70,7 +70,7 @@ def _over_next_best(batch: str) -> float:
     return others / fused_us(lengths, _YI, _A100, (POD_2, POD_4))
 
 
-def split_limit() -> Iterator[Check]:
+def split_limit() -> Iterator[Agreement]:
     """Table 8: prefill splits by FlashAttention's rule, and limited as the artifact does."""
     source = "table 8, Llama-3-8B TP2, chunk 512 at 16K, 64 x 16K"
     lengths = Lengths.parse("p512@16k+d64@16k")
@@ -81,7 +81,7 @@ def split_limit() -> Iterator[Check]:
     # 64 decodes x 4 KV heads fill a wave of slots, so the artifact does not split the prefill.
     unsplit = tuple(dataclasses.replace(c, max_prefill_waves=0) for c in (POD_2, POD_4))
     limited = fused_us(lengths, _LLAMA3_TP2, _A100, unsplit)
-    yield Check(
+    yield Agreement(
         "limited splits < FlashAttention's splits < serial",
         source,
         "1.45 < 1.68 < 1.93 ms",
@@ -93,7 +93,7 @@ def split_limit() -> Iterator[Check]:
         ("limited splits over serial", limited, "0.73 to 0.75", 0.64, 0.84),
         ("FlashAttention's splits over serial", vanilla, "0.86 to 0.87", 0.76, 0.96),
     ):
-        yield Check(
+        yield Agreement(
             name,
             source,
             published,
@@ -105,7 +105,7 @@ def split_limit() -> Iterator[Check]:
         ("serial time", serial, "1.93 to 1.99 ms", 1.96),
         ("limited splits, time", limited, "1.45 to 1.46 ms", 1.455),
     ):
-        yield Check(
+        yield Agreement(
             name,
             source,
             published,
@@ -115,7 +115,7 @@ def split_limit() -> Iterator[Check]:
         )
 
 
-def residency() -> Iterator[Check]:
+def residency() -> Iterator[Agreement]:
     """Figure 13: whole prompts of each context with decodes of that context, Llama-3-8B."""
     source = "figure 13, Llama-3-8B, batch 8 to 128"
     gains = {context: _gains_of_2(context, POD_4) for context in (1024, 16384)}
@@ -123,7 +123,7 @@ def residency() -> Iterator[Check]:
         (16384, "2 CTAs per SM faster", statistics.mean(gains[16384]) > 1.0),
         (1024, "4 CTAs per SM faster", statistics.mean(gains[1024]) < 1.0),
     ):
-        yield Check(
+        yield Agreement(
             f"2 or 4 CTAs per SM at context {context}",
             source,
             words,
@@ -133,7 +133,7 @@ def residency() -> Iterator[Check]:
         )
     contexts = (1024, 4096, 16384)
     worse = [gain for context in contexts for gain in _gains_of_2(context, POD_8)]
-    yield Check(
+    yield Agreement(
         "8 CTAs per SM",
         source,
         "mostly worse",
@@ -148,14 +148,14 @@ def _gains_of_2(context: int, other: PodConfig) -> list[float]:
     return [time_us(b, _LLAMA3, other, _A100) / time_us(b, _LLAMA3, POD_2, _A100) for b in batches]
 
 
-def ratio() -> Iterator[Check]:
+def ratio() -> Iterator[Agreement]:
     """Figure 14: proportional tickets against 50:50, a whole 8K prompt and more decodes."""
     sizes = (32, 64, 96, 128, 192)
     best = 0.0
     for name, geometry in (("Yi-6B", _YI), ("Llama-3-8B", _LLAMA3)):
         gains = [_gain_of_proportional(n, geometry) for n in sizes]
         best = max(best, *gains)
-        yield Check(
+        yield Agreement(
             f"proportional over 50:50, {name}",
             "figure 14, 8K prompt, batch 32 to 192",
             "gain grows with the batch",
@@ -163,7 +163,7 @@ def ratio() -> Iterator[Check]:
             ", ".join(f"{gain:.2f}x" for gain in gains),
             gains[-1] > gains[0] and min(gains) >= 0.98,
         )
-    yield Check(
+    yield Agreement(
         "proportional over 50:50, most",
         "figure 14",
         "up to +14 %",
@@ -181,7 +181,7 @@ def _gain_of_proportional(decodes: int, geometry: Geometry) -> float:
     )
 
 
-def decode_tile() -> Iterator[Check]:
+def decode_tile() -> Iterator[Agreement]:
     """Figure 10: decode tiles of 128 and of 16 rows, Llama-2-7B, 4K, batch 32."""
     source = "figure 10, Llama-2-7B, 32 x 4K"
     lengths = Lengths.parse("d32@4k")
@@ -195,7 +195,7 @@ def decode_tile() -> Iterator[Check]:
         share[rows] = result.tensor_share * _A100.kernel_flops / _A100.tensor_flops
         us[rows] = result.us
     for rows, published, low, high in ((128, 0.70, 0.60, 0.80), (16, 0.10, 0.05, 0.15)):
-        yield Check(
+        yield Agreement(
             f"compute of a decode with {rows}-row tiles",
             source,
             f"{published:.0%} of peak",
@@ -203,7 +203,7 @@ def decode_tile() -> Iterator[Check]:
             f"{share[rows]:.0%}",
             within(share[rows], low, high),
         )
-    yield Check(
+    yield Agreement(
         "bandwidth of 16-row decode tiles",
         source,
         "no loss against 128 rows",

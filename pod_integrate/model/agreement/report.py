@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from pod_integrate.model.agreement import pod, sweep
-from pod_integrate.model.agreement.check import Check
+from pod_integrate.model.agreement.check import Agreement
 
 
-def all_checks() -> Iterator[Check]:
+def all_checks() -> Iterator[Agreement]:
     """Run every check, in the order of the documents; about a minute in all."""
-    groups: tuple[Callable[[], Iterator[Check]], ...] = (
+    groups: tuple[Callable[[], Iterator[Agreement]], ...] = (
         pod.wave_quantization,
         pod.split_limit,
         pod.residency,

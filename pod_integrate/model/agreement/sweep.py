@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from pod_integrate.model.agreement.check import Check, percent, within
+from pod_integrate.model.agreement.check import Agreement, percent, within
 from pod_integrate.model.batches import Lengths, paper_geometry
 from pod_integrate.model.devices import DEVICES
 from pod_integrate.model.floors import CASES
@@ -52,7 +52,7 @@ class _Times(NamedTuple):
         return high + 0.1 * low
 
 
-def pod_over_serial() -> Iterator[Check]:
+def pod_over_serial() -> Iterator[Agreement]:
     """Figure 11's sweep: 54 of its 4410 cases, less those in which one op hardly matters."""
     times = list(_sweep())
     source = f"figure 11, {len(times)} of its cases"
@@ -60,10 +60,10 @@ def pod_over_serial() -> Iterator[Check]:
     yield from _bounds(times, source)
 
 
-def _gains(times: list[_Times], source: str) -> Iterator[Check]:
+def _gains(times: list[_Times], source: str) -> Iterator[Agreement]:
     gains = [t.serial / t.pod for t in times]
     mean, best = statistics.mean(gains), max(gains)
-    yield Check(
+    yield Agreement(
         "POD over FA_Serial, mean",
         source,
         "+28 %",
@@ -71,7 +71,7 @@ def _gains(times: list[_Times], source: str) -> Iterator[Check]:
         percent(mean),
         within(mean, 1.18, 1.38),
     )
-    yield Check(
+    yield Agreement(
         "POD over FA_Serial, best",
         source,
         "+59 %",
@@ -79,7 +79,7 @@ def _gains(times: list[_Times], source: str) -> Iterator[Check]:
         percent(best),
         within(best, 1.44, 1.74),
     )
-    yield Check(
+    yield Agreement(
         "POD over FA_Serial, worst",
         source,
         "never slower",
@@ -89,9 +89,9 @@ def _gains(times: list[_Times], source: str) -> Iterator[Check]:
     )
 
 
-def _bounds(times: list[_Times], source: str) -> Iterator[Check]:
+def _bounds(times: list[_Times], source: str) -> Iterator[Agreement]:
     near = sum(t.pod <= 1.1 * t.peak for t in times) / len(times)
-    yield Check(
+    yield Agreement(
         "cases within 10 % of the paper's peak",
         source,
         "25 %",
@@ -101,7 +101,7 @@ def _bounds(times: list[_Times], source: str) -> Iterator[Check]:
     )
     streams = [t.serial / t.streams for t in times]
     gain = statistics.mean(t.serial / t.pod for t in times) - 1
-    yield Check(
+    yield Agreement(
         "FA_Streams over FA_Serial",
         source,
         "at most +20 %, only where the last wave is thin",
@@ -132,7 +132,7 @@ def _times(lengths: Lengths, geometry: Geometry) -> _Times:
     )
 
 
-def flashinfer() -> Iterator[Check]:
+def flashinfer() -> Iterator[Agreement]:
     """Its POD against its two kernels; the times fit an H100's bandwidth, the post names no GPU."""
     published = {"2K": (0.51, 0.41), "4K/4K": (1.15, 0.82), "4K/8K": (1.82, 1.54)}
     published["6K/7K"] = (2.52, 1.95)
@@ -142,7 +142,7 @@ def flashinfer() -> Iterator[Check]:
         serial = FLASHINFER_POD.to_dict() | {"strategy": "serial"}
         two = time_us(case.lengths, case.geometry, type(FLASHINFER_POD).from_dict(serial), _H100)
         gain = serial_ms / pod_ms
-        yield Check(
+        yield Agreement(
             f"FlashInfer's POD over its two kernels, {name}",
             "FlashInfer pull request 2079",
             f"{gain:.2f}x ({serial_ms} / {pod_ms} ms)",

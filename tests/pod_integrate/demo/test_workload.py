@@ -5,27 +5,27 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pod_integrate.demo.workload import Request, Shape, built_in, from_file, prompt_ids
+from pod_integrate.demo.workload import Fit, Request, built_in, from_file, prompt_ids
 from pod_integrate.errors import TraceError
 
 DATA = Path(__file__).resolve().parents[4] / "shared" / "data"
-SHAPE = Shape(rate=2.0, scale=0.5, max_prompt=1000, max_answer=64)
+FIT = Fit(rate=2.0, scale=0.5, max_prompt=1000, max_answer=64)
 
 
 def test_built_in_lengths_keep_the_published_median_and_rate() -> None:
-    requests = built_in(4000, Shape(rate=5.0, max_prompt=1 << 20, max_answer=1 << 20), seed=1)
+    requests = built_in(4000, Fit(rate=5.0, max_prompt=1 << 20, max_answer=1 << 20), seed=1)
     assert np.median([r.prompt_tokens for r in requests]) == pytest.approx(1020, rel=0.1)
     assert np.median([r.answer_tokens for r in requests]) == pytest.approx(129, rel=0.15)
     assert len(requests) / requests[-1].at == pytest.approx(5.0, rel=0.1)
 
 
 def test_same_seed_gives_same_requests_and_another_seed_does_not() -> None:
-    assert built_in(50, SHAPE, seed=3) == built_in(50, SHAPE, seed=3)
-    assert built_in(50, SHAPE, seed=3) != built_in(50, SHAPE, seed=4)
+    assert built_in(50, FIT, seed=3) == built_in(50, FIT, seed=3)
+    assert built_in(50, FIT, seed=3) != built_in(50, FIT, seed=4)
 
 
-def test_lengths_stay_within_the_shape() -> None:
-    requests = built_in(500, SHAPE)
+def test_lengths_stay_within_the_fit() -> None:
+    requests = built_in(500, FIT)
     assert all(1 <= r.prompt_tokens <= 1000 and 1 <= r.answer_tokens <= 64 for r in requests)
 
 
@@ -48,7 +48,7 @@ def test_lengths_stay_within_the_shape() -> None:
 def test_each_trace_format_is_read_and_scaled(tmp_path: Path, name: str, text: str) -> None:
     path = tmp_path / name
     path.write_text(text)
-    requests = from_file(path, 10, SHAPE)
+    requests = from_file(path, 10, FIT)
     assert [(r.prompt_tokens, r.answer_tokens) for r in requests] == [(187, 22), (50, 5)]
     assert requests[0].at == 0.0 and requests[1].at > 0.0
 
@@ -66,7 +66,7 @@ def test_malformed_trace_names_the_place(tmp_path: Path, text: str, message: str
     path = tmp_path / "trace"
     path.write_text(text)
     with pytest.raises(TraceError, match=message):
-        from_file(path, 10, SHAPE)
+        from_file(path, 10, FIT)
 
 
 def test_equal_blocks_give_equal_prefixes_and_other_text_differs() -> None:
@@ -85,6 +85,6 @@ def test_real_traces_are_read(name: str) -> None:
     path = DATA / name
     if not path.exists():
         pytest.skip("the published traces are not on this machine")
-    requests = from_file(path, 200, Shape(rate=1.0))
+    requests = from_file(path, 200, Fit(rate=1.0))
     assert len(requests) == 200
     assert all(r.prompt_tokens >= 1 for r in requests)

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from pod_integrate.cli.app import app
 from pod_integrate.errors import ConfigError, PodAttentionError, ShapeError
-from pod_integrate.model.engine import CtaRecord
+from pod_integrate.model.engine import SimulatedCta
 from pod_integrate.model.picture import timeline
 from pod_integrate.model.published import POD_2
 
@@ -97,9 +97,9 @@ def test_mistakes_raise_from_the_one_tree(
 
 def test_picture_alternates_case_where_a_cta_ends() -> None:
     records = [
-        CtaRecord(0, 0, "prefill", 0.0, 0.5),
-        CtaRecord(0, 0, "prefill", 0.5, 1.0),
-        CtaRecord(0, 1, "decode", 0.0, 0.25),
-        CtaRecord(1, 0, "decode", 0.0, 1.0),
+        SimulatedCta(0, 0, "prefill", 0.0, 0.5),
+        SimulatedCta(0, 0, "prefill", 0.5, 1.0),
+        SimulatedCta(0, 1, "decode", 0.0, 0.25),
+        SimulatedCta(1, 0, "decode", 0.0, 1.0),
     ]
     assert timeline(records, 0, 1.0, width=8) == ["PPPPpppp", "DD......"]

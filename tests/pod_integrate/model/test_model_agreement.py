@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pod_integrate.model.agreement import pod, sweep
-from pod_integrate.model.agreement.check import Check
+from pod_integrate.model.agreement.check import Agreement
 
 ROOT = Path(__file__).resolve().parents[3]
 RESULT = json.loads((ROOT / "benchmarks" / "results" / "kernel_model.json").read_text())
@@ -40,7 +40,7 @@ def test_headline_counts_the_checks_of_the_result() -> None:
 )
 def test_recorded_answers_are_what_the_model_says_now(group: object) -> None:
     recorded = {check["name"]: check for check in RESULT["checks"]}
-    checks: list[Check] = list(group())  # type: ignore[operator]
+    checks: list[Agreement] = list(group())  # type: ignore[operator]
     assert checks
     for check in checks:
         assert recorded[check.name] == check._asdict()

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pod_integrate.model import batches
 from pod_integrate.model.devices import DEVICES
 from pod_integrate.model.estimate import attention_us, rates_of, visible_pairs
-from pod_integrate.model.floors import CASES, real_floor, work_of
+from pod_integrate.model.floors import CASES, cost_of, real_floor
 from pod_integrate.terms.keys import DeviceKey, Geometry
 
 H100 = DeviceKey("nvidia-h100-80gb-hbm3", "sm90", 132)
@@ -48,7 +48,7 @@ def test_published_cases_lie_within_a_factor_of_two_above_their_serial_floor() -
     for case in CASES:
         lengths = case.lengths
         found = attention_us(lengths.q_lens, lengths.kv_lens, case.geometry, H100)
-        floor = real_floor(work_of(lengths, case.geometry), DEVICES["h100"])
+        floor = real_floor(cost_of(lengths, case.geometry), DEVICES["h100"])
         assert 1 <= found / floor.serial_us <= 2, case.name
 
 

@@ -10,7 +10,7 @@ import pytest
 from pod_integrate.errors import DtypeError
 from pod_integrate.model.batches import Lengths, paper_geometry, visible_pairs
 from pod_integrate.model.devices import DEVICES
-from pod_integrate.model.floors import CASES, CaseSpec, ideal_floor, real_floor, work_of
+from pod_integrate.model.floors import CASES, CaseSpec, cost_of, ideal_floor, real_floor
 
 # GFLOP, GB; per GPU ms: ideal prefill and decode, real prefill and decode, largest speed-up.
 TABLE = """
@@ -34,10 +34,10 @@ TABLE = """
 )
 def test_floor_of_a_published_case(case: CaseSpec, line: str) -> None:
     totals, *devices = line.split("|")
-    work = work_of(case.lengths, case.geometry)
-    assert [f"{work.prefill_flops / 1e9:.1f}", f"{work.decode_bytes / 1e9:.3f}"] == totals.split()
+    cost = cost_of(case.lengths, case.geometry)
+    assert [f"{cost.prefill_flops / 1e9:.1f}", f"{cost.decode_bytes / 1e9:.3f}"] == totals.split()
     for name, numbers in zip(("a100", "h100", "h200"), devices, strict=True):
-        ideal, real = (f(work, DEVICES[name]) for f in (ideal_floor, real_floor))
+        ideal, real = (f(cost, DEVICES[name]) for f in (ideal_floor, real_floor))
         us = (ideal.prefill_us, ideal.decode_us, real.prefill_us, real.decode_us)
         printed = [f"{value / 1e3:.3f}" for value in us] + [f"{real.max_speedup:.2f}"]
         assert printed == numbers.split(), name
@@ -56,11 +56,11 @@ def test_visible_pairs_equal_a_count_over_the_mask(window: int) -> None:
 
 def test_fused_floor_lies_between_the_longer_op_and_both() -> None:
     for case in CASES:
-        floor = real_floor(work_of(case.lengths, case.geometry), DEVICES["a100"])
+        floor = real_floor(cost_of(case.lengths, case.geometry), DEVICES["a100"])
         assert max(floor.prefill_us, floor.decode_us) <= floor.fused_us <= floor.serial_us
 
 
 def test_values_that_the_gpu_kernel_does_not_take_are_refused() -> None:
     geometry = dataclasses.replace(paper_geometry(8, 8), dtype="fp32", kv_dtype="fp32")
     with pytest.raises(DtypeError, match="fp32"):
-        work_of(Lengths.parse("d1@16"), geometry)
+        cost_of(Lengths.parse("d1@16"), geometry)

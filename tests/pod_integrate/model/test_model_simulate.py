@@ -9,7 +9,7 @@ import pytest
 
 from pod_integrate.model.batches import Lengths, paper_geometry
 from pod_integrate.model.devices import DEVICES
-from pod_integrate.model.floors import CASES, CaseSpec, work_of
+from pod_integrate.model.floors import CASES, CaseSpec, cost_of
 from pod_integrate.model.published import POD_2, POD_4, fa_config, time_us
 from pod_integrate.model.simulate import Simulation, simulate
 from pod_integrate.terms.config import STRATEGIES, PodConfig
@@ -44,10 +44,10 @@ def test_every_cta_runs_once_within_its_slots(config: PodConfig, strategy: str) 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_no_launch_beats_tensor_pipes_or_memory(case: CaseSpec) -> None:
-    work = work_of(case.lengths, case.geometry)
+    cost = cost_of(case.lengths, case.geometry)
     bound = max(
-        (work.prefill_flops + work.decode_flops) / A100.kernel_flops,
-        work.decode_bytes / (A100.dram_bytes * A100.dram_share),
+        (cost.prefill_flops + cost.decode_flops) / A100.kernel_flops,
+        cost.decode_bytes / (A100.dram_bytes * A100.dram_share),
     )
     for strategy in STRATEGIES:
         result = simulate(case.lengths, case.geometry, with_strategy(POD_2, strategy), A100)
