@@ -27,6 +27,7 @@ from transformers.generation.continuous_batching.model_runner import ModelRunner
 from benchmarks import _results
 from benchmarks.engines import hf_models
 from pod_integrate import hf
+from pod_integrate.demo.llama import llama_config
 from pod_integrate.engines.transformers.ring import RingGather
 
 IMPLEMENTATIONS = ("sdpa", "paged|eager", "pod")
@@ -105,15 +106,13 @@ def main() -> None:
 
 
 def _config() -> Any:
-    return transformers.LlamaConfig(
-        vocab_size=hf_models.VOCAB,
-        hidden_size=512,
-        intermediate_size=1024,
-        num_hidden_layers=LAYERS,
-        num_attention_heads=8,
-        num_key_value_heads=4,
+    return llama_config(
+        layers=LAYERS,
+        q_heads=8,
+        kv_heads=4,
         head_dim=64,
-        max_position_embeddings=8192,
+        vocab=hf_models.VOCAB,
+        max_context=8192,
         eos_token_id=None,
     )
 

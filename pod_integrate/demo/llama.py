@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -86,17 +87,15 @@ def _write_tokenizer(path: Path) -> None:
 def _write_weights(
     path: Path, layers: int, q_heads: int, kv_heads: int, head_dim: int, max_context: int, seed: int
 ) -> None:
-    from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers import LlamaForCausalLM
 
-    config = LlamaConfig(
-        vocab_size=256 + len(_SPECIAL),
-        hidden_size=q_heads * head_dim,
-        intermediate_size=2 * q_heads * head_dim,
-        num_hidden_layers=layers,
-        num_attention_heads=q_heads,
-        num_key_value_heads=kv_heads,
+    config = llama_config(
+        layers=layers,
+        q_heads=q_heads,
+        kv_heads=kv_heads,
         head_dim=head_dim,
-        max_position_embeddings=max_context,
+        vocab=256 + len(_SPECIAL),
+        max_context=max_context,
         bos_token_id=256,
         eos_token_id=257,
         pad_token_id=257,
@@ -112,3 +111,32 @@ def _write_weights(
         torch.random.set_rng_state(state)
     model.generation_config.eos_token_id = 257
     model.save_pretrained(path, safe_serialization=True)
+
+
+def llama_config(
+    *,
+    layers: int,
+    q_heads: int,
+    kv_heads: int,
+    head_dim: int,
+    vocab: int,
+    max_context: int,
+    **told: Any,
+) -> Any:
+    """The transformers.LlamaConfig of a small Llama; its MLP is twice as wide as its hidden states.
+
+    told  more of its fields
+    """
+    from transformers import LlamaConfig
+
+    return LlamaConfig(
+        vocab_size=vocab,
+        hidden_size=q_heads * head_dim,
+        intermediate_size=2 * q_heads * head_dim,
+        num_hidden_layers=layers,
+        num_attention_heads=q_heads,
+        num_key_value_heads=kv_heads,
+        head_dim=head_dim,
+        max_position_embeddings=max_context,
+        **told,
+    )

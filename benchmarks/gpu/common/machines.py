@@ -34,6 +34,11 @@ class Backend(abc.ABC):
     sms: int
     arch: Architecture
 
+    @classmethod
+    def compiled_for(cls) -> Architecture | None:
+        """What nvcc compiles for it; None: nothing."""
+        return cls().arch
+
     @abc.abstractmethod
     def attend(self, case: Case, config: PodConfig, **features: Any) -> Result:
         """hybrid_attention(*case, config=config, **features)."""
@@ -79,6 +84,11 @@ class Emulator(Backend):
     def __init__(self) -> None:
         self.runs = EmulatedDevice(emulator.Schedule(num_sms=self.sms))
 
+    @classmethod
+    def compiled_for(cls) -> Architecture | None:
+        """A compiler of the host makes its library."""
+        return None
+
     def attend(self, case: Case, config: PodConfig, **features: Any) -> Result:
         return emulator.attend(*case, config=config, **features).attention
 
@@ -92,6 +102,11 @@ _BACKENDS: dict[str, type[Backend]] = {"cuda": Cuda, "emulator": Emulator}
 def backend(name: str) -> Backend:
     """`cuda` or `emulator`."""
     return _BACKENDS[name]()
+
+
+def compiled_for(name: str) -> Architecture | None:
+    """What nvcc compiles for `cuda` (the current device) or `emulator`; None: nothing."""
+    return _BACKENDS[name].compiled_for()
 
 
 def moved(case: Case, device: torch.device) -> Case:

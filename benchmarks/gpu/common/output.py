@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 BACKENDS = ("cuda", "emulator")
@@ -17,11 +18,23 @@ def default_folder() -> Path:
     return Path(os.environ.get("OUT") or "pod-attn-results")
 
 
-def add_output(parser: argparse.ArgumentParser) -> None:
-    """The options that every part has."""
+def add_output(
+    parser: argparse.ArgumentParser, *, refused: Mapping[str, str] = MappingProxyType({})
+) -> None:
+    """The options that every part has.
+
+    refused  backends that the part cannot run on -> why
+    """
+
+    def backend(name: str) -> str:
+        if name in refused:
+            raise argparse.ArgumentTypeError(refused[name])
+        return name
+
     parser.add_argument("--out", type=Path, default=default_folder(), help="folder for JSON")
     parser.add_argument(
         "--backend",
+        type=backend,
         choices=BACKENDS,
         default="cuda",
         help="emulator: tiny shapes on the emulated SM, to try the script without a GPU",

@@ -85,16 +85,28 @@ def run(backend: str, seed: int = 1) -> dict[str, Any]:
     inputs = make_inputs(reference.layout, seed)
     reference.configure_emulator(num_sms=_EMULATED_SMS, order=0, copies=0, seed=1)
     want = reference.run(inputs, torch.device("cpu"))
-    if backend == "cuda":
-        machine = Cuda()
-        sms = machine.sms
-        got = Library(conformance_build.build_gpu(machine.arch)).run(inputs, machine.device)
-    else:
-        sms = _EMULATED_SMS
-        reference.configure_emulator(num_sms=sms, order=2, copies=1, seed=seed)
-        got = reference.run(inputs, torch.device("cpu"))
+    got, sms = _RUNS[backend](reference, inputs, seed)
     verdicts = compare(got, want, inputs, sms)
     return {**_summary(verdicts, got), "skipped": skipped(got, want)}
+
+
+def _on_gpu(_: Library, inputs: Inputs, __: int) -> tuple[dict[str, torch.Tensor], int]:
+    """Output and SMs of the current GPU."""
+    machine = Cuda()
+    library = Library(conformance_build.build_gpu(machine.arch))
+    stream = torch.cuda.current_stream(machine.device).cuda_stream
+    return library.run(inputs, machine.device, stream), machine.sms
+
+
+def _rescheduled(
+    emulator: Library, inputs: Inputs, seed: int
+) -> tuple[dict[str, torch.Tensor], int]:
+    """Output and SMs of the emulator under another schedule."""
+    emulator.configure_emulator(num_sms=_EMULATED_SMS, order=2, copies=1, seed=seed)
+    return emulator.run(inputs, torch.device("cpu")), _EMULATED_SMS
+
+
+_RUNS = {"cuda": _on_gpu, "emulator": _rescheduled}
 
 
 def skipped(got: dict[str, torch.Tensor], want: dict[str, torch.Tensor]) -> dict[str, str]:

@@ -79,10 +79,11 @@ class Library:
         """Schedule of an emulator's library; the numbers of pod_emulator_configure."""
         self._library.pod_emulator_configure(num_sms, 2, order, copies, 10, seed)
 
-    def run(self, inputs: Inputs, device: torch.device) -> dict[str, torch.Tensor]:
+    def run(self, inputs: Inputs, device: torch.device, stream: int = 0) -> dict[str, torch.Tensor]:
         """Every section of output as int32 on the host; raises KernelUnavailableError.
 
         device  where the library's kernels run; the CPU for the emulator
+        stream  handle of the CUDA stream that they run on, which the emulator has none of
         """
         held = [inputs.values, inputs.words, *(pack_products(inputs, name) for name in DTYPES)]
         held += pack_tiles(inputs.tiles)
@@ -92,7 +93,6 @@ class Library:
         counters = torch.full(
             (self.layout.sizes["counters"],), _POISON, dtype=torch.int32, device=device
         )
-        stream = torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0
         pair = ctypes.c_void_p * 2
         values, words, *by_dtype, c = (tensor.data_ptr() for tensor in held)
         arguments = _Arguments(

@@ -24,7 +24,9 @@ from benchmarks.gpu.common import machine
 from benchmarks.gpu.common.output import Output, add_output
 from benchmarks.gpu.engines import hf_logits
 from benchmarks.gpu.engines.hf_logits import Tokens
+from benchmarks.gpu.engines.places import PLACES
 from pod_integrate import hf
+from pod_integrate.demo.llama import llama_config
 from pod_integrate.terms.geometry import TORCH_DTYPES
 from pod_integrate.terms.keys import Dtype
 
@@ -49,22 +51,20 @@ def make_model(implementation: str, options: argparse.Namespace, dtype: Dtype) -
 
     Weights are rounded to options.dtype, whatever `dtype` the model then computes in.
     """
-    config = transformers.LlamaConfig(
-        vocab_size=_VOCAB,
-        hidden_size=_HEAD_DIM * options.heads,
-        intermediate_size=2 * _HEAD_DIM * options.heads,
-        num_hidden_layers=options.layers,
-        num_attention_heads=options.heads,
-        num_key_value_heads=options.heads // 4,
-        max_position_embeddings=1 << 15,
+    config = llama_config(
+        layers=options.layers,
+        q_heads=options.heads,
+        kv_heads=options.heads // 4,
+        head_dim=_HEAD_DIM,
+        vocab=_VOCAB,
+        max_context=1 << 15,
         bos_token_id=1,
         eos_token_id=None,
         pad_token_id=0,
     )
     # Models of before are in cycles, and generate_batch sizes its cache by what is free.
     gc.collect()
-    if options.device == "cuda":
-        torch.cuda.empty_cache()
+    torch.cuda.empty_cache()
     torch.manual_seed(0)
     with torch.device(options.device):
         model = transformers.AutoModelForCausalLM.from_config(
@@ -84,8 +84,7 @@ def generate(model: Any, prompts: Tokens, new: int) -> tuple[Tokens, float]:
     """Greedy answers in the order of the prompts, and seconds."""
     options = transformers.GenerationConfig(max_new_tokens=new, do_sample=False, eos_token_id=None)
     batching = None
-    if model.device.type == "cpu":
-        # Sized by free memory otherwise, which takes a CPU half a minute to fill with zeros.
+    if not PLACES[model.device.type].fills_memory:
         blocks = sum(-(-(len(prompt) + new) // _PAGE) for prompt in prompts)
         batching = hf_models.batching(page=_PAGE, num_blocks=blocks, max_batch_tokens=_CHUNK)
     began = time.perf_counter()
@@ -202,14 +201,11 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--layers", type=int, default=8)
     parser.add_argument("--heads", type=int, default=16, help="query heads, a multiple of 4")
     parser.add_argument("--dtype", choices=_DTYPES, default="bf16")
-    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
+    parser.add_argument("--device", choices=PLACES, default="cuda")
     parser.add_argument("--seconds", type=float, default=120.0, help="start nothing after these")
-    add_output(parser)
+    refused = "transformers runs its whole model, which the emulated SM cannot: --device cpu"
+    add_output(parser, refused={"emulator": refused})
     options = parser.parse_args(arguments)
-    if options.backend != "cuda":
-        parser.error(
-            "transformers runs its whole model, which the emulated SM cannot: --device cpu"
-        )
     if options.heads % 4 or options.heads < 4:
         parser.error(f"--heads is {options.heads}; it has to be a multiple of 4")
     return options

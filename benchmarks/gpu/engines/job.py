@@ -11,15 +11,11 @@ import torch
 import transformers
 
 from benchmarks.gpu.engines.figures import PROMPTS, RUNNING
-from pod_integrate.builds import native, nvcc
-from pod_integrate.devices.cuda import limits
-from pod_integrate.devices.cuda.variants import Variant
-from pod_integrate.devices.registry import device_of, target_of
+from benchmarks.gpu.engines.places import PLACES, Place
+from pod_integrate.demo.llama import llama_config
+from pod_integrate.devices.registry import device_named
+from pod_integrate.terms.geometry import TORCH_DTYPES
 from pod_integrate.terms.keys import Geometry
-
-_HEAD_DIM = 128
-_CHUNK = 2048
-_VOCAB = 32000
 
 
 class Run(NamedTuple):
@@ -44,34 +40,30 @@ def runs(stock: str, control: str) -> list[Run]:
 
 def make_model(folder: Path, options: argparse.Namespace) -> None:
     """Write a Llama with random weights, the same every time."""
-    cpu = options.device == "cpu"
-    heads, dim = options.heads, 32 if cpu else _HEAD_DIM
-    config = transformers.LlamaConfig(
-        vocab_size=256 if cpu else _VOCAB,
-        hidden_size=heads * dim,
-        intermediate_size=2 * heads * dim,
-        num_hidden_layers=options.layers,
-        num_attention_heads=heads,
-        num_key_value_heads=heads // 4,
-        head_dim=dim,
-        max_position_embeddings=1 << 14,
+    place = PLACES[options.device]
+    config = llama_config(
+        layers=options.layers,
+        q_heads=options.heads,
+        kv_heads=options.heads // 4,
+        head_dim=place.head_dim,
+        vocab=place.vocab,
+        max_context=1 << 14,
         tie_word_embeddings=False,
     )
     torch.manual_seed(0)
     with torch.device(options.device):
         model = transformers.AutoModelForCausalLM.from_config(
-            config, dtype=torch.float32 if cpu else torch.bfloat16
+            config, dtype=TORCH_DTYPES[place.dtype]
         )
     model.save_pretrained(folder)
     del model
-    if not cpu:
-        torch.cuda.empty_cache()
+    torch.cuda.empty_cache()
 
 
 def make_requests(options: argparse.Namespace) -> list[dict[str, Any]]:
     """Running requests at once, then long prompts one after the other beside them."""
     draw = random.Random(0)
-    vocab = 256 if options.device == "cpu" else _VOCAB
+    vocab = PLACES[options.device].vocab
 
     def request(kind: str, low: int, high: int, new: int, at: float) -> dict[str, Any]:
         ids = [draw.randrange(3, vocab) for _ in range(draw.randrange(low, high))]
@@ -90,6 +82,7 @@ def make_requests(options: argparse.Namespace) -> list[dict[str, Any]]:
 
 def engine_arguments(run: Run, model: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Of sglang.Engine; the same for all runs but for what a Run says."""
+    place = PLACES[options.device]
     found: dict[str, Any] = {
         "model_path": str(model),
         "skip_tokenizer_init": True,
@@ -97,8 +90,6 @@ def engine_arguments(run: Run, model: Path, options: argparse.Namespace) -> dict
         "prefill_attention_backend": run.prefill,
         "decode_attention_backend": run.decode,
         "enable_mixed_chunk": run.mixed,
-        "chunked_prefill_size": _CHUNK if options.device == "cuda" else 64,
-        "max_total_tokens": 1 << (18 if options.device == "cuda" else 14),
         "disable_radix_cache": True,
         "sampling_backend": "pytorch",
         "grammar_backend": "none",
@@ -106,33 +97,28 @@ def engine_arguments(run: Run, model: Path, options: argparse.Namespace) -> dict
         "log_level": "info",
         "mem_fraction_static": 0.5,
     }
-    if options.device == "cpu":
-        return found | {"dtype": "float32"}
-    sizes = [1, 2, 4, 8, 16, 24, 32, 48, 64]
-    return found | {"dtype": "bfloat16", "cuda_graph_bs_decode": sizes} | _prefill_graphs(options)
+    return found | place.engine | _prefill_graphs(place, options.prefill_graphs)
 
 
-def _prefill_graphs(options: argparse.Namespace) -> dict[str, Any]:
-    if options.prefill_graphs == "disabled":
-        return {"cuda_graph_backend_prefill": "disabled"}
-    sizes = [_CHUNK // 8 * i for i in (1, 2, 4, 6, 8)]
-    return {"cuda_graph_backend_prefill": "breakable", "cuda_graph_bs_prefill": sizes}
+def _prefill_graphs(place: Place, kind: str) -> dict[str, Any]:
+    if not place.prefill_graphs:
+        return {}
+    found: dict[str, Any] = {"cuda_graph_backend_prefill": kind}
+    if kind != "disabled":
+        found["cuda_graph_bs_prefill"] = list(place.prefill_graphs)
+    return found
 
 
 def prebuild(options: argparse.Namespace) -> None:
     """Compile what `pod` will use, once for all runs."""
-    if options.device == "cpu":
-        native.build("cpu")
-        return
-    native.build("host")
-    device = device_of(torch.device("cuda")).key
+    place, device = PLACES[options.device], device_named(options.device)
     geometry = Geometry(
         num_q_heads=options.heads,
         num_kv_heads=options.heads // 4,
-        head_dim=_HEAD_DIM,
-        dtype="bf16",
-        kv_dtype="bf16",
+        head_dim=place.head_dim,
+        dtype=place.dtype,
+        kv_dtype=place.dtype,
         page_size=1,
     )
-    variant = Variant.of(target_of(device).default_config(geometry), geometry)
-    nvcc.build(variant, limits.architecture(device.capability))
+    device.load()
+    device.build(geometry, device.default_config(geometry))

@@ -31,6 +31,7 @@ from benchmarks.gpu.engines.job import (
     prebuild,
     runs,
 )
+from benchmarks.gpu.engines.places import PLACES
 
 _LOG_TAIL = 1500
 _STOP_SECONDS = 15
@@ -181,18 +182,17 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=900.0, help="of all runs together")
     parser.add_argument("--each", type=float, default=150.0, help="most seconds of one run")
     parser.add_argument("--least", type=float, default=30.0, help="start nothing with less left")
-    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
-    add_output(parser)
+    parser.add_argument("--device", choices=PLACES, default="cuda")
+    refused = "SGLang runs its whole model, which the emulated SM cannot: --device cpu"
+    add_output(parser, refused={"emulator": refused})
     options = parser.parse_args(arguments)
-    if options.backend != "cuda":
-        parser.error("SGLang runs its whole model, which the emulated SM cannot: --device cpu")
     if options.passes < 2:
         parser.error(f"--passes must be >= 2, got {options.passes}: the first is not counted")
     if options.quick:
         options.layers, options.seconds = min(options.layers, 8), min(options.seconds, 300.0)
-    cpu = options.device == "cpu"
-    options.stock = options.stock or ("torch_native" if cpu else "fa3")
-    options.control = options.control or ("torch_native" if cpu else "triton")
+    place = PLACES[options.device]
+    options.stock = options.stock or place.stock
+    options.control = options.control or place.control
     return options
 
 

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.attention.bias import causal_lower_right
 
+from pod_integrate.devices.registry import device_of
 from pod_integrate.measure.batches import Case
 from pod_integrate.measure.reference import gather
 from pod_integrate.model.floors import CaseSpec
@@ -57,7 +58,9 @@ def decode(kernel: str) -> Make:
 
 
 def _kernel(name: str, case: Case) -> SDPBackend:
-    return getattr(SDPBackend, name) if case.q.is_cuda else SDPBackend.MATH
+    """The kernel of that name, plain products where there is none of CUDA's."""
+    has_kernels = device_of(case.q).compute_capability is not None
+    return getattr(SDPBackend, name) if has_kernels else SDPBackend.MATH
 
 
 def _request(cache: torch.Tensor, case: Case) -> torch.Tensor:

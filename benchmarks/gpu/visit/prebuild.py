@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks.gpu.common.machines import Cuda
+from benchmarks.gpu.common.machines import compiled_for
 from benchmarks.gpu.common.output import Output, add_output
 from benchmarks.gpu.correctness import conformance_build
 from benchmarks.gpu.speed.sweep_space import sweep_variants
@@ -70,9 +70,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
     add_output(parser)
     options = parser.parse_args(arguments)
-    arch = limits.ARCHITECTURES[options.arch] if options.arch else None
-    if arch is None and options.backend == "cuda":
-        arch = Cuda().arch
+    arch = limits.ARCHITECTURES[options.arch] if options.arch else compiled_for(options.backend)
     document = run(arch, options.workers, Output(options.out, "prebuild"))
     print(
         f"built {len(document['seconds']) - len(document['errors'])}, failed "

@@ -1,0 +1,58 @@
+"""Where the engines' parts run: of real size on a GPU, as a smoke test on a CPU."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from pod_integrate.terms.keys import Dtype
+
+
+class Place(NamedTuple):
+    """What SGLang is measured with on one kind of device.
+
+    dtype           of weights and cache
+    head_dim, vocab of the model
+    stock, control  backends to compare with
+    engine          arguments of sglang.Engine
+    prefill_graphs  captured sizes of prefills, none on a device without graphs
+    fills_memory    whether transformers may size its cache by what is free: a CPU takes half a
+                    minute to fill it with zeros
+    """
+
+    dtype: Dtype
+    head_dim: int
+    vocab: int
+    stock: str
+    control: str
+    engine: dict[str, Any]
+    prefill_graphs: tuple[int, ...]
+    fills_memory: bool
+
+
+PLACES = {
+    "cuda": Place(
+        dtype="bf16",
+        head_dim=128,
+        vocab=32000,
+        stock="fa3",
+        control="triton",
+        engine={
+            "dtype": "bfloat16",
+            "chunked_prefill_size": 2048,
+            "max_total_tokens": 1 << 18,
+            "cuda_graph_bs_decode": [1, 2, 4, 8, 16, 24, 32, 48, 64],
+        },
+        prefill_graphs=(256, 512, 1024, 1536, 2048),
+        fills_memory=True,
+    ),
+    "cpu": Place(
+        dtype="fp32",
+        head_dim=32,
+        vocab=256,
+        stock="torch_native",
+        control="torch_native",
+        engine={"dtype": "float32", "chunked_prefill_size": 64, "max_total_tokens": 1 << 14},
+        prefill_graphs=(),
+        fills_memory=False,
+    ),
+}
