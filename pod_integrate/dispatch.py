@@ -26,8 +26,7 @@ _SCHEMA = (
     + "Tensor? sinks, int[] config, Tensor(a!) out, Tensor(b!) lse, Tensor? plan=None, "
     "int[] capacity=[]) -> ()"
 )
-# torch leaves Library untyped.
-_library: Any = torch.library.Library("pod", "DEF")  # type: ignore[no-untyped-call]
+_library = torch.library.Library("pod", "DEF")
 _library.define(_SCHEMA)
 
 

@@ -27,7 +27,7 @@ from benchmarks.gpu.profile.corun_records import (
     launch_with_records,
     share,
 )
-from benchmarks.gpu.speed import numbers
+from benchmarks.gpu.speed import measure, numbers
 from benchmarks.gpu.speed import summary as numbers_summary
 from benchmarks.gpu.speed import sweep as sweep_part
 from benchmarks.gpu.speed.cases import cases, default_of, find, make_case
@@ -170,11 +170,11 @@ def test_ratios_leave_out_wrong_answers_and_missing_times() -> None:
 def test_numbers_of_a_tiny_case_are_saved_with_errors_in_their_place(tmp_path: Path) -> None:
     machine, timer = MACHINE, ColdTimer(MACHINE, 1)
     output, until = Output(tmp_path, "numbers"), time.monotonic() + 60
-    made = numbers.Numbers(machine, output, timer, until, numbers_summary.summarize)
+    made = measure.Numbers(machine, output, timer, until, numbers_summary.summarize)
     wanted = [find(machine, "table 8")]
     others = [peer for peer in peers.PEERS if peer.name.startswith("torch")]
     first = functools.partial(numbers.first_pass, tried=others)
-    numbers.run(made, wanted, [first, numbers.second_pass])
+    measure.run(made, wanted, [first, numbers.second_pass])
     saved = json.loads((tmp_path / "numbers.json").read_text())["cases"][wanted[0].name]
     runs = {run["name"]: run for run in saved["runs"]}
     assert runs["torch flash prefill"]["difference"] < BF16_TOLERANCE

@@ -14,6 +14,7 @@ from benchmarks.gpu.common.machines import Cuda, Emulator
 from benchmarks.gpu.profile import ncu, once
 from benchmarks.gpu.speed import grid, numbers
 from benchmarks.gpu.speed.cases import BenchmarkCaseError, find, make_case, paper_grid, sample
+from benchmarks.gpu.speed.measure import Numbers
 from benchmarks.gpu.visit import headlines, record, tables
 
 MACHINE = Emulator()
@@ -73,7 +74,7 @@ def test_grid_on_the_emulated_sm_measures_everything_that_a_ratio_needs(tmp_path
 def test_time_that_is_over_leaves_the_rest_of_the_grid_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(numbers.Numbers, "out_of_time", lambda self: True)
+    monkeypatch.setattr(Numbers, "out_of_time", lambda self: True)
     numbers.main(["--backend", "emulator", "--grid", "--sample", "3", "--out", str(tmp_path)])
     saved = json.loads((tmp_path / "grid.json").read_text())
     assert saved["cases"] == {} and saved["summary"] == {"all": {}, "balanced": {}}
@@ -122,8 +123,9 @@ def test_spread_counts_losses_and_leaves_out_cases_that_were_cut() -> None:
 
 
 def test_cases_measured_again_replace_the_recorded_ones() -> None:
-    recorded = {"gpu": "H", "date": "x", "timing": 1, "cases": {"a": entry(1, 1), "b": entry(2, 2)}}
-    rerun = {
+    cases = {"a": entry(1, 1), "b": entry(2, 2)}
+    recorded: dict[str, Any] = {"gpu": "H", "date": "x", "timing": 1, "cases": cases}
+    rerun: dict[str, Any] = {
         "rerun": ["b", "z"],
         "machine": {"utc": "now", "kernel_build": "new"},
         "cases": {"b": entry(4, 8)},
@@ -150,7 +152,7 @@ def test_a_document_without_marks_is_refused() -> None:
         tables.replaced(text, "y", "new")
 
 
-HF = {
+HF: dict[str, Any] = {
     "runs": {
         "sdpa": {"seconds": 9.0, "tokens_per_second": 3, "answers_equal": 1, "tokens_equal": 1},
         "pod": {"seconds": 3.0, "tokens_per_second": 9, "answers_equal": 0.5, "tokens_equal": 0.7},
@@ -176,10 +178,11 @@ def test_transformers_rows_and_headlines_come_from_the_document() -> None:
 
 
 def test_accuracy_headlines_come_from_checks_alone_or_within_first_contact() -> None:
-    checks = {"accuracy": {"cases": 9, "within": 8, "lse_error_ulp_max_128k": 2.5}}
+    checks: dict[str, Any] = {"accuracy": {"cases": 9, "within": 8, "lse_error_ulp_max_128k": 2.5}}
     contact = {"steps": {"checks": {"result": {"passed": 3, **checks}}}}
     for documents in ({"checks": checks}, {"first_contact": contact}):
-        found = {line[0]: line[1:3] for line in headlines.headlines(documents)}
+        lines = headlines.headlines(documents)
+        found: dict[str, Any] = {line[0]: line[1:3] for line in lines}
         assert found["gpu.accuracy_cases"] == (9, "cases, 8 within the law")
         assert found["gpu.lse_error_ulp_max_128k"] == (2.5, "ulp")
     checks["accuracy"]["lse_error_ulp_max_128k"] = None

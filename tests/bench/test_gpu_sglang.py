@@ -187,7 +187,7 @@ def test_process_that_dies_or_hangs_leaves_its_log(
     script = tmp_path / "run.sh"
     script.write_text(f'#!/bin/sh\nexec {sys.executable} -c "{program}"\n')
     script.chmod(0o755)
-    monkeypatch.setattr(sglang.sys, "executable", str(script))
+    monkeypatch.setattr(sys, "executable", str(script))
     worker = sglang.Worker(Run("pod", "pod", True), tmp_path, tmp_path)
     with pytest.raises(RuntimeError, match=f"(?s)exit status.*{expected}") as caught:
         worker.measure({}, 2.0)

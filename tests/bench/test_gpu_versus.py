@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,7 @@ def test_trees_are_named_paths_with_an_environment_of_their_own() -> None:
 def test_a_round_that_fails_says_why_and_the_others_count(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(versus.sys, "executable", "false")
+    monkeypatch.setattr(sys, "executable", "false")
     trees = [f"before={ROOT}", f"after={ROOT}"]
     versus.main(["--label", "x", "--rounds", "1", "--out", str(tmp_path), *trees])
     saved = json.loads((tmp_path / "versus.json").read_text())

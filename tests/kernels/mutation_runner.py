@@ -115,8 +115,8 @@ def first_failure(shape: Shape, config: PodConfig, schedule: Schedule) -> str | 
     config = dataclasses.replace(config, **shape.plan)
     try:
         got = emulator.attend(*shape.case, config=config, schedule=schedule, **shape.options)
-    except EmulatorError as error:
-        return str(error).splitlines()[0][:160]
+    except EmulatorError as fault:
+        return str(fault).splitlines()[0][:160]
     error = _largest_error(got.out, shape.answer.out)
     if error > BF16_TOLERANCE:
         return f"out is off by {error:.2g}"

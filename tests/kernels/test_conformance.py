@@ -11,13 +11,12 @@ from support.conformance import SMS, Sections
 
 from benchmarks.gpu.correctness import conformance
 from benchmarks.gpu.correctness.conformance_run import (
-    DTYPES,
     Inputs,
     Library,
     floats,
     unpack_sums,
 )
-from benchmarks.gpu.correctness.conformance_tiles import magnitudes
+from benchmarks.gpu.correctness.conformance_tiles import DTYPES, magnitudes
 
 ROOT = Path(__file__).resolve().parents[2]
 PTX = ROOT / "kernels" / "cuda" / "include" / "pod" / "ptx"

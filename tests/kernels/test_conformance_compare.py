@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
+import torch
 from support.conformance import CPU, SMS, Sections
 
 from benchmarks.gpu.correctness import conformance
@@ -30,7 +33,7 @@ def test_a_schedule_changes_nothing_that_is_compared(
     assert all(conformance.by_wrapper(verdicts).values())
 
 
-WRONG = {
+WRONG: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "ldmatrix_x4": lambda words: words ^ 1,
     "mma_m16n8k16:bf16": lambda words: bits(floats(words) + 1.0),
     "ex2": lambda words: bits(floats(words) * (1 + 2.0**-20)),

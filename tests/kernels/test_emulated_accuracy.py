@@ -24,8 +24,8 @@ from pod_integrate.terms.keys import Dtype
 
 # Prefill on mma.sync and on wgmma; decode items on four warps and on one.
 TILES = {"mma": "p64x32s1w4-d16x64s1w4-c2-v1", "wgmma": "p128x64s2w4-d16x32s1w1-c2-v1"}
-SPLIT = {"decode_split_tokens": 256, "max_prefill_waves": 4}
-WHOLE = {"decode_split_tokens": 0, "max_prefill_waves": 0}
+SPLIT: dict[str, Any] = {"decode_split_tokens": 256, "max_prefill_waves": 4}
+WHOLE: dict[str, Any] = {"decode_split_tokens": 0, "max_prefill_waves": 0}
 SMALLEST = "p16x16s1w1-d16x16s1w1-c2-v1"
 
 

@@ -10,12 +10,15 @@ from typing import Any
 
 import msgspec
 import pytest
+import torch
 
+from pod_integrate.builds import nvcc
 from pod_integrate.builds.report import BuildReport, KernelUsage
 from pod_integrate.cli import build
 from pod_integrate.cli.terminal import console as make_console
 from pod_integrate.devices.cuda import limits
 from pod_integrate.devices.cuda.variants import Variant, defaults, shipped
+from pod_integrate.devices.emulated import emulator_build
 from pod_integrate.errors import BuildError, ConfigError
 from pod_integrate.terms.keys import DeviceKey
 
@@ -52,8 +55,8 @@ def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[str, st
         return tmp_path / "emulator.so"
 
     monkeypatch.setattr(build, "_host_libraries", lambda _: None)
-    monkeypatch.setattr(build.nvcc, "build", compile_for_gpu)
-    monkeypatch.setattr(build.emulator_build, "build", compile_for_emulator)
+    monkeypatch.setattr(nvcc, "build", compile_for_gpu)
+    monkeypatch.setattr(emulator_build, "build", compile_for_emulator)
     return wanted
 
 
@@ -76,8 +79,8 @@ def test_without_flags_and_gpu_no_variant_is_compiled(asked: list[tuple[str, str
 def test_without_flags_a_gpu_gets_its_defaults(
     asked: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(build.torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(build.torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     l40s = SimpleNamespace(key=DeviceKey("nvidia-l40s", "sm89", 142))
     monkeypatch.setattr(build, "device_of", lambda _: l40s)
     run()
@@ -135,7 +138,7 @@ def test_failed_compile_ends_the_command(
     def fail(*_: Any, **__: Any) -> Path:
         raise BuildError("nvcc failed")
 
-    monkeypatch.setattr(build.nvcc, "build", fail)
+    monkeypatch.setattr(nvcc, "build", fail)
     with pytest.raises(BuildError, match="nvcc failed"):
         run(archs=["sm_90a"])
 

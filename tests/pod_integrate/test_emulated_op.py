@@ -99,7 +99,7 @@ def test_user_mistakes_are_the_errors_of_the_op() -> None:
             *CASE[:3], dataclasses.replace(CASE.batch, page_indices=long), config=CONFIG
         )
     with pytest.raises(DtypeError, match="takes bf16 or fp16"):
-        emulator.attend(CASE.q.float(), *(c.float() for c in CASE[1:3]), CASE.batch)
+        emulator.attend(CASE.q.float(), CASE.k_cache.float(), CASE.v_cache.float(), CASE.batch)
     with pytest.raises(ConfigError, match="copies"):
         Schedule(copies="never")  # type: ignore[arg-type]
 

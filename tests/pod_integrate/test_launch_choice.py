@@ -16,6 +16,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from pod_integrate import op
 from pod_integrate.builds import nvcc
 from pod_integrate.devices.cuda import runtime
+from pod_integrate.devices.cuda.attention import CudaAttention
 from pod_integrate.devices.cuda.device import CudaDevice
 from pod_integrate.devices.cuda.limits import Architecture
 from pod_integrate.devices.cuda.runtime import CudaRuntime
@@ -59,7 +60,7 @@ def test_variant_of_the_default_config_is_opened_once(monkeypatch: pytest.Monkey
     attention = hopper.attention(GEOMETRY)
     assert hopper.attention(GEOMETRY) is attention
     assert hopper.wanted == [(Variant.of(attention.config, GEOMETRY), "sm_90a")]
-    assert attention.num_sms == 132
+    assert isinstance(attention, CudaAttention) and attention.num_sms == 132
 
 
 def test_what_the_gpu_cannot_run_is_refused_before_a_build(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,7 +86,7 @@ def on_fake_gpu() -> tuple[Case, DevicePlan]:
         ]
         plan.held = plan.held._replace(words=torch.empty_like(plan.words, device="cuda"))
     fake = dataclasses.replace(batch, page_indices=pages[0], page_starts=pages[1])
-    return Case(*fakes, fake), plan
+    return Case(fakes[0], fakes[1], fakes[2], fake), plan
 
 
 @pytest.mark.parametrize("planned", [False, True])
@@ -167,6 +168,11 @@ def test_dispatcher_is_skipped_only_where_nothing_wants_to_see_the_op() -> None:
         with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]):
             assert not op._nobody_watches(q)
         seen: list[bool] = []
-        torch.vmap(lambda x: seen.append(op._nobody_watches(x)) or x)(q)
+
+        def look(x: torch.Tensor) -> torch.Tensor:
+            seen.append(op._nobody_watches(x))
+            return x
+
+        torch.vmap(look)(q)
         assert seen == [False]
     assert not op._nobody_watches(q)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
 import types
 from collections.abc import Iterator
@@ -168,7 +169,7 @@ def test_nvcc_is_looked_for_in_path_then_cuda_home_then_the_wheel(
     home = fake_nvcc(tmp_path / "home" / "bin", "12.8")
     path = fake_nvcc(tmp_path / "path", "12.9")
     spec = types.SimpleNamespace(submodule_search_locations=[str(tmp_path / "site" / "nvidia")])
-    monkeypatch.setattr(nvcc.importlib.util, "find_spec", lambda _: spec)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: spec)
     monkeypatch.setattr(nvcc, "_SYSTEM", str(tmp_path / "no-such-folder"))
     monkeypatch.setenv("CUDA_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("PATH", str(tmp_path / "path"))

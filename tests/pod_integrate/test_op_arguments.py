@@ -55,7 +55,7 @@ def attend(request: pytest.FixtureRequest) -> Callable[..., Result]:
         *((name, value) for name in TENSORS for value in ([1.0], 3, np.zeros(4), "q")),
         *((name, None) for name in TENSORS[:3]),
         *(("batch", value) for value in (None, (1, 2), "b")),
-        *(("config", value) for value in ({}, "fused", 1)),
+        *(("config", value) for value in ({"strategy": "fused"}, "fused", 1)),
         ("plan", object()),
         *(("scale", value) for value in ("1", True, [1.0], torch.ones(()), 1j)),
         *(("logit_cap", value) for value in (None, "30", False, torch.ones(()))),

@@ -100,7 +100,7 @@ def test_any_batch_and_config_matches_reference(
     config: PodConfig | None,
     option: dict[str, Any],
     sinks: bool,
-    layout: dict[str, bool],
+    layout: dict[str, Any],
     threads: int,
     seed: int,
 ) -> None:

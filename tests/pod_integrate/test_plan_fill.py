@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import defaultdict
+from typing import Any
 
 import hypothesis
 import hypothesis.strategies as st
@@ -26,7 +27,8 @@ SMS = 132
 
 
 def keys_of(items: Array) -> Array:
-    return items["kv1"] - items["kv0"]
+    keys: Array = items["kv1"] - items["kv0"]
+    return keys
 
 
 @pytest.mark.parametrize(
@@ -49,7 +51,7 @@ def test_small_batches_fill_the_gpu_and_large_ones_keep_their_items(
     assert keys_of(plan.decode).max() == longest
 
 
-def words(lengths: Lengths, config: PodConfig, **more: int) -> torch.Tensor:
+def words(lengths: Lengths, config: PodConfig, **more: Any) -> torch.Tensor:
     indptr = torch.tensor([0, *lengths.q_lens]).cumsum(0).to(torch.int32)
     kv_lens = torch.tensor(lengths.kv_lens, dtype=torch.int32)
     return plan_batch(indptr, kv_lens, LLAMA, config, num_sms=SMS, **more).words

@@ -69,7 +69,7 @@ def test_record_holds_lengths_times_and_config() -> None:
     recorder.end(step)
     (record,) = decode(encode(message_of(recorder))).records
     assert (record.q_lens, record.kv_lens) == ([5, 1], [9, 7])
-    assert (record.attention_us, record.step_us) == (pytest.approx(750), pytest.approx(2000))
+    assert record.attention_us == pytest.approx(750) and record.step_us == pytest.approx(2000)
     assert (record.layers, record.config, record.source) == (2, CONFIG.short(), "exact")
 
 

@@ -87,11 +87,13 @@ def _tables() -> dict[str, Figures]:
         "best_us": 1074822.0, "speedup": 1.1234, "lower_bound": 1.0456, "trials": 12345,
         "status": "promoted",
     }  # fmt: skip
+    live = view._buckets({"buckets": [bucket]})
+    assert isinstance(live, Figures)
     return {
         "floors": explain._floor_table(document["floors"]),
         "times": explain._times_table("simulated", document["simulated"], document["label"]),
         "variants": build.table([report]),
-        "live buckets": view._buckets({"buckets": [bucket]}),
+        "live buckets": live,
     }
 
 

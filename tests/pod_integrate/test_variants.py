@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from typing import Any
 
 import pytest
 
@@ -47,7 +48,7 @@ def test_fields_that_are_run_time_data_do_not_change_the_variant() -> None:
 @pytest.mark.parametrize("field", ["dtype", "head_dim", "prefill", "decode", "ctas_per_sm"])
 def test_fields_that_are_compiled_in_change_name_and_defines(field: str) -> None:
     base = Variant.of(CONFIG, GEOMETRY)
-    values = {
+    values: dict[str, Any] = {
         "dtype": "fp16",
         "head_dim": 64,
         "prefill": base.decode,

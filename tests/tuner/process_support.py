@@ -51,7 +51,8 @@ class Process:
 
     def children(self) -> list[psutil.Process]:
         """Every process below this one."""
-        return psutil.Process(self.popen.pid).children(recursive=True)
+        found: list[psutil.Process] = psutil.Process(self.popen.pid).children(recursive=True)
+        return found
 
     def end(self, number: int, seconds: float = 60) -> int:
         """Send a signal and wait; returns the exit code."""

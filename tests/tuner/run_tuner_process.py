@@ -9,12 +9,14 @@ from __future__ import annotations
 import argparse
 import logging
 from pathlib import Path
+from unittest import mock
 
+from pod_integrate.devices.cpu.target import CpuTarget
 from pod_integrate.terms.config import PodConfig, TileConfig
-from pod_integrate.terms.keys import DeviceKey, Geometry
+from pod_integrate.terms.keys import Geometry
 
 
-def poor_default(_device: DeviceKey, _geometry: Geometry) -> PodConfig:
+def poor_default(_target: CpuTarget, _geometry: Geometry) -> PodConfig:
     tile = TileConfig(q_rows=16, kv_rows=16)
     return PodConfig(
         prefill=tile, decode=tile, ctas_per_sm=1, max_prefill_waves=0, decode_split_tokens=32,
@@ -31,11 +33,10 @@ def main() -> None:
     chosen = parser.parse_args()
     logging.basicConfig(level="WARNING")
     from tuner.host.service import run_tuner
-    from tuner.search import study
     from tuner.settings import load
 
     if chosen.poor:
-        study.default_config = poor_default
+        mock.patch.object(CpuTarget, "default_config", poor_default).start()
     settings = load(data_dir=chosen.folder, port=0, workers=chosen.workers, trials=8, nice=1)
 
     def on_phase(phase: str, detail: str) -> None:

@@ -15,7 +15,7 @@ from pod_integrate.terms.trace import encode
 from tuner.http.schemas import components, reference
 from tuner.view import documents
 
-ROUTES = {
+ROUTES: dict[str, type[documents.Document]] = {
     "/v1/overview": documents.Overview,
     "/v1/trials": documents.Trials,
     "/v1/samples": documents.Samples,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NoReturn
+from typing import NoReturn, cast
 
 import msgspec
 import pytest
@@ -13,6 +13,7 @@ from tuner_support import BUILD, message, overview
 from pod_integrate.devices.call import Attention, Call
 from pod_integrate.devices.cuda.target import CudaTarget
 from pod_integrate.devices.emulated.device import EmulatedDevice
+from pod_integrate.devices.graph_timer import GraphTimer
 from pod_integrate.devices.registry import target_of
 from pod_integrate.live.groups import end_step
 from pod_integrate.live.layer_group import LayerGroup, Plan
@@ -70,7 +71,8 @@ def attend(
         watch: Plan | StreamTimer = group.plan(batch_of(lengths), live=True)
     else:
         watch = timer
-        group.replay(lengths, target_of(H100).default_config(GEOMETRY), watch)
+        config = target_of(H100).default_config(GEOMETRY)
+        group.replay(lengths, config, cast(GraphTimer, timer))
     for layer in group.layers:
         # In a replay it is the graph's stamps that do this.
         begun = watch.start(layer)

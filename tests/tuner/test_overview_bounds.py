@@ -31,7 +31,7 @@ class Spread(RecordedBench):
 
     def pairs(
         self, baseline: Any, candidate: Any, geometry: Any, lengths: StepLengths, **more: Any
-    ):  # type: ignore[no-untyped-def]
+    ) -> list[Pair]:
         factor = 1000.0 if int(lengths.digest, 16) % 3 == 0 else 1.0
         found = super().pairs(baseline, candidate, geometry, lengths, **more)
         return [Pair(p.baseline_us * factor, p.candidate_us * factor, p.batch) for p in found]

@@ -26,8 +26,9 @@ from tuner_support import (
 
 from tuner.core import Tuner
 from tuner.measure.worker import measure
-from tuner.messages import Report, Task
+from tuner.messages import Report, StudyKey, Task
 from tuner.store import schema
+from tuner.store.rows import load_trials
 from tuner.traffic.parking import LONGEST_SECONDS
 
 LIGHT = "d1@64"
@@ -151,10 +152,9 @@ def test_a_bucket_that_meets_a_bug_of_ours_costs_itself_only(
     from tuner.search import search
 
     offer_two_buckets(tuner)
-    real = search.load_trials
 
-    def load(tx: sa.Connection, key: object) -> object:
-        return 1 / 0 if key == KEY else real(tx, key)  # type: ignore[arg-type]
+    def load(tx: sa.Connection, key: StudyKey) -> object:
+        return 1 / 0 if key == KEY else load_trials(tx, key)
 
     monkeypatch.setattr(search, "load_trials", load)
     given = serve(tuner, clock, failed, seconds=300)

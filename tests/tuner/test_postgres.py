@@ -29,10 +29,11 @@ pytest.importorskip("psycopg", reason="psycopg is not installed (pod-attention[p
 
 def program(name: str) -> str:
     """The server's own program, not a distribution's wrapper in front of it."""
-    found = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}")) or [shutil.which(name)]
-    if found[-1] is None:
+    versions = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))
+    found = str(versions[-1]) if versions else shutil.which(name)
+    if found is None:
         pytest.skip(f"no `{name}`: PostgreSQL is not installed")
-    return str(found[-1])
+    return found
 
 
 class Postgres:

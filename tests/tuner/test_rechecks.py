@@ -40,7 +40,7 @@ def trial_of(tuner: Tuner) -> int:
     return table.entries[Bucket.parse(BUCKET)].evidence.trial
 
 
-def recheck(trial: int, speedup: float, steps: int = MIN_STEPS, **changes: Any) -> Recheck:
+def recheck(trial: int, speedup: float, steps: int = MIN_STEPS, **changes: Any) -> RecheckPairs:
     pairs = [Pair(1000.0 * speedup, 1000.0, f"{i:08x}") for i in range(steps)]
     return RecheckPairs(**KEY._asdict() | {"trial": trial, "pairs": pairs} | changes)
 

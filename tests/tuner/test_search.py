@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tuner_support import (
@@ -35,7 +36,7 @@ from tuner.phases import SCREEN, Duel, Phase, Recheck
 
 
 @contextmanager
-def tuned(bench: SteppedBench, **settings: int) -> Iterator[Tuner]:
+def tuned(bench: SteppedBench, **settings: Any) -> Iterator[Tuner]:
     """A tuner after its search of one bucket, 64 distinct steps of it traced."""
     tuner = make_tuner(Path(), database_url="sqlite://", seed=bench.seed, **settings)
     tuner.ingest(message())

@@ -6,6 +6,7 @@ import logging
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -132,7 +133,7 @@ def test_a_server_that_cannot_reach_its_tuner_logs_no_secret(
 
 @pytest.mark.parametrize("setting", [{"database_url": URL}, {"token": SECRET}])
 def test_a_secret_in_the_process_title_stops_the_start(
-    setting: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    setting: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["pod-attn", "tuner", "up", *setting.values()])
     with pytest.raises(SettingsError, match="POD_TUNER_") as caught:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import sqlalchemy as sa
+from pydantic import SecretStr
 from tuner_support import (
     BUCKET,
     KEY,
@@ -218,7 +219,7 @@ def test_a_host_beyond_loopback_needs_a_token() -> None:
 
 
 def test_the_token_never_shows_in_settings() -> None:
-    assert "secret" not in repr(TunerSettings(token="secret"))
+    assert "secret" not in repr(TunerSettings(token=SecretStr("secret")))
 
 
 def test_the_default_database_belongs_to_its_user_only(tmp_path: Path) -> None:

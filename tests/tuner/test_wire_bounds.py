@@ -55,7 +55,10 @@ def cases(found: list[tuple[Path, Any]]) -> list[Any]:
 
 
 def table_document() -> dict[str, Any]:
-    scope = {"geometry": Geometry.parse(KEY.geometry), "device": DeviceKey.parse(KEY.device)}
+    scope: dict[str, Any] = {
+        "geometry": Geometry.parse(KEY.geometry),
+        "device": DeviceKey.parse(KEY.device),
+    }
     made = make_table(DEFAULT, [Bucket.parse(BUCKET)], build=KEY.build, **scope)
     document: dict[str, Any] = json.loads(made.to_json())
     return document
@@ -105,8 +108,8 @@ def test_a_message_at_all_its_bounds_is_taken_again_and_again(
     for sequence in range(3):
         answer = post(client, msgspec.msgpack.encode(document | {"sequence": sequence}))
         assert answer.json() == {"accepted": STEPS, "duplicate": False}
-    for path in ("/healthz", "/metrics", "/v1/overview"):
-        assert client.get(path).status_code == 200
+    for url in ("/healthz", "/metrics", "/v1/overview"):
+        assert client.get(url).status_code == 200
     assert served.tuner.archive.rotate(now=served.tuner.clock(), force=True) is not None
 
 
@@ -118,8 +121,8 @@ def test_counters_that_an_older_release_let_overflow_do_not_stop_anything(
     with served.tuner.store.begin() as tx:
         tx.execute(sa.update(schema.servers).values(seen=(1 << 63) - 1, records=1 << 62))
     assert post(client, encode(message(1))).status_code == 202
-    for path in ("/healthz", "/metrics", "/v1/overview"):
-        assert client.get(path).status_code == 200
+    for url in ("/healthz", "/metrics", "/v1/overview"):
+        assert client.get(url).status_code == 200
 
 
 GARBAGE = {

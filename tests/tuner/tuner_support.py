@@ -152,8 +152,8 @@ class SteppedBench(Bench):
 
 
 def make_tuner(folder: Path, clock: Callable[[], float] | None = None, **settings: Any) -> Tuner:
-    settings = {"data_dir": folder, "seed": 1, "trials": 12} | settings
-    chosen = TunerSettings(**settings)
+    given: dict[str, Any] = {"data_dir": folder, "seed": 1, "trials": 12} | settings
+    chosen = TunerSettings(**given)
     return Tuner(chosen, Store(chosen.url), clock=clock or Clock())
 
 

@@ -32,8 +32,9 @@ def numbers_of(wire_type: Any) -> list[tuple[Path, Any]]:
     return list(numbers(inspect.type_info(wire_type)))
 
 
-def beyond(number: Any) -> list[float]:
+def beyond(number: inspect.IntType | inspect.FloatType) -> list[float]:
     """Values that a bounded number must refuse."""
+    assert number.ge is not None and number.le is not None
     wide = [1 << 62, (1 << 63) - 1, 1 << 63, (1 << 64) - 1, -(1 << 63)]
     if isinstance(number, inspect.IntType):
         return [number.ge - 1, number.le + 1, *(v for v in wide if not number.ge <= v <= number.le)]

@@ -61,7 +61,7 @@ def _graph(machine: Backend, config: PodConfig) -> None:
     )
     step = _GraphStep(machine, hosts, plan)
     step.load(hosts[0])
-    side = torch.cuda.Stream(machine.device)  # type: ignore[no-untyped-call]
+    side = torch.cuda.Stream(machine.device)
     side.wait_stream(torch.cuda.current_stream(machine.device))
     with torch.cuda.stream(side):
         step.attend()
@@ -120,7 +120,7 @@ def _two_streams(machine: Backend, config: PodConfig) -> None:
     """Two cases in flight together, many times over; each keeps its own answer."""
     cases = [moved(_case(q, kv, seed), machine.device) for seed, (q, kv) in enumerate(_STEPS[:2])]
     device = machine.device
-    streams = [torch.cuda.Stream(device) for _ in cases]  # type: ignore[no-untyped-call]
+    streams = [torch.cuda.Stream(device) for _ in cases]
     main = torch.cuda.current_stream(device)
     got: list[list[Result]] = [[], []]
     for stream in streams:

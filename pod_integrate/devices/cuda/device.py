@@ -17,7 +17,7 @@ from pod_integrate.devices.cpu.processor import printable
 from pod_integrate.devices.cuda import kernel_library, limits
 from pod_integrate.devices.cuda.attention import Chosen, CudaAttention
 from pod_integrate.devices.cuda.kernel_library import KERNELS
-from pod_integrate.devices.cuda.runtime import CudaRuntime
+from pod_integrate.devices.cuda.runtime import CudaRuntime, Runtime
 from pod_integrate.devices.cuda.target import CudaTarget
 from pod_integrate.devices.cuda.timer import gpu_seconds
 from pod_integrate.devices.cuda.variants import DTYPES, Variant
@@ -48,7 +48,7 @@ class CudaDevice(Device):
     def __init__(self, place: torch.device) -> None:
         super().__init__()
         self.place = place
-        self._runtime = CudaRuntime(place)
+        self._runtime: Runtime = CudaRuntime(place)
 
     @functools.cached_property
     def target(self) -> CudaTarget:

@@ -63,7 +63,7 @@ class CudaRuntime(Runtime):
     def side_stream(self) -> int:
         if self._side is None:
             # torch leaves Stream untyped.
-            self._side = torch.cuda.Stream(self.place)  # type: ignore[no-untyped-call]
+            self._side = torch.cuda.Stream(self.place)
         return int(self._side.cuda_stream)
 
     def is_capturing(self) -> bool:

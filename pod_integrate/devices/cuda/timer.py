@@ -27,12 +27,10 @@ def gpu_seconds(call: Callable[[], object]) -> float:
 
 def head_start(cycles: int = HEAD_START_CYCLES) -> None:
     """Keep the current stream busy, so that the host can queue work behind it."""
-    # torch leaves it untyped.
-    torch.cuda._sleep(cycles)  # type: ignore[no-untyped-call]
+    torch.cuda._sleep(cycles)
 
 
 def event_pair() -> tuple[torch.cuda.Event, torch.cuda.Event]:
     """Two events that know when the stream came by."""
-    # torch leaves Event untyped.
-    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     return start, end

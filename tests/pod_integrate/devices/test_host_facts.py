@@ -27,7 +27,9 @@ ARGUMENTS = ROOT / "kernels" / "cuda" / "include" / "pod" / "arguments.h"
 )
 def test_every_field_of_a_plan_is_told_and_read_where_it_lies(struct: str, part: str) -> None:
     source = ARGUMENTS.read_text()
-    body = re.sub(r"//.*", "", re.search(rf"struct .*\b{struct} {{(.*?)\n}};", source, re.S)[1])
+    found = re.search(rf"struct .*\b{struct} {{(.*?)\n}};", source, re.S)
+    assert found is not None
+    body = re.sub(r"//.*", "", found[1])
     names = [name for line in re.findall(r"int ([^;]+);", body) for name in line.split(",")]
     fields = getattr(host_facts.facts(), part)
     assert list(fields) == [re.sub(r"\[\d+\]", "", name).strip() for name in names]

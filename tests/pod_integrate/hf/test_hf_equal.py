@@ -53,7 +53,8 @@ def test_half_precision_logits_are_as_close_to_fp32_as_those_of_stock_attention(
         model = hf_models.build("qwen3", implementation, dtype=dtype)
         with torch.no_grad():
             out = model(input_ids=ids, attention_mask=mask, position_ids=positions)
-        return out.logits[:, -1].float()
+        last: torch.Tensor = out.logits[:, -1].float()
+        return last
 
     exact = last_logits("sdpa", torch.float32)
     stock = (last_logits("sdpa", dtype) - exact).abs().max()

@@ -26,10 +26,10 @@ def fresh_warnings(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def pair(name: str = "llama") -> tuple[Any, Any]:
     """The same frozen model on stock attention and on `pod`."""
-    return tuple(  # type: ignore[return-value]
-        hf_models.build(name, implementation).requires_grad_(False)
-        for implementation in (KINDS[name], "pod")
+    theirs, ours = (
+        hf_models.build(name, kind).requires_grad_(False) for kind in (KINDS[name], "pod")
     )
+    return theirs, ours
 
 
 def batch(name: str = "llama") -> dict[str, torch.Tensor]:
@@ -70,7 +70,8 @@ def test_partly_frozen_model_gets_the_gradients_of_stock_attention_exactly(
     assert len(want) >= len(trainable)
     for path, gradient in want.items():
         assert gradient is not None and gradient.abs().max() > 0, path
-        assert got[path] is not None and torch.equal(got[path], gradient), path
+        other = got[path]
+        assert other is not None and torch.equal(other, gradient), path
     assert [record.message.count("gradients are on") for record in caplog.records] == [1]
 
 
@@ -105,8 +106,9 @@ def test_learned_prefix_in_the_cache_gets_the_gradient_of_stock_attention(
         ids = torch.tensor(hf_models.random_prompts((17,)))
         model(ids, past_key_values=cache).logits.square().sum().backward()
         gradients.append(prefix.grad)
-    assert gradients[0] is not None and gradients[0].abs().max() > 0
-    assert gradients[1] is not None and torch.equal(*gradients)
+    want, got = gradients
+    assert want is not None and want.abs().max() > 0
+    assert got is not None and torch.equal(want, got)
 
 
 @pytest.mark.parametrize("reentrant", [False, True])
@@ -131,9 +133,10 @@ def layer() -> torch.nn.Module:
     return module
 
 
-def qkv(*shape: int) -> list[torch.Tensor]:
+def qkv(*shape: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     torch.manual_seed(0)
-    return [torch.randn(*shape, 2, heads, 6, 32) for heads in (4, 2, 2)]
+    q, k, v = (torch.randn(*shape, 2, heads, 6, 32) for heads in (4, 2, 2))
+    return q, k, v
 
 
 def sdpa(
@@ -148,7 +151,8 @@ def sdpa(
 def pod(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None = None
 ) -> torch.Tensor:
-    return pod_attention(layer(), q, k, v, mask)[0]
+    out: torch.Tensor = pod_attention(layer(), q, k, v, mask)[0]
+    return out
 
 
 @pytest.mark.parametrize("which", [0, 1, 2])
@@ -167,7 +171,8 @@ def test_learned_mask_gets_the_gradient_of_stock_attention() -> None:
     gradients = []
     for attention in (sdpa, pod):
         mask = torch.linspace(-1, 1, 36).view(1, 1, 6, 6).requires_grad_(True)
-        attention(*qkv(), mask).square().sum().backward()
+        q, k, v = qkv()
+        attention(q, k, v, mask).square().sum().backward()
         gradients.append(mask.grad)
     torch.testing.assert_close(*gradients)
 
@@ -196,8 +201,7 @@ def _dual(attention: Callable[..., torch.Tensor]) -> torch.Tensor:
     q, k, v = qkv()
     with forward_ad.dual_level(), sdpa_kernel(SDPBackend.MATH):
         out = attention(q, forward_ad.make_dual(k, v), v)
-        tangent = forward_ad.unpack_dual(out).tangent
-    assert tangent is not None
+        tangent: torch.Tensor = forward_ad.unpack_dual(out).tangent
     return tangent
 
 

@@ -54,9 +54,10 @@ def llava(implementation: Any) -> Any:
 
 def parts(model: Any) -> tuple[Any, Any, Any]:
     config = model.config
-    return tuple(  # type: ignore[return-value]
+    whole, text, vision = (
         part._attn_implementation for part in (config, config.text_config, config.vision_config)
     )
+    return whole, text, vision
 
 
 @pytest.mark.parametrize(("name", "chosen"), [("llama", "sdpa"), ("gpt_oss", "eager")])

@@ -13,7 +13,7 @@ from pod_integrate.model import batches
 from pod_integrate.model.devices import DEVICES
 from pod_integrate.model.estimate import attention_us, rates_of, visible_pairs
 from pod_integrate.model.floors import CASES, cost_of, real_floor
-from pod_integrate.terms.keys import DeviceKey, Geometry
+from pod_integrate.terms.keys import DeviceKey, Dtype, Geometry
 
 H100 = DeviceKey("nvidia-h100-80gb-hbm3", "sm90", 132)
 ANY = [H100, DeviceKey("some-gpu", "sm120", 170), DeviceKey("some-cpu", "avx512", 2)]
@@ -30,7 +30,7 @@ def test_pairs_are_those_that_are_counted_row_by_row(q: int, past: int, window: 
 
 @pytest.mark.parametrize("device", ANY, ids=str)
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
-def test_every_device_and_dtype_has_an_estimate(device: DeviceKey, dtype: str) -> None:
+def test_every_device_and_dtype_has_an_estimate(device: DeviceKey, dtype: Dtype) -> None:
     geometry = dataclasses.replace(GEOMETRY, dtype=dtype, kv_dtype=dtype)
     assert attention_us([1], [1], geometry, device) > 0
     assert attention_us([2], [2], geometry, device) > 0

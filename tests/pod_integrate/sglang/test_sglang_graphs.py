@@ -13,6 +13,7 @@ from support import emulated
 from support.clock import HandClock
 from support.emulated import CONFIG, SMS, emulated_gpu
 
+from pod_integrate.devices.base import Device
 from pod_integrate.devices.call import Call
 from pod_integrate.devices.cuda.planning import STAMP_WORD, plan_batch
 from pod_integrate.devices.emulated.device import EmulatedDevice
@@ -48,6 +49,9 @@ def make_group(geometry: Geometry, config: PodConfig = CONFIG) -> LayerGroup:
     return LayerGroup(geometry, ActiveTable(geometry, gpu.key, "b"), None, gpu)
 
 
+Inputs = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # q, K, V
+
+
 @pytest.fixture
 def table() -> torch.Tensor:
     """SGLang's table: row 0 is padding, the others hold shuffled slots."""
@@ -66,29 +70,31 @@ def forward_batch(kv_lens: list[int], rows: list[int], padding: int = 0) -> Any:
 
 
 @pytest.fixture(autouse=True)
-def gpu() -> Iterator[EmulatedDevice]:
+def gpu() -> Iterator[Device]:
     """Attends what lies on the CPU."""
     with standing_in(emulated_gpu()) as gpu:
         yield gpu
 
 
-def attend(step: GraphStep, group: LayerGroup, tensors: tuple[torch.Tensor, ...]) -> torch.Tensor:
+def attend(step: GraphStep, group: LayerGroup, tensors: Inputs) -> torch.Tensor:
     """As a captured call is launched: with what the step held then."""
     out, lse = torch.full_like(tensors[0], torch.nan), torch.empty(tensors[0].shape[:2])
     scalars = Scalars(tensors[0].shape[2] ** -0.5, group.geometry.window_left)
     plan = step.plans[group]
-    call = Call(*tensors, step.batch, scalars, None, out, lse, plan.held)
+    q, k_cache, v_cache = tensors
+    call = Call(q, k_cache, v_cache, step.batch, scalars, None, out, lse, plan.held)
     device_of(out).attend(call, plan.config)
     return out
 
 
-def tensors(size: int) -> tuple[torch.Tensor, ...]:
+def tensors(size: int) -> Inputs:
     torch.manual_seed(1)
     shapes = ((size, 4, 64), (SLOTS, 1, 2, 64), (SLOTS, 1, 2, 64))
-    return tuple(torch.randn(shape, dtype=torch.bfloat16) for shape in shapes)
+    q, k_cache, v_cache = (torch.randn(shape, dtype=torch.bfloat16) for shape in shapes)
+    return q, k_cache, v_cache
 
 
-STEPS = (
+STEPS: tuple[tuple[list[int], list[int], int], ...] = (
     ([350, 17, 64, 1], [3, 1, 7, 2], 0),
     ([5, 400], [6, 4], 2),
     ([65, 33, 128], [2, 5, 1], 1),
@@ -103,11 +109,11 @@ def test_replay_attends_the_batch_it_was_updated_with(
     group = make_group(dataclasses.replace(GEOMETRY, window_left=window_left))
     graphs = DecodeGraphs(table, 4, num_sms=SMS)
     captured = graphs.capture(forward_batch([FILL] * 4, [0] * 4), [group])
-    inputs = tensors(4)
+    q, k_cache, v_cache = inputs = tensors(4)
     for kv_lens, rows, padding in STEPS:
         step = graphs.update(forward_batch(kv_lens, rows, padding))
         out = attend(captured, group, inputs)
-        want = attention_reference(*inputs, step.batch, window_left=window_left).out
+        want = attention_reference(q, k_cache, v_cache, step.batch, window_left=window_left).out
         torch.testing.assert_close(out.double(), want, atol=BF16_TOLERANCE, rtol=BF16_TOLERANCE)
 
 

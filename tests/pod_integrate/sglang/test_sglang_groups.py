@@ -6,7 +6,7 @@ import dataclasses
 import logging
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -14,6 +14,7 @@ from support.clock import HandClock, Stream, StreamTimer
 from support.step import GEOMETRY, MAX_CONTEXT, forward_batch
 from support.tables import make_table
 
+from pod_integrate.devices.graph_timer import GraphTimer
 from pod_integrate.devices.registry import device_named
 from pod_integrate.engines.sglang.step import hybrid_batch
 from pod_integrate.errors import SettingsError
@@ -120,6 +121,7 @@ def test_one_step_ends_for_all_groups_at_once(monkeypatch: pytest.MonkeyPatch) -
         groups.end_step(mark)
         stream.catch_up()
     for group in both:
+        assert group.recorder is not None
         records = group.recorder.drain().records
         # The last one's times come with the next step.
         assert [r.step_us for r in records] == [pytest.approx(4000)] * 2
@@ -144,7 +146,7 @@ def test_first_step_of_every_kind_and_config_is_seen_and_not_traced() -> None:
     def traced() -> list[bool]:
         found = [group.plan(batch, live=True).traced for batch in kinds for _ in range(2)]
         for _ in range(2):
-            group.replay(([1], [9]), group.default, timer)
+            group.replay(([1], [9]), group.default, cast(GraphTimer, timer))
             found.append(group.open)
         group.close_step()
         return [step is not None for step in found]

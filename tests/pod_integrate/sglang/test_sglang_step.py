@@ -48,14 +48,25 @@ def test_slot_table_is_read_in_place() -> None:
 
 def test_listeners_are_told_before_and_after_a_forward(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[object] = []
-    listener = step_time.Listener(lambda: told.append("start") or len(told), told.append)
+
+    def start() -> int:
+        told.append("start")
+        return len(told)
+
+    def forward(batch: int) -> int:
+        told.append("forward")
+        return batch + 1
+
+    listener = step_time.Listener(start, told.append)
     monkeypatch.setattr(step_time, "_listeners", [listener, listener])
-    assert step_time._around(lambda batch: told.append("forward") or batch + 1, 4) == 5
+    assert step_time._around(forward, 4) == 5
     assert told == ["start", "start", "forward", 1, 2]
 
 
 def test_the_forward_that_is_hooked_exists() -> None:
     module, _, name = step_time.TARGET.rpartition(".ModelRunner.")
-    source = ast.parse(Path(importlib.util.find_spec(module).origin).read_text())
-    (runner,) = (n for n in source.body if getattr(n, "name", "") == "ModelRunner")
+    spec = importlib.util.find_spec(module)
+    assert spec is not None and spec.origin is not None
+    body = ast.parse(Path(spec.origin).read_text()).body
+    (runner,) = (n for n in body if isinstance(n, ast.ClassDef) and n.name == "ModelRunner")
     assert name in {getattr(member, "name", "") for member in runner.body}

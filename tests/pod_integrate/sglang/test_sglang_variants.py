@@ -39,8 +39,8 @@ def test_variants_answer_as_stock(
         for name in names:
             sinks[name] = stack.enter_context(TraceSink())
             env = {"POD_ATTN_TUNER_URL": sinks[name].url, "POD_ATTN_TRACE_SAMPLE": "1"}
-            server = sglang_server(model, VARIANTS[name], log=tmp_path / name, env=env)
-            servers.append(stack.enter_context(server))
+            starting = sglang_server(model, VARIANTS[name], log=tmp_path / name, env=env)
+            servers.append(stack.enter_context(starting))
         wait_ready(*servers)
         for server in servers:
             reference.check(server)
