@@ -47,7 +47,7 @@ def run(
     if on_emulator:
         _run_all(console, jobs, ((v.name, _emulated(v)) for v, _ in wanted))
         return
-    built = _run_all(console, jobs, ((f"{v.name} {a.name}", _on_gpu(v, a)) for v, a in wanted))
+    built = _run_all(console, jobs, ((f"{v.name} {a.name}", _by_nvcc(v, a)) for v, a in wanted))
     reports = [BuildReport.read(path) for path in built]
     if report is not None:
         text = msgspec.json.format(msgspec.json.encode(reports))
@@ -123,7 +123,7 @@ def _variants(arch: limits.Architecture, every: bool, names: list[str]) -> list[
     return defaults(arch)
 
 
-def _on_gpu(variant: Variant, arch: limits.Architecture) -> Callable[[], Path]:
+def _by_nvcc(variant: Variant, arch: limits.Architecture) -> Callable[[], Path]:
     return lambda: nvcc.build(variant, arch, progress=lambda *_: None)
 
 

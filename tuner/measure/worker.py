@@ -27,9 +27,11 @@ HANG_LEASES = 3
 class TaskSource(Protocol):
     """Where a worker gets tasks and leaves reports; calls raise when the tuner is away or fails."""
 
-    def next_task(self, worker: WorkerInfo) -> Task | None: ...
+    def next_task(self, worker: WorkerInfo) -> Task | None:
+        """What this worker should measure now, leased to it."""
 
-    def report(self, report: Report) -> bool: ...
+    def report(self, report: Report) -> bool:
+        """File the result of a task; False when its lease is not (any more) held."""
 
 
 def measured_device() -> Device:

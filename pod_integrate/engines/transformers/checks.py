@@ -105,7 +105,7 @@ def kind_of(model: Any) -> str:
     """One of registry.KINDS: where a model runs. Raises KernelUnavailableError for others."""
     kind = str(model.device.type)
     places = getattr(model, "hf_device_map", None)
-    if kind == "meta" and places:
+    if kind not in KINDS and places:
         # accelerate moves the weights here for as long as a layer runs.
         found = (torch.device(place) for place in places.values() if place != "disk")
         kind = next((place.type for place in found if place != _HOST), _HOST.type)
