@@ -33,6 +33,7 @@ PARTS = {
         "SGLang end to end: `pod` against stock, mixed chunks on and off",
     ),
     "traces": ("engines", "a server's traces against torch's profiler, and what tracing costs"),
+    "live": ("engines", "tuning on live steps of a server: its gain by bucket, and its cost"),
     "versus": ("speed", "source trees in turns: is a changed kernel as fast as before"),
     "record": ("visit", "file the results of a visit: JSON, headlines, docs/gpu.md"),
     "ncu": ("profile", "Nsight Compute's metrics of one case"),

@@ -15,12 +15,18 @@ _WRITE_SECONDS = 60.0
 
 
 def work(job: dict[str, Any]) -> dict[str, Any]:
-    """Rates of each pass but the first; or, with `profile` in the job, one pass under it."""
+    """Rates of each pass but the first; or, with `profile` in the job, one pass under it.
+
+    `seconds` in the job: passes go on until they are over.
+    """
     with serving(job) as (engine, ask_once):
         if "profile" in job:
             ask_once(job["requests"])
             return {"profile": _profiled(engine, ask_once, job)}
-        seconds = [ask_once(job["requests"])[1] for _ in range(job["passes"])]
+        seconds: list[float] = []
+        until = time.monotonic() + float(job.get("seconds", 0.0))
+        while len(seconds) < job["passes"] or time.monotonic() < until:
+            seconds.append(ask_once(job["requests"])[1])
         return {"rates": [rates(job["requests"], s) for s in seconds[1:]]}
 
 

@@ -21,6 +21,7 @@ _GRID = "pod-attn bench gpu -- numbers --grid"
 _HF = "pod-attn bench gpu -- hf"
 _SGLANG = "pod-attn bench gpu -- sglang --quick"
 _TRACES = "pod-attn bench gpu -- traces"
+_LIVE = "pod-attn bench gpu -- live"
 _VERSUS = "python -m benchmarks.gpu versus --label {label} before=TREE after=."
 
 
@@ -43,7 +44,7 @@ def headlines(documents: dict[str, dict[str, Any]]) -> list[Headline]:
         ratio = summary["floor_ratio_geomean"]
         found.append(("gpu.floor_ratio_geomean", ratio, "x, time / floor", _NUMBERS))
     parts = [_check_headlines, _grid_headlines, _hf_headlines, _sglang_headlines]
-    parts += [_versus_headlines, _trace_headlines]
+    parts += [_versus_headlines, _trace_headlines, _live_headlines]
     return found + [line for part in parts for line in part(documents)]
 
 
@@ -126,4 +127,21 @@ def _trace_headlines(documents: dict[str, dict[str, Any]]) -> list[Headline]:
     if "overhead" in document:
         cost = 100 * document["overhead"]
         found.append(("trace.gpu_overhead_pct", cost, "% of output tokens/s", _TRACES))
+    return found
+
+
+def _live_headlines(documents: dict[str, dict[str, Any]]) -> list[Headline]:
+    document = documents.get("live", {})
+    found: list[Headline] = []
+    speedup = document.get("gain", {}).get("speedup")
+    if speedup is not None:
+        load = document["load"]
+        unit = f"x, attention of all steps, {load['heads']} heads, {load['layers']} layers"
+        found.append(("live.gpu_speedup", speedup, unit, _LIVE))
+    if document.get("decode_tuned_share") is not None:
+        share = document["decode_tuned_share"]
+        found.append(("live.decode_steps_tuned_share", share, "share of their time", _LIVE))
+    if document.get("overhead") is not None:
+        cost = 100 * document["overhead"]
+        found.append(("live.gpu_overhead_pct", cost, "% of output tokens/s", _LIVE))
     return found

@@ -30,6 +30,7 @@ _PARTS = (
     "grid",
     "versus",
     "traces",
+    "live",
 )
 
 
