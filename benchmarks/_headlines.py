@@ -71,6 +71,11 @@ SECTIONS: dict[str, dict[str, str]] = {
         "trace.gpu_overhead_pct": "... what tracing costs",
         "tuner.fuzz_requests": "Requests that no client should send, answered by the tuner",
         "tuner.fuzz_5xx": "... of them with a failure (5xx)",
+        "tuner.next_task_ms_10k_buckets": "CPU time of handing out a task, at 10,000 buckets",
+        "tuner.overview_ms_10k_buckets": "... of what the page shows",
+        "tuner.history_ms_10k_buckets": "... of a point of the time series",
+        "tuner.ingest_records_per_s": "Traced steps taken per second of the tuner's CPU time",
+        "tuner.memory_mib_10k_buckets": "Memory of the tuner's core after a million of them",
     },
     "The demo": {
         "demo.attention_speedup_tuned_vs_default": "Attention time in the demo, tuned vs default",

@@ -19,9 +19,11 @@ from tuner.search.search import Search
 from tuner.settings import TunerSettings
 from tuner.store.archive import TraceArchive
 from tuner.store.storage import Store
+from tuner.store.totals import Counts
 from tuner.tables.history import History
 from tuner.tables.publish import Publisher
 from tuner.traffic.ingest import Ingested
+from tuner.traffic.retention import Retention
 from tuner.traffic.traffic import Traffic
 
 
@@ -38,9 +40,16 @@ class Tuner:
         self.started = self.clock()
         with store.begin() as tx:
             settle(tx, self.started)
+            self.traffic.load(tx)
             self.tables.load(tx)
         self.search = Search(settings, store, self.traffic, self.tables, self.clock)
-        self.history = History(store, self.traffic, self.tables)
+        self.counts = Counts()
+        self.history = History(store, self.traffic, self.tables, self.counts)
+        self.retention = Retention(
+            settings, store, self.traffic, self.counts,
+            keeps=lambda key: self.tables.promoted(key) is not None,
+            forget=self.search.forget,
+        )  # fmt: skip
         self.host_mode = "plain"
 
     def ingest(self, message: TraceMessage) -> Ingested:
@@ -61,21 +70,27 @@ class Tuner:
 
     def table(self, scope: Scope) -> bytes | None:
         """The scope's table in force as JSON, None before its first promotion."""
-        table = self.tables.latest(scope)
-        return None if table is None else table.to_json()
+        return self.tables.body(scope)
+
+    def health(self) -> str:
+        """Why the database takes no writes, empty while it does; asks it whether it answers."""
+        with self.store.read():
+            return self.store.trouble
 
     def recheck(self, message: RecheckPairs) -> Standing:
         """Judge a promoted config by somebody else's pairs; see Search.recheck."""
         return self.search.recheck(message)
 
     def housekeeping(self) -> None:
-        """Take back overdue leases, forget silent workers, add history, archive what waits."""
+        """Take back overdue leases, forget what is old, add history, archive what waits."""
         now = self.clock()
         self.search.expire(now)
         self.search.forget_silent(now)
         self.history.keep_up(now)
         self.archive.keep_up(now=now)
+        self.retention.keep_up(now)
 
     def close(self) -> None:
         """Give the database back."""
+        self.archive.close()
         self.store.close()

@@ -51,6 +51,9 @@ class TunerSettings(BaseSettings):
     confidence        of promotions and of the lower bound they state, over all candidates of
                       one bucket together
     half_life_seconds traffic older than this counts half
+    retain_seconds    what nobody runs or decides by for so long is forgotten: buckets without a
+                      promoted config, pairs of trials that are over, servers, routine decisions
+    max_buckets       beyond so many the lightest are forgotten too
     min_steps         traced steps that a bucket needs before it is tuned; of these at least
                       MIN_STEPS + screen_steps must differ
     """
@@ -83,6 +86,8 @@ class TunerSettings(BaseSettings):
     min_speedup: Annotated[float, pydantic.Field(ge=1.0, le=10.0)] = 1.02
     confidence: Annotated[float, pydantic.Field(gt=0.5, lt=1.0)] = 0.95
     half_life_seconds: _Seconds = 900.0
+    retain_seconds: Annotated[float, pydantic.Field(ge=3600, le=3650 * 86400)] = 7 * 86400.0
+    max_buckets: Annotated[int, pydantic.Field(ge=100, le=1_000_000)] = 20_000
     min_steps: _Count = MIN_STEPS + 4
 
     @pydantic.model_validator(mode="after")

@@ -78,6 +78,12 @@ def tuner_fuzz(arguments: _Extra = None) -> None:
     _run("tuner_fuzz", arguments)
 
 
+@app.command("tuner-scale")
+def tuner_scale(arguments: _Extra = None) -> None:
+    """The tuner's own time at 10,000 buckets and a million records; some minutes."""
+    _run("tuner_scale", arguments)
+
+
 @app.command("gpu")
 def gpu(
     arguments: Annotated[

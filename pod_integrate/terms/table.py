@@ -7,6 +7,8 @@ its numbers are those of wire.py.
 from __future__ import annotations
 
 import dataclasses
+import functools
+import hashlib
 from typing import Any, Literal, NamedTuple, Self
 
 import msgspec
@@ -71,7 +73,7 @@ class Lookup(NamedTuple):
 _DEFAULT = Lookup(None, "default")
 
 
-class _Document(msgspec.Struct, forbid_unknown_fields=True):
+class _Document(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     schema: wire.WireVersion
     version: wire.Number
     geometry: wire.Key
@@ -79,6 +81,7 @@ class _Document(msgspec.Struct, forbid_unknown_fields=True):
     build: wire.Key
     updated: wire.Key
     entries: dict[wire.Key, dict[str, Any]]
+    checksum: wire.Key | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,8 +103,16 @@ class ConfigTable:
         entry = self.entries.get(bucket)
         return _DEFAULT if entry is None else Lookup(entry.config, "exact")
 
-    def to_json(self) -> bytes:
-        """Indented JSON, keys in a fixed order, so that versions can be diffed."""
+    @functools.cached_property
+    def checksum(self) -> str:
+        """Of everything that the table says, however it is laid out in a file."""
+        return f"blake2b-{hashlib.blake2b(self.to_json(), digest_size=16).hexdigest()}"
+
+    def to_json(self, *, checksum: bool = False) -> bytes:
+        """Indented JSON, keys in a fixed order, so that versions can be diffed.
+
+        checksum  with one, as files have that people pass on; `from_json` checks it
+        """
         entries = {
             str(bucket): {
                 "config": entry.config.to_dict(),
@@ -117,6 +128,7 @@ class ConfigTable:
             build=self.build,
             updated=self.updated,
             entries=entries,
+            checksum=self.checksum if checksum else None,
         )
         return msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n"
 
@@ -137,7 +149,7 @@ class ConfigTable:
             geometry, device = Geometry.parse(document.geometry), DeviceKey.parse(document.device)
         except PodAttentionError as error:
             raise TableError(f"table key: {error}") from error
-        return cls(
+        table = cls(
             version=document.version,
             geometry=geometry,
             device=device,
@@ -145,6 +157,12 @@ class ConfigTable:
             updated=document.updated,
             entries=dict(_entry(*item) for item in document.entries.items()),
         )
+        if document.checksum not in (None, table.checksum):
+            raise TableError(
+                f"checksum is {table.checksum}, the file says {str(document.checksum)[:64]!r}: it "
+                "was changed or damaged since its export; export it again"
+            )
+        return table
 
 
 def require_bearable(bucket: Bucket, config: PodConfig) -> None:

@@ -150,11 +150,9 @@ def test_steps_are_drawn_in_proportion_to_their_time(tuner: Tuner) -> None:
     tuner.ingest(message(records=heavy + light))
     drive(tuner, SteppedBench(no_gain, sd=0.0, seed=1), tasks=60)
     by_group = [steps for (_, phase), steps in steps_by_phase(tuner).items() if phase == SCREEN]
-    even = {
-        h.lengths.digest
-        for h in next(iter(tuner.traffic._pools._known.values()))[1]
-        if h.attention_us > 5000
-    }
+    with tuner.store.read() as tx:
+        pool = tuner.traffic.pool(tx, KEY, tuner.clock())
+    even = {sample.lengths.digest for sample in pool if sample.attention_us > 5000}
     drawn = [digest for steps in by_group for digest in steps]
     assert sum(digest in even for digest in drawn) >= 0.7 * len(drawn)
 

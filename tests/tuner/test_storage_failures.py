@@ -17,6 +17,7 @@ from tuner_support import (
     STEPS,
     WORKER,
     Clock,
+    keep_house,
     make_tuner,
     message,
     overview,
@@ -151,14 +152,14 @@ def test_an_archive_that_takes_no_files_costs_neither_traces_nor_leases(
     folder.rmdir()
     folder.write_text("in the way")
     clock.now += archive.FILE_SECONDS + tuner.settings.lease_seconds
-    tuner.housekeeping()
+    keep_house(tuner)
     shown = overview(tuner)["tuner"]
     assert shown["archive_error"].startswith("trace archive") and shown["storage_error"] is None
     again = tuner.next_task(WORKER)
     assert task is not None and again is not None and again.lost == 1
     folder.unlink()
     folder.mkdir()
-    tuner.housekeeping()
+    keep_house(tuner)
     assert overview(tuner)["tuner"]["archive_error"] is None
     assert len(tuner.archive.files()) == 1
 

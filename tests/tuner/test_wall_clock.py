@@ -13,6 +13,7 @@ from tuner_support import (
     RecordedBench,
     bucket,
     drive,
+    keep_house,
     kinds,
     make_tuner,
     message,
@@ -25,7 +26,6 @@ from pod_integrate.terms.table import ConfigTable
 from tuner.clock import SteadyClock
 from tuner.core import Tuner
 from tuner.store import archive
-from tuner.traffic.ingest import loads
 
 DAY, TEN_YEARS = 86400.0, 10 * 365 * 86400.0
 
@@ -101,7 +101,7 @@ def test_weights_fade_as_time_passes_after_ten_years_forward_and_back(
     assert bucket(tuner)["bucket"] == "d1@64"
     assert overview(tuner)["servers"][0]["last_seen_s"] == 0.0
     pair.pass_(archive.FILE_SECONDS + 1)
-    tuner.housekeeping()
+    keep_house(tuner)
     assert len(tuner.archive.files()) == 1
     tuner.close()
 
@@ -112,7 +112,6 @@ def test_a_server_earns_time_as_it_passes(tmp_path: Path, pair: Pair) -> None:
         pair.wall.now += DAY * (-1) ** sequence
         tuner.ingest(message(sequence, [record(1, attention_us=1e8)]))
         pair.pass_(1.0)
-    with tuner.store.read() as tx:
-        (load,) = loads(tx, now=tuner.clock(), half_life=1e9)
+    (load,) = tuner.traffic.heaviest(tuner.clock())
     assert 76e6 < load.attention_us < 80e6
     tuner.close()

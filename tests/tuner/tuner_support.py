@@ -167,6 +167,13 @@ def drive(tuner: Tuner, bench: Bench, *, tasks: int = 500) -> int:
     return tasks
 
 
+def keep_house(tuner: Tuner) -> None:
+    """Housekeeping, and once more when the archive's thread has written what there was."""
+    tuner.housekeeping()
+    tuner.archive._writer.submit(int).result()
+    tuner.housekeeping()
+
+
 def split_matters(config: PodConfig) -> float:
     """Half the time when decode is split finer than the default, else the same."""
     return 500.0 if 0 < config.decode_split_tokens < DEFAULT.decode_split_tokens else 1000.0

@@ -150,9 +150,8 @@ def _add_reads(app: FastAPI, core: AsyncCore, feed: Feed) -> None:
 
     @app.get("/healthz", **docs.HEALTH)
     async def get_health() -> Response:
-        state = (await feed.overview()).tuner
-        if state.storage_error:
-            raise CoreUnavailableError(f"database: {state.storage_error}")
+        if trouble := await core.ask(Tuner.health):
+            raise CoreUnavailableError(f"database: {trouble}")
         return _json(documents.Health(status="ok", version=__version__))
 
     @app.get("/metrics", **docs.METRICS)

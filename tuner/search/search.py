@@ -66,9 +66,7 @@ class Search:
         state = self.workers.setdefault(worker.id, WorkerState(worker, now))
         state.info, state.seen, state.task = worker, now, None
         self.expire(now)
-        with self._store.read() as tx:
-            loads = self._traffic.loads(tx, now)
-        worth = worth_tuning(loads, self._settings, worker, self.parking, now)
+        worth = worth_tuning(self._traffic, self._settings, worker, self.parking, now)
         for load in sorted(worth, key=lambda load: not self._recheck_due(load.key, now)):
             task = self._task_for(load.key, worker.id, now)
             if task is not None:
@@ -161,6 +159,11 @@ class Search:
             if now - state.seen > _WORKER_SILENCE_SECONDS:
                 del self.workers[name]
 
+    def forget(self, key: StudyKey) -> None:
+        """Read a bucket anew when it is next asked for, and take back what is leased of it."""
+        self.campaigns.pop(key, None)
+        self.leases.forget(key)
+
     def campaign(self, tx: sa.Connection, key: StudyKey, now: float) -> Campaign | None:
         """The bucket's campaign, read from the database when this process has not seen it yet."""
         if key in self.campaigns:
@@ -213,8 +216,7 @@ class Search:
         try:
             yield
         except Exception as error:
-            self.campaigns.pop(key, None)
-            self.leases.forget(key)
+            self.forget(key)
             if is_storage_failure(error):
                 raise
             logger.exception("bucket %s failed", key)

@@ -180,3 +180,14 @@ def upsert(
     tx.execute(
         statement.on_conflict_do_update(index_elements=list(table.primary_key), set_=changes)
     )
+
+
+def upsert_rows(tx: sa.Connection, table: sa.Table, rows: list[dict[str, Any]]) -> None:
+    """Insert complete rows, each in the place of the one with its primary key."""
+    if not rows:
+        return
+    build = postgresql.insert if tx.dialect.name == "postgresql" else sqlite.insert
+    statement = build(table)
+    values = {c.name: statement.excluded[c.name] for c in table.c if not c.primary_key}
+    statement = statement.on_conflict_do_update(index_elements=list(table.primary_key), set_=values)
+    tx.execute(statement, rows)

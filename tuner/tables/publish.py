@@ -33,6 +33,8 @@ class Publisher:
     def __init__(self, traffic: Traffic) -> None:
         self._traffic = traffic
         self._latest: dict[Scope, ConfigTable] = {}
+        # As JSON, once for each version and not for each server that polls.
+        self._bodies: dict[Scope, bytes] = {}
 
     def load(self, tx: sa.Connection) -> None:
         """Read the newest readable version of every scope; unreadable ones are logged."""
@@ -51,6 +53,12 @@ class Publisher:
     def latest(self, scope: Scope) -> ConfigTable | None:
         """The table in force, None before the first promotion."""
         return self._latest.get(scope)
+
+    def body(self, scope: Scope) -> bytes | None:
+        """The table in force as JSON."""
+        if scope not in self._bodies and scope in self._latest:
+            self._bodies[scope] = self._latest[scope].to_json()
+        return self._bodies.get(scope)
 
     def all(self) -> dict[Scope, ConfigTable]:
         """Every table in force."""
@@ -82,11 +90,18 @@ class Publisher:
 
         Raises TableError for an entry that servers would refuse a table for.
         """
+        return self.change_all(tx, scope, {bucket: entry}, now)
+
+    def change_all(
+        self, tx: sa.Connection, scope: Scope, changes: dict[Bucket, TableEntry | None], now: float
+    ) -> ConfigTable:
+        """`change` of many buckets in one version."""
         old = self._latest.get(scope)
         entries = dict(old.entries) if old is not None else {}
-        entries.pop(bucket, None)
-        if entry is not None:
-            entries[bucket] = entry
+        for bucket in changes:
+            entries.pop(bucket, None)
+        new = {bucket: entry for bucket, entry in changes.items() if entry is not None}
+        entries |= new
         newest = tx.scalar(
             sa.select(sa.func.max(schema.tables.c.version)).where(where(schema.tables, scope))
         )
@@ -98,10 +113,9 @@ class Publisher:
             updated=iso(now),
             entries=entries,
         )
-        if entry is not None:
-            ConfigTable.from_json(dataclasses.replace(table, entries={bucket: entry}).to_json())
+        ConfigTable.from_json(dataclasses.replace(table, entries=new).to_json())
         body = table.to_json()
-        if len(entries) > MAX_ENTRIES or len(body) > MAX_TABLE_BYTES:
+        while len(entries) > MAX_ENTRIES or len(body) > MAX_TABLE_BYTES:
             self._drop_lightest(tx, scope, entries, now)
             body = table.to_json()
         add_table(tx, scope, table.version, body, now)
@@ -110,10 +124,13 @@ class Publisher:
     def _drop_lightest(
         self, tx: sa.Connection, scope: Scope, entries: dict[Bucket, TableEntry], now: float
     ) -> None:
-        """Take one entry out: a change adds one at most."""
-        loads = self._traffic.loads(tx, now)
-        times = {load.key.bucket: load.attention_us for load in loads if load.key.scope == scope}
-        lightest = min(entries, key=lambda b: (times.get(str(b), 0.0), str(b)))
+        """Take one entry out."""
+
+        def weight(bucket: Bucket) -> tuple[float, str]:
+            load = self._traffic.load_of(StudyKey(*scope, str(bucket)), now)
+            return (load.attention_us if load is not None else 0.0, str(bucket))
+
+        lightest = min(entries, key=weight)
         reason = f"table is full ({len(entries) - 1} buckets): the one of least attention time goes"
         key = StudyKey(*scope, str(lightest))
         add_decision(tx, Decision(now, "drop", key, reason, alert=True))
@@ -123,6 +140,7 @@ class Publisher:
     def commit(self, scope: Scope, table: ConfigTable) -> None:
         """Put a stored version in force."""
         self._latest[scope] = table
+        self._bodies.pop(scope, None)
         logger.info(
             "table version %d of %s %s: %d buckets",
             table.version, scope.geometry, scope.device, len(table.entries),

@@ -8,13 +8,15 @@ a measurement of it succeeds. Kept in memory only: a restart tries everything on
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import logging
 
-from tuner.messages import MAX_REASON, StudyKey, WorkerInfo
+from tuner.messages import MAX_REASON, Scope, StudyKey, WorkerInfo
 from tuner.settings import TunerSettings
 from tuner.store.rows import Decision, add_decision
 from tuner.store.storage import Store
-from tuner.traffic.ingest import BucketLoad
+from tuner.traffic.loads import BucketLoad
+from tuner.traffic.traffic import Traffic
 
 logger = logging.getLogger(__name__)
 
@@ -68,20 +70,22 @@ class Parking:
 
 
 def worth_tuning(
-    loads: list[BucketLoad],
+    traffic: Traffic,
     settings: TunerSettings,
     worker: WorkerInfo,
     parking: Parking,
     now: float,
 ) -> list[BucketLoad]:
-    """The loads, in their order, that `worker` should be given work of now."""
-    total = sum(load.attention_us for load in loads)
+    """The loads that `worker` should be given work of now, heaviest first: 1 / MIN_TIME_SHARE."""
+    least = MIN_TIME_SHARE * traffic.total_us(now)
+    heavy = itertools.takewhile(
+        lambda load: load.attention_us >= max(least, 1e-300), traffic.heaviest(now)
+    )
+    can: dict[Scope, bool] = {}
     return [
         load
-        for load in loads
-        if load.attention_us > 0
-        and load.attention_us >= MIN_TIME_SHARE * total
-        and load.steps >= settings.min_steps
-        and worker.can_measure(load.key.scope)
+        for load in heavy
+        if load.steps >= settings.min_steps
+        and can.setdefault(load.key.scope, worker.can_measure(load.key.scope))
         and not parking.is_parked(load.key, now)
     ]

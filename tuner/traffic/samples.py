@@ -32,32 +32,48 @@ class Sample(NamedTuple):
 
 
 def keep(
-    tx: sa.Connection, key: StudyKey, server: str, records: list[StepRecord], before: int
-) -> None:
+    tx: sa.Connection,
+    key: StudyKey,
+    server: str,
+    records: list[StepRecord],
+    before: int,
+    bound: float | None,
+) -> float:
     """Keep a sample of the bucket's steps, new ones likelier than old ones.
 
     The newest would not do: neighbouring steps of a server are almost the same one.
+
+    before  records of the bucket so far
+    bound   no step with a larger draw is kept; None: not known
+    Returns the bound from now on, inf while all are kept.
     """
-    table = schema.bucket_samples
-    rows = [
-        {
-            **key._asdict(),
-            "time": record.time,
-            "q_lens": msgspec.json.encode(record.q_lens).decode(),
-            "kv_lens": msgspec.json.encode(record.kv_lens).decode(),
-            "attention_us": record.attention_us,
-            "layers": record.layers,
-            "source": record.source,
-            "draw": _draw(f"{server}:{record.step}:{record.time}", before + i),
-        }
-        for i, record in enumerate(records)
-    ]
+    table, rows = schema.bucket_samples, []
+    for i, record in enumerate(records):
+        draw = _draw(f"{server}:{record.step}:{record.time}", before + i)
+        if bound is None or draw <= bound:
+            rows.append(_row(record, draw) | key._asdict())
+    if not rows:
+        return math.inf if bound is None else bound
     tx.execute(sa.insert(table), rows)
     mine = where(table, key)
     best = sa.select(table.c.draw).where(mine).order_by(table.c.draw)
     last_kept = tx.scalar(best.offset(SAMPLES_PER_BUCKET - 1).limit(1))
-    if last_kept is not None:
-        tx.execute(sa.delete(table).where(mine, table.c.draw > last_kept))
+    if last_kept is None:
+        return math.inf
+    tx.execute(sa.delete(table).where(mine, table.c.draw > last_kept))
+    return float(last_kept)
+
+
+def _row(record: StepRecord, draw: float) -> dict[str, object]:
+    return {
+        "time": record.time,
+        "q_lens": msgspec.json.encode(record.q_lens).decode(),
+        "kv_lens": msgspec.json.encode(record.kv_lens).decode(),
+        "attention_us": record.attention_us,
+        "layers": record.layers,
+        "source": record.source,
+        "draw": draw,
+    }
 
 
 def _draw(name: str, ordinal: int) -> float:

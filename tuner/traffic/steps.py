@@ -14,6 +14,7 @@ from collections.abc import Iterable
 
 import sqlalchemy as sa
 
+from tuner.bounded import Recent
 from tuner.messages import StudyKey
 from tuner.phases import SCREEN, Phase, Recheck
 from tuner.store.rows import Trial
@@ -24,20 +25,23 @@ from tuner.traffic.samples import Sample
 _GROUP = 8
 # What was traced since is drawn from this often.
 _POOL_SECONDS = 10.0
+# Some have a quarter of a MiB.
+_POOLS = 128
 
 
 class Pools:
     """The distinct steps kept of each bucket, read again now and then."""
 
     def __init__(self) -> None:
-        self._known: dict[StudyKey, tuple[float, list[Sample]]] = {}
+        self._known: Recent[StudyKey, tuple[float, list[Sample]]] = Recent(_POOLS)
 
     def of(self, tx: sa.Connection, key: StudyKey, now: float) -> list[Sample]:
         """The steps that phases of a bucket's trials may draw."""
-        since, pool = self._known.get(key, (-math.inf, []))
-        if not 0 <= now - since < _POOL_SECONDS:
-            pool = distinct(samples.samples(tx, key))
-            self._known[key] = (now, pool)
+        known = self._known.get(key)
+        if known is not None and 0 <= now - known[0] < _POOL_SECONDS:
+            return known[1]
+        pool = distinct(samples.samples(tx, key))
+        self._known.put(key, (now, pool))
         return pool
 
 

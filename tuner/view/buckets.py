@@ -14,8 +14,7 @@ from tuner.phases import SCREEN, Duel
 from tuner.search.campaign import Campaign
 from tuner.search.judge import step_speedups
 from tuner.store.rows import Trial, load_trials
-from tuner.traffic.ingest import BucketLoad
-from tuner.traffic.samples import attention_times
+from tuner.traffic.loads import BucketLoad
 from tuner.view import documents
 from tuner.view.shown import span, typical
 
@@ -27,7 +26,6 @@ def bucket_row(
     campaign = tuner.search.campaigns.get(load.key)
     entry = tuner.tables.promoted(load.key)
     known = list(campaign.trials.values()) if campaign is not None else load_trials(tx, load.key)
-    timed = [us for us, _ in attention_times(tx, load.key)]
     share = load.attention_us / total if total > 0 else None
     default = known[0] if known else None
     promoted = _promoted_trial(known, entry)
@@ -39,7 +37,7 @@ def bucket_row(
         hybrid=load.hybrid,
         steps=round(load.steps),
         time_share=share,
-        attention_us_median=_median(timed),
+        attention_us_median=tuner.traffic.medians(tx, load, now).all,
         status=_status(tuner, load.key, campaign, entry),
         default_us=pair.baseline_us if pair else alone,
         best_us=pair.candidate_us if pair else None,

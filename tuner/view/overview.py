@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import sqlalchemy as sa
@@ -12,7 +13,6 @@ from tuner.messages import Scope, StudyKey, iso
 from tuner.search.leases import WorkerState
 from tuner.store import schema
 from tuner.store.rows import latest, load_trials
-from tuner.store.totals import totals
 from tuner.traffic import samples as kept
 from tuner.traffic.samples import Sample
 from tuner.traffic.steps import chose_nothing, distinct
@@ -30,14 +30,14 @@ def overview(tuner: Tuner) -> documents.Overview:
     """The document of GET /v1/overview."""
     now = tuner.clock()
     with tuner.store.read() as tx:
-        loads = tuner.traffic.loads(tx, now)
-        total = sum(load.attention_us for load in loads)
+        total = tuner.traffic.total_us(now)
+        heaviest = itertools.islice(tuner.traffic.heaviest(now), MAX_BUCKETS)
         return documents.Overview(
             tuner=_tuner(tuner, now),
             servers=_servers(tx, now),
-            totals=totals(tx),
+            totals=tuner.counts.totals(tx),
             tables=_tables(tuner),
-            buckets=[bucket_row(tuner, tx, load, total, now) for load in loads[:MAX_BUCKETS]],
+            buckets=[bucket_row(tuner, tx, load, total, now) for load in heaviest],
             decisions=[_decision(row) for row in latest(tx, schema.decisions, MAX_DECISIONS)],
             history=[_point(row) for row in latest(tx, schema.history, MAX_POINTS)][::-1],
         )
@@ -57,7 +57,7 @@ def trials(tuner: Tuner, key: StudyKey) -> documents.Trials:
 def samples(tuner: Tuner, scope: Scope) -> documents.Samples:
     """The document of GET /v1/samples."""
     with tuner.store.read() as tx:
-        loads = tuner.traffic.loads(tx, tuner.clock())
+        loads = tuner.traffic.heaviest(tuner.clock())
         mine = [load for load in loads if load.key.scope == scope]
         total = sum(load.attention_us for load in mine)
         return documents.Samples(
