@@ -1,0 +1,81 @@
+"""Tables for `pod-attn table`: out of files and tuners, compared, and in words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pod_integrate.cli import asking
+from pod_integrate.cli.paths import naming
+from pod_integrate.errors import SettingsError, TableError
+from pod_integrate.terms.keys import Bucket
+from pod_integrate.terms.table import ConfigTable, TableEntry
+
+_SCOPE = ("geometry", "device", "build")
+
+
+def changes(old: ConfigTable, new: ConfigTable) -> list[tuple[str, Bucket, str]]:
+    """Buckets with other configs: `+` added, `-` gone or `~` changed, and to what."""
+    found = []
+    for bucket in sorted({*old.entries, *new.entries}, key=str):
+        before, after = old.entries.get(bucket), new.entries.get(bucket)
+        if before is None and after is not None:
+            found.append(("+", bucket, said(after)))
+        elif before is not None and after is None:
+            found.append(("-", bucket, said(before)))
+        elif before is not None and after is not None and before.config != after.config:
+            found.append(("~", bucket, f"{said(before)}  ->  {said(after)}"))
+    return found
+
+
+def said(entry: TableEntry) -> str:
+    """A config and what it gained."""
+    return f"{entry.config.short()} ({entry.evidence.median_speedup:.3f}x)"
+
+
+def rows(table: ConfigTable) -> list[tuple[Bucket, TableEntry]]:
+    """The entries in the order in which they are shown."""
+    return sorted(table.entries.items(), key=lambda item: str(item[0]))
+
+
+def heading(table: ConfigTable) -> str:
+    """What a table is of."""
+    return (
+        f"{table.geometry} on {table.device}, build {table.build}, version {table.version} of "
+        f"{table.updated}: {len(table.entries)} buckets"
+    )
+
+
+def load(source: str, which: tuple[str, str, str]) -> ConfigTable:
+    """The table of a file or of a tuner; a part of its scope chooses among several."""
+    if source.startswith(("http://", "https://")):
+        return _of_tuner(source, which)
+    table = of_file(Path(source))
+    names = (str(table.geometry), str(table.device), table.build)
+    if any(part not in name for part, name in zip(which, names, strict=True)):
+        raise SettingsError(f"{source} is of {', '.join(names)}, which was not asked for")
+    return table
+
+
+def of_file(path: Path) -> ConfigTable:
+    """The table of a file; raises TableError for one that is damaged or changed."""
+    with naming(path):
+        body = path.read_bytes()
+    try:
+        return ConfigTable.from_json(body)
+    except TableError as error:
+        raise TableError(f"{path}: {error}") from error
+
+
+def _of_tuner(url: str, which: tuple[str, str, str]) -> ConfigTable:
+    tables = asking.document("GET", url, "/v1/overview")["tables"]
+    found = [
+        row for row in tables
+        if all(part in row[name] for name, part in zip(_SCOPE, which, strict=True))
+    ]  # fmt: skip
+    if len(found) != 1:
+        rows = found or tables
+        names = "".join(f"\n  {', '.join(row[name] for name in _SCOPE)}" for row in rows)
+        what = "several tables; choose by --geometry, --device, --build" if found else "no such one"
+        raise SettingsError(f"tuner {url} has {what if tables else 'no table yet'}{names}")
+    scope = {name: found[0][name] for name in _SCOPE}
+    return ConfigTable.from_json(asking.fetch("GET", url, "/v1/table", params=scope))

@@ -1,0 +1,143 @@
+"""`pod-attn table`: what a tuner has in force comes out, is checked, compared and read again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from api_support import Served
+from tuner_support import BUCKET, BUILD, DEFAULT, DEVICE, GEOMETRY, SCOPE
+
+from pod_integrate.cli.app import main
+from pod_integrate.terms.keys import Bucket
+from pod_integrate.terms.table import ConfigTable, Evidence, TableEntry
+
+EVIDENCE = Evidence(
+    pairs=40, steps=10, median_speedup=1.21, lower_bound=1.125, confidence=0.95, method="replay",
+    measured_at="2026-01-02T03:04:05.000Z", build=BUILD, trial=3,
+)  # fmt: skip
+ENTRY = TableEntry(DEFAULT, EVIDENCE)
+TABLE = ConfigTable(4, GEOMETRY, DEVICE, BUILD, "2026-01-02T03:04:05.000Z",
+                    {Bucket.parse(BUCKET): ENTRY})  # fmt: skip
+
+
+def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
+    """Exit code and output of a command, errors included."""
+    with pytest.raises(SystemExit) as ended:
+        main(["table", *arguments])
+    captured = capsys.readouterr()
+    code = ended.value.code
+    assert isinstance(code, int)
+    return code, captured.out + captured.err
+
+
+def put_in_force(served: Served, entry: TableEntry, scope_device: str = "") -> None:
+    scope = SCOPE._replace(device=scope_device) if scope_device else SCOPE
+
+    def change() -> None:
+        tuner = served.tuner
+        with tuner.store.begin() as tx:
+            made = tuner.tables.change(tx, scope, Bucket.parse(BUCKET), entry, tuner.clock())
+        tuner.tables.commit(scope, made)
+
+    served.core._executor.submit(change).result()
+
+
+@pytest.fixture
+def exported(tmp_path: Path) -> Path:
+    path = tmp_path / "table.json"
+    path.write_bytes(TABLE.to_json(checksum=True))
+    return path
+
+
+def test_a_table_of_a_tuner_is_shown_exported_and_the_same_again(
+    served: Served, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    code, text = said(capsys, "show", served.url)
+    assert code == 2 and "no table yet" in text
+    put_in_force(served, ENTRY)
+    code, text = said(capsys, "show", served.url)
+    assert code == 0
+    for part in (BUCKET, "1.210x", "1.125x", "10", "replay", str(GEOMETRY), BUILD, "version 1"):
+        assert part in text
+    file = tmp_path / "out.json"
+    code, text = said(capsys, "export", served.url, str(file))
+    assert code == 0 and "blake2b-" in text
+    table = ConfigTable.from_json(file.read_bytes())
+    assert table.entries == TABLE.entries and table.checksum in text
+    code, text = said(capsys, "diff", served.url, str(file))
+    assert code == 0 and "the same configs" in text
+    assert [path.name for path in tmp_path.iterdir() if "out" in path.name] == ["out.json"]
+
+
+def test_among_several_tables_of_a_tuner_one_is_chosen_by_a_part_of_its_name(
+    served: Served, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put_in_force(served, ENTRY)
+    put_in_force(served, ENTRY, scope_device="other-cpu:avx2:4")
+    code, text = said(capsys, "show", served.url)
+    assert code == 2 and "several tables" in text and "other-cpu:avx2:4" in text
+    code, text = said(capsys, "show", served.url, "--device", "other")
+    assert code == 0 and "other-cpu:avx2:4" in text
+    code, text = said(capsys, "show", served.url, "--device", "gpu")
+    assert code == 2 and "no such one" in text and str(DEVICE) in text
+
+
+def test_a_file_that_was_changed_is_refused(
+    exported: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert said(capsys, "show", str(exported))[0] == 0
+    document = json.loads(exported.read_bytes())
+    # Laid out otherwise it says the same.
+    exported.write_text(json.dumps(document))
+    assert said(capsys, "show", str(exported))[0] == 0
+    document["entries"][BUCKET]["evidence"]["median_speedup"] = 9.0
+    exported.write_text(json.dumps(document))
+    code, text = said(capsys, "show", str(exported))
+    assert code == 2 and "checksum" in text and exported.name in text
+
+
+def test_a_table_without_a_checksum_is_read_and_export_adds_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old, new = tmp_path / "old.json", tmp_path / "new.json"
+    old.write_bytes(TABLE.to_json())
+    assert b"checksum" not in old.read_bytes()
+    assert said(capsys, "export", str(old), str(new))[0] == 0
+    assert json.loads(new.read_bytes())["checksum"] == TABLE.checksum
+    code, text = said(capsys, "show", str(new), "--json")
+    assert code == 0 and ConfigTable.from_json(text.encode()) == TABLE
+
+
+def test_a_difference_names_what_came_went_and_changed(
+    tmp_path: Path, exported: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import dataclasses
+
+    other = dataclasses.replace(DEFAULT, decode_split_tokens=2 * DEFAULT.decode_split_tokens or 512)
+    changed = TableEntry(other, EVIDENCE)
+    entries = {Bucket.parse(BUCKET): changed, Bucket.parse("d8@2k"): ENTRY}
+    new = tmp_path / "new.json"
+    new.write_bytes(dataclasses.replace(TABLE, entries=entries).to_json())
+    code, text = said(capsys, "diff", str(exported), str(new))
+    lines = [line for line in text.splitlines() if line[:1] in "+-~"]
+    assert code == 1
+    assert [line.split()[:2] for line in lines] == [["+", "d8@2k"], ["~", BUCKET]]
+    assert f"{DEFAULT.short()} (1.210x)  ->  {other.short()} (1.210x)" in lines[1]
+    code, text = said(capsys, "diff", str(new), str(exported))
+    assert code == 1 and "- d8@2k" in text
+
+
+def test_a_file_of_another_device_than_asked_for_is_refused(
+    exported: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, text = said(capsys, "show", str(exported), "--device", "h100")
+    assert code == 2 and str(DEVICE) in text
+
+
+def test_what_is_no_tuner_is_said_in_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    code, text = said(capsys, "show", "http://127.0.0.1:9")
+    assert code == 2 and "is it up there?" in text and "Traceback" not in text
+    code, text = said(capsys, "show", "no-such-file.json")
+    assert code == 2 and "no-such-file.json" in text
