@@ -77,8 +77,8 @@ def main() -> None:
 
 def counts(tree: Path) -> dict[str, Any]:
     """Every count of a tree."""
-    product = [*_sources(tree, _PRODUCT)]
-    everything = [*product, *_sources(tree, ("benchmarks",))]
+    product = [*sources(tree, _PRODUCT)]
+    everything = [*product, *sources(tree, ("benchmarks",))]
     branches = device_branches(product)
     outside = [place for place in branches if not place.startswith("pod_integrate/devices/")]
     return {
@@ -95,7 +95,8 @@ def counts(tree: Path) -> dict[str, Any]:
     }
 
 
-def _sources(tree: Path, folders: tuple[str, ...]) -> Iterator[Source]:
+def sources(tree: Path, folders: tuple[str, ...] = _PRODUCT) -> Iterator[Source]:
+    """Python files of these folders."""
     for folder in folders:
         for path in sorted((tree / folder).rglob("*.py")):
             text = path.read_text()
@@ -152,20 +153,22 @@ def _strings(node: ast.expr) -> Iterator[str]:
             yield element.value
 
 
-def signatures(tree: Path, sources: list[Source]) -> list[str]:
-    """Where the op's scalar `logit_cap` is declared on its way to the kernels.
+def signatures(tree: Path, files: list[Source], scalar: str = _SCALAR) -> list[str]:
+    """Where a scalar of the op is declared on its way to the kernels.
 
     A parameter of a Python function, a field of a class, an entry of the op's schema; a parameter
-    or field in C++. In Python those of the op and its devices count, not those of the engines,
-    the model and the keys, which speak of it for reasons of their own.
+    or field in C++. In Python those of the op, its scalars and its devices count, not those of the
+    engines, the model and the keys, which speak of it for reasons of their own.
     """
-    ways = re.compile(r"pod_integrate/(devices/|testing/emul|op|arguments|launch)")
+    ways = re.compile(
+        r"pod_integrate/(devices/|testing/emul|op|arguments|dispatch|launch|terms/scalars)"
+    )
     found = []
-    for source in sources:
+    for source in files:
         place = source.path.as_posix()
         if ways.match(place):
-            found += [f"{place}:{line}" for line in _declared(source.syntax)]
-    declared = re.compile(rf"\b(?:double|float)\s+{_SCALAR}\b")
+            found += [f"{place}:{line}" for line in _declared(source.syntax, scalar)]
+    declared = re.compile(rf"\b(?:double|float)\s+{scalar}\b")
     for path in _native(tree):
         for number, line in enumerate(path.read_text().splitlines(), start=1):
             if declared.search(line.split("//")[0]):
@@ -173,11 +176,11 @@ def signatures(tree: Path, sources: list[Source]) -> list[str]:
     return found
 
 
-def _declared(syntax: ast.Module) -> Iterator[int]:
+def _declared(syntax: ast.Module, scalar: str) -> Iterator[int]:
     for node in ast.walk(syntax):
-        argument = isinstance(node, ast.arg) and node.arg == _SCALAR
-        field = isinstance(node, ast.AnnAssign) and getattr(node.target, "id", "") == _SCALAR
-        schema = isinstance(node, ast.Constant) and f"float {_SCALAR}" in str(node.value)
+        argument = isinstance(node, ast.arg) and node.arg == scalar
+        field = isinstance(node, ast.AnnAssign) and getattr(node.target, "id", "") == scalar
+        schema = isinstance(node, ast.Constant) and f"float {scalar}" in str(node.value)
         if argument or field or schema:
             yield getattr(node, "lineno", 0)
 

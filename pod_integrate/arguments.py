@@ -20,9 +20,16 @@ from pod_integrate.errors import (
 )
 from pod_integrate.terms.batch import HybridBatch
 from pod_integrate.terms.config import PodConfig
-from pod_integrate.terms.scalars import Scalars
+from pod_integrate.terms.scalars import TYPES, Scalars
 
 _INT64 = 1 << 63
+_MEANING = {
+    "scale": "None is head_dim ** -0.5",
+    "window_left": "-1 is no window",
+    "logit_cap": "0 is no cap",
+    "k_scale": "1 takes keys as they are",
+    "v_scale": "1 takes values as they are",
+}
 
 
 def check_types(
@@ -49,38 +56,40 @@ def check_types(
             raise DtypeError(f"{name} must be a torch.Tensor, got {_name(tensor)}")
 
 
-def scalars_of(
-    head_dim: int, scale: object, window_left: object = -1, logit_cap: object = 0.0
-) -> Scalars:
-    """Of a call, as plain numbers; the default scale for None.
+def default_scale(head_dim: int) -> float:
+    """That of a call which names none; raises ShapeError for heads without elements."""
+    if head_dim < 1:
+        raise ShapeError("head dim must be a multiple of 16 in 32..256, got 0")
+    return float(head_dim**-0.5)
+
+
+def plain(given: Scalars) -> Scalars:
+    """Scalars of a caller as Python's own numbers, whatever kinds of numbers they are.
 
     Raises DtypeError for what is no number, ShapeError for what no kernel can take.
     """
-    if head_dim < 1:
-        raise ShapeError("head dim must be a multiple of 16 in 32..256, got 0")
-    if scale is None:
-        real = head_dim**-0.5
-    else:
-        real = _real("scale", scale, "None is head_dim ** -0.5")
-    cap = _real("logit_cap", logit_cap, "0 is no cap")
-    if type(window_left) is int:
-        window = window_left
-    elif not isinstance(window_left, bool) and isinstance(window_left, numbers.Integral):
-        window = int(window_left)
-    else:
-        raise DtypeError(
-            f"window_left must be an integer, got {_name(window_left)}; -1 is no window"
+    if tuple(map(type, given)) != TYPES:
+        made = zip(Scalars._fields, given, TYPES, strict=True)
+        given = Scalars._make(
+            _real(name, value) if kind is float else _whole(name, value)
+            for name, value, kind in made
         )
-    if not -_INT64 <= window < _INT64:
-        raise ShapeError(f"window_left must be -1 (no window) or 0..{2**30 - 1}, got {window}")
-    return Scalars(real, window, cap)
+    if not -_INT64 <= given.window_left < _INT64:
+        raise ShapeError(
+            f"window_left must be -1 (no window) or 0..{2**30 - 1}, got {given.window_left}"
+        )
+    return given
 
 
-def _real(name: str, value: object, meaning: str) -> float:
-    if type(value) is float:
-        return value
+def _whole(name: str, value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise DtypeError(f"{name} must be an integer, got {_name(value)}; {_MEANING[name]}")
+    return int(value)
+
+
+def _real(name: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise DtypeError(f"{name} must be a number, got {_name(value)}; {meaning}")
+        raise DtypeError(f"{name} must be a number, got {_name(value)}; {_MEANING[name]}")
     try:
         return float(value)
     except OverflowError as error:

@@ -7,7 +7,6 @@ this is the one place where calls are flat: `send` lays one out, `_receive` puts
 from __future__ import annotations
 
 import functools
-import typing
 from typing import Any
 
 import torch
@@ -16,13 +15,15 @@ from pod_integrate.devices.call import Call, PlanWords
 from pod_integrate.devices.registry import device_of
 from pod_integrate.terms.batch import HybridBatch
 from pod_integrate.terms.config import PodConfig, flatten_config, unflatten_config
-from pod_integrate.terms.scalars import Scalars
+from pod_integrate.terms.scalars import TYPES, Scalars
 
 _SCALARS = len(Scalars._fields)
 _SCHEMA = (
     "hybrid_attention(Tensor q, Tensor k_cache, Tensor v_cache, Tensor q_indptr, Tensor kv_lens, "
     "Tensor page_indices, Tensor page_starts, int page_size, "
-    + "".join(f"{kind.__name__} {name}, " for name, kind in typing.get_type_hints(Scalars).items())
+    + "".join(
+        f"{kind.__name__} {name}, " for name, kind in zip(Scalars._fields, TYPES, strict=True)
+    )
     + "Tensor? sinks, int[] config, Tensor(a!) out, Tensor(b!) lse, Tensor? plan=None, "
     "int[] capacity=[]) -> ()"
 )

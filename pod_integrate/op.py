@@ -9,7 +9,13 @@ from __future__ import annotations
 import torch
 
 from pod_integrate import dispatch
-from pod_integrate.arguments import check_devices, check_gradients, check_types, scalars_of
+from pod_integrate.arguments import (
+    check_devices,
+    check_gradients,
+    check_types,
+    default_scale,
+    plain,
+)
 from pod_integrate.devices.call import Attention, Call
 from pod_integrate.devices.call import Result as Result
 from pod_integrate.devices.device_plan import DevicePlan
@@ -30,6 +36,8 @@ def hybrid_attention(
     scale: float | None = None,
     window_left: int = -1,
     logit_cap: float = 0.0,
+    k_scale: float = 1.0,
+    v_scale: float = 1.0,
     sinks: torch.Tensor | None = None,
     out: torch.Tensor | None = None,
     plan: DevicePlan | None = None,
@@ -46,6 +54,8 @@ def hybrid_attention(
                      2^-100..2^100
     window_left      a query at position i sees keys j >= i - window_left; -1: all before it
     logit_cap        score becomes cap * tanh(score / cap), cap within 2^-100..2^100; 0: no cap
+    k_scale, v_scale what keys and values of a quantised cache are multiplied by; only 1: no kernel
+                     takes such a cache yet
     sinks            [Hq] fp32; exp(sink) joins each row's softmax denominator and so its lse
     out              [T, Hq, D] to write into, D contiguous, no two rows in one place, none of
                      them in memory of an input; default a new tensor
@@ -63,7 +73,8 @@ def hybrid_attention(
     """
     check_types(batch, config, plan, q=q, k_cache=k_cache, v_cache=v_cache, sinks=sinks, out=out)
     _check_tensors(q, k_cache, v_cache, batch, sinks, out)
-    scalars = scalars_of(q.shape[-1], scale, window_left, logit_cap)
+    factor = default_scale(q.shape[-1]) if scale is None else scale
+    scalars = plain(Scalars(factor, window_left, logit_cap, k_scale, v_scale))
     call = _call(q, k_cache, v_cache, batch, scalars, sinks=sinks, out=out, plan=plan)
     if plan is not None:
         config = _config_of(config, plan)
@@ -88,7 +99,7 @@ def attend(
 ) -> Result:
     """hybrid_attention with an attention from Device.attention: nothing is looked up.
 
-    scalars  as scalars_of makes them
+    scalars  as arguments.plain makes them
     plan     made with the config of `attention`
     Raises as hybrid_attention, ShapeError also for tensors that are not of attention.geometry;
     types are the caller's to know.

@@ -47,7 +47,7 @@ _X86_ISAS = {
 
 _ERRORS = (
     *("ShapeError", "DtypeError", "PageIndexError", "ConfigInfeasibleError"),
-    *("KernelUnavailableError", "DeviceMismatchError"),
+    *("KernelUnavailableError", "DeviceMismatchError", "UnsupportedFeatureError"),
 )
 
 

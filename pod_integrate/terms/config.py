@@ -7,6 +7,8 @@ On a CPU an "SM" is a core and a "CTA" is a work item that one core runs to its 
 from __future__ import annotations
 
 import dataclasses
+import functools
+import struct
 from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
@@ -140,34 +142,41 @@ class PodConfig:
         )
 
 
+# Names of the numbers in a config's flat form: two tiles, what is no tile, last the strategy.
+_TILE = tuple(field.name for field in dataclasses.fields(TileConfig))
+_NUMBERS = tuple(field.name for field in dataclasses.fields(PodConfig))[2:-1]
+
+
 def flatten_config(config: PodConfig) -> list[int]:
-    """The fifteen integers that the torch op and the planner take for a config."""
-    p, d = config.prefill, config.decode
+    """Its numbers in the order of their fields, a strategy by its index in STRATEGIES."""
+    tiles = (config.prefill, config.decode)
     return [
-        *(p.q_rows, p.kv_rows, p.stages, p.warps),
-        *(d.q_rows, d.kv_rows, d.stages, d.warps),
-        *(config.ctas_per_sm, config.prefill_ctas, config.decode_ctas, config.max_prefill_waves),
-        *(config.decode_split_tokens, config.virtual_decode, STRATEGIES.index(config.strategy)),
+        *(getattr(tile, name) for tile in tiles for name in _TILE),
+        *(getattr(config, name) for name in _NUMBERS),
+        STRATEGIES.index(config.strategy),
     ]
 
 
 def unflatten_config(values: Sequence[int]) -> PodConfig:
     """Inverse of flatten_config."""
-    names = ("q_rows", "kv_rows", "stages", "warps")
+    n = len(_TILE)
     prefill, decode = (
-        TileConfig(**dict(zip(names, part, strict=True))) for part in (values[:4], values[4:8])
+        TileConfig(**dict(zip(_TILE, part, strict=True)))
+        for part in (values[:n], values[n : 2 * n])
     )
     return PodConfig(
         prefill=prefill,
         decode=decode,
-        ctas_per_sm=values[8],
-        prefill_ctas=values[9],
-        decode_ctas=values[10],
-        max_prefill_waves=values[11],
-        decode_split_tokens=values[12],
-        virtual_decode=values[13],
-        strategy=STRATEGIES[values[14]],  # type: ignore[arg-type]
+        **dict(zip(_NUMBERS, values[2 * n : -1], strict=True)),
+        strategy=STRATEGIES[values[-1]],  # type: ignore[arg-type]
     )
+
+
+@functools.lru_cache(maxsize=4096)
+def pack_config(config: PodConfig) -> bytes:
+    """As the native struct of the same fields, kernels/common's packed.h."""
+    numbers = flatten_config(config)
+    return struct.pack(f"{len(numbers)}i", *numbers)
 
 
 def _require(condition: bool, message: str) -> None:

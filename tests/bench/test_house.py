@@ -43,6 +43,15 @@ def test_each_declaration_of_the_scalar_on_its_way_to_a_kernel_is_one(tmp_path: 
     assert counted(tmp_path)["signatures_per_scalar"] == places
 
 
+@pytest.mark.parametrize("scalar", ["logit_cap", "k_scale", "v_scale"])
+def test_a_scalar_of_the_op_is_declared_in_four_places_at_most(scalar: str) -> None:
+    tree = Path(house.__file__).parents[1]
+    found = house.signatures(tree, [*house.sources(tree)], scalar)
+    assert 2 <= len(found) <= 4, found
+    assert any(place.startswith("pod_integrate/op.py") for place in found)
+    assert any(place.startswith("kernels/") for place in found)
+
+
 @pytest.mark.parametrize(
     "late",
     ["from tuner import core", "import tuner.core", "from tuner.core import Plan"],

@@ -31,6 +31,7 @@ CONFIG = Variant.parse("bf16-d64-p64x32s1w4-d16x64s1w4-c2-v1").config()
 GEOMETRY = Geometry(
     num_q_heads=4, num_kv_heads=2, head_dim=64, dtype="bf16", kv_dtype="bf16", page_size=16
 )
+SCALES = ("k_scale", "v_scale")
 TENSORS = ("q", "k_cache", "v_cache", "sinks", "out")
 
 
@@ -60,6 +61,7 @@ def attend(request: pytest.FixtureRequest) -> Callable[..., Result]:
         *(("scale", value) for value in ("1", True, [1.0], torch.ones(()), 1j)),
         *(("logit_cap", value) for value in (None, "30", False, torch.ones(()))),
         *(("window_left", value) for value in (None, "9", 9.0, True, torch.ones(()))),
+        *((name, value) for name in SCALES for value in (None, "1", True, torch.ones(()))),
     ],
     ids=str,
 )
@@ -72,7 +74,7 @@ def test_argument_of_a_wrong_type_is_refused_by_name(name: str, value: object) -
     "numbers",
     [
         {"scale": np.float32(0.125), "logit_cap": np.float64(0), "window_left": np.int64(30)},
-        {"scale": 1, "logit_cap": 30, "window_left": np.int32(5)},
+        {"scale": 1, "logit_cap": 30, "window_left": np.int32(5), "k_scale": 1},
     ],
     ids=str,
 )
@@ -106,7 +108,7 @@ def test_number_that_float32_or_the_kernel_cannot_hold_is_refused(
     assert torch.equal(given["out"], before)
 
 
-@pytest.mark.parametrize("name", ["scale", "logit_cap", "window_left"])
+@pytest.mark.parametrize("name", ["scale", "logit_cap", "window_left", *SCALES])
 def test_number_beyond_every_machine_type_is_refused(name: str) -> None:
     with pytest.raises(ShapeError, match=f"^{name} must be"):
         hybrid_attention(**(arguments() | {name: HUGE}))

@@ -60,7 +60,21 @@ def test_opcheck_finds_nothing(case: Case) -> None:
             outputs = (torch.zeros_like(q), torch.zeros(q.shape[:2]))
             torch.library.opcheck(
                 torch.ops.pod.hybrid_attention.default,
-                (q, k_cache, v_cache, *indices, 16, 0.2, -1, 0.0, sinks, config, *outputs),
+                (
+                    q,
+                    k_cache,
+                    v_cache,
+                    *indices,
+                    16,
+                    0.2,
+                    -1,
+                    0.0,
+                    1.0,
+                    1.0,
+                    sinks,
+                    config,
+                    *outputs,
+                ),
             )
 
 

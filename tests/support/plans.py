@@ -8,10 +8,10 @@ import torch
 
 from pod_integrate.builds import native
 from pod_integrate.devices.call import Call
-from pod_integrate.devices.cpu.device import CpuAttention, native_config, this_cpu
+from pod_integrate.devices.cpu.device import CpuAttention, this_cpu
 from pod_integrate.measure.batches import Case
 from pod_integrate.terms.batch import HybridBatch
-from pod_integrate.terms.config import PodConfig
+from pod_integrate.terms.config import PodConfig, pack_config
 from pod_integrate.terms.geometry import TORCH_DTYPES, geometry_of
 from pod_integrate.terms.keys import Geometry
 from pod_integrate.terms.scalars import Scalars
@@ -58,7 +58,7 @@ def plan(
         geometry.head_dim,
         geometry.head_dim * TORCH_DTYPES[geometry.kv_dtype].itemsize,
         geometry.window_left,
-        native_config(config),
+        pack_config(config),
         threads,
     )
     rows = [tuple(flat[i : i + 9]) for i in range(0, len(flat), 9)]

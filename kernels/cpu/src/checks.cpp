@@ -142,11 +142,13 @@ const float* check_sinks(const Call& call) {
 
 void set_scores(const Call& call, Problem& p) {
   constexpr double kLog2e = 1.4426950408889634;
-  const double scale = call.scale, cap = call.logit_cap;
-  check_scores(scale, cap, call.window_left);
+  const double scale = call.scalars.scale, cap = call.scalars.logit_cap;
+  check_scores(call.scalars);
+  check_cache_scale(call.scalars.k_scale, "k_scale", call.k_cache);
+  check_cache_scale(call.scalars.v_scale, "v_scale", call.v_cache);
   p.q_scale = static_cast<float>(cap > 0 ? scale / cap : scale * kLog2e);
   p.score_scale = static_cast<float>(cap * kLog2e);
-  p.window_left = static_cast<int>(call.window_left);
+  p.window_left = static_cast<int>(call.scalars.window_left);
 }
 
 }  // namespace
@@ -186,20 +188,16 @@ Problem check_call(const Call& call) {
   return p;
 }
 
-PodConfig check_config(tvm::ffi::ShapeView v) {
-  if (v.size() != 13) {
-    TVM_FFI_THROW(ConfigInfeasibleError) << "config must be 13 integers, got " << v.size();
-  }
-  const auto at = [&](int i) { return static_cast<int>(v[i]); };
-  const PodConfig config{{at(0), at(1), at(2)},
-                         {at(3), at(4), at(5)},
-                         at(6),
-                         at(7),
-                         at(8),
-                         at(9),
-                         at(10),
-                         at(11),
-                         static_cast<Strategy>(at(12))};
+PodConfig check_config(const packed::PodConfig& c) {
+  const PodConfig config{{c.prefill.q_rows, c.prefill.kv_rows, c.prefill.stages},
+                         {c.decode.q_rows, c.decode.kv_rows, c.decode.stages},
+                         c.ctas_per_sm,
+                         c.prefill_ctas,
+                         c.decode_ctas,
+                         c.max_prefill_waves,
+                         c.decode_split_tokens,
+                         c.virtual_decode,
+                         static_cast<Strategy>(c.strategy)};
   const auto tile_ok = [](const TileConfig& t) {
     return t.q_rows >= 16 && t.q_rows % 16 == 0 && t.kv_rows >= 16 && t.kv_rows % 16 == 0 &&
            t.stages >= 1;

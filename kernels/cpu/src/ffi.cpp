@@ -13,7 +13,9 @@
 namespace pod::cpu {
 namespace {
 
+using packed::unpack;
 using tvm::ffi::Array;
+using tvm::ffi::Bytes;
 using tvm::ffi::Optional;
 using tvm::ffi::Shape;
 using tvm::ffi::TensorView;
@@ -69,10 +71,10 @@ const Core& choose_core(int64_t isa) {
   return portable::core();
 }
 
-void run(const Call& call, const Shape& config, int64_t threads, int64_t isa,
+void run(const Call& call, const Bytes& config, int64_t threads, int64_t isa,
          std::vector<WorkerLog>* logs) {
   const Problem problem = check_call(call);
-  const PodConfig chosen = check_config(config);
+  const PodConfig chosen = check_config(unpack<packed::PodConfig>(config));
   const Core& core = choose_core(isa);
   Shared& state = get_shared();
   std::lock_guard<std::mutex> lock(state.mutex);
@@ -82,10 +84,10 @@ void run(const Call& call, const Shape& config, int64_t threads, int64_t isa,
 // Attends the batch into out and lse.
 void attend(TensorView q, TensorView k_cache, TensorView v_cache, TensorView q_indptr,
             TensorView kv_lens, TensorView page_indices, TensorView page_starts, int64_t page_size,
-            double scale, int64_t window_left, double logit_cap, Optional<TensorView> sinks,
-            TensorView out, TensorView lse, Shape config, int64_t threads, int64_t isa) {
-  run({q, k_cache, v_cache, q_indptr, kv_lens, page_indices, page_starts, page_size, scale,
-       window_left, logit_cap, sinks, out, lse},
+            Bytes scalars, Optional<TensorView> sinks, TensorView out, TensorView lse, Bytes config,
+            int64_t threads, int64_t isa) {
+  run({q, k_cache, v_cache, q_indptr, kv_lens, page_indices, page_starts, page_size,
+       unpack<packed::Scalars>(scalars), sinks, out, lse},
       config, threads, isa, nullptr);
 }
 
@@ -93,13 +95,12 @@ void attend(TensorView q, TensorView k_cache, TensorView v_cache, TensorView q_i
 // i as -1 - i), preceded by the number of decode rows it prefetched.
 Array<Shape> attend_logged(TensorView q, TensorView k_cache, TensorView v_cache,
                            TensorView q_indptr, TensorView kv_lens, TensorView page_indices,
-                           TensorView page_starts, int64_t page_size, double scale,
-                           int64_t window_left, double logit_cap, Optional<TensorView> sinks,
-                           TensorView out, TensorView lse, Shape config, int64_t threads,
-                           int64_t isa) {
+                           TensorView page_starts, int64_t page_size, Bytes scalars,
+                           Optional<TensorView> sinks, TensorView out, TensorView lse, Bytes config,
+                           int64_t threads, int64_t isa) {
   std::vector<WorkerLog> logs;
-  run({q, k_cache, v_cache, q_indptr, kv_lens, page_indices, page_starts, page_size, scale,
-       window_left, logit_cap, sinks, out, lse},
+  run({q, k_cache, v_cache, q_indptr, kv_lens, page_indices, page_starts, page_size,
+       unpack<packed::Scalars>(scalars), sinks, out, lse},
       config, threads, isa, &logs);
   Array<Shape> answer;
   for (WorkerLog& log : logs) {
@@ -112,7 +113,7 @@ Array<Shape> attend_logged(TensorView q, TensorView k_cache, TensorView v_cache,
 // Items of the plan, nine integers each: kind (0 prefill, 1 decode), request, kv_head, row0, rows,
 // kv0, kv1, split_group, cost.
 Shape plan(TensorView q_indptr, TensorView kv_lens, int64_t num_q_heads, int64_t num_kv_heads,
-           int64_t head_dim, int64_t row_bytes, int64_t window_left, Shape config,
+           int64_t head_dim, int64_t row_bytes, int64_t window_left, Bytes config,
            int64_t threads) {
   Problem p{};
   p.q_indptr = static_cast<const int32_t*>(q_indptr.data_ptr());
@@ -125,7 +126,7 @@ Shape plan(TensorView q_indptr, TensorView kv_lens, int64_t num_q_heads, int64_t
   p.row_bytes = static_cast<int>(row_bytes);
   p.window_left = static_cast<int>(window_left);
   Plan made;
-  make_plan(p, check_config(config), static_cast<int>(threads), made);
+  make_plan(p, check_config(unpack<packed::PodConfig>(config)), static_cast<int>(threads), made);
   std::vector<int64_t> rows;
   const auto append = [&](int64_t kind, const std::vector<Item>& items) {
     for (const Item& i : items) {

@@ -133,8 +133,10 @@ void check_outputs(const Call& call, LaunchArguments& a) {
 
 void set_scores(const Call& call, LaunchArguments& a) {
   constexpr double kLog2e = 1.4426950408889634;
-  const double scale = call.scale, cap = call.logit_cap;
-  check_scores(scale, cap, call.window_left);
+  const double scale = call.scalars.scale, cap = call.scalars.logit_cap;
+  check_scores(call.scalars);
+  check_cache_scale(call.scalars.k_scale, "k_scale", call.k_cache);
+  check_cache_scale(call.scalars.v_scale, "v_scale", call.v_cache);
   // A negative scale would turn the maximum that the softmax subtracts into a minimum.
   if (scale < 0 && cap == 0) {
     TVM_FFI_THROW(ShapeError) << "scale must be >= 0, got " << scale << "; negate q instead";
@@ -146,7 +148,7 @@ void set_scores(const Call& call, LaunchArguments& a) {
   const double logit_scale = cap > 0 ? cap : scale;
   a.logit_scale = std::max(static_cast<float>(logit_scale), kLeast);
   a.score_scale = std::max(static_cast<float>(logit_scale * kLog2e), kLeast);
-  a.window_left = static_cast<int>(call.window_left);
+  a.window_left = static_cast<int>(call.scalars.window_left);
 }
 
 void set_workspace(const Call& call, LaunchArguments& a) {
@@ -191,13 +193,15 @@ LaunchArguments check_call(const Call& call) {
   return a;
 }
 
-PlanConfig check_config(tvm::ffi::ShapeView v) {
-  if (v.size() != 15) {
-    TVM_FFI_THROW(ConfigInfeasibleError) << "config must be 15 integers, got " << v.size();
-  }
-  const auto at = [&](int i) { return static_cast<int>(v[i]); };
-  const TileConfig prefill{at(0), at(1), at(2), at(3)}, decode{at(4), at(5), at(6), at(7)};
-  return {{prefill, decode, at(8), at(13)}, at(9), at(10), at(11), at(12)};
+PlanConfig plan_config(const packed::PodConfig& c) {
+  const auto tile = [](const packed::TileConfig& t) {
+    return TileConfig{t.q_rows, t.kv_rows, t.stages, t.warps};
+  };
+  return {{tile(c.prefill), tile(c.decode), c.ctas_per_sm, c.virtual_decode},
+          c.prefill_ctas,
+          c.decode_ctas,
+          c.max_prefill_waves,
+          c.decode_split_tokens};
 }
 
 void check_lengths(const PlanProblem& p) {

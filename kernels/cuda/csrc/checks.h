@@ -7,6 +7,7 @@
 
 #include "plan.h"
 #include "pod/arguments.h"
+#include "pod/common/packed.h"
 
 namespace pod {
 
@@ -14,21 +15,21 @@ struct Call {
   tvm::ffi::TensorView q, k_cache, v_cache;
   tvm::ffi::TensorView plan, page_indices, page_starts;
   int64_t page_size;
-  double scale;
-  int64_t window_left;
-  double logit_cap;
+  packed::Scalars scalars;
   tvm::ffi::Optional<tvm::ffi::TensorView> sinks;
   tvm::ffi::TensorView out, lse, workspace;
   tvm::ffi::ShapeView capacity;  // prefill_ctas, decode_ctas, merge_ctas, partial_rows
   int64_t sm_slots;
 };
 
-// Everything but strategy, streams and records. Throws ShapeError, DtypeError or
-// KernelUnavailableError with what, got and limit. Values of device tensors are not looked at.
+// Everything but strategy, streams and records. Throws ShapeError, DtypeError,
+// KernelUnavailableError or UnsupportedFeatureError with what, got and limit. Values of device
+// tensors are not looked at.
 LaunchArguments check_call(const Call& call);
 
-// The fifteen integers of a flattened PodConfig and the lengths of a batch.
-PlanConfig check_config(tvm::ffi::ShapeView values);
+// What the planner reads of a config.
+PlanConfig plan_config(const packed::PodConfig& config);
+
 void check_lengths(const PlanProblem& problem);
 
 // A contiguous host int32 vector; `size` -1 takes any.

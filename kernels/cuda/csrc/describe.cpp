@@ -76,10 +76,10 @@ tvm::ffi::String describe() {
   return out.str();
 }
 
-// Bytes of dynamic shared memory of a CTA that runs (a prefill item, decode items), for the config
-// of check_config() and an engine of prefill: 0 mma, 1 wgmma.
-Shape cta_smem(Shape config, int64_t head_dim, int64_t engine) {
-  const PodConfig tiles = check_config(config).tiles;
+// Bytes of dynamic shared memory of a CTA that runs (a prefill item, decode items), for a packed
+// config and an engine of prefill: 0 mma, 1 wgmma.
+Shape cta_smem(tvm::ffi::Bytes config, int64_t head_dim, int64_t engine) {
+  const PodConfig tiles = plan_config(packed::unpack<packed::PodConfig>(config)).tiles;
   const int dim = static_cast<int>(head_dim);
   return Shape({prefill_cta_bytes(tiles, dim, static_cast<PrefillEngine>(engine)),
                 decode_cta_bytes(tiles, dim)});

@@ -13,6 +13,8 @@
 namespace pod {
 namespace {
 
+using packed::unpack;
+using tvm::ffi::Bytes;
 using tvm::ffi::Optional;
 using tvm::ffi::Shape;
 using tvm::ffi::TensorView;
@@ -22,7 +24,7 @@ using tvm::ffi::TensorView;
 // it is. Decode items become shorter than the config has them until there are `fill_ctas` CTAs of
 // them or the GPU is full; 0 leaves them as long.
 Shape plan(TensorView q_indptr, TensorView kv_lens, int64_t num_q_heads, int64_t num_kv_heads,
-           int64_t window_left, Shape config, int64_t num_sms, int64_t fill_ctas,
+           int64_t window_left, Bytes config, int64_t num_sms, int64_t fill_ctas,
            TensorView buffer) {
   if (num_kv_heads < 1 || num_q_heads % num_kv_heads != 0) {
     TVM_FFI_THROW(ShapeError) << "q heads must be a multiple of KV heads, got Hq " << num_q_heads
@@ -39,7 +41,7 @@ Shape plan(TensorView q_indptr, TensorView kv_lens, int64_t num_q_heads, int64_t
   p.fill_ctas = static_cast<int>(fill_ctas);
   check_lengths(p);
   check_host_vector(buffer, -1, "buffer");
-  const Plan made = make_plan(p, check_config(config));
+  const Plan made = make_plan(p, plan_config(unpack<packed::PodConfig>(config)));
   if (made.header.words <= buffer.numel()) {
     write_plan(made, static_cast<int32_t*>(buffer.data_ptr()));
   }
@@ -56,12 +58,12 @@ int64_t workspace_size(int64_t sm_slots, int64_t partial_rows, int64_t head_dim)
 // pod_error; `records` [ctas, kRecordWords] int64 receives one CtaRecord per CTA.
 void attend(int64_t launch, int64_t error, TensorView q, TensorView k_cache, TensorView v_cache,
             TensorView plan, TensorView page_indices, TensorView page_starts, int64_t page_size,
-            double scale, int64_t window_left, double logit_cap, Optional<TensorView> sinks,
-            TensorView out, TensorView lse, TensorView workspace, Shape capacity, int64_t strategy,
-            int64_t sm_slots, int64_t stream, int64_t side_stream, Optional<TensorView> records) {
-  LaunchArguments a =
-      check_call({q, k_cache, v_cache, plan, page_indices, page_starts, page_size, scale,
-                  window_left, logit_cap, sinks, out, lse, workspace, capacity, sm_slots});
+            Bytes scalars, Optional<TensorView> sinks, TensorView out, TensorView lse,
+            TensorView workspace, Shape capacity, int64_t strategy, int64_t sm_slots,
+            int64_t stream, int64_t side_stream, Optional<TensorView> records) {
+  LaunchArguments a = check_call({q, k_cache, v_cache, plan, page_indices, page_starts, page_size,
+                                  unpack<packed::Scalars>(scalars), sinks, out, lse, workspace,
+                                  capacity, sm_slots});
   a.strategy = static_cast<int>(strategy);
   a.stream = reinterpret_cast<void*>(stream);
   a.side_stream = reinterpret_cast<void*>(side_stream);

@@ -10,7 +10,6 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
-import tvm_ffi
 
 from pod_integrate.builds import native
 from pod_integrate.devices.base import Device, Limits
@@ -20,7 +19,7 @@ from pod_integrate.devices.cpu.processor import ISAS, cpu_name, isa, num_threads
 from pod_integrate.devices.cpu.target import CpuTarget
 from pod_integrate.devices.timer import Timer, wall_seconds
 from pod_integrate.errors import UnsupportedFeatureError
-from pod_integrate.terms.config import PodConfig, flatten_config
+from pod_integrate.terms.config import PodConfig, pack_config
 from pod_integrate.terms.geometry import DTYPES, HEAD_DIM_STEP, MAX_HEAD_DIM, MIN_HEAD_DIM
 from pod_integrate.terms.keys import DeviceKey, Geometry
 
@@ -88,7 +87,7 @@ class CpuAttention(Attention):
     def __init__(self, geometry: Geometry, config: PodConfig, level: str) -> None:
         super().__init__(geometry, config)
         self.native = native.load("cpu")
-        self.native_config = native_config(config)
+        self._config = pack_config(config)
         self._isa = ISAS.index(level)
         self._attend = self.native.attend
 
@@ -104,15 +103,9 @@ class CpuAttention(Attention):
         batch = call.batch
         return (
             *(call.q, call.k_cache, call.v_cache, batch.q_indptr, batch.kv_lens),
-            *(batch.page_indices, batch.page_starts, batch.page_size, *call.scalars),
-            *(call.sinks, call.out, call.lse, self.native_config, num_threads(), self._isa),
+            *(batch.page_indices, batch.page_starts, batch.page_size, call.scalars.pack()),
+            *(call.sinks, call.out, call.lse, self._config, num_threads(), self._isa),
         )
-
-
-def native_config(config: PodConfig) -> Any:
-    """The integers that the native library takes."""
-    flat = flatten_config(config)
-    return tvm_ffi.Shape([value for i, value in enumerate(flat) if i not in (3, 7)])
 
 
 @functools.lru_cache(maxsize=len(ISAS))

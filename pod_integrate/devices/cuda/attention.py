@@ -71,7 +71,7 @@ class CudaAttention(Attention):
                 words, room = call.plan.words, self._room(Capacity(*call.plan.capacity))
             self._attend(
                 *(*self._addresses, call.q, call.k_cache, call.v_cache, words),
-                *(batch.page_indices, batch.page_starts, batch.page_size, *call.scalars),
+                *(batch.page_indices, batch.page_starts, batch.page_size, call.scalars.pack()),
                 *(call.sinks, call.out, call.lse),
                 torch.empty(room.workspace, dtype=torch.uint8, device=runtime.place),
                 *(room.capacity, self._strategy, self._sm_slots, stream),

@@ -6,11 +6,10 @@ import functools
 from collections.abc import Mapping
 
 import msgspec
-import tvm_ffi
 
 from pod_integrate.builds import native
 from pod_integrate.devices.cuda.architectures import PrefillEngine
-from pod_integrate.terms.config import PodConfig, flatten_config
+from pod_integrate.terms.config import PodConfig, pack_config
 
 _ENGINES: tuple[PrefillEngine, ...] = ("mma", "wgmma")
 # Name of a field -> (its first int32 word, how many it has).
@@ -49,6 +48,6 @@ def words_of(fields: Fields) -> int:
 
 def cta_smem_bytes(config: PodConfig, head_dim: int, engine: PrefillEngine) -> tuple[int, int]:
     """Dynamic shared memory of a CTA that runs (a prefill item, virtual_decode decode items)."""
-    flat = tvm_ffi.Shape(flatten_config(config))
-    prefill, decode = native.load("host").cta_smem(flat, head_dim, _ENGINES.index(engine))
+    number = _ENGINES.index(engine)
+    prefill, decode = native.load("host").cta_smem(pack_config(config), head_dim, number)
     return int(prefill), int(decode)

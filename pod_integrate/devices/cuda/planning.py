@@ -6,12 +6,11 @@ import threading
 from typing import NamedTuple
 
 import torch
-import tvm_ffi
 
 from pod_integrate.builds import native
 from pod_integrate.devices.cuda import host_facts
 from pod_integrate.terms.config import LEAST_SPLIT as LEAST_SPLIT
-from pod_integrate.terms.config import PodConfig, flatten_config
+from pod_integrate.terms.config import PodConfig, pack_config
 from pod_integrate.terms.keys import Geometry
 
 _FIRST_WORDS = 1 << 14
@@ -75,15 +74,15 @@ def plan_batch(
                        without a wait
     Raises ShapeError for lengths that contradict each other.
     """
-    flat = tvm_ffi.Shape(flatten_config(config))
+    packed = pack_config(config)
     fill = num_sms * config.ctas_per_sm if fill_ctas is None else fill_ctas
     heads = (geometry.num_q_heads, geometry.num_kv_heads, geometry.window_left)
     plan = native.load("host").plan
-    count, *needs = plan(q_indptr, kv_lens, *heads, flat, num_sms, fill, _scratch.words)
+    count, *needs = plan(q_indptr, kv_lens, *heads, packed, num_sms, fill, _scratch.words)
     if count > _scratch.words.numel():
         # Twice the need: a batch that grows step by step should not plan twice each time.
         _scratch.words = torch.empty(2 * count, dtype=torch.int32)
-        count, *needs = plan(q_indptr, kv_lens, *heads, flat, num_sms, fill, _scratch.words)
+        count, *needs = plan(q_indptr, kv_lens, *heads, packed, num_sms, fill, _scratch.words)
     words = torch.empty(count, dtype=torch.int32, pin_memory=pin)
     words.copy_(_scratch.words[:count])
     return Planned(words, Capacity(*needs), int(q_indptr[-1]), kv_lens.numel())

@@ -30,6 +30,7 @@ from pod_integrate.errors import ConfigError, PodAttentionError
 from pod_integrate.terms.batch import HybridBatch
 from pod_integrate.terms.config import STRATEGIES, PodConfig
 from pod_integrate.terms.geometry import geometry_of
+from pod_integrate.terms.scalars import Scalars
 
 Order = Literal["ascending", "descending", "random"]
 Copies = Literal["late", "early"]
@@ -66,11 +67,8 @@ class Schedule:
     arch: str = "sm_90a"
 
     def __post_init__(self) -> None:
-        choices = {
-            "order": get_args(Order),
-            "copies": get_args(Copies),
-            "arch": limits.ARCHITECTURES,
-        }
+        choices = {"order": get_args(Order), "copies": get_args(Copies)}
+        choices["arch"] = tuple(limits.ARCHITECTURES)
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise ConfigError(
@@ -139,6 +137,8 @@ def attend(
     scale: float | None = None,
     window_left: int = -1,
     logit_cap: float = 0.0,
+    k_scale: float = 1.0,
+    v_scale: float = 1.0,
     sinks: torch.Tensor | None = None,
     out: torch.Tensor | None = None,
     plan: DevicePlan | None = None,
@@ -162,11 +162,12 @@ def attend(
         chosen = config or limits.default_tiles(limits.ARCHITECTURES["sm_90a"], geometry.head_dim)
         made = plan_batch(batch.q_indptr, batch.kv_lens, geometry, chosen, num_sms=schedule.num_sms)
         words, capacity = made.words, made.capacity
-    scores = (q.shape[-1] ** -0.5 if scale is None else scale, window_left, logit_cap, sinks)
+    factor = q.shape[-1] ** -0.5 if scale is None else scale
+    scalars = Scalars(factor, window_left, logit_cap, k_scale, v_scale)
     library = kernel_library.load(build(Variant.of(chosen, geometry), arch=schedule.arch))
     call = _Call(library, chosen, capacity, schedule)
     with configured(library, residency or chosen.ctas_per_sm, schedule):
-        return call.run((q, k_cache, v_cache), batch, words, scores, out)
+        return call.run((q, k_cache, v_cache), batch, words, scalars, sinks, out)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -181,7 +182,8 @@ class _Call:
         tensors: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
         batch: HybridBatch,
         words: torch.Tensor,
-        scores: tuple[float, int, float, torch.Tensor | None],
+        scalars: Scalars,
+        sinks: torch.Tensor | None,
         out: torch.Tensor | None,
     ) -> Emulated:
         with guarded_memory(self.library.library) as memory:
@@ -190,9 +192,8 @@ class _Call:
             lse = memory.copy(torch.full(q.shape[:2], math.nan))
             records = memory.poisoned(RECORD_WORDS * sum(self.capacity[:2]), torch.int64)
             indices = (memory.copy(t) for t in (words, batch.page_indices, batch.page_starts))
-            *numbers, sinks = scores
             self._launch(
-                *(*map(memory.copy, tensors), *indices, batch.page_size, *numbers),
+                *(*map(memory.copy, tensors), *indices, batch.page_size, scalars.pack()),
                 *(None if sinks is None else memory.copy(sinks), result, lse),
                 *(self._workspace(memory, q.shape[2]), tvm_ffi.Shape(self.capacity)),
                 *(STRATEGIES.index(self.config.strategy), self._sm_slots, 0, 0, records),

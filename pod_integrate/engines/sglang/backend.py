@@ -14,7 +14,7 @@ import torch
 from sglang.srt.layers.attention.base_attn_backend import AttentionBackend
 from sglang.srt.layers.radix_attention import RadixAttention
 
-from pod_integrate.arguments import scalars_of
+from pod_integrate.arguments import plain
 from pod_integrate.devices.call import Attention
 from pod_integrate.devices.registry import device_named
 from pod_integrate.engines.sglang import step_time
@@ -44,6 +44,7 @@ from pod_integrate.live.layer_group import LayerGroup, Plan
 from pod_integrate.op import attend
 from pod_integrate.terms.geometry import DTYPES
 from pod_integrate.terms.keys import Bucket
+from pod_integrate.terms.scalars import Scalars
 
 logger = logging.getLogger(__name__)
 
@@ -223,9 +224,7 @@ class PodAttnBackend(AttentionBackend):  # type: ignore[misc]
             self.token_to_kv_pool.get_key_buffer(layer.layer_id).unsqueeze(1),
             self.token_to_kv_pool.get_value_buffer(layer.layer_id).unsqueeze(1),
             step.batch,
-            scalars_of(
-                *(geometry.head_dim, layer.scaling, geometry.window_left, geometry.logit_cap)
-            ),
+            plain(Scalars(layer.scaling, geometry.window_left, geometry.logit_cap)),
             # SGLang makes them bf16 for every backend but one of its own.
             sinks=None if sinks is None else sinks.float(),
             out=out[:tokens],

@@ -10,13 +10,14 @@ import uuid
 import torch
 
 from pod_integrate import op
-from pod_integrate.arguments import scalars_of
+from pod_integrate.arguments import default_scale, plain
 from pod_integrate.devices.clock import Mark
 from pod_integrate.devices.registry import device_of
 from pod_integrate.live.groups import LayerGroups
 from pod_integrate.live.layer_group import Plan
 from pod_integrate.terms.batch import HybridBatch
 from pod_integrate.terms.geometry import Numbers, make_geometry, numbers_of
+from pod_integrate.terms.scalars import Scalars
 
 _groups: dict[torch.device, LayerGroups] = {}
 _lock = threading.Lock()
@@ -66,7 +67,8 @@ def attend(
 ) -> torch.Tensor:
     """One layer of one step: its group's config, one call of the op, its time."""
     window = -1 if options.window is None else options.window - 1
-    scalars = scalars_of(q.shape[-1], options.scale, window, options.cap or 0.0)
+    scale = default_scale(q.shape[-1]) if options.scale is None else options.scale
+    scalars = plain(Scalars(scale, window, options.cap or 0.0))
     # By plain numbers: a step's layers ask once each, and a Geometry takes long to hash.
     numbers = numbers_of(q, k_cache, scalars.window_left, scalars.logit_cap)
     plan = plans.get(numbers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +14,13 @@ from support.emulated import GEOMETRY, emulated_gpu
 from pod_integrate.devices.base import Device, OneOf, Range
 from pod_integrate.devices.call import Call
 from pod_integrate.devices.registry import device_named, device_of, standing_in, target_of
-from pod_integrate.errors import ConfigError, ConfigInfeasibleError, DtypeError, ShapeError
+from pod_integrate.errors import (
+    ConfigError,
+    ConfigInfeasibleError,
+    DtypeError,
+    ShapeError,
+    UnsupportedFeatureError,
+)
 from pod_integrate.measure.accuracy import BF16_TOLERANCE
 from pod_integrate.measure.batches import make_batch
 from pod_integrate.measure.reference import attention_reference
@@ -168,6 +175,24 @@ def test_shapes_are_checked_on_every_device(device: Device) -> None:
             hybrid_attention(case.q, case.k_cache, case.v_cache[:-1], case.batch)
         with pytest.raises(DtypeError, match="v_cache is"):
             hybrid_attention(case.q, case.k_cache, case.v_cache.double(), case.batch)
+
+
+@pytest.mark.parametrize("name", ["k_scale", "v_scale"])
+@pytest.mark.parametrize("value", [0.5, 1.0000001, 0.0, -1.0, math.nan, math.inf])
+def test_scale_of_a_cache_is_refused_politely(device: Device, name: str, value: float) -> None:
+    case = make_batch([5, 1], [20, 9], geometry=geometry_on(device), seed=4, device=device.place)
+    out = torch.full_like(case.q, 7)
+    words = rf"^{name} is \S+, but no kernel scales a cache and .*float\d+; leave {name} at 1, and"
+    bad: dict[str, Any] = {"out": out, name: value}
+    good: dict[str, Any] = {"out": out, name: 1}
+    with standing_in(device), torch.inference_mode():
+        with pytest.raises(UnsupportedFeatureError, match=words):
+            hybrid_attention(*case, **bad)
+        with torch.profiler.profile(), pytest.raises(UnsupportedFeatureError, match=words):
+            hybrid_attention(*case, **bad)
+        assert (out == 7).all()
+        hybrid_attention(*case, **good)
+    assert not (out == 7).all()
 
 
 def test_clock_and_timer_tell_seconds(device: Device) -> None:

@@ -10,6 +10,8 @@
 #include <string>
 #include <utility>
 
+#include "pod/common/packed.h"
+
 namespace pod::checks {
 
 using tvm::ffi::TensorView;
@@ -154,7 +156,18 @@ inline bool is_factor(double x, float least = 0x1p-100f) {
   return size >= least && size <= 0x1p100f;
 }
 
-inline void check_scores(double scale, double logit_cap, int64_t window_left) {
+// Neither kernel knows numbers of 8 bits: they are attended as they lie in the cache.
+inline void check_cache_scale(double got, const char* name, const TensorView& cache) {
+  if (got == 1) return;
+  TVM_FFI_THROW(UnsupportedFeatureError)
+      << name << " is " << got << ", but no kernel scales a cache and this one is "
+      << name_of(cache.dtype()) << "; leave " << name
+      << " at 1, and multiply the cache where it is written";
+}
+
+inline void check_scores(const packed::Scalars& scalars) {
+  const double scale = scalars.scale, logit_cap = scalars.logit_cap;
+  const int64_t window_left = scalars.window_left;
   constexpr const char* kRange = "its size must be within 2^-100..2^100 (7.9e-31..1.3e30)";
   if (scale != 0 && !is_factor(scale)) {
     TVM_FFI_THROW(ShapeError) << "scale is " << scale << " but the kernel computes in float32, so "
