@@ -32,6 +32,7 @@ PARTS = {
         "engines",
         "SGLang end to end: `pod` against stock, mixed chunks on and off",
     ),
+    "truth": ("truth", "every config of a grid on ragged steps: what searches are judged by"),
     "traces": ("engines", "a server's traces against torch's profiler, and what tracing costs"),
     "live": ("engines", "tuning on live steps of a server: its gain by bucket, and its cost"),
     "versus": ("speed", "source trees in turns: is a changed kernel as fast as before"),

@@ -1,0 +1,156 @@
+"""Times of many configs on one step after the other, each beside the default's on the same step."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+
+from benchmarks.gpu.common.machines import Backend, spin
+from benchmarks.gpu.speed.summary import TOLERANCE
+from pod_integrate.measure.batches import Case
+from pod_integrate.model.batches import Lengths
+from pod_integrate.terms.batch import HybridBatch
+from pod_integrate.terms.config import PodConfig
+from pod_integrate.terms.geometry import TORCH_DTYPES
+from pod_integrate.terms.keys import Geometry
+
+# Configs between two calls of the default.
+_NEIGHBOURS = 6
+# So that the host has queued a call before the device gets to it.
+_SPIN_CYCLES = 150_000
+_FLUSH_BYTES = 256 << 20
+
+
+class Measured(NamedTuple):
+    """Of some configs on one step: microseconds by config and round, and of the default nearby."""
+
+    candidate: list[list[float]]
+    default: list[list[float]]
+
+
+class Steps:
+    """Inputs of a bucket's steps: one pool of random K/V, each step's slots anywhere in it."""
+
+    def __init__(self, machine: Backend, geometry: Geometry, steps: Sequence[Lengths]) -> None:
+        self._machine, self._geometry, self._steps = machine, geometry, steps
+        device, dtype = machine.device, TORCH_DTYPES[geometry.dtype]
+        generator = torch.Generator(device).manual_seed(0)
+        size = geometry.page_size
+        pages = [[-(-kv // size) for kv in step.kv_lens] for step in steps]
+        total = max(sum(each) for each in pages)
+        shape = (total, size, geometry.num_kv_heads, geometry.head_dim)
+
+        def normal(*shape: int) -> torch.Tensor:
+            return torch.randn(shape, dtype=dtype, device=device, generator=generator)
+
+        self._caches = normal(*shape), normal(*shape)
+        tokens = [sum(step.q_lens) for step in steps]
+        q = normal(max(tokens), geometry.num_q_heads, geometry.head_dim)
+        self._q = [q[:count] for count in tokens]
+        self._indices = [
+            torch.randperm(total, device=device, generator=generator)[: sum(each)].to(torch.int32)
+            for each in pages
+        ]
+        self._starts = [
+            torch.tensor([0, *each[:-1]], dtype=torch.int64).cumsum(0).to(device) for each in pages
+        ]
+
+    def case(self, number: int) -> Case:
+        """A step, its batch new: the plans of the configs tried on it go with it."""
+        batch = HybridBatch.build(
+            *self._steps[number],
+            page_indices=self._indices[number],
+            page_starts=self._starts[number],
+            page_size=self._geometry.page_size,
+        )
+        return Case(self._q[number], *self._caches, batch)
+
+
+class Clock:
+    """Times calls one after the other; each finds a cold L2."""
+
+    def __init__(self, machine: Backend) -> None:
+        self._machine = machine
+        self._buffer = torch.empty(0)
+        if not machine.tiny:
+            self._buffer = torch.ones(_FLUSH_BYTES // 4, device=machine.device)
+
+    def times(self, case: Case, configs: Sequence[PodConfig]) -> list[float]:
+        """Microseconds of one call with each config, in this order; waits for the last one."""
+        if self._machine.tiny:
+            return [self._host_us(case, config) for config in configs]
+        marks = []
+        for config in configs:
+            # torch leaves Event untyped.
+            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+            spin(_SPIN_CYCLES)
+            # Read, not written: dirty lines would be written back during the call.
+            self._buffer.sum()
+            begin.record()
+            self._machine.attend(case, config)
+            end.record()
+            marks.append((begin, end))
+        self._machine.synchronize()
+        return [begin.elapsed_time(end) * 1e3 for begin, end in marks]
+
+    def _host_us(self, case: Case, config: PodConfig) -> float:
+        began = time.perf_counter()
+        self._machine.attend(case, config)
+        return (time.perf_counter() - began) * 1e6
+
+
+def check(
+    machine: Backend, case: Case, default: PodConfig, configs: Sequence[PodConfig]
+) -> dict[PodConfig, str]:
+    """What is wrong with configs that fail or answer something else than the default does."""
+    want, wrong = machine.attend(case, default).out.float(), {}
+    for config in configs:
+        try:
+            found = float((machine.attend(case, config).out.float() - want).abs().max())
+        except Exception as error:
+            wrong[config] = f"{type(error).__name__}: {error}"[:300]
+            continue
+        # Not a number is no small difference either.
+        if not found < TOLERANCE:
+            wrong[config] = f"differs from the default config's answer by {found}"
+    return wrong
+
+
+def measure(
+    clock: Clock, machine: Backend, case: Case, default: PodConfig, configs: Sequence[PodConfig],
+    rounds: int,
+) -> Measured:  # fmt: skip
+    """Every config once a round, in the other order in every second one.
+
+    The default runs before and after every few of them; what a config is compared with is the mean
+    of the two around it.
+    """
+    for config in (default, *configs):
+        # Plans it, and loads its kernel.
+        machine.attend(case, config)
+    result = Measured([[] for _ in configs], [[] for _ in configs])
+    for number in range(rounds):
+        order = list(range(len(configs)))[:: -1 if number % 2 else 1]
+        groups = [order[i : i + _NEIGHBOURS] for i in range(0, len(order), _NEIGHBOURS)]
+        calls = [default]
+        for group in groups:
+            calls += [*(configs[i] for i in group), default]
+        times = clock.times(case, calls)
+        place = 0
+        for group in groups:
+            after = place + len(group) + 1
+            beside = (times[place] + times[after]) / 2
+            for offset, i in enumerate(group, 1):
+                result.candidate[i].append(times[place + offset])
+                result.default[i].append(beside)
+            place = after
+    return result
+
+
+def ratios(measured: Measured, config: int) -> list[int]:
+    """Candidate / default of every round, in units of 1e-4."""
+    pairs = zip(measured.candidate[config], measured.default[config], strict=True)
+    return [round(1e4 * candidate / default) for candidate, default in pairs]
