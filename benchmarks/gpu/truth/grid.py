@@ -62,7 +62,7 @@ TINY = Grid(tiles=TILES[3:4], ratios=_RATIOS[:2], waves=(0, 1), splits=(256, 0))
 def choices(target: Target, geometry: Geometry) -> Choices:
     """The target's search space, cut down to what a Grid has."""
     whole = target.choices(geometry)
-    mine = {
+    mine: dict[str, Range | OneOf] = {
         "tiles": OneOf(MEASURED_TILES),
         "ratio": Range(-3, 3),
         "max_prefill_waves": Range(0, 3),
