@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,16 +11,16 @@ import optuna
 import pytest
 
 from benchmarks.gpu.common.machines import Emulator
+from benchmarks.gpu.common.timing import Call, ColdTimer
 from benchmarks.gpu.truth import grid as grids
 from benchmarks.gpu.truth import truth
 from benchmarks.gpu.truth.buckets import TINY, TRAFFIC, Traffic
 from benchmarks.gpu.truth.grid import Grid, choices
-from benchmarks.gpu.truth.measure import Clock, Steps, measure, ratios
+from benchmarks.gpu.truth.measure import Steps, measure, ratios
 from pod_integrate.devices.cuda import limits
 from pod_integrate.devices.cuda.choices import tiles_of
 from pod_integrate.devices.cuda.limits import require_fits
 from pod_integrate.devices.registry import target_of
-from pod_integrate.measure.batches import Case
 from pod_integrate.terms.config import PodConfig
 from pod_integrate.terms.keys import Bucket, DeviceKey
 from tuner.search import space
@@ -85,18 +86,19 @@ def test_decode_splits_are_told_apart_where_they_cut() -> None:
     assert len(set(stands.values())) == 2
 
 
-class _FakeClock(Clock):
-    """A device that gets slower from call to call; a config's warps are its true factor."""
+class _Slowing(ColdTimer):
+    """A device that gets slower from call to call; virtual_decode is a config's true factor."""
 
     def __init__(self) -> None:
-        super().__init__(Emulator())
+        super().__init__(Emulator(), 1)
         self.calls = 0
 
-    def times(self, case: Case, configs: Sequence[PodConfig]) -> list[float]:
+    def each(self, calls: Sequence[Call]) -> list[float]:
         found = []
-        for config in configs:
+        for call in calls:
             self.calls += 1
-            found.append(100.0 * config.virtual_decode * (1 + 0.001 * self.calls))
+            assert isinstance(call, functools.partial)
+            found.append(100.0 * call.args[1].virtual_decode * (1 + 0.001 * self.calls))
         return found
 
 
@@ -108,7 +110,7 @@ def test_a_config_is_compared_with_the_default_beside_it() -> None:
         for factor, name in ((1, "p64x32s1w2-d16x32s2w2-c4-v1"), (2, "p32x32s1w2-d16x32s1w2-c2-v1"))
     ]
     case = Steps(machine, tiny.geometry, tiny.steps(1)).case(0)
-    measured = measure(_FakeClock(), machine, case, default, configs * 4, 3)
+    measured = measure(_Slowing(), machine, case, default, configs * 4, 3)
     for number, config in enumerate(configs * 4):
         found = ratios(measured, number)
         assert len(found) == 3

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -44,14 +44,18 @@ class ColdTimer:
     def time(self, call: Call) -> Timing:
         """Median of `repeats` calls after a warm-up; every call finds a cold L2."""
         if self._machine.tiny:
-            began = time.perf_counter()
-            call()
-            return _summary([(time.perf_counter() - began) * 1e6])
+            return _summary(self.each([call]))
         for _ in range(_WARMUP):
             call()
+        return _summary(self.each([call] * self.repeats))
+
+    def each(self, calls: Sequence[Call]) -> list[float]:
+        """Microseconds of one call after the other, every one on a cold L2; waits for the last."""
+        if self._machine.tiny:
+            return [_host_us(call) for call in calls]
         self._machine.synchronize()
-        marks = [event_pair() for _ in range(self.repeats)]
-        for begin, end in marks:
+        marks = [event_pair() for _ in calls]
+        for call, (begin, end) in zip(calls, marks, strict=True):
             head_start(_HEAD_START_CYCLES)
             # Read, not written: dirty lines would be written back during the call.
             self._buffer.sum()
@@ -59,7 +63,13 @@ class ColdTimer:
             call()
             end.record()
         self._machine.synchronize()
-        return _summary([begin.elapsed_time(end) * 1e3 for begin, end in marks])
+        return [begin.elapsed_time(end) * 1e3 for begin, end in marks]
+
+
+def _host_us(call: Call) -> float:
+    began = time.perf_counter()
+    call()
+    return (time.perf_counter() - began) * 1e6
 
 
 def _summary(microseconds: list[float]) -> Timing:

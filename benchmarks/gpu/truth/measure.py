@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import time
+import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 
-from benchmarks.gpu.common.machines import Backend, spin
-from benchmarks.gpu.speed.summary import TOLERANCE
+from benchmarks.gpu.common.machines import Backend
+from benchmarks.gpu.common.timing import ColdTimer
+from pod_integrate.measure.accuracy import BF16_TOLERANCE
 from pod_integrate.measure.batches import Case
 from pod_integrate.model.batches import Lengths
 from pod_integrate.terms.batch import HybridBatch
@@ -19,9 +20,6 @@ from pod_integrate.terms.keys import Geometry
 
 # Configs between two calls of the default.
 _NEIGHBOURS = 6
-# So that the host has queued a call before the device gets to it.
-_SPIN_CYCLES = 150_000
-_FLUSH_BYTES = 256 << 20
 
 
 class Measured(NamedTuple):
@@ -69,39 +67,6 @@ class Steps:
         return Case(self._q[number], *self._caches, batch)
 
 
-class Clock:
-    """Times calls one after the other; each finds a cold L2."""
-
-    def __init__(self, machine: Backend) -> None:
-        self._machine = machine
-        self._buffer = torch.empty(0)
-        if not machine.tiny:
-            self._buffer = torch.ones(_FLUSH_BYTES // 4, device=machine.device)
-
-    def times(self, case: Case, configs: Sequence[PodConfig]) -> list[float]:
-        """Microseconds of one call with each config, in this order; waits for the last one."""
-        if self._machine.tiny:
-            return [self._host_us(case, config) for config in configs]
-        marks = []
-        for config in configs:
-            # torch leaves Event untyped.
-            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
-            spin(_SPIN_CYCLES)
-            # Read, not written: dirty lines would be written back during the call.
-            self._buffer.sum()
-            begin.record()
-            self._machine.attend(case, config)
-            end.record()
-            marks.append((begin, end))
-        self._machine.synchronize()
-        return [begin.elapsed_time(end) * 1e3 for begin, end in marks]
-
-    def _host_us(self, case: Case, config: PodConfig) -> float:
-        began = time.perf_counter()
-        self._machine.attend(case, config)
-        return (time.perf_counter() - began) * 1e6
-
-
 def check(
     machine: Backend, case: Case, default: PodConfig, configs: Sequence[PodConfig]
 ) -> dict[PodConfig, str]:
@@ -114,15 +79,19 @@ def check(
             wrong[config] = f"{type(error).__name__}: {error}"[:300]
             continue
         # Not a number is no small difference either.
-        if not found < TOLERANCE:
+        if not found < BF16_TOLERANCE:
             wrong[config] = f"differs from the default config's answer by {found}"
     return wrong
 
 
 def measure(
-    clock: Clock, machine: Backend, case: Case, default: PodConfig, configs: Sequence[PodConfig],
+    timer: ColdTimer,
+    machine: Backend,
+    case: Case,
+    default: PodConfig,
+    configs: Sequence[PodConfig],
     rounds: int,
-) -> Measured:  # fmt: skip
+) -> Measured:
     """Every config once a round, in the other order in every second one.
 
     The default runs before and after every few of them; what a config is compared with is the mean
@@ -138,7 +107,7 @@ def measure(
         calls = [default]
         for group in groups:
             calls += [*(configs[i] for i in group), default]
-        times = clock.times(case, calls)
+        times = timer.each([functools.partial(machine.attend, case, call) for call in calls])
         place = 0
         for group in groups:
             after = place + len(group) + 1

@@ -19,10 +19,11 @@ import torch
 from benchmarks.gpu.common import machine as machine_report
 from benchmarks.gpu.common.machines import Backend, backend
 from benchmarks.gpu.common.output import Output, add_output
+from benchmarks.gpu.common.timing import ColdTimer
 from benchmarks.gpu.truth import grid as grids
 from benchmarks.gpu.truth.buckets import TINY, TRAFFIC, Traffic
 from benchmarks.gpu.truth.grid import Grid
-from benchmarks.gpu.truth.measure import Clock, Steps, check, measure, ratios
+from benchmarks.gpu.truth.measure import Steps, check, measure, ratios
 from pod_integrate.builds import nvcc
 from pod_integrate.devices.cuda import limits
 from pod_integrate.devices.cuda.choices import tiles_of
@@ -77,7 +78,7 @@ class Truth:
             "errors": {},
         }
 
-    def run(self, clock: Clock, rounds: int, until: float) -> None:
+    def run(self, timer: ColdTimer, rounds: int, until: float) -> None:
         """Measure rows in random order until the time is over; the default's always."""
         began = time.monotonic()
         steps = Steps(self.machine, self.traffic.geometry, self.steps)
@@ -89,14 +90,14 @@ class Truth:
         for first in range(0, len(order), _CHUNK):
             if first and time.monotonic() > until:
                 break
-            self._chunk(order[first : first + _CHUNK], steps, clock, rounds, defaults)
+            self._chunk(order[first : first + _CHUNK], steps, timer, rounds, defaults)
         self.document["default_us"] = [round(statistics.median(times), 2) for times in defaults]
         missing = self.document["rows"].count(None) - len(self.document["errors"])
         self.document["left_out"] = missing
         self.document["seconds"] = round(time.monotonic() - began, 1)
 
     def _chunk(
-        self, numbers: list[int], steps: Steps, clock: Clock, rounds: int,
+        self, numbers: list[int], steps: Steps, timer: ColdTimer, rounds: int,
         defaults: list[list[float]],
     ) -> None:  # fmt: skip
         wanted = {self.rows[number]: number for number in numbers}
@@ -107,7 +108,7 @@ class Truth:
         for step in range(len(self.steps)):
             case = steps.case(step)
             times = measure(
-                clock, self.machine, case, self.default, configs, rounds * self.traffic.repeats
+                timer, self.machine, case, self.default, configs, rounds * self.traffic.repeats
             )
             for i, row in enumerate(found):
                 row.append(" ".join(map(str, ratios(times, i))))
@@ -171,7 +172,7 @@ def main(arguments: list[str] | None = None) -> None:
         until = began + options.seconds * number / len(traffic)
         with torch.inference_mode():
             truth = Truth(machine, each, grid, _TINY_STEPS if tiny else options.steps)
-            truth.run(Clock(machine), options.rounds, until)
+            truth.run(ColdTimer(machine, 1), options.rounds, until)
         document["buckets"].append(truth.document)
         output.save(document)
         print(summary(truth.document), flush=True)
