@@ -69,6 +69,9 @@ SECTIONS: dict[str, dict[str, str]] = {
     "Traces and tuner": {
         "trace.gpu_time_agreement_pct": "Attention time in a GPU server's traces",
         "trace.gpu_overhead_pct": "... what tracing costs",
+        "tuner.regret_pct_at_40": "What the tuner finds in 40 trials is slower than the best by",
+        "tuner.regret_pct_at_150": "... in 150 trials",
+        "tuner.regret_pct_at_40_random": "... what 40 random trials find",
         "tuner.fuzz_requests": "Requests that no client should send, answered by the tuner",
         "tuner.fuzz_5xx": "... of them with a failure (5xx)",
         "tuner.next_task_ms_10k_buckets": "CPU time of handing out a task, at 10,000 buckets",

@@ -16,16 +16,18 @@ from typing import NamedTuple
 import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from pod_integrate.devices.base import Choices
 from pod_integrate.devices.registry import target_of
 from pod_integrate.errors import ConfigError
 from pod_integrate.terms.config import PodConfig
 from pod_integrate.terms.keys import DeviceKey, Geometry
 from tuner.search import space
+from tuner.search.surrogate import SurrogateSampler
 from tuner.store.rows import Trial
 
 logger = logging.getLogger(__name__)
 
-# TPE slows down with history, and a bucket's old trials say little about today's traffic.
+# Proposals slow down with history, and a bucket's old trials say little about today's traffic.
 MAX_HISTORY = 200
 _STARTUP_TRIALS = 10
 _ASKS_PER_PROPOSAL = 64
@@ -45,6 +47,7 @@ class Study:
     trials      what is known from before, in order of number
     neighbours  configs promoted for other buckets, nearest first; tried early
     seed        of the sampler
+    choices     what is worth trying; default the device's
     """
 
     def __init__(
@@ -55,18 +58,17 @@ class Study:
         trials: Iterable[Trial],
         neighbours: Iterable[PodConfig],
         seed: int,
+        choices: Choices | None = None,
     ) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._geometry, self._target = geometry, target_of(device)
-        self._choices = self._target.choices(geometry)
+        self._choices = choices or self._target.choices(geometry)
         self.default = self._target.default_config(geometry)
         self._distributions = space.distributions(self._choices)
         self._numbers: dict[PodConfig, int] = {}
         self._study = optuna.create_study(
             direction="minimize",
-            sampler=optuna.samplers.TPESampler(
-                seed=seed, multivariate=True, constant_liar=True, n_startup_trials=_STARTUP_TRIALS
-            ),
+            sampler=SurrogateSampler(seed, _STARTUP_TRIALS),
         )
         known = list(trials)
         self._tried = {trial.config for trial in known}
@@ -88,7 +90,8 @@ class Study:
             asked = self._study.ask(self._distributions)
             config = space.decode(asked.params, self.default)
             if config in self._tried:
-                self._study.tell(asked, state=TrialState.PRUNED)
+                # Told PRUNED it would count as bad.
+                self._study.tell(asked, state=TrialState.FAIL)
                 continue
             self._numbers[config] = asked.number
             return self._offer(config, "sampler")

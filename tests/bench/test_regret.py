@@ -1,0 +1,135 @@
+"""Regret: what a record answers, and what the comparison of searches makes of it."""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Any
+
+import numpy as np
+import optuna
+import pytest
+
+from benchmarks.gpu.truth.buckets import TRAFFIC
+from benchmarks.gpu.truth.grid import Grid
+from benchmarks.regret.__main__ import summary
+from benchmarks.regret.invented import invent
+from benchmarks.regret.recorded import Recorded
+from benchmarks.regret.searches import SEARCHES, Search, run
+from pod_integrate.devices.registry import target_of
+from pod_integrate.terms.config import PodConfig
+from pod_integrate.terms.keys import DeviceKey
+
+H200 = DeviceKey("nvidia-h200", "sm90", 132)
+SMALL = Grid(
+    tiles=Grid().tiles[3:5], ratios=((0, 0), (1, 1)), waves=(0, 1), splits=(2048,),
+    strategies=("fused",),
+)  # fmt: skip
+
+
+@functools.cache
+def document() -> dict[str, Any]:
+    return invent(TRAFFIC[1], SMALL, 0)
+
+
+def recorded(**changes: Any) -> Recorded:
+    return Recorded({**document(), **changes}, H200)
+
+
+class Listed(Search):
+    """Asks for what it was given."""
+
+    def __init__(self, configs: list[PodConfig]) -> None:
+        self.configs, self.told = list(configs), dict[PodConfig, float | None]()
+
+    def ask(self) -> PodConfig | None:
+        return self.configs.pop(0) if self.configs else None
+
+    def tell(self, config: PodConfig, value: float | None) -> None:
+        self.told[config] = value
+
+
+def configs() -> list[PodConfig]:
+    return SMALL.configs(target_of(H200).default_config(TRAFFIC[1].geometry))
+
+
+def test_the_default_is_its_own_measure() -> None:
+    known = recorded()
+    row = known.row(known.default)
+    assert row is not None and known.truth[row] == pytest.approx(1, abs=0.01)
+    assert known.best <= known.truth[row]
+
+
+def test_truth_weighs_steps_by_their_time() -> None:
+    count = len(set(document()["cells"].split()))
+    one = ", ".join(["10000 10000"] * 9 + ["20000 20000"])
+    rest = ", ".join(["10000 10000"] * 10)
+    known = recorded(rows=[one] + [rest] * (count - 1), default_us=[10.0] * 9 + [110.0])
+    assert known.truth[0] == pytest.approx((9 * 10 + 2 * 110) / 200)
+
+
+def test_what_was_not_measured_is_told_as_such_and_costs_no_trial() -> None:
+    everything = configs()
+    rows = list(document()["rows"])
+    lost = int(document()["cells"].split()[2])
+    rows[lost] = None
+    known, search = recorded(rows=rows), Listed(everything)
+    assert known.row(everything[2]) is None
+    found = run(known, search, len(everything) - 1, 0, screen_steps=4, pairs=4)
+    assert search.told[everything[2]] is None
+    told = [value for value in search.told.values() if value is not None]
+    assert len(found) == len(everything) - 1 == len(told)
+
+
+def test_regret_is_zero_once_the_best_was_tried_and_never_rises_for_the_best_tried() -> None:
+    known, everything = recorded(), configs()
+    rows = [known.row(config) for config in everything]
+    truths = [known.truth[row] for row in rows if row is not None]
+    found = run(known, Listed(everything), len(everything), 0, screen_steps=4, pairs=4)
+    tried = [each for _, each in found]
+    assert tried == sorted(tried, reverse=True) and tried[-1] == 0
+    assert tried[int(np.argmin(truths))] == 0
+    assert all(looks >= best for looks, best in found)
+
+
+def test_a_search_without_a_proposal_keeps_what_it_found() -> None:
+    known = recorded()
+    found = run(known, Listed(configs()[:3]), 6, 0, screen_steps=4, pairs=4)
+    assert len(found) == 6 and found[2:] == [found[2]] * 4
+
+
+def test_screening_draws_recorded_calls_only() -> None:
+    known, rng = recorded(), np.random.default_rng(0)
+    steps = np.array([1, 4, 6])
+    calls = known.ratios[3, steps]
+    for _ in range(20):
+        assert calls.min() <= known.screened(3, steps, rng, 4) <= calls.max()
+
+
+@pytest.mark.parametrize("name", [name for name in SEARCHES if name not in ("gp", "model first")])
+def test_searches_propose_what_the_space_holds_and_nothing_twice(name: str) -> None:
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    known = recorded()
+    search, asked = SEARCHES[name](known, 0), []
+    for number in range(30):
+        config = search.ask()
+        assert config is not None
+        asked.append(config)
+        search.tell(config, math.sin(number))
+    assert asked[0] == known.default and len(set(asked)) == 30
+    assert set(asked) <= set(_whole(known))
+
+
+def _whole(known: Recorded) -> set[PodConfig]:
+    # The ratio of launches that are not fused is anybody's.
+    ratios = Grid().ratios
+    return {
+        PodConfig.from_dict({**c.to_dict(), "prefill_ctas": a, "decode_ctas": b})
+        for c in Grid().configs(known.default)
+        for a, b in ratios
+    }
+
+
+def test_summary_has_medians_of_what_was_chosen_and_of_the_best_tried() -> None:
+    table = summary({"40": [(3.0, 1.0), (1.0, 0.5), (2.0, 0.0)]})
+    assert table["40"]["median"] == 2.0 and table["40"]["best_tried"] == 0.5
