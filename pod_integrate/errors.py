@@ -40,6 +40,10 @@ class BuildError(PodAttentionError, RuntimeError):
     """A native build failed; the message holds the command and its output."""
 
 
+class MismatchError(PodAttentionError, AssertionError):
+    """A config's answers differ from the default's by more than rounding: a bug of a kernel."""
+
+
 class TableError(PodAttentionError, ValueError):
     """A config table is malformed; the last good one stays in use."""
 

@@ -21,6 +21,7 @@ class Settings(BaseSettings):
     tuner_url     base URL of the tuner; none: nothing is sent, the saved table or defaults apply
     tuner_token   bearer token for the tuner's write endpoints
     trace_sample  share of steps traced, 0..1
+    experiments   share of steps, and of time, that the tuner's experiments may take; 0: none
     table         file that keeps the last good config table over restarts
     threads       threads of the CPU kernel; default torch.get_num_threads()
     isa           force a lower instruction set of the CPU kernel than the machine offers
@@ -35,6 +36,7 @@ class Settings(BaseSettings):
     tuner_url: str | None = Field(default=None, repr=False)
     tuner_token: SecretStr | None = None
     trace_sample: float = Field(default=0.25, ge=0.0, le=1.0, allow_inf_nan=False)
+    experiments: float = Field(default=0.02, ge=0.0, le=1.0, allow_inf_nan=False)
     table: Path | None = None
     threads: int | None = Field(default=None, ge=1, le=1024)
     isa: Isa | None = None

@@ -1,4 +1,4 @@
-"""TraceSink: a tuner's two endpoints on loopback, in memory, with faults on demand."""
+"""TraceSink: a tuner's endpoints on loopback, in memory, with faults on demand."""
 
 from __future__ import annotations
 
@@ -7,21 +7,27 @@ import json
 import sys
 import threading
 import urllib.parse
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal
 
+import msgspec
+
 from pod_integrate.errors import TraceError
+from pod_integrate.terms.experiment import Experiment, ExperimentAsk, ExperimentReport
 from pod_integrate.terms.trace import StepRecord, TraceMessage, decode
 
 Mood = Literal["good", "hang", "error"]
 
 
 class TraceSink:
-    """Takes POST /v1/traces, serves GET /v1/table; for tests and benchmarks.
+    """Takes traces, serves a table, gives out experiments; for tests and benchmarks.
 
     messages  every decoded message, repeats left out
     bad       what was wrong with messages that did not decode
     table     body to serve, None for 404; may be nonsense
+    offer     what to answer an ExperimentAsk; None for no experiment
+    asks, reports  about experiments, as they came
     mood      `good`, `hang` (accepts and never answers) or `error` (500 to everything)
 
     Use as a context manager; `url` is valid inside.
@@ -32,6 +38,9 @@ class TraceSink:
         self.bad: list[str] = []
         self.requests: list[str] = []
         self.table: bytes | None = None
+        self.offer: Callable[[ExperimentAsk], Experiment | None] = lambda ask: None
+        self.asks: list[ExperimentAsk] = []
+        self.reports: list[ExperimentReport] = []
         self.mood: Mood = "good"
         self._seen: set[tuple[str, int]] = set()
         self._lock = threading.Lock()
@@ -69,13 +78,26 @@ class TraceSink:
         with self._lock:
             return next((m for m in reversed(self.messages) if m.records), None)
 
-    def take(self, body: bytes) -> tuple[int, dict[str, Any]]:
+    def take(self, path: str, body: bytes) -> tuple[int, dict[str, Any]]:
         """Status and answer to one posted message."""
         try:
-            message = decode(body)
+            if path == "/v1/experiments":
+                return self._take_ask(ExperimentAsk.decode(body))
+            if path.startswith("/v1/experiments/"):
+                self.reports.append(ExperimentReport.decode(body))
+                return 200, {"taken": True}
+            return self._take_trace(decode(body))
         except TraceError as error:
             self.bad.append(str(error))
             return 400, {"error": str(error)}
+
+    def _take_ask(self, ask: ExperimentAsk) -> tuple[int, dict[str, Any]]:
+        with self._lock:
+            self.asks.append(ask)
+            experiment = self.offer(ask)
+        return (204, {}) if experiment is None else (200, msgspec.to_builtins(experiment))
+
+    def _take_trace(self, message: TraceMessage) -> tuple[int, dict[str, Any]]:
         with self._lock:
             duplicate = (message.server, message.sequence) in self._seen
             self._seen.add((message.server, message.sequence))
@@ -103,8 +125,8 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         if self._in_mood():
-            status, answer = self.owner.take(body)
-            self._answer(status, json.dumps(answer).encode())
+            status, answer = self.owner.take(urllib.parse.urlsplit(self.path).path, body)
+            self._answer(status, b"" if status == 204 else json.dumps(answer).encode())
 
     def do_GET(self) -> None:
         path = urllib.parse.urlsplit(self.path).path

@@ -105,6 +105,15 @@ def find_nvcc() -> Path:
     )
 
 
+def is_here() -> bool:
+    """Whether find_nvcc finds one."""
+    try:
+        find_nvcc()
+    except BuildError:
+        return False
+    return True
+
+
 def nvcc_version(nvcc: Path) -> tuple[int, int]:
     """Release of an nvcc, e.g. (13, 0); raises BuildError when it cannot be run."""
     found = re.search(r"release (\d+)\.(\d+)", cache.version_of(str(nvcc)))

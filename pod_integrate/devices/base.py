@@ -199,6 +199,26 @@ class Device(abc.ABC):
     def upload(self, values: Sequence[int], dtype: torch.dtype = torch.int64) -> torch.Tensor:
         """One-dimensional tensor at `place`, ordered on its current stream, without a wait."""
 
+    @property
+    def can_compile(self) -> bool:
+        """Whether `build` can make what was not built before."""
+        return True
+
+    def landing(self) -> torch.Tensor:
+        """One float32 on the host, which a copy from the device reaches without a wait."""
+        return torch.zeros(1)
+
+    def background(self) -> AbstractContextManager[None]:
+        """Calls of this thread run beside those of others, also while they capture graphs.
+
+        What was queued in the context has ended when it is left.
+        """
+        return contextlib.nullcontext()
+
+    def spare_bytes(self) -> int | None:
+        """Memory for tensors that nobody has taken yet; None where nothing runs out of it."""
+        return None
+
     def with_units(self, units: int) -> AbstractContextManager[None]:
         """Run the op with so many units (threads); errors as key_of."""
         self.key_of(units)

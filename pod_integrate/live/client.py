@@ -1,15 +1,19 @@
-"""HTTP to the tuner as a serving process needs it: two calls, bounded in time and size."""
+"""HTTP to the tuner as a serving process needs it: a few calls, bounded in time and size."""
 
 from __future__ import annotations
 
 import ssl
 import time
+from contextlib import AbstractContextManager
 from typing import NamedTuple
+from urllib.parse import quote
 
 import httpx
+import msgspec
 
-from pod_integrate.errors import TableError
+from pod_integrate.errors import TableError, TraceError
 from pod_integrate.live.registry import ActiveTable
+from pod_integrate.terms.experiment import MAX_MESSAGE_BYTES
 from pod_integrate.terms.table import MAX_TABLE_BYTES
 
 _TIMEOUT = httpx.Timeout(5.0, connect=2.0)
@@ -22,6 +26,10 @@ class TableAnswer(NamedTuple):
 
     body: bytes
     etag: str | None
+
+
+class _Taken(msgspec.Struct):
+    taken: bool
 
 
 class TunerClient:
@@ -72,7 +80,41 @@ class TunerClient:
             if response.status_code in (304, 404):
                 return None
             response.raise_for_status()
-            return TableAnswer(_read(response), response.headers.get("ETag"))
+            body = _read(response, MAX_TABLE_BYTES)
+            if body is None:
+                raise TableError(f"table is over {MAX_TABLE_BYTES} bytes")
+            return TableAnswer(body, response.headers.get("ETag"))
+
+    def ask_experiment(self, body: bytes) -> bytes | None:
+        """Post an ExperimentAsk; an Experiment, unchecked, or None where there is nothing to try.
+
+        A tuner that knows no experiments has none. Raises TraceError on too long an answer.
+        """
+        with self._post("/v1/experiments", body) as response:
+            if response.status_code in (204, 404, 405):
+                return None
+            response.raise_for_status()
+            answer = _read(response, MAX_MESSAGE_BYTES)
+        if answer is None:
+            raise TraceError(f"experiment is over {MAX_MESSAGE_BYTES} bytes")
+        return answer
+
+    def report_experiment(self, id: str, body: bytes) -> bool:
+        """Post an ExperimentReport; whether the tuner took it and wants the experiment to go on."""
+        with self._post(f"/v1/experiments/{quote(id, safe='')}/report", body) as response:
+            # It has ended the experiment, or forgotten it.
+            if response.status_code in (404, 409, 410):
+                return False
+            response.raise_for_status()
+            answer = _read(response, MAX_MESSAGE_BYTES)
+        try:
+            return msgspec.json.decode(answer or b"", type=_Taken).taken
+        except (msgspec.MsgspecError, ValueError) as error:
+            raise TraceError(f"answer to a report is malformed: {error}") from error
+
+    def _post(self, path: str, body: bytes) -> AbstractContextManager[httpx.Response]:
+        headers = {"Content-Type": "application/json"}
+        return self._client.stream("POST", path, content=body, headers=headers)
 
     def close(self) -> None:
         """Close the connections."""
@@ -86,13 +128,14 @@ def _split(url: str) -> tuple[httpx.URL, tuple[str, str] | None]:
     return parsed.copy_with(username=None, password=None), auth
 
 
-def _read(response: httpx.Response) -> bytes:
+def _read(response: httpx.Response, most: int) -> bytes | None:
+    """The whole body; None where it is longer than `most` bytes."""
     deadline = time.monotonic() + _BODY_SECONDS
     body = bytearray()
     for chunk in response.iter_bytes():
         body += chunk
-        if len(body) > MAX_TABLE_BYTES:
-            raise TableError(f"table is over {MAX_TABLE_BYTES} bytes")
+        if len(body) > most:
+            return None
         if time.monotonic() > deadline:
-            raise httpx.ReadTimeout(f"table took over {_BODY_SECONDS:g} s")
+            raise httpx.ReadTimeout(f"answer took over {_BODY_SECONDS:g} s")
     return bytes(body)

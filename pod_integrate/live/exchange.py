@@ -12,22 +12,20 @@ ranks need no agreement. Only one rank records and saves.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import logging
 import threading
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
 
-from pod_integrate.errors import BuildError, TableError
+from pod_integrate.errors import BuildError
 from pod_integrate.live.client import TunerClient
+from pod_integrate.live.failures import Failures
 from pod_integrate.live.outbox import Outbox
 from pod_integrate.live.recorder import Recorder
 from pod_integrate.live.registry import ActiveTable, save_file
-from pod_integrate.redact import public_url, redact
 
 logger = logging.getLogger(__name__)
 
@@ -82,16 +80,14 @@ class Exchange:
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         self.url, self.server = url, server
-        self.counts: Counter[str] = Counter()
         self._poll_seconds = poll_seconds
-        self._on_event = on_event
         self._channels: list[Channel] = []
         self._sequence = 0
         self._failures_in_row = 0
-        self._logged: set[str] = set()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
-        self._secrets = [token] if token else []
+        self._failures = Failures(url, [token] if token else [], on_event)
+        self.counts = self._failures.counts
         self._client = TunerClient(url, token=token, transport=transport)
 
     def add(self, channel: Channel) -> None:
@@ -111,16 +107,17 @@ class Exchange:
 
     def run_round(self) -> None:
         """Post and poll once for every channel; raises nothing, counts everything."""
-        failures = self._num_failures()
+        failures = self._failures.total
         try:
             for channel in list(self._channels):
                 self._post(channel)
                 self._poll(channel)
         except Exception:
             # The thread has to outlive our own bugs as well: they are counted and shown whole.
-            self._count("internal_error")
+            self._failures.total += 1
+            self._failures.count("internal_error")
             logger.exception("exchange with the tuner failed unexpectedly; it goes on")
-        failed = self._num_failures() > failures
+        failed = self._failures.total > failures
         self._failures_in_row = self._failures_in_row + 1 if failed else 0
 
     @property
@@ -152,21 +149,21 @@ class Exchange:
 
     def _send(self, outbox: Outbox, body: bytes) -> bool:
         arrived = False
-        with self._failures("post"):
+        with self._failures.watch("post"):
             try:
                 self._client.post_traces(body)
             except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
                 answer = error.response if isinstance(error, httpx.HTTPStatusError) else None
                 given_up = outbox.failed(answer.status_code if answer is not None else None)
                 if given_up is not None:
-                    self._count(GIVEN_UP, given_up)
+                    self._failures.count(GIVEN_UP, given_up)
                 raise
-            self._count(POSTED, outbox.sent())
+            self._failures.count(POSTED, outbox.sent())
             arrived = True
         return arrived  # noqa: RET504 (the context swallows what it counts)
 
     def _poll(self, channel: Channel) -> None:
-        with self._failures("table"):
+        with self._failures.watch("table"):
             answer = self._client.get_table(channel.active, channel._etag)
             if answer is None:
                 return
@@ -181,39 +178,6 @@ class Exchange:
                 # A full disk or a busy lock passes: the same table is fetched and tried again.
                 channel._etag = channel._body = None
                 raise
-            self._count(UPDATED)
+            self._failures.count(UPDATED)
             if channel.file is not None:
                 save_file(channel.file, answer.body)
-
-    @contextlib.contextmanager
-    def _failures(self, what: str) -> Iterator[None]:
-        try:
-            yield
-        except httpx.HTTPStatusError as error:
-            self._fail(f"{what}_http_{error.response.status_code}", "unexpected HTTP status")
-        except httpx.TimeoutException as error:
-            self._fail(f"{what}_timeout", type(error).__name__)
-        except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
-            self._fail(f"{what}_unreachable", f"{type(error).__name__}: {error}")
-        except BuildError as error:
-            self._fail(f"{what}_not_built", f"{error}; the last good table stays until it is")
-        except TableError as error:
-            self._fail(f"{what}_rejected", f"{error}; the last good table stays in use")
-        except OSError as error:
-            self._fail(f"{what}_not_saved", f"{error}; a restart will not find this table")
-
-    def _fail(self, kind: str, text: str) -> None:
-        self._count(kind)
-        level = logging.DEBUG if kind in self._logged else logging.WARNING
-        self._logged.add(kind)
-        said = redact(text, *self._secrets)
-        shown = public_url(self.url)
-        logger.log(level, "tuner %s, %s: %s (serving goes on; logged once)", shown, kind, said)
-
-    def _count(self, event: str, count: int = 1) -> None:
-        self.counts[event] += count
-        if self._on_event is not None:
-            self._on_event(event, count)
-
-    def _num_failures(self) -> int:
-        return sum(n for event, n in self.counts.items() if event not in (POSTED, UPDATED))

@@ -15,7 +15,12 @@ from pathlib import Path
 from pod_integrate import settings
 from pod_integrate.devices.base import Device
 from pod_integrate.devices.clock import Clock, Mark
+from pod_integrate.live.budget import Budget
+from pod_integrate.live.client import TunerClient
 from pod_integrate.live.exchange import Channel, Exchange
+from pod_integrate.live.experiments import Experiments
+from pod_integrate.live.failures import Failures
+from pod_integrate.live.laboratory import Laboratory, with_experiments
 from pod_integrate.live.layer_group import LayerGroup
 from pod_integrate.live.open_step import OpenStep
 from pod_integrate.live.recorder import Recorder
@@ -31,7 +36,8 @@ class LayerGroups:
 
     device    what the engine's model runs on
     server    id of this process for the tuner, new at each start
-    reports   whether this rank records and saves; the others only follow the table
+    reports   whether this rank records, saves and runs experiments; the others only follow the
+              table
     on_event  called with (event, count) from the exchange's thread
     batch_invariant  as of LayerGroup; tables and the tuner are off then, a warning says so
     """
@@ -53,6 +59,7 @@ class LayerGroups:
         self._reports = self._settings.tuner_url is not None and reports
         self._groups: dict[Geometry, LayerGroup] = {}
         self._exchange = self._start_exchange(server, on_event)
+        self._laboratory = self._start_laboratory(server, on_event)
 
     @property
     def records(self) -> bool:
@@ -75,7 +82,10 @@ class LayerGroups:
         end_step(self.clock, self._groups.values(), mark)
 
     def close(self) -> None:
-        """Post what is left and end the exchange's thread."""
+        """Post what is left and end the threads."""
+        if self._laboratory is not None:
+            atexit.unregister(self._laboratory.stop)
+            self._laboratory.stop()
         if self._exchange is not None:
             atexit.unregister(self._exchange.stop)
             self._exchange.stop()
@@ -90,8 +100,15 @@ class LayerGroups:
             active.load_file(file)
         recorder = self._recorder() if self.records else None
         group = LayerGroup(
-            geometry, active, recorder, device, batch_invariant=self._batch_invariant
+            *(geometry, active, recorder, device),
+            batch_invariant=self._batch_invariant,
+            clock=self.clock,
+            experiments=Experiments(Budget(self._settings.experiments))
+            if self._experiments
+            else None,
         )
+        if self._laboratory is not None:
+            group.readiness.wake = self._laboratory.wake
         if self._exchange is not None:
             self._exchange.add(Channel(active, recorder, file if self._reports else None))
         logger.info(
@@ -104,6 +121,11 @@ class LayerGroups:
             public_url(self._settings.tuner_url or "none"),
         )
         return group
+
+    @property
+    def _experiments(self) -> bool:
+        """Whether this process runs experiments."""
+        return self._reports and self._settings.experiments > 0
 
     def _recorder(self) -> Recorder:
         return Recorder(self.clock, sample=self._settings.trace_sample)
@@ -133,6 +155,26 @@ class LayerGroups:
         exchange.start()
         atexit.register(exchange.stop)
         return exchange
+
+    def _start_laboratory(
+        self, server: str, on_event: Callable[[str, int], None] | None
+    ) -> Laboratory | None:
+        url, token = self._settings.tuner_url, self._settings.tuner_token
+        if url is None and self._settings.table is None:
+            return None
+        secret = token.get_secret_value() if token else None
+        failures = Failures(url or "none", [secret] if secret else [], on_event)
+        pause = self._settings.poll_seconds
+        if url is not None and self._experiments:
+            client = TunerClient(url, token=secret)
+            laboratory = with_experiments(
+                *(self.all, failures, self.device, client), server=server, pause=pause
+            )
+        else:
+            laboratory = Laboratory(self.all, failures, pause=pause)
+        laboratory.start()
+        atexit.register(laboratory.stop)
+        return laboratory
 
 
 def _without_tuning() -> settings.Settings:

@@ -7,16 +7,20 @@ import functools
 from typing import NamedTuple
 
 from pod_integrate.devices.base import Device
-from pod_integrate.devices.call import Attention
-from pod_integrate.devices.clock import Mark
+from pod_integrate.devices.call import Attention, Result
+from pod_integrate.devices.clock import Clock, Mark
 from pod_integrate.devices.device_plan import DevicePlan
 from pod_integrate.devices.graph_timer import GraphTimer
+from pod_integrate.live.experiments import Experiments, ExperimentStep
 from pod_integrate.live.open_step import OpenStep
+from pod_integrate.live.readiness import Readiness
 from pod_integrate.live.recorder import Recorder
 from pod_integrate.live.registry import ActiveTable
+from pod_integrate.live.shadow import Attend, Shadow
 from pod_integrate.terms.batch import HybridBatch
 from pod_integrate.terms.config import PodConfig
 from pod_integrate.terms.keys import Geometry
+from pod_integrate.terms.table import Source
 
 
 class Plan(NamedTuple):
@@ -25,16 +29,32 @@ class Plan(NamedTuple):
     attention  what runs its config, loaded
     traced     the step's record, if it was sampled
     timer      of the graph that is being captured, if it is
+    experiment      the experiment that it is a step of: its layers run two configs then
+    shadow     a config that is tried beside `attention`, if one is
     """
 
     attention: Attention
     traced: OpenStep | None = None
     timer: GraphTimer | None = None
+    experiment: ExperimentStep | None = None
+    shadow: Shadow | None = None
 
     @property
     def config(self) -> PodConfig:
         """That the step is attended with."""
         return self.attention.config
+
+    def run(self, layer: int, attend: Attend) -> Result:
+        """Layer number `layer`: calls `attend` with what its turn is to run, and times it."""
+        if self.experiment is not None:
+            return self.experiment.run(attend)
+        mark = self.start(layer)
+        result = attend(self.attention, None)
+        if mark is not None:
+            self.stop(mark)
+        if self.shadow is not None:
+            self.shadow.run(attend, result)
+        return result
 
     def start(self, layer: int) -> Mark | None:
         """Before layer number `layer` attends; a mark for `stop` if that is timed."""
@@ -53,14 +73,16 @@ class Plan(NamedTuple):
 class LayerGroup:
     """Layers of one geometry; window and logit cap are part of it.
 
-    device           what attends; a config is loaded there before a step may run it
+    device           what attends
     layers           numbers of the layers, where the engine knows them beforehand
     batch_invariant  every step runs the default config without KV splits: a request's bits are
                      the same alone and in any batch, eager and captured
+    clock            of the serving thread; default the recorder's
+    experiments           experiments on this group's steps; None where none are run
 
     The first step that runs a config with prefill rows, with decode rows, with both or as a graph
-    is not traced: each is a kernel of its own, and what its first launch takes (compiling, loading,
-    threads, memory touched for the first time) says nothing about the traffic.
+    is not traced: each is a kernel of its own, and what its first launch takes (threads, memory
+    touched for the first time) says nothing about the traffic. Nor is a step that runs two configs.
     """
 
     def __init__(
@@ -71,6 +93,8 @@ class LayerGroup:
         device: Device,
         *,
         batch_invariant: bool = False,
+        clock: Clock | None = None,
+        experiments: Experiments | None = None,
     ) -> None:
         self.geometry, self.active, self.recorder = geometry, active, recorder
         self.default = device.default_config(geometry)
@@ -79,34 +103,76 @@ class LayerGroup:
             # Not split at all: a captured grid has no room for parts of one length at any context.
             unsplit = dataclasses.replace(self.default, decode_split_tokens=0)
             self.default = unsplit.batch_invariant()
-        self._device, self._ready = device, dict[PodConfig, Attention]()
-        self.attention(self.default)
+        known = clock if recorder is None else recorder.clock
+        self._clock = device.clock() if known is None else known
+        self.readiness = Readiness(device, geometry, self.default, self._clock)
+        self.experiments = experiments
         self.layers: list[int] = []
         self.open: OpenStep | None = None
+        self._experiment_step: ExperimentStep | None = None
         self._warm: set[tuple[PodConfig, str]] = set()
 
     def plan(self, batch: HybridBatch, *, live: bool) -> Plan:
-        """Choose a step's config; `live` is False for warm-up batches, which leave no trace."""
+        """Choose how a step is attended, and close the one before.
+
+        live  False for warm-up batches, which leave no trace and ask for nothing
+        """
+        default = self.readiness.default
         if self._fixed:
-            return Plan(self.attention(self.default))
+            return Plan(default)
+        kind = batch.bucket.sides
         found = self.active.lookup(batch.bucket)
         config = found.config or self.default
-        attention = self.attention(config)
-        if self.recorder is None or not live:
-            return Plan(attention)
+        attention = self.readiness.usable(config, kind)
+        if not live:
+            return Plan(attention or default)
         self.close_step()
-        if self._warms_up(config, batch.bucket.sides):
+        if self.readiness.owed or self.experiments is not None:
+            # Where nothing is recorded nobody else asks the clock.
+            self._clock.harvest()
+        experiment, missing = self._experiment(batch, kind)
+        if experiment is not None:
+            self._skip()
+            return Plan(attention or default, experiment=experiment)
+        if attention is None:
+            missing = config
+        shadow = None
+        if missing is not None:
+            shadow = self.readiness.approach(missing, kind, batch.lengths)
+        source = "default" if attention is None else found.source
+        return self._traced(batch, attention or default, source, shadow)
+
+    def _experiment(
+        self, batch: HybridBatch, kind: str
+    ) -> tuple[ExperimentStep | None, PodConfig | None]:
+        """The experiment that this step is one of, or a config that it lacks yet."""
+        experiment = (
+            None if self.experiments is None else self.experiments.see(batch.bucket, batch.lengths)
+        )
+        if experiment is None or self.experiments is None:
+            return None, None
+        for arm in experiment.arms:
+            if self.readiness.usable(arm.config, kind) is None:
+                return None, arm.config
+        self._experiment_step = experiment.begin(
+            batch.lengths, self._clock, self.experiments.budget
+        )
+        return self._experiment_step, None
+
+    def _traced(
+        self, batch: HybridBatch, attention: Attention, source: Source, shadow: Shadow | None
+    ) -> Plan:
+        if self.recorder is None:
+            return Plan(attention, shadow=shadow)
+        if self._warms_up(attention.config, batch.bucket.sides) or shadow is not None:
             self.recorder.skip()
         else:
-            self.open = self.recorder.begin(batch, config, found.source)
-        return Plan(attention, self.open)
+            self.open = self.recorder.begin(batch, attention.config, source)
+        return Plan(attention, self.open, shadow=shadow)
 
-    def attention(self, config: PodConfig) -> Attention:
-        """What attends with `config`, loaded at the first time; raises as Device.attention."""
-        found = self._ready.get(config)
-        if found is None:
-            found = self._ready[config] = self._device.attention(self.geometry, config)
-        return found
+    def _skip(self) -> None:
+        if self.recorder is not None:
+            self.recorder.skip()
 
     def graph_timer(self, plan: DevicePlan) -> GraphTimer | None:
         """A timer for a graph to be captured with `plan`; None where nothing is recorded."""
@@ -140,6 +206,9 @@ class LayerGroup:
 
     def close_step(self) -> OpenStep | None:
         """File the open step, if there is one, and return it."""
+        if self._experiment_step is not None:
+            self._experiment_step.close()
+            self._experiment_step = None
         step, self.open = self.open, None
         if self.recorder is not None:
             if step is not None:

@@ -6,13 +6,16 @@ The rule: at most twice the error that torch itself makes, plus rounding.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 
+from pod_integrate.errors import MismatchError
 from pod_integrate.measure.batches import Case
 from pod_integrate.measure.reference import Attended, attention_reference
 from pod_integrate.op import Result, hybrid_attention
 from pod_integrate.terms.keys import Dtype
+from pod_integrate.terms.scalars import Scalars
 
 # |out - reference| and |lse - reference| allowed, relative to 1 + |reference|. Unit-normal
 # inputs; half types round probabilities and the result, fp32 only differs in summation order.
@@ -23,6 +26,9 @@ BF16_TOLERANCE = 2e-2
 _ROUNDING = 2e-6
 # Tensor cores align products to the largest and truncate.
 _TENSOR_ROUNDING = 1e-5
+# Of float32's own formula with unit-normal inputs; 1.2e-6 was the largest seen.
+_SINGLE = 2e-6
+_ROWS_AT_ONCE = 1024
 # Of the root of summed squares of independent roundings: covers any sum of up to 16 of them, and
 # seven standard deviations of a long one.
 _SPREAD = 4.0
@@ -67,6 +73,57 @@ def attend_and_check(case: Case, **arguments: object) -> Result:
     told = {name: value for name, value in arguments.items() if name not in ("config", "out")}
     assert_matches_reference(case, got, **told)  # type: ignore[arg-type]
     return got
+
+
+def require_alike(
+    case: Case,
+    got: Result,
+    other: Result,
+    attend: Callable[[torch.Tensor, Scalars], Result],
+    scalars: Scalars,
+) -> None:
+    """Raise MismatchError unless `got` and `other` could both keep the pass rule.
+
+    Each may be off by what assert_matches_reference allows, so the two differ by twice that at
+    most. No exact answer is needed: inputs are unit-normal, of which float32's own error is known,
+    and the roundings of weights come from the kernel behind `other`, asked once more.
+    attend  out and lse of the case's q and keys with other values [P, S, Hkv, D] and scalars
+    """
+    dtype = case.q.dtype
+    halves = dtype != torch.float32
+    half_ulp = torch.finfo(dtype).eps / 2 if halves else 0.0
+    rounding = _TENSOR_ROUNDING if halves else _ROUNDING
+    weights = None
+    if halves:
+        double = scalars._replace(scale=2 * scalars.scale, logit_cap=2 * scalars.logit_cap)
+        weights = attend(case.v_cache.square(), double)
+    for begin in range(0, got.out.shape[0], _ROWS_AT_ONCE):
+        rows = slice(begin, begin + _ROWS_AT_ONCE)
+        out, lse = other.out[rows].float(), other.lse[rows]
+        allowed = 2 * (2 * (_SINGLE + half_ulp * out.abs()) + rounding)
+        if weights is not None:
+            factor = torch.exp(weights.lse[rows] - 2 * lse).where(lse > -math.inf, 0.0)
+            squares = (factor[..., None] * weights.out[rows].float()).clamp(min=0.0)
+            allowed = allowed + 2 * _SPREAD * half_ulp * squares.sqrt()
+        _require_within(got.out[rows].float(), out, allowed, "out", begin)
+        allowed_lse = 2 * (2 * _SINGLE + rounding * (1 + lse.abs()))
+        _require_within(got.lse[rows], lse, allowed_lse, "lse", begin)
+
+
+def _require_within(
+    got: torch.Tensor, other: torch.Tensor, allowed: torch.Tensor, name: str, begin: int
+) -> None:
+    # Rows without a key have lse -inf in both.
+    excess = (got - other).abs().where(got != other, 0.0) - allowed
+    bad = ~(excess <= 0)
+    if bool(bad.any()):
+        place = tuple(int(i) for i in bad.nonzero()[0])
+        where = [begin + place[0], *place[1:]]
+        raise MismatchError(
+            f"{name}{where} is {float(got[place])}, the default config's {float(other[place])}, "
+            f"allowed difference {float(allowed[place])}; {int(bad.sum())} of {bad.numel()} there "
+            "are outside"
+        )
 
 
 def _spread(

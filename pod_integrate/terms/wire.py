@@ -17,6 +17,7 @@ MAX_STEPS = 1 << 32
 MAX_STEP_NUMBER = 1 << 48
 MAX_LENGTH = 1 << 24
 MAX_MICROS = 1e10
+MIN_TIMED_MICROS = 1e-3
 MAX_LAYERS = 4096
 # Printable ASCII: PostgreSQL refuses a NUL, logs and pages would show the others as something else.
 KEY_PATTERN = "^[ -~]+$"
@@ -36,6 +37,6 @@ Layers = Annotated[int, Meta(ge=0, le=MAX_LAYERS)]
 # Of one step; 0 stands for unknown.
 Micros = Annotated[float, Meta(ge=0.0, le=MAX_MICROS)]
 # Of one timed call.
-TimedMicros = Annotated[float, Meta(ge=1e-3, le=MAX_MICROS)]
+TimedMicros = Annotated[float, Meta(ge=MIN_TIMED_MICROS, le=MAX_MICROS)]
 Speedup = Annotated[float, Meta(ge=1e-3, le=1e3)]
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import torch
@@ -91,6 +92,19 @@ class CudaDevice(Device):
 
     def timer(self) -> Timer:
         return gpu_seconds
+
+    @property
+    def can_compile(self) -> bool:
+        return nvcc.is_here()
+
+    def landing(self) -> torch.Tensor:
+        return torch.zeros(1, pin_memory=True)
+
+    def background(self) -> AbstractContextManager[None]:
+        return self._runtime.background()
+
+    def spare_bytes(self) -> int:
+        return int(torch.cuda.mem_get_info(self.place)[0])
 
     def upload(self, values: Sequence[int], dtype: torch.dtype = torch.int64) -> torch.Tensor:
         # torch keeps page-locked memory until the copy has run; a pageable source would be waited

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import abc
 import contextlib
-from collections.abc import Callable
+import ctypes
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 
 import torch
@@ -40,6 +41,13 @@ class Runtime(abc.ABC):
     def is_capturing(self) -> bool:
         """Whether the current stream is being captured into a graph."""
 
+    def background(self) -> AbstractContextManager[None]:
+        """A stream of its own for one thread, of the least priority there is; waited for.
+
+        Nothing that the thread does in it breaks a capture of another one.
+        """
+        return _NOTHING
+
 
 class CudaRuntime(Runtime):
     """torch's streams of one GPU."""
@@ -49,6 +57,7 @@ class CudaRuntime(Runtime):
     def __init__(self, place: torch.device) -> None:
         self.place = place
         self._side: torch.cuda.Stream | None = None
+        self._quiet: torch.cuda.Stream | None = None
 
     def current(self) -> AbstractContextManager[None]:
         # Entering a device asks the driver twice, though it nearly always is the current one.
@@ -68,3 +77,29 @@ class CudaRuntime(Runtime):
 
     def is_capturing(self) -> bool:
         return torch.cuda.is_current_stream_capturing()
+
+    @contextlib.contextmanager
+    def background(self) -> Iterator[None]:
+        if self._quiet is None:
+            # Streams of torch have the least priority unless told otherwise.
+            self._quiet = torch.cuda.Stream(self.place)
+        with _captures_left_alone(), torch.cuda.device(self.place), torch.cuda.stream(self._quiet):
+            yield
+            self._quiet.synchronize()
+
+
+# CU_STREAM_CAPTURE_MODE_RELAXED: calls that allocate are allowed while another thread captures.
+_RELAXED = 2
+
+
+@contextlib.contextmanager
+def _captures_left_alone() -> Iterator[None]:
+    """A capture of another thread in its global mode survives what this thread asks CUDA for."""
+    # The driver's own function, since torch has none; what it exchanges belongs to the thread.
+    exchange = ctypes.CDLL("libcuda.so.1").cuThreadExchangeStreamCaptureMode
+    mode = ctypes.c_int(_RELAXED)
+    exchange(ctypes.byref(mode))
+    try:
+        yield
+    finally:
+        exchange(ctypes.byref(mode))

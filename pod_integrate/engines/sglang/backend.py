@@ -7,6 +7,7 @@ CUDA graphs (`graphs`), others eagerly, also between the segments of breakable p
 
 from __future__ import annotations
 
+import functools
 import logging
 from typing import Any
 
@@ -15,7 +16,7 @@ from sglang.srt.layers.attention.base_attn_backend import AttentionBackend
 from sglang.srt.layers.radix_attention import RadixAttention
 
 from pod_integrate.arguments import plain
-from pod_integrate.devices.call import Attention
+from pod_integrate.devices.call import Attention, Result
 from pod_integrate.devices.registry import device_named
 from pod_integrate.engines.sglang import step_time
 from pod_integrate.engines.sglang.alternatives import Machine
@@ -185,12 +186,15 @@ class PodAttnBackend(AttentionBackend):  # type: ignore[misc]
             where = write_loc(forward_batch)
             self.token_to_kv_pool.set_kv_buffer(layer, where, k, v, layer.k_scale, layer.v_scale)
         plan = self._plan(group)
-        mark = plan.start(layer.layer_id)
         rows = q.reshape(-1, layer.tp_q_head_num, layer.qk_head_dim)
-        out = self._run(rows, output_rows(forward_batch, rows), layer, group, plan.attention, sinks)
-        if mark is not None:
-            plan.stop(mark)
-        return out
+        out = output_rows(forward_batch, rows)
+        # Rows beyond the batch are padding of data parallelism; nobody reads them, but NaN from
+        # uninitialised memory would spread through later layers' statistics.
+        out[self.forward_metadata.batch.num_tokens :].zero_()
+        # SGLang makes sinks bf16 for every backend but one of its own.
+        sinks = None if sinks is None else sinks.float()
+        plan.run(layer.layer_id, functools.partial(self._run, rows, out, layer, group, sinks))
+        return out.view(-1, layer.tp_q_head_num * layer.v_head_dim)
 
     def _plan(self, group: LayerGroup) -> Plan:
         step = self.forward_metadata
@@ -200,7 +204,7 @@ class PodAttnBackend(AttentionBackend):  # type: ignore[misc]
             if captured is None:
                 step.plans[group] = group.plan(step.batch, live=step.live)
             else:
-                step.plans[group] = Plan(group.attention(captured.config), timer=timer)
+                step.plans[group] = Plan(group.readiness.default, timer=timer)
         return step.plans[group]
 
     def _run(
@@ -209,15 +213,14 @@ class PodAttnBackend(AttentionBackend):  # type: ignore[misc]
         out: torch.Tensor,
         layer: Any,
         group: LayerGroup,
-        attention: Attention,
         sinks: torch.Tensor | None,
-    ) -> torch.Tensor:
+        attention: Attention,
+        instead: torch.Tensor | None,
+    ) -> Result:
+        """Attend `rows` into `out`, or into `instead` where it is given."""
         step, geometry = self.forward_metadata, group.geometry
         tokens = step.batch.num_tokens
-        # Rows beyond the batch are padding of data parallelism; nobody reads them, but NaN from
-        # uninitialised memory would spread through later layers' statistics.
-        out[tokens:].zero_()
-        attend(
+        return attend(
             attention,
             rows[:tokens],
             # The pool is [slots, Hkv, D]: a slot is a page of one token.
@@ -225,12 +228,10 @@ class PodAttnBackend(AttentionBackend):  # type: ignore[misc]
             self.token_to_kv_pool.get_value_buffer(layer.layer_id).unsqueeze(1),
             step.batch,
             plain(Scalars(layer.scaling, geometry.window_left, geometry.logit_cap)),
-            # SGLang makes them bf16 for every backend but one of its own.
-            sinks=None if sinks is None else sinks.float(),
-            out=out[:tokens],
+            sinks=sinks,
+            out=out[:tokens] if instead is None else instead,
             plan=step.device_plans.get(group),
         )
-        return out.view(-1, layer.tp_q_head_num * layer.v_head_dim)
 
     def _group(self, layer: Any) -> LayerGroup:
         group = self._layers.get(layer.layer_id)

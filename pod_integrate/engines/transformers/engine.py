@@ -11,6 +11,7 @@ import torch
 
 from pod_integrate import op
 from pod_integrate.arguments import default_scale, plain
+from pod_integrate.devices.call import Attention, Result
 from pod_integrate.devices.clock import Mark
 from pod_integrate.devices.registry import device_of
 from pod_integrate.live.groups import LayerGroups
@@ -75,13 +76,15 @@ def attend(
     if plan is None:
         group = groups_on(q.device).get(make_geometry(numbers))
         plan = plans[numbers] = group.plan(batch, live=live)
-    mark = plan.start(0)
-    result = op.attend(
-        *(plan.attention, q, k_cache, v_cache, batch, scalars), sinks=options.sinks, out=out
-    )
-    if mark is not None:
-        plan.stop(mark)
-    return result.out
+
+    def call(attention: Attention, instead: torch.Tensor | None) -> Result:
+        return op.attend(
+            *(attention, q, k_cache, v_cache, batch, scalars),
+            sinks=options.sinks,
+            out=out if instead is None else instead,
+        )
+
+    return plan.run(0, call).out
 
 
 def start_step(device: torch.device) -> Mark:

@@ -1,0 +1,233 @@
+"""Experimenter: asks the tuner for experiments, starts them and reports what came of them.
+
+For the thread of a Laboratory. One experiment runs in a bucket, a few in the process; what cannot
+be prepared is reported at once. A report that does not arrive is tried again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterable
+
+import torch
+
+from pod_integrate.errors import ConfigInfeasibleError, MismatchError, PodAttentionError
+from pod_integrate.live.client import TunerClient
+from pod_integrate.live.experiments import Arms, LiveExperiment, Seen
+from pod_integrate.live.failures import Failures
+from pod_integrate.live.layer_group import LayerGroup
+from pod_integrate.live.verify import NoRoomError
+from pod_integrate.terms.config import PodConfig
+from pod_integrate.terms.experiment import (
+    MAX_BUCKETS,
+    MAX_REASON,
+    WIRE_VERSION,
+    Experiment,
+    ExperimentAsk,
+    ExperimentReport,
+    Outcome,
+    Pair,
+    SeenBucket,
+)
+from pod_integrate.terms.keys import Bucket
+
+# Events that are no failures.
+BEGUN, MISSED, PAIRS = "experiments_begun", "experiments_missed", "experiment_pairs"
+MISMATCH = "experiment_mismatch"
+MOST_EXPERIMENTS = 4
+# Pairs wait for company, but not for long: the tuner may decide on them, or say stop.
+_REPORT_PAIRS, _REPORT_SECONDS = 8, 30.0
+# A last report that the tuner was away for is kept so long.
+_KEEP_SECONDS = 600.0
+
+
+@dataclasses.dataclass(eq=False)
+class _Lease:
+    group: LayerGroup
+    experiment: Experiment
+    deadline: float
+    reported: float
+    live: LiveExperiment | None = None
+    unsent: list[Pair] = dataclasses.field(default_factory=list)
+    measured: int = 0
+    outcome: tuple[Outcome, str] | None = None
+
+
+class Experimenter:
+    """See the module.
+
+    server        id of this process for the tuner
+    client        of the thread that calls `round`
+    can_compile   whether configs of variants that were not shipped can run here
+    now           seconds, for tests
+    """
+
+    def __init__(
+        self,
+        server: str,
+        client: TunerClient,
+        failures: Failures,
+        *,
+        can_compile: Callable[[], bool],
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._server, self._client, self._failures = server, client, failures
+        self._can_compile, self._now = can_compile, now
+        self._leases: list[_Lease] = []
+        self._lately: dict[LayerGroup, dict[Bucket, Seen]] = {}
+
+    def round(self, groups: Iterable[LayerGroup]) -> None:
+        """Report what is due and ask for more; raises nothing that the tuner is to blame for."""
+        for lease in list(self._leases):
+            self._follow(lease)
+        for group in groups:
+            if group.experiments is not None:
+                with self._failures.watch("experiment"):
+                    self._ask(group)
+
+    def close(self) -> None:
+        """End all experiments and report their pairs, once."""
+        for lease in list(self._leases):
+            if lease.outcome is None:
+                self._end(lease, "the server ended")
+            self._send(lease)
+
+    def _ask(self, group: LayerGroup) -> None:
+        assert group.experiments is not None
+        lately = self._lately.setdefault(group, {})
+        for bucket, seen in group.experiments.take_seen().items():
+            before = lately.get(bucket)
+            lately[bucket] = seen._replace(steps=seen.steps + (before.steps if before else 0))
+        busy = {lease.experiment.bucket for lease in self._leases if lease.group is group}
+        free = [bucket for bucket in lately if str(bucket) not in busy]
+        if not free or len(self._leases) >= MOST_EXPERIMENTS:
+            return
+        free.sort(key=lambda bucket: -lately[bucket].steps)
+        ask = ExperimentAsk(
+            version=WIRE_VERSION,
+            server=self._server,
+            geometry=str(group.geometry),
+            device=str(group.active.device),
+            build=group.active.build,
+            buckets=[
+                SeenBucket(bucket=str(bucket), steps=lately[bucket].steps)
+                for bucket in free[:MAX_BUCKETS]
+            ],
+            variants_only=not self._can_compile(),
+        )
+        answer = self._client.ask_experiment(ask.encode())
+        if answer is not None:
+            experiment = Experiment.decode(answer)
+            self._begin(group, experiment, lately.get(Bucket.parse(experiment.bucket)))
+        # What was seen counts half after every question, and not at all in the end.
+        self._lately[group] = {
+            bucket: seen._replace(steps=seen.steps // 2)
+            for bucket, seen in lately.items()
+            if seen.steps > 1
+        }
+
+    def _begin(self, group: LayerGroup, experiment: Experiment, seen: Seen | None) -> None:
+        now = self._now()
+        lease = _Lease(group, experiment, now + experiment.seconds, now)
+        self._leases.append(lease)
+        lease.outcome = self._prepare(lease, seen)
+        if lease.outcome is not None:
+            self._failures.count(MISMATCH if lease.outcome[0] == "mismatch" else MISSED)
+            self._send(lease)
+            return
+        assert lease.live is not None and group.experiments is not None
+        # Preparing may have taken long, and is not what the lease is for.
+        lease.deadline = self._now() + experiment.seconds
+        group.experiments.running[lease.live.bucket] = lease.live
+        self._failures.count(BEGUN)
+
+    def _prepare(self, lease: _Lease, seen: Seen | None) -> tuple[Outcome, str] | None:
+        """Make a live experiment of it; the outcome and a reason where it cannot run."""
+        experiment, readiness = lease.experiment, lease.group.readiness
+        if seen is None:
+            return "failed", f"no step of {experiment.bucket} was seen here lately"
+        try:
+            arms = [
+                readiness.prepare(
+                    PodConfig.from_dict(config), seen.lengths, again=experiment.verify
+                )
+                for config in (experiment.baseline, experiment.candidate)
+            ]
+        except MismatchError as error:
+            return "mismatch", str(error)
+        except ConfigInfeasibleError as error:
+            return "infeasible", str(error)
+        except (PodAttentionError, NoRoomError, torch.OutOfMemoryError) as error:
+            return "failed", f"{type(error).__name__}: {error}"
+        lease.live = LiveExperiment(experiment, Arms(*arms))
+        return None
+
+    def _follow(self, lease: _Lease) -> None:
+        """Report what has come of an experiment, if it is time."""
+        now, live = self._now(), lease.live
+        if lease.outcome is not None:
+            if now > lease.deadline + _KEEP_SECONDS:
+                self._leases.remove(lease)
+            else:
+                self._send(lease)
+            return
+        assert live is not None
+        refused = lease.group.readiness.refused
+        bad = [refused[arm.config] for arm in live.arms if arm.config in refused]
+        if bad:
+            self._failures.count(MISMATCH)
+            self._end(lease, bad[0], mismatch=True)
+        elif live.ended or live.measured_all:
+            self._end(lease, live.ended)
+        elif now > lease.deadline:
+            self._end(lease, f"no step of it could be measured in {lease.experiment.seconds:g} s")
+        else:
+            self._collect(lease)
+            late = now - lease.reported > _REPORT_SECONDS
+            if len(lease.unsent) < _REPORT_PAIRS and not (lease.unsent and late):
+                return
+        self._send(lease)
+
+    def _end(self, lease: _Lease, reason: str, *, mismatch: bool = False) -> None:
+        """Take no more steps. `reason` is told where nothing was measured, or for a mismatch."""
+        live, experiments = lease.live, lease.group.experiments
+        assert live is not None and experiments is not None
+        experiments.running.pop(live.bucket, None)
+        self._collect(lease)
+        if mismatch:
+            lease.outcome = "mismatch", reason
+        else:
+            lease.outcome = ("measured", "") if lease.measured else ("failed", reason)
+
+    def _collect(self, lease: _Lease) -> None:
+        assert lease.live is not None
+        while lease.live.pairs:
+            lease.unsent.append(lease.live.pairs.popleft())
+            lease.measured += 1
+
+    def _send(self, lease: _Lease) -> None:
+        outcome, reason = lease.outcome or ("measured", "")
+        report = ExperimentReport(
+            version=WIRE_VERSION,
+            server=self._server,
+            id=lease.experiment.id,
+            outcome=outcome,
+            reason=reason.replace("\0", "")[:MAX_REASON],
+            pairs=lease.unsent,
+            layers=lease.live.layers if lease.live is not None else 0,
+            done=lease.outcome is not None,
+        )
+        with self._failures.watch("experiment_report"):
+            wanted = self._client.report_experiment(lease.experiment.id, report.encode())
+            self._failures.count(PAIRS, len(lease.unsent))
+            lease.unsent = []
+            lease.reported = self._now()
+            lease.deadline = lease.reported + lease.experiment.seconds
+            if not wanted or lease.outcome is not None:
+                self._drop(lease)
+
+    def _drop(self, lease: _Lease) -> None:
+        self._leases.remove(lease)
+        if lease.live is not None and lease.group.experiments is not None:
+            lease.group.experiments.running.pop(lease.live.bucket, None)

@@ -1,0 +1,127 @@
+"""Laboratory: the one thread that prepares configs beside a server, and runs its experiments.
+
+A table's config is prepared when the first step asks for it, an experiment's when the tuner sends
+it. The exchange with the tuner goes on meanwhile: compiling takes minutes. Nothing is asked of the
+device before the server's first live step, when it may still be capturing graphs.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import threading
+from collections.abc import Callable, Iterable
+
+import torch
+
+from pod_integrate.devices.base import Device
+from pod_integrate.errors import ConfigInfeasibleError, MismatchError, PodAttentionError
+from pod_integrate.live.client import TunerClient
+from pod_integrate.live.experimenter import Experimenter
+from pod_integrate.live.failures import Failures
+from pod_integrate.live.layer_group import LayerGroup
+from pod_integrate.live.verify import Lengths, NoRoomError
+from pod_integrate.terms.config import PodConfig
+
+logger = logging.getLogger(__name__)
+
+# Events that are no failures.
+READY, REFUSED = "configs_ready", "configs_refused"
+_LONGEST_PAUSE_SECONDS = 60.0
+
+
+class Laboratory:
+    """See the module.
+
+    groups        those of the process, asked for in every round
+    failures      where events are counted
+    pause         seconds between two rounds; failures double it up to a minute
+    experimenter  None where no experiments are run
+    """
+
+    def __init__(
+        self,
+        groups: Callable[[], Iterable[LayerGroup]],
+        failures: Failures,
+        *,
+        pause: float,
+        experimenter: Experimenter | None = None,
+        client: TunerClient | None = None,
+    ) -> None:
+        self._groups, self._failures, self._pause = groups, failures, pause
+        self._experimenter, self._client = experimenter, client
+        self._failed_in_row = 0
+        self._stopping, self._awake = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._run, name="pod-laboratory", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread; it is a daemon and never keeps the process alive."""
+        self._thread.start()
+
+    def wake(self) -> None:
+        """There is something to prepare."""
+        self._awake.set()
+
+    def stop(self, timeout: float = 2.0) -> None:
+        """End experiments and the thread, waiting at most `timeout` seconds."""
+        self._stopping.set()
+        self._awake.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout)
+
+    def run_round(self) -> None:
+        """Prepare what steps want, report and ask; raises nothing, counts everything."""
+        before = self._failures.total
+        try:
+            groups = list(self._groups())
+            for group in groups:
+                for config, lengths in group.readiness.wanted():
+                    self._prepare(group, config, lengths)
+            if self._experimenter is not None:
+                self._experimenter.round(groups)
+        except Exception:
+            # The thread has to outlive our own bugs as well: they are counted and shown whole.
+            self._failures.fail("laboratory_internal_error", "see the traceback")
+            logger.exception("the laboratory failed unexpectedly; it goes on")
+        failed = self._failures.total > before
+        self._failed_in_row = self._failed_in_row + 1 if failed else 0
+
+    def _prepare(self, group: LayerGroup, config: PodConfig, lengths: Lengths) -> None:
+        try:
+            group.readiness.prepare(config, lengths)
+        except (ConfigInfeasibleError, MismatchError) as error:
+            if config not in group.readiness.refused:
+                group.readiness.refuse(config, str(error))
+            self._failures.count(REFUSED)
+        except (PodAttentionError, NoRoomError, torch.OutOfMemoryError) as error:
+            group.readiness.postpone(config)
+            said = f"[{config.short()}] {type(error).__name__}: {error}"
+            self._failures.fail("config_not_prepared", f"{said}; the default runs, tried again")
+        else:
+            self._failures.count(READY)
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            self.run_round()
+            pause = self._pause * 2.0 ** min(self._failed_in_row, 16)
+            self._awake.wait(min(pause, max(_LONGEST_PAUSE_SECONDS, self._pause)))
+            self._awake.clear()
+        if self._experimenter is not None and not self._failed_in_row:
+            self._experimenter.close()
+        if self._client is not None:
+            self._client.close()
+
+
+def with_experiments(
+    groups: Callable[[], Iterable[LayerGroup]],
+    failures: Failures,
+    device: Device,
+    client: TunerClient,
+    *,
+    server: str,
+    pause: float,
+) -> Laboratory:
+    """A laboratory whose experiments a tuner decides on; see Experimenter."""
+    can_compile = functools.cache(lambda: device.can_compile)
+    experimenter = Experimenter(server, client, failures, can_compile=can_compile)
+    return Laboratory(groups, failures, pause=pause, experimenter=experimenter, client=client)

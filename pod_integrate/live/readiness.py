@@ -1,0 +1,160 @@
+"""Readiness: which configs a group's steps may run, and how one gets there.
+
+A config is built, loaded, launched and verified by a thread that serves nobody; then its first use
+for each kind of step is a shadow. Until both are done the default runs. What fails is refused for
+the life of the process. Nothing is compiled or loaded in a step.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+
+import torch
+
+from pod_integrate.devices.base import Device
+from pod_integrate.devices.call import Attention
+from pod_integrate.devices.clock import Clock
+from pod_integrate.errors import ConfigInfeasibleError, MismatchError
+from pod_integrate.live.shadow import Shadow
+from pod_integrate.live.verify import FLOOR_BYTES, Lengths, verify
+from pod_integrate.terms.config import PodConfig
+from pod_integrate.terms.keys import Geometry
+
+logger = logging.getLogger(__name__)
+
+_AGAIN_SECONDS = 60.0
+# Of the thread that compiles: servers go first.
+_NICE = 10
+
+
+class Readiness:
+    """Of one group's configs; the serving thread asks, another one prepares.
+
+    default  always ready
+    clock    of the serving thread
+    """
+
+    def __init__(
+        self, device: Device, geometry: Geometry, default: PodConfig, clock: Clock
+    ) -> None:
+        self._device, self._geometry, self._clock = device, geometry, clock
+        self.default = device.attention(geometry, default)
+        self._ready: dict[PodConfig, Attention] = {default: self.default}
+        self._proven: set[tuple[PodConfig, str]] = set()
+        self.refused: dict[PodConfig, str] = {}
+        self._wanted: dict[PodConfig, Lengths] = {}
+        self._not_before: dict[PodConfig, float] = {}
+        self._told: dict[PodConfig, torch.Tensor] = {}
+        self._shadowed: tuple[PodConfig, str] | None = None
+        # Called when there is something to prepare.
+        self.wake: Callable[[], None] = lambda: None
+
+    @property
+    def owed(self) -> bool:
+        """Whether a verdict has yet to come from the clock."""
+        return self._shadowed is not None
+
+    def usable(self, config: PodConfig, kind: str) -> Attention | None:
+        """What runs `config` in a step of this kind, None while it may not."""
+        if config == self.default.config:
+            return self.default
+        return self._ready.get(config) if (config, kind) in self._proven else None
+
+    def approach(self, config: PodConfig, kind: str, lengths: Lengths) -> Shadow | None:
+        """A step towards using `config`, which is not usable: a shadow for this step, or nothing.
+
+        One shadow at a time; a config that is not prepared yet is wanted from now on.
+        """
+        if config in self.refused or self._shadowed is not None:
+            return None
+        attention = self._ready.get(config)
+        if attention is None:
+            late = time.monotonic() >= self._not_before.get(config, 0.0)
+            if late and config not in self._wanted:
+                self._wanted[config] = lengths
+                self.wake()
+            return None
+        spare = self._device.spare_bytes()
+        if spare is not None and spare < FLOOR_BYTES:
+            return None
+        self._shadowed = (config, kind)
+        return Shadow(attention, self._clock, self._told[config], self._judge)
+
+    def _judge(self, differs: bool | None) -> None:
+        assert self._shadowed is not None
+        (config, kind), self._shadowed = self._shadowed, None
+        if differs:
+            self.refuse(config, f"its answers differ from the default's on a live {kind} step")
+        elif differs is not None:
+            self._proven.add((config, kind))
+
+    def refuse(self, config: PodConfig, reason: str) -> None:
+        """Never run `config` in this process."""
+        self.refused[config] = reason
+        self._wanted.pop(config, None)
+        self._ready.pop(config, None)
+        logger.error("config [%s] is not used any more: %s", config.short(), reason)
+
+    def wanted(self) -> list[tuple[PodConfig, Lengths]]:
+        """What to prepare; for the other thread."""
+        return list(self._wanted.items())
+
+    def prepare(self, config: PodConfig, lengths: Lengths, *, again: bool = False) -> Attention:
+        """Build, load, launch and verify `config` unless that is done; takes seconds.
+
+        again  verify it on fresh inputs whatever was done before
+
+        For the other thread, after the first live step of the process. Raises as Device.build, and
+        MismatchError; NoRoomError when it should be tried again later.
+        """
+        if config in self.refused:
+            raise ConfigInfeasibleError(f"{config.short()} was refused: {self.refused[config]}")
+        found = self._ready.get(config)
+        if found is None:
+            _beneath(lambda: self._device.build(self._geometry, config))
+        if found is None or (again and found is not self.default):
+            with self._device.background():
+                found = self._device.attention(self._geometry, config)
+                self._verify(config, lengths)
+                self._told.setdefault(config, self._device.landing())
+            self._ready[config] = found
+        self._wanted.pop(config, None)
+        return found
+
+    def _verify(self, config: PodConfig, lengths: Lengths) -> None:
+        seed = int.from_bytes(os.urandom(4))
+        try:
+            verify(self._device, self._geometry, config, lengths, seed=seed)
+        except MismatchError as error:
+            self.refuse(config, str(error))
+            raise
+
+    def postpone(self, config: PodConfig) -> None:
+        """Preparing `config` failed for a reason that may pass: no step wants it for a while."""
+        self._not_before[config] = time.monotonic() + _AGAIN_SECONDS
+        self._wanted.pop(config, None)
+
+
+def _beneath(work: Callable[[], None]) -> None:
+    """Do `work` in a thread of low priority, which its child processes inherit, and wait for it.
+
+    Not in the thread that launches: on a CPU serving waits for the calls of others.
+    """
+    raised: list[BaseException] = []
+
+    def run() -> None:
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
+        try:
+            work()
+        except BaseException as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=run, name="pod-build", daemon=True)
+    thread.start()
+    thread.join()
+    if raised:
+        raise raised[0]

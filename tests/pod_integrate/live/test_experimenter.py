@@ -1,0 +1,216 @@
+"""What a server asks a tuner for, what it tells of experiments, and how it bears a bad tuner."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+
+import pytest
+from support.laboratory import CPU, DEFAULT, LAYERS, OTHER, FakeTuner, Host, make_batch, offer
+from support.layers import run_layers
+
+from pod_integrate.devices.cpu.device import CpuDevice
+from pod_integrate.errors import BuildError, MismatchError
+from pod_integrate.live import readiness
+from pod_integrate.terms.config import PodConfig, TileConfig
+from pod_integrate.terms.keys import Geometry
+
+
+def test_nothing_is_asked_before_a_live_step_was_seen() -> None:
+    host = Host()
+    host.group.plan(make_batch(), live=False)
+    host.rounds()
+    assert host.tuner.asks == []
+    host.steps(3)
+    host.rounds()
+    (ask,) = host.tuner.asks
+    (seen,) = ask.buckets
+    assert (seen.bucket, seen.steps, seen.captured) == (str(make_batch().bucket), 3, False)
+    assert (ask.server, ask.device, ask.variants_only) == ("s1", str(CPU.key), False)
+
+
+def test_an_experiment_is_prepared_run_and_reported_and_the_bucket_is_free_again() -> None:
+    host = Host()
+    host.tuner.offers = [offer(steps=4)]
+    host.steps(3)
+    host.rounds()
+    assert not host.group.readiness.wanted()
+    host.steps(60)
+    host.rounds()
+    (report,) = host.tuner.reports
+    assert (report.id, report.outcome, report.done) == ("e1", "measured", True)
+    assert len(report.pairs) == 4 and report.layers == LAYERS
+    assert host.group.experiments is not None and not host.group.experiments.running
+    # While it ran the bucket was not offered.
+    assert len(host.tuner.asks) == 2
+
+
+def test_a_long_experiment_is_reported_in_parts() -> None:
+    host = Host()
+    host.tuner.offers = [offer(steps=40)]
+    host.steps(3)
+    host.rounds()
+    while not host.tuner.reports or not host.tuner.reports[-1].done:
+        host.steps(20)
+        host.rounds()
+    parts = [len(report.pairs) for report in host.tuner.reports]
+    assert len(parts) > 2 and sum(parts) == 40 and min(parts[:-1]) >= 8
+    host.tuner.offers = [offer("e2", steps=40)]
+    host.rounds()
+    while len(host.group.experiments.running[make_batch().bucket].pairs) < 2:  # type: ignore[union-attr]
+        host.steps(1)
+    host.now += 31.0
+    host.rounds()
+    assert (host.tuner.reports[-1].id, host.tuner.reports[-1].done) == ("e2", False)
+
+
+def test_a_tuner_that_wants_no_more_ends_an_experiment() -> None:
+    host = Host()
+    host.tuner.offers = [offer(steps=100)]
+    host.steps(3)
+    host.rounds()
+    host.tuner.taken = False
+    host.steps(60)
+    host.rounds()
+    assert host.group.experiments is not None and not host.group.experiments.running
+    assert len(host.tuner.reports) == 1
+
+
+def test_no_step_within_the_lease_is_a_failure_with_a_reason() -> None:
+    host = Host()
+    host.tuner.offers = [offer()]
+    host.steps(3)
+    host.rounds()
+    host.now += 61.0
+    host.rounds()
+    (report,) = host.tuner.reports
+    assert report.outcome == "failed" and "no step of it" in report.reason
+    assert host.group.experiments is not None and not host.group.experiments.running
+
+
+@pytest.mark.parametrize("error", [MismatchError("far off"), BuildError("no nvcc")])
+def test_what_cannot_be_prepared_is_told_at_once_and_never_runs(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(readiness, "verify", refuse)
+    host = Host()
+    host.tuner.offers = [offer(), offer("e2")]
+    host.steps(3)
+    host.rounds(2)
+    told = [(r.id, r.outcome) for r in host.tuner.reports]
+    if isinstance(error, MismatchError):
+        assert told == [("e1", "mismatch"), ("e2", "infeasible")]
+        assert host.failures.counts["experiment_mismatch"] == 1
+    else:
+        assert told == [("e1", "failed"), ("e2", "failed")]
+    assert str(error) in host.tuner.reports[0].reason
+    assert host.group.experiments is not None and not host.group.experiments.running
+
+
+def test_an_infeasible_candidate_and_an_unseen_bucket_are_told() -> None:
+    host = Host()
+    wide = dataclasses.replace(DEFAULT, prefill=TileConfig(q_rows=4096, kv_rows=64))
+    host.tuner.offers = [offer("wide", wide), offer("unseen", bucket="d8@128")]
+    host.steps(3)
+    host.rounds(2)
+    assert [(r.id, r.outcome) for r in host.tuner.reports] == [
+        ("wide", "infeasible"),
+        ("unseen", "failed"),
+    ]
+    assert "d8@128" in host.tuner.reports[1].reason
+
+
+def test_answers_that_differ_in_shadow_end_it_as_a_mismatch_for_good() -> None:
+    host = Host()
+    host.tuner.offers = [offer(), offer("e2")]
+    host.steps(3)
+    host.rounds()
+    for _ in range(40):
+        host.clock.now += 0.01
+        plan = host.group.plan(make_batch(), live=True)
+        ran = run_layers(plan, LAYERS, answer=lambda a: 1.5 if a.config == OTHER else 1.0)
+        # The candidate never answers: its one call is the shadow's.
+        assert ran in ([DEFAULT] * LAYERS, [DEFAULT, OTHER, *[DEFAULT] * (LAYERS - 1)])
+    host.group.close_step()
+    host.rounds(2)
+    assert [(r.id, r.outcome) for r in host.tuner.reports][0] == ("e1", "mismatch")
+    assert "live hybrid step" in host.tuner.reports[0].reason
+    assert host.tuner.reports[1].id == "e2" and host.tuner.reports[1].outcome == "infeasible"
+    assert host.failures.counts["experiment_mismatch"] == 1
+
+
+def fail_with(status: int | None, body: bytes | None) -> Callable[[FakeTuner], None]:
+    def spoil(tuner: FakeTuner) -> None:
+        tuner.status, tuner.body = status, body
+
+    return spoil
+
+
+@pytest.mark.parametrize(
+    ("spoil", "event"),
+    [
+        (fail_with(500, None), "experiment_http_500"),
+        (fail_with(None, b"{}"), "experiment_rejected"),
+        (fail_with(None, b"\0" * (2 << 20)), "experiment_rejected"),
+        (fail_with(404, None), None),
+    ],
+)
+def test_a_bad_tuner_is_a_count_and_an_older_one_is_not(
+    spoil: Callable[[FakeTuner], None], event: str | None
+) -> None:
+    host = Host()
+    spoil(host.tuner)
+    host.steps(3)
+    host.rounds(3)
+    assert dict(host.failures.counts) == ({} if event is None else {event: 3})
+
+
+def test_pairs_survive_a_tuner_that_is_away() -> None:
+    host = Host()
+    host.tuner.offers = [offer(steps=4)]
+    host.steps(3)
+    host.rounds()
+    host.tuner.status = 503
+    host.steps(60)
+    host.rounds(3)
+    assert host.tuner.reports == [] and host.failures.counts["experiment_report_http_503"] == 3
+    host.tuner.status = None
+    host.rounds()
+    assert [len(r.pairs) for r in host.tuner.reports] == [4]
+
+
+def test_the_end_of_the_process_reports_what_was_measured() -> None:
+    host = Host()
+    host.tuner.offers = [offer(steps=100)]
+    host.steps(3)
+    host.rounds()
+    host.steps(10)
+    host.experimenter.close()
+    (report,) = host.tuner.reports
+    assert report.done and report.outcome == "measured" and 1 <= len(report.pairs) <= 10
+
+
+def test_a_config_that_fails_to_build_is_tried_again_and_the_default_runs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class NoCompiler(CpuDevice):
+        def build(self, geometry: Geometry, config: PodConfig) -> None:
+            raise BuildError("no compiler")
+
+    host = Host(NoCompiler(CPU.level))
+    found = host.group.readiness
+    now = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    for _ in range(3):
+        assert found.approach(OTHER, "hybrid", make_batch().lengths) is None
+        host.rounds()
+    assert host.failures.counts["config_not_prepared"] == 1
+    now = 61.0
+    found.approach(OTHER, "hybrid", make_batch().lengths)
+    host.rounds()
+    assert host.failures.counts["config_not_prepared"] == 2
+    assert found.usable(OTHER, "hybrid") is None and OTHER not in found.refused
