@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import operator
 from collections.abc import Iterable
 from typing import Self
 
@@ -42,11 +43,13 @@ class DevicePlan:
         max_requests: int,
         capacity: Capacity,
         num_sms: int | None = None,
+        words: torch.Tensor | None = None,
     ) -> None:
         """Allocate room; `reserve` works the numbers out from batches.
 
         config   default default_config() of the device and geometry
         num_sms  SMs to plan for; default all of the device
+        words    zeroed place to use in place of memory of its own, at least max_words long
         The variant is compiled and loaded here. Raises ConfigInfeasibleError when `config` does
         not fit the device, BuildError when it does not compile.
         """
@@ -54,8 +57,10 @@ class DevicePlan:
         self.max_tokens, self.max_requests = max_tokens, max_requests
         self.config, self.num_sms = _resolve(self.device, geometry, config, num_sms)
         # All zero: an empty batch, in case that a graph is replayed before the first update.
-        size = max_words(capacity, self.config)
-        self.words = torch.zeros(size, dtype=torch.int32, device=self.device)
+        if words is None:
+            size = max_words(capacity, self.config)
+            words = torch.zeros(size, dtype=torch.int32, device=self.device)
+        self.words = words
         self.held = PlanWords(self.words, tuple(capacity))
         self._batch: torch.Tensor | None = None
         if self.device.type == "cuda":
@@ -106,19 +111,35 @@ class DevicePlan:
         Outside of a capture. Raises ShapeError with the numbers, and leaves the plan as it was,
         when the batch needs more than was reserved.
         """
+        words = self.plan(batch, decode_split_tokens=decode_split_tokens)
+        if stamp:
+            words[STAMP_WORD] = stamp
+        # torch keeps the page-locked source until the copy has run.
+        self.words[: words.numel()].copy_(words, non_blocking=True)
+        self.hold(batch)
+
+    def plan(
+        self, batch: HybridBatch, *, decode_split_tokens: int | None = None, ahead: int = 0
+    ) -> torch.Tensor:
+        """The words that `update` would write, on the host; page-locked where that is faster.
+
+        ahead  words before the plan's own that the caller fills
+        Raises as `update`.
+        """
         config = self.config
         if decode_split_tokens is not None and decode_split_tokens != config.decode_split_tokens:
             config = dataclasses.replace(config, decode_split_tokens=decode_split_tokens)
         fill = min(self.num_sms * config.ctas_per_sm, self.capacity.decode_ctas)
-        planned = self._plan(batch, config, fill)
-        if fill and self._short(planned):
+        planned = self._plan(batch, config, fill, ahead)
+        if fill and not self._holds(planned):
             # No room to merge what shorter items split: a batch that fits without them goes on.
-            planned = self._plan(batch, config, 0)
-        self._require_room(planned)
-        if stamp:
-            planned.words[STAMP_WORD] = stamp
-        # torch keeps the page-locked source until the copy has run.
-        self.words[: planned.words.numel()].copy_(planned.words, non_blocking=True)
+            planned = self._plan(batch, config, 0, ahead)
+        if not self._holds(planned):
+            raise self._too_large(planned)
+        return planned.words
+
+    def hold(self, batch: HybridBatch) -> None:
+        """Its words are now those of `batch`, whoever wrote them."""
         self._batch = batch.q_indptr
 
     def require_fits(
@@ -143,7 +164,7 @@ class DevicePlan:
                 "both to that"
             )
 
-    def _plan(self, batch: HybridBatch, config: PodConfig, fill_ctas: int) -> Planned:
+    def _plan(self, batch: HybridBatch, config: PodConfig, fill_ctas: int, ahead: int) -> Planned:
         return plan_batch(
             batch.q_indptr,
             batch.kv_lens,
@@ -151,27 +172,27 @@ class DevicePlan:
             config,
             num_sms=self.num_sms,
             fill_ctas=fill_ctas,
+            ahead=ahead,
             pin=self.device.type == "cuda",
         )
 
-    def _short(self, planned: Planned) -> list[str]:
+    def _holds(self, planned: Planned) -> bool:
+        return (
+            planned.tokens <= self.max_tokens
+            and planned.requests <= self.max_requests
+            and all(map(operator.le, planned.capacity, self.capacity))
+        )
+
+    def _too_large(self, planned: Planned) -> ShapeError:
         limits = {"tokens": self.max_tokens, "requests": self.max_requests}
         limits |= self.capacity._asdict()
         needs = {"tokens": planned.tokens, "requests": planned.requests}
         needs |= planned.capacity._asdict()
-        return [
-            f"{name} {needs[name]} of {limits[name]}"
-            for name in limits
-            if needs[name] > limits[name]
-        ]
-
-    def _require_room(self, planned: Planned) -> None:
-        short = self._short(planned)
-        if short:
-            raise ShapeError(
-                f"the batch ({planned.requests} requests, {planned.tokens} tokens) needs more than "
-                f"the plan has reserved: {', '.join(short)}. Reserve it with a batch this large"
-            )
+        short = [f"{n} {needs[n]} of {limits[n]}" for n in limits if needs[n] > limits[n]]
+        return ShapeError(
+            f"the batch ({planned.requests} requests, {planned.tokens} tokens) needs more than "
+            f"the plan has reserved: {', '.join(short)}. Reserve it with a batch this large"
+        )
 
 
 def _room(needs: list[Capacity]) -> Capacity:

@@ -11,13 +11,16 @@ from collections.abc import Sequence
 
 import torch
 
-from pod_integrate.devices.clock import Mark, stride_of
+from pod_integrate.devices.clock import Mark
 from pod_integrate.devices.cuda.attention import CudaAttention
 from pod_integrate.devices.device_plan import DevicePlan
 from pod_integrate.devices.registry import device_of
 
 # More than there are replays under way: two, with overlapped scheduling.
 SLOTS = 16
+# Neighbouring layers that are timed, spread over the model. Two launches of one thread a layer,
+# about 1 us of a GPU each: four pairs are some 18 us of a decode step.
+TIMED_PAIRS = 4
 # The first two stamps have nothing between them: what a pair costs by itself.
 _EMPTY = 2
 
@@ -30,9 +33,7 @@ class GraphTimer:
     """
 
     def __init__(self, plan: DevicePlan, layers: Sequence[int]) -> None:
-        stride = stride_of(len(layers))
-        # From the middle of the first stretch on: a step's first layer is not like the others.
-        timed = layers[stride // 2 :: stride]
+        timed = [layers[place] for place in timed_positions(len(layers))]
         self._places = {layer: _EMPTY + 2 * i for i, layer in enumerate(timed)}
         self._plan = plan.words
         width = _EMPTY + 2 * len(timed)
@@ -57,7 +58,7 @@ class GraphTimer:
         self._stamp(mark + 1)
 
     def arm(self) -> int:
-        """A free row, from 1, for DevicePlan.update of the next replay."""
+        """A free row, from 1, for the plan of the next replay."""
         self._slot = self._slot % SLOTS + 1
         self._ring[self._slot - 1].zero_()
         return self._slot
@@ -67,12 +68,31 @@ class GraphTimer:
 
         Mean over the timed layers; None when stamps are missing.
         """
+        layers = self.each(slot)
+        return sum(layers) / len(layers) if layers else None
+
+    def each(self, slot: int) -> list[float] | None:
+        """Seconds of the timed layers in their order, neighbours next to each other.
+
+        Layers of even and of odd position take turns. None when stamps are missing.
+        """
         stamps: list[int] = self._ring[slot - 1].tolist()
         if 0 in stamps or len(stamps) == _EMPTY:
             return None
         spans = [end - begin for begin, end in zip(stamps[::2], stamps[1::2], strict=True)]
-        empty, layers = spans[0], spans[1:]
-        return max(0.0, sum(layers) / len(layers) - empty) * 1e-9
+        empty, *layers = spans
+        return [max(0, span - empty) * 1e-9 for span in layers]
 
     def _stamp(self, index: int) -> None:
         self._attention.stamp(self._plan, self._ring, index)
+
+
+def timed_positions(layers: int) -> list[int]:
+    """Positions of the timed ones of `layers` layers: pairs of an even one and its next."""
+    if layers < 2:
+        return list(range(layers))
+    pairs = min(TIMED_PAIRS, layers // 2)
+    stretch = layers // pairs
+    # From the middle of a stretch: a step's first layer is not like the others.
+    begins = [(i * stretch + (stretch - 1) // 2) & ~1 for i in range(pairs)]
+    return [place for begin in begins for place in (begin, begin + 1)]

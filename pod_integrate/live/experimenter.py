@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 
 import torch
 
+from pod_integrate.devices.cuda.choices import tiles_name
 from pod_integrate.errors import ConfigInfeasibleError, MismatchError, PodAttentionError
 from pod_integrate.live.client import TunerClient
 from pod_integrate.live.experiments import Arms, LiveExperiment, Seen
@@ -110,10 +111,7 @@ class Experimenter:
             geometry=str(group.geometry),
             device=str(group.active.device),
             build=group.active.build,
-            buckets=[
-                SeenBucket(bucket=str(bucket), steps=lately[bucket].steps)
-                for bucket in free[:MAX_BUCKETS]
-            ],
+            buckets=[_offer(bucket, lately[bucket]) for bucket in free[:MAX_BUCKETS]],
             variants_only=not self._can_compile(),
         )
         answer = self._client.ask_experiment(ask.encode())
@@ -147,12 +145,13 @@ class Experimenter:
         experiment, readiness = lease.experiment, lease.group.readiness
         if seen is None:
             return "failed", f"no step of {experiment.bucket} was seen here lately"
+        configs = [PodConfig.from_dict(c) for c in (experiment.baseline, experiment.candidate)]
+        if seen.tiles and {tiles_name(config) for config in configs} != {seen.tiles}:
+            return "infeasible", f"its steps replay graphs with tiles {seen.tiles}"
         try:
             arms = [
-                readiness.prepare(
-                    PodConfig.from_dict(config), seen.lengths, again=experiment.verify
-                )
-                for config in (experiment.baseline, experiment.candidate)
+                readiness.prepare(config, seen.lengths, again=experiment.verify)
+                for config in configs
             ]
         except MismatchError as error:
             return "mismatch", str(error)
@@ -231,3 +230,8 @@ class Experimenter:
         self._leases.remove(lease)
         if lease.live is not None and lease.group.experiments is not None:
             lease.group.experiments.running.pop(lease.live.bucket, None)
+
+
+def _offer(bucket: Bucket, seen: Seen) -> SeenBucket:
+    captured = bool(seen.tiles)
+    return SeenBucket(bucket=str(bucket), steps=seen.steps, captured=captured, tiles=seen.tiles)

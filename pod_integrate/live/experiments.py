@@ -96,6 +96,8 @@ class ExperimentStep:
         self.live, self._lengths, self._swapped = live, lengths, swapped
         self._clock, self._budget = clock, budget
         self._seconds: list[float | None] = []
+        # More than were timed, where only some are.
+        self._layers = 0
         self._owed, self._closed = 0, False
 
     def run(self, attend: Attend) -> Result:
@@ -103,19 +105,26 @@ class ExperimentStep:
         position = len(self._seconds)
         self._seconds.append(None)
         mark = self._clock.start()
-        result = attend(self.live.arms[(position + self._swapped) % 2], None)
+        result = attend(self.arm(position), None)
         self._owed += 1
         self._clock.stop(mark, functools.partial(self._timed, position))
         return result
+
+    def arm(self, position: int) -> Attention:
+        """Whose turn the layer at `position` is."""
+        return self.live.arms[(position + self._swapped) % 2]
 
     def close(self) -> None:
         """All layers have been called."""
         self._closed = True
         self._settle()
 
-    def timed(self, seconds: Sequence[float | None]) -> None:
-        """All layers ran elsewhere, such as in a captured graph, and took so long."""
-        self._seconds = list(seconds)
+    def timed(self, seconds: Sequence[float], *, layers: int) -> None:
+        """All `layers` ran elsewhere, such as in a captured graph; some took so long.
+
+        seconds  of pairs of neighbours, those of even position first; none when they were lost
+        """
+        self._seconds, self._layers = list(seconds), layers
         self.close()
 
     def _timed(self, position: int, seconds: float | None) -> None:
@@ -130,10 +139,11 @@ class ExperimentStep:
         pair = None
         if len(known) == len(self._seconds):
             pair = pair_of(known, swapped=self._swapped, digest=StepLengths(*self._lengths).digest)
-        self.live.take(pair, len(self._seconds))
+        layers = max(self._layers, len(self._seconds))
+        self.live.take(pair, layers)
         if pair is not None:
             excess = pair.candidate_us - pair.baseline_us
-            self._budget.lose(excess * 1e-6 * (len(known) // 2))
+            self._budget.lose(excess * 1e-6 * (layers // 2))
 
 
 def pair_of(seconds: Sequence[float], *, swapped: bool, digest: str) -> Pair | None:
@@ -158,10 +168,12 @@ class Seen(NamedTuple):
     """Live steps of one bucket since somebody last asked.
 
     lengths  of the last one
+    tiles    those that its graph was captured with, by name; empty where it ran eagerly
     """
 
     steps: int
     lengths: Lengths
+    tiles: str = ""
 
 
 class Experiments:
@@ -172,11 +184,14 @@ class Experiments:
         self.running: dict[Bucket, LiveExperiment] = {}
         self._seen: dict[Bucket, Seen] = {}
 
-    def see(self, bucket: Bucket, lengths: Lengths) -> LiveExperiment | None:
-        """A live step begins; the experiment that it should be a step of, if any."""
+    def see(self, bucket: Bucket, lengths: Lengths, tiles: str = "") -> LiveExperiment | None:
+        """A live step begins; the experiment that it should be a step of, if any.
+
+        tiles  those of its graph, where it replays one
+        """
         self.budget.count()
         before = self._seen.get(bucket)
-        self._seen[bucket] = Seen(1 if before is None else before.steps + 1, lengths)
+        self._seen[bucket] = Seen(1 if before is None else before.steps + 1, lengths, tiles)
         live = self.running.get(bucket)
         if live is None or not live.wants_steps or not self.budget.draw():
             return None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from typing import NamedTuple
 
 from pod_integrate.devices.base import Device
@@ -11,6 +10,7 @@ from pod_integrate.devices.call import Attention, Result
 from pod_integrate.devices.clock import Clock, Mark
 from pod_integrate.devices.device_plan import DevicePlan
 from pod_integrate.devices.graph_timer import GraphTimer
+from pod_integrate.live.captured import StampedSteps
 from pod_integrate.live.experiments import Experiments, ExperimentStep
 from pod_integrate.live.open_step import OpenStep
 from pod_integrate.live.readiness import Readiness
@@ -78,7 +78,7 @@ class LayerGroup:
     batch_invariant  every step runs the default config without KV splits: a request's bits are
                      the same alone and in any batch, eager and captured
     clock            of the serving thread; default the recorder's
-    experiments           experiments on this group's steps; None where none are run
+    experiments      experiments on this group's steps; None where none are run
 
     The first step that runs a config with prefill rows, with decode rows, with both or as a graph
     is not traced: each is a kernel of its own, and what its first launch takes (threads, memory
@@ -98,18 +98,19 @@ class LayerGroup:
     ) -> None:
         self.geometry, self.active, self.recorder = geometry, active, recorder
         self.default = device.default_config(geometry)
-        self._fixed = batch_invariant
+        self.batch_invariant = batch_invariant
         if batch_invariant:
             # Not split at all: a captured grid has no room for parts of one length at any context.
             unsplit = dataclasses.replace(self.default, decode_split_tokens=0)
             self.default = unsplit.batch_invariant()
         known = clock if recorder is None else recorder.clock
-        self._clock = device.clock() if known is None else known
-        self.readiness = Readiness(device, geometry, self.default, self._clock)
+        self.clock = device.clock() if known is None else known
+        self.readiness = Readiness(device, geometry, self.default, self.clock)
         self.experiments = experiments
         self.layers: list[int] = []
         self.open: OpenStep | None = None
         self._experiment_step: ExperimentStep | None = None
+        self.stamped = StampedSteps()
         self._warm: set[tuple[PodConfig, str]] = set()
 
     def plan(self, batch: HybridBatch, *, live: bool) -> Plan:
@@ -118,7 +119,7 @@ class LayerGroup:
         live  False for warm-up batches, which leave no trace and ask for nothing
         """
         default = self.readiness.default
-        if self._fixed:
+        if self.batch_invariant:
             return Plan(default)
         kind = batch.bucket.sides
         found = self.active.lookup(batch.bucket)
@@ -129,10 +130,10 @@ class LayerGroup:
         self.close_step()
         if self.readiness.owed or self.experiments is not None:
             # Where nothing is recorded nobody else asks the clock.
-            self._clock.harvest()
+            self.clock.harvest()
         experiment, missing = self._experiment(batch, kind)
         if experiment is not None:
-            self._skip()
+            self.skip_step()
             return Plan(attention or default, experiment=experiment)
         if attention is None:
             missing = config
@@ -154,9 +155,7 @@ class LayerGroup:
         for arm in experiment.arms:
             if self.readiness.usable(arm.config, kind) is None:
                 return None, arm.config
-        self._experiment_step = experiment.begin(
-            batch.lengths, self._clock, self.experiments.budget
-        )
+        self._experiment_step = experiment.begin(batch.lengths, self.clock, self.experiments.budget)
         return self._experiment_step, None
 
     def _traced(
@@ -170,33 +169,22 @@ class LayerGroup:
             self.open = self.recorder.begin(batch, attention.config, source)
         return Plan(attention, self.open, shadow=shadow)
 
-    def _skip(self) -> None:
+    def skip_step(self) -> None:
+        """Count a step that is not traced."""
         if self.recorder is not None:
             self.recorder.skip()
 
     def graph_timer(self, plan: DevicePlan) -> GraphTimer | None:
-        """A timer for a graph to be captured with `plan`; None where nothing is recorded."""
-        return None if self.recorder is None else GraphTimer(plan, self.layers)
+        """A timer for a graph to be captured with `plan`; None where nobody asks for times."""
+        if self.recorder is None and self.experiments is None:
+            return None
+        return GraphTimer(plan, self.layers)
 
-    def replay(
-        self,
-        lengths: tuple[list[int], list[int]],
-        config: PodConfig,
-        timer: GraphTimer | None,
-    ) -> int:
-        """Trace a step that replays a captured graph: the stamp for its plan, 0 if it is not."""
-        if self.recorder is None or timer is None:
-            return 0
-        self.close_step()
-        if self._warms_up(config, "graph"):
-            self.recorder.skip()
-            return 0
-        slot = timer.arm()
-        read = functools.partial(timer.seconds, slot)
-        self.open = self.recorder.begin_replay(
-            lengths, config, layers=len(self.layers), read_graph=read
-        )
-        return 0 if self.open is None else slot
+    def captured_attention(self, config: PodConfig) -> Attention:
+        """What a decode graph of `config` launches: captured() said that it may."""
+        found = self.readiness.verified(config)
+        assert found is not None, config
+        return found
 
     def _warms_up(self, config: PodConfig, kind: str) -> bool:
         if (config, kind) in self._warm:
@@ -209,6 +197,7 @@ class LayerGroup:
         if self._experiment_step is not None:
             self._experiment_step.close()
             self._experiment_step = None
+        self.stamped.settle()
         step, self.open = self.open, None
         if self.recorder is not None:
             if step is not None:

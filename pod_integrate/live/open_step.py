@@ -17,13 +17,12 @@ class OpenStep:
 
     Of a step on a GPU some layers are timed: all have the same lengths, so the others took as long.
 
-    read_graph  of a step that replays a captured graph: says, once the step has ended, how many
-                seconds one of its `layers` took
+    read_graph  of a step that replays a captured graph, whose `layers` nobody counts here: says,
+                once the step has ended, how many seconds one of them took
     """
 
     __slots__ = (
         "_clock",
-        "_read_graph",
         "_seconds",
         "_stride",
         "_timed",
@@ -33,6 +32,7 @@ class OpenStep:
         "number",
         "open",
         "q_lens",
+        "read_graph",
         "source",
         "step_us",
         "time",
@@ -47,7 +47,6 @@ class OpenStep:
         clock: Clock,
         *,
         expected_layers: int = 0,
-        read_graph: ReadGraph | None = None,
     ) -> None:
         self.time = time.time()
         self.number = number
@@ -55,10 +54,11 @@ class OpenStep:
         self.config = config
         self.source = source
         self.step_us = 0.0
-        self.layers = expected_layers if read_graph is not None else 0
+        self.layers = 0
+        self.read_graph: ReadGraph | None = None
         # Times that the clock still owes.
         self.open = 0
-        self._clock, self._read_graph = clock, read_graph
+        self._clock = clock
         self._stride = stride_of(expected_layers) if clock.spares_layers else 1
         self._seconds, self._timed = 0.0, 0
 
@@ -82,7 +82,7 @@ class OpenStep:
         """The whole step has, after `seconds`; None: nobody knows."""
         if seconds is not None:
             self.step_us = seconds * 1e6
-            layer = self._read_graph() if self._read_graph is not None else None
+            layer = self.read_graph() if self.read_graph is not None else None
             if layer is not None:
                 self._seconds, self._timed = layer, 1
 

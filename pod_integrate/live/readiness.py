@@ -64,6 +64,18 @@ class Readiness:
             return self.default
         return self._ready.get(config) if (config, kind) in self._proven else None
 
+    def verified(self, config: PodConfig) -> Attention | None:
+        """What runs `config`, None while its answers were not compared with the default's."""
+        return self._ready.get(config)
+
+    def want(self, config: PodConfig, lengths: Lengths) -> None:
+        """Have a config prepared, unless it is, or has been refused or put off."""
+        if config in self.refused or config in self._ready or config in self._wanted:
+            return
+        if time.monotonic() >= self._not_before.get(config, 0.0):
+            self._wanted[config] = lengths
+            self.wake()
+
     def approach(self, config: PodConfig, kind: str, lengths: Lengths) -> Shadow | None:
         """A step towards using `config`, which is not usable: a shadow for this step, or nothing.
 
@@ -73,10 +85,7 @@ class Readiness:
             return None
         attention = self._ready.get(config)
         if attention is None:
-            late = time.monotonic() >= self._not_before.get(config, 0.0)
-            if late and config not in self._wanted:
-                self._wanted[config] = lengths
-                self.wake()
+            self.want(config, lengths)
             return None
         spare = self._device.spare_bytes()
         if spare is not None and spare < FLOOR_BYTES:

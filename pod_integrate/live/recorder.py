@@ -11,7 +11,7 @@ from collections import deque
 from typing import NamedTuple
 
 from pod_integrate.devices.clock import Clock
-from pod_integrate.live.open_step import OpenStep, ReadGraph
+from pod_integrate.live.open_step import OpenStep
 from pod_integrate.terms import wire
 from pod_integrate.terms.batch import HybridBatch
 from pod_integrate.terms.config import PodConfig
@@ -75,22 +75,19 @@ class Recorder:
         self,
         lengths: tuple[list[int], list[int]],
         config: PodConfig,
+        source: Source,
         *,
         layers: int,
-        read_graph: ReadGraph,
     ) -> OpenStep | None:
-        """As `begin`, of a step that replays a captured graph with `layers` attention calls."""
+        """As `begin`, of a step that replays a captured graph with `layers` attention calls.
+
+        Its caller sets `read_graph`.
+        """
         if not self._drawn(len(lengths[0])):
             return None
-        return OpenStep(
-            self._seen - 1,
-            lengths,
-            config,
-            "default",
-            self.clock,
-            expected_layers=layers,
-            read_graph=read_graph,
-        )
+        step = OpenStep(self._seen - 1, lengths, config, source, self.clock, expected_layers=layers)
+        step.layers = layers
+        return step
 
     def skip(self) -> None:
         """Count a step whose time would mislead, e.g. one that warms up; it is never drawn."""

@@ -52,6 +52,15 @@ class ActiveTable:
         table = self._table
         return _DEFAULT if table is None else table.lookup(bucket)
 
+    def decode_configs(self, decodes: int) -> dict[Bucket, PodConfig]:
+        """Of buckets that hold so many decodes, a power of two, and nothing else."""
+        table = self._table
+        return {
+            bucket: entry.config
+            for bucket, entry in (table.entries.items() if table is not None else ())
+            if bucket.sides == "decode" and bucket.decodes == decodes
+        }
+
     def offer(self, data: bytes) -> ConfigTable:
         """Take a serialized table into use; raises TableError and keeps the old one if it is bad.
 

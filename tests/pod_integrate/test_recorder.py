@@ -233,8 +233,9 @@ def test_a_replayed_graph_is_traced_with_the_time_that_its_stamps_tell() -> None
     told: list[float | None] = [None, 2e-3]
     recorder = Recorder(HandClock(), sample=1.0)
     for _ in range(2):
-        step = recorder.begin_replay(([1, 1], [9, 7]), CONFIG, layers=8, read_graph=lambda: told[0])
+        step = recorder.begin_replay(([1, 1], [9, 7]), CONFIG, "exact", layers=8)
         assert step is not None
+        step.read_graph = lambda: told[0]
         step.ended(20e-3)
         recorder.end(step)
         told.reverse()
@@ -242,3 +243,4 @@ def test_a_replayed_graph_is_traced_with_the_time_that_its_stamps_tell() -> None
     assert unread.attention_us == 0 and unread.step_us == pytest.approx(20000)
     assert record.attention_us == pytest.approx(16000) and record.step_us == pytest.approx(20000)
     assert (record.q_lens, record.kv_lens, record.layers) == ([1, 1], [9, 7], 8)
+    assert record.source == "exact"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pod_integrate.devices.clock import EventClock, Into, Mark, WallClock, stride_of
+from pod_integrate.devices.clock import EventClock, Into, Mark, WallClock
+from pod_integrate.devices.graph_timer import timed_positions
 
 
 class HandClock(WallClock):
@@ -67,7 +68,8 @@ class StreamTimer:
     """A GraphTimer whose stamps are times of a Stream; every call stands for a replay's."""
 
     def __init__(self, stream: Stream, layers: Sequence[int]) -> None:
-        self._stream, self._timed = stream, set(layers[:: stride_of(len(layers))])
+        self._stream = stream
+        self._timed = {layers[place] for place in timed_positions(len(layers))}
         self._begun: list[float] = []
         self._slots: dict[int, list[float]] = {}
 

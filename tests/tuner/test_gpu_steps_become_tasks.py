@@ -14,11 +14,12 @@ from pod_integrate.devices.call import Attention, Call
 from pod_integrate.devices.cuda.target import CudaTarget
 from pod_integrate.devices.emulated.device import EmulatedDevice
 from pod_integrate.devices.graph_timer import GraphTimer
-from pod_integrate.devices.registry import target_of
+from pod_integrate.live.captured import Captured, ReplayStep
 from pod_integrate.live.groups import end_step
 from pod_integrate.live.layer_group import LayerGroup, Plan
 from pod_integrate.live.recorder import Recorder
 from pod_integrate.live.registry import ActiveTable
+from pod_integrate.live.replays import replay
 from pod_integrate.terms.batch import HybridBatch
 from pod_integrate.terms.config import PodConfig
 from pod_integrate.terms.keys import Bucket, DeviceKey, Geometry
@@ -61,7 +62,11 @@ def batch_of(lengths: tuple[list[int], list[int]]) -> HybridBatch:
 
 
 def attend(
-    stream: Stream, group: LayerGroup, timer: StreamTimer, lengths: tuple[list[int], list[int]]
+    stream: Stream,
+    group: LayerGroup,
+    timer: StreamTimer,
+    captured: Captured,
+    lengths: tuple[list[int], list[int]],
 ) -> None:
     """One forward: eager where it is hybrid, else a replay of the captured decode graph."""
     assert group.recorder is not None
@@ -71,8 +76,7 @@ def attend(
         watch: Plan | StreamTimer = group.plan(batch_of(lengths), live=True)
     else:
         watch = timer
-        config = target_of(H100).default_config(GEOMETRY)
-        group.replay(lengths, config, cast(GraphTimer, timer))
+        replay(group, ReplayStep(lengths, Bucket.of(*lengths)), captured, lambda split: True)
     for layer in group.layers:
         # In a replay it is the graph's stamps that do this.
         begun = watch.start(layer)
@@ -89,11 +93,12 @@ def serve(stream: Stream, steps: int) -> TraceMessage:
     group = LayerGroup(GEOMETRY, ActiveTable(GEOMETRY, H100, BUILD), recorder, Elsewhere())
     group.layers = list(range(LAYERS))
     timer = StreamTimer(stream, group.layers)
+    captured = Captured(group.default, cast(GraphTimer, timer))
     # The first eager step and the first replay warm up and are not traced.
     for number in range(2 + steps + 1):
         q_lens, kv_lens = (EAGER, REPLAYED)[number % 2]
         # No step is like the one before it.
-        attend(stream, group, timer, (q_lens, [kv_len - number for kv_len in kv_lens]))
+        attend(stream, group, timer, captured, (q_lens, [kv_len - number for kv_len in kv_lens]))
     drained = recorder.drain()
     assert len(drained.records) == steps
     return message(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
 from pod_integrate.builds import native
@@ -14,8 +15,9 @@ from pod_integrate.terms.config import PodConfig, pack_config
 from pod_integrate.terms.keys import Geometry
 
 _FIRST_WORDS = 1 << 14
-# Place of PlanHeader::stamp: a constant, since every recorded step writes there.
-STAMP_WORD = 10
+# Places in PlanHeader: constants, since every captured step writes there. Offsets are those of the
+# first prefill item, decode item and merge block, in words from the header.
+HEADER_WORDS, OFFSET_WORDS, STAMP_WORD = 16, slice(5, 8), 10
 
 
 class Capacity(NamedTuple):
@@ -48,7 +50,12 @@ class _Scratch(threading.local):
     """A thread's buffer, grown to the largest plan it has made."""
 
     def __init__(self) -> None:
-        self.words = torch.empty(_FIRST_WORDS, dtype=torch.int32)
+        self.grow(_FIRST_WORDS)
+
+    def grow(self, words: int) -> None:
+        self.words = torch.empty(words, dtype=torch.int32)
+        # The same memory: a copy costs half of what torch's does.
+        self.array: np.ndarray[tuple[int], np.dtype[np.int32]] = self.words.numpy()
 
 
 _scratch = _Scratch()
@@ -62,6 +69,7 @@ def plan_batch(
     *,
     num_sms: int,
     fill_ctas: int | None = None,
+    ahead: int = 0,
     pin: bool = False,
 ) -> Planned:
     """Plan a batch for a GPU of `num_sms` SMs.
@@ -70,6 +78,7 @@ def plan_batch(
     fill_ctas          most decode CTAs that a batch too small for the GPU is given by parts shorter
                        than config.decode_split_tokens; default num_sms x ctas_per_sm, 0 keeps the
                        config's length
+    ahead              words before the plan's own that the caller fills
     pin                put the words into page-locked memory, from where they are copied to a GPU
                        without a wait
     Raises ShapeError for lengths that contradict each other.
@@ -81,8 +90,8 @@ def plan_batch(
     count, *needs = plan(q_indptr, kv_lens, *heads, packed, num_sms, fill, _scratch.words)
     if count > _scratch.words.numel():
         # Twice the need: a batch that grows step by step should not plan twice each time.
-        _scratch.words = torch.empty(2 * count, dtype=torch.int32)
+        _scratch.grow(2 * count)
         count, *needs = plan(q_indptr, kv_lens, *heads, packed, num_sms, fill, _scratch.words)
-    words = torch.empty(count, dtype=torch.int32, pin_memory=pin)
-    words.copy_(_scratch.words[:count])
+    words = torch.empty(ahead + count, dtype=torch.int32, pin_memory=pin)
+    words.numpy()[ahead:] = _scratch.array[:count]
     return Planned(words, Capacity(*needs), int(q_indptr[-1]), kv_lens.numel())

@@ -38,13 +38,12 @@ from pod_integrate.engines.sglang.facts import (
 from pod_integrate.engines.sglang.graphs import DecodeGraphs
 from pod_integrate.engines.sglang.metrics import Metrics
 from pod_integrate.engines.sglang.rows import output_rows, write_loc
-from pod_integrate.engines.sglang.step import StepMetadata, hybrid_batch, replayed_lengths
+from pod_integrate.engines.sglang.step import StepMetadata, hybrid_batch
 from pod_integrate.errors import UnsupportedFeatureError
 from pod_integrate.live.groups import LayerGroups
 from pod_integrate.live.layer_group import LayerGroup, Plan
 from pod_integrate.op import attend
 from pod_integrate.terms.geometry import DTYPES
-from pod_integrate.terms.keys import Bucket
 from pod_integrate.terms.scalars import Scalars
 
 logger = logging.getLogger(__name__)
@@ -107,9 +106,10 @@ class PodAttnBackend(AttentionBackend):  # type: ignore[misc]
     def init_cuda_graph_state(self, max_bs: int, max_num_tokens: int) -> None:
         """Reserve what captured decode steps of up to `max_bs` requests read."""
         check_decode_graphs(max_bs, max_num_tokens)
-        # What is captured already reads the buffers of before.
-        if self._graphs is None or max_bs > self._graphs.max_requests:
+        if self._graphs is None:
             self._graphs = DecodeGraphs(self.req_to_token_pool.req_to_token, max_bs)
+        else:
+            self._graphs.renew(max_bs)
 
     def init_forward_metadata_out_graph(self, forward_batch: Any, in_capture: bool = False) -> None:
         """Prepare a step for its capture, or for a replay of what was captured."""
@@ -123,11 +123,8 @@ class PodAttnBackend(AttentionBackend):  # type: ignore[misc]
             step = self._graphs.capture(forward_batch, self._groups.all())
         else:
             step = self._graphs.update(forward_batch)
-            lengths = replayed_lengths(step.batch, forward_batch)
-            self._metrics.count_batch(Bucket.of(*lengths))
-        self.forward_metadata = StepMetadata(
-            step.batch, live=False, device_plans=step.plans, timers=step.timers
-        )
+            self._metrics.count_batch(step.bucket)
+        self.forward_metadata = StepMetadata(step.batch, live=False, layers=step.layers)
 
     def init_forward_metadata_in_graph(self, forward_batch: Any) -> None:
         """Nothing to record: all that a captured step reads is rewritten before its replay."""
@@ -199,12 +196,12 @@ class PodAttnBackend(AttentionBackend):  # type: ignore[misc]
     def _plan(self, group: LayerGroup) -> Plan:
         step = self.forward_metadata
         if group not in step.plans:
-            captured = step.device_plans.get(group)
-            timer = step.timers.get(group)
-            if captured is None:
+            mine = step.layers.get(group)
+            if mine is None:
                 step.plans[group] = group.plan(step.batch, live=step.live)
             else:
-                step.plans[group] = Plan(group.readiness.default, timer=timer)
+                attention = group.captured_attention(mine.captured.config)
+                step.plans[group] = Plan(attention, timer=mine.captured.timer)
         return step.plans[group]
 
     def _run(
@@ -230,7 +227,7 @@ class PodAttnBackend(AttentionBackend):  # type: ignore[misc]
             plain(Scalars(layer.scaling, geometry.window_left, geometry.logit_cap)),
             sinks=sinks,
             out=out[:tokens] if instead is None else instead,
-            plan=step.device_plans.get(group),
+            plan=step.device_plan(group, layer.layer_id),
         )
 
     def _group(self, layer: Any) -> LayerGroup:

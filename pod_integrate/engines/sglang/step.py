@@ -4,30 +4,41 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from pod_integrate.devices.device_plan import DevicePlan
-from pod_integrate.devices.graph_timer import GraphTimer
+from pod_integrate.devices.twin_plan import TwinPlan
 from pod_integrate.errors import UnsupportedFeatureError
+from pod_integrate.live.captured import Captured
 from pod_integrate.live.layer_group import LayerGroup, Plan
 from pod_integrate.terms.batch import HybridBatch
+
+
+class GraphLayers(NamedTuple):
+    """The layers of one group in a captured decode step: what they read, and how they run."""
+
+    plan: TwinPlan
+    captured: Captured
 
 
 @dataclasses.dataclass
 class StepMetadata:
     """One forward step, shared by its layers; `live` is False for warm-up batches.
 
-    device_plans  those of a captured step, empty for others
-    timers        what times the layers of a step under capture, empty for others
+    layers  of a captured step, empty for others
     """
 
     batch: HybridBatch
     live: bool
     plans: dict[LayerGroup, Plan] = dataclasses.field(default_factory=dict)
-    device_plans: Mapping[LayerGroup, DevicePlan] = dataclasses.field(default_factory=dict)
-    timers: Mapping[LayerGroup, GraphTimer | None] = dataclasses.field(default_factory=dict)
+    layers: Mapping[LayerGroup, GraphLayers] = dataclasses.field(default_factory=dict)
+
+    def device_plan(self, group: LayerGroup, layer: int) -> DevicePlan | None:
+        """What layer number `layer` of a captured step reads; None in other steps."""
+        mine = self.layers.get(group)
+        return None if mine is None else mine.plan.of(group.layers.index(layer))
 
 
 def step_lengths(forward_batch: Any) -> tuple[list[int], list[int]]:

@@ -12,7 +12,7 @@ from support.emulated import VARIANT, emulated_gpu
 
 from pod_integrate.devices.cuda.planning import STAMP_WORD
 from pod_integrate.devices.device_plan import DevicePlan
-from pod_integrate.devices.graph_timer import SLOTS, GraphTimer
+from pod_integrate.devices.graph_timer import SLOTS, TIMED_PAIRS, GraphTimer, timed_positions
 from pod_integrate.devices.registry import standing_in
 from pod_integrate.terms.batch import HybridBatch
 
@@ -41,7 +41,7 @@ def replay(timer: GraphTimer, layers: int) -> int:
     return sum(mark is not None for mark in marks)
 
 
-@pytest.mark.parametrize(("layers", "timed"), [(1, 1), (7, 7), (8, 4), (32, 4)])
+@pytest.mark.parametrize(("layers", "timed"), [(1, 1), (2, 2), (7, 6), (8, 8), (32, 8)])
 def test_a_replay_whose_plan_names_a_row_is_timed(
     plan: DevicePlan, layers: int, timed: int
 ) -> None:
@@ -79,3 +79,17 @@ def test_what_a_pair_of_stamps_costs_is_taken_off(plan: DevicePlan) -> None:
     timer = GraphTimer(plan, range(2))
     timer._ring[0] = torch.tensor([1000, 1300, 2000, 7300, 8000, 11300])
     assert timer.seconds(1) == pytest.approx(4000e-9)
+    assert timer.each(1) == pytest.approx([5000e-9, 3000e-9])
+
+
+@pytest.mark.parametrize("layers", range(2, 140))
+def test_timed_layers_are_neighbours_that_read_both_plans_spread_over_the_model(
+    layers: int,
+) -> None:
+    timed = timed_positions(layers)
+    firsts, seconds = timed[::2], timed[1::2]
+    assert len(timed) == 2 * min(TIMED_PAIRS, layers // 2)
+    assert all(a % 2 == 0 and b == a + 1 for a, b in zip(firsts, seconds, strict=True))
+    assert timed == sorted(set(timed)) and timed[-1] < layers
+    gaps = [b - a for a, b in zip(firsts, firsts[1:], strict=False)]
+    assert not gaps or max(gaps) - min(gaps) <= 2

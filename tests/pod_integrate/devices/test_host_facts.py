@@ -43,6 +43,9 @@ def test_every_field_of_a_plan_is_told_and_read_where_it_lies(struct: str, part:
 def test_constants_of_python_are_the_librarys() -> None:
     facts = host_facts.facts()
     assert facts.header["stamp"] == (planning.STAMP_WORD, 1)
+    assert host_facts.words_of(facts.header) == planning.HEADER_WORDS
+    offsets = [first for name, (first, _) in facts.header.items() if name.endswith("_offset")]
+    assert offsets == list(range(*planning.OFFSET_WORDS.indices(planning.HEADER_WORDS)))
     assert facts.least_split == terms.LEAST_SPLIT
     assert tuple(facts.head_dims) == limits.HEAD_DIMS
     assert facts.record_words == emulator.RECORD_WORDS

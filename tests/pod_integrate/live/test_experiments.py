@@ -99,7 +99,7 @@ class Server:
             if len(found) == count:
                 break
         self.group.close_step()
-        self.group._clock.harvest()
+        self.group.clock.harvest()
         return found
 
 
@@ -196,7 +196,7 @@ def test_the_first_steps_after_a_pause_are_no_experiments() -> None:
 def test_a_step_whose_times_were_lost_makes_no_pair_and_is_made_up_for() -> None:
     server = Server(steps=1)
     lost: list[object] = []
-    clock = server.group._clock
+    clock = server.group.clock
     assert isinstance(clock, EventClock)
     while not lost:
         ran = server.step()

@@ -198,14 +198,15 @@ def test_captured_decode_attends_through_the_plan_of_its_size(
     out = backend.forward_decode(q, k, v, layer, decode_view(fixture, [], 4))
     assert out.shape == (4, HEADS * DIM)
     ((attention, plan),) = calls
-    assert plan is captured.device_plans[backend._layers[0]]
+    group = backend._layers[0]
+    assert plan is captured.layers[group].plan.first
     assert attention.config == plan.config
     pool = fixture.runner.token_to_kv_pool
     assert torch.equal(pool.get_key_buffer(0)[1:5], k)
 
     backend.init_forward_metadata_out_graph(decode_view(fixture, [9, 31, 14], 1))
     replayed = backend.forward_metadata
-    assert replayed.device_plans == captured.device_plans
+    assert replayed.layers is captured.layers
     assert replayed.batch.kv_lens.tolist() == [9, 31, 14, 1]
     assert captured.batch.page_starts.tolist() == replayed.batch.page_starts.tolist()
 

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
 from support import emulated
 from support.clock import HandClock
 from support.emulated import CONFIG, SMS, emulated_gpu
+from support.graphs import CONTEXT, FILL, attend, forward_batch, slots_table, tensors
 
 from pod_integrate.devices.base import Device
-from pod_integrate.devices.call import Call
 from pod_integrate.devices.cuda.planning import STAMP_WORD, plan_batch
 from pod_integrate.devices.emulated.device import EmulatedDevice
 from pod_integrate.devices.emulated.emulator import Schedule
-from pod_integrate.devices.registry import device_of, standing_in
+from pod_integrate.devices.registry import standing_in
 from pod_integrate.engines.sglang.graphs import (
     DecodeGraphs,
     GraphStep,
@@ -32,11 +30,8 @@ from pod_integrate.measure.accuracy import BF16_TOLERANCE
 from pod_integrate.measure.reference import attention_reference
 from pod_integrate.terms.config import PodConfig
 from pod_integrate.terms.keys import Geometry
-from pod_integrate.terms.scalars import Scalars
 
 GEOMETRY = dataclasses.replace(emulated.GEOMETRY, page_size=1)
-CONTEXT, SLOTS = 400, 900
-FILL = 1
 
 
 @pytest.fixture
@@ -49,24 +44,9 @@ def make_group(geometry: Geometry, config: PodConfig = CONFIG) -> LayerGroup:
     return LayerGroup(geometry, ActiveTable(geometry, gpu.key, "b"), None, gpu)
 
 
-Inputs = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # q, K, V
-
-
 @pytest.fixture
 def table() -> torch.Tensor:
-    """SGLang's table: row 0 is padding, the others hold shuffled slots."""
-    torch.manual_seed(0)
-    rows = [torch.randperm(SLOTS - 1)[:CONTEXT] + 1 for _ in range(7)]
-    return torch.stack([torch.zeros(CONTEXT, dtype=torch.int64), *rows]).to(torch.int32)
-
-
-def forward_batch(kv_lens: list[int], rows: list[int], padding: int = 0) -> Any:
-    return SimpleNamespace(
-        batch_size=len(kv_lens) + padding,
-        seq_lens_cpu=torch.tensor(kv_lens + [FILL] * padding),
-        req_pool_indices=torch.tensor(rows + [0] * padding),
-        num_padding=padding,
-    )
+    return slots_table()
 
 
 @pytest.fixture(autouse=True)
@@ -74,24 +54,6 @@ def gpu() -> Iterator[Device]:
     """Attends what lies on the CPU."""
     with standing_in(emulated_gpu()) as gpu:
         yield gpu
-
-
-def attend(step: GraphStep, group: LayerGroup, tensors: Inputs) -> torch.Tensor:
-    """As a captured call is launched: with what the step held then."""
-    out, lse = torch.full_like(tensors[0], torch.nan), torch.empty(tensors[0].shape[:2])
-    scalars = Scalars(tensors[0].shape[2] ** -0.5, group.geometry.window_left)
-    plan = step.plans[group]
-    q, k_cache, v_cache = tensors
-    call = Call(q, k_cache, v_cache, step.batch, scalars, None, out, lse, plan.held)
-    device_of(out).attend(call, plan.config)
-    return out
-
-
-def tensors(size: int) -> Inputs:
-    torch.manual_seed(1)
-    shapes = ((size, 4, 64), (SLOTS, 1, 2, 64), (SLOTS, 1, 2, 64))
-    q, k_cache, v_cache = (torch.randn(shape, dtype=torch.bfloat16) for shape in shapes)
-    return q, k_cache, v_cache
 
 
 STEPS: tuple[tuple[list[int], list[int], int], ...] = (
@@ -138,12 +100,12 @@ def test_what_a_graph_reads_never_moves(table: torch.Tensor, group: LayerGroup) 
     sizes = {n: graphs.capture(forward_batch([FILL] * n, [0] * n), [group]) for n in (4, 2, 1)}
     for size, captured in sizes.items():
         step = graphs.update(forward_batch([40] * size, list(range(1, size + 1))))
-        assert step.plans[group] is captured.plans[group]
+        assert step.layers[group].plan is captured.layers[group].plan
         assert step.batch.page_starts.data_ptr() == captured.batch.page_starts.data_ptr()
         assert step.batch.page_indices.data_ptr() == table.data_ptr()
         assert step.batch.page_starts.tolist() == [CONTEXT * (b + 1) for b in range(size)]
-    words = {captured.plans[group].words.data_ptr() for captured in sizes.values()}
-    assert len(words) == 3
+    plans = [captured.layers[group].plan for captured in sizes.values()]
+    assert len({p.words.data_ptr() for twins in plans for p in (twins.first, twins.second)}) == 6
 
 
 def test_words_are_those_of_the_new_lengths(table: torch.Tensor, group: LayerGroup) -> None:
@@ -158,17 +120,17 @@ def test_words_are_those_of_the_new_lengths(table: torch.Tensor, group: LayerGro
             CONFIG,
             num_sms=SMS,
         ).words
-        assert torch.equal(step.plans[group].words[: want.numel()], want)
+        assert torch.equal(step.layers[group].plan.first.words[: want.numel()], want)
 
 
 def test_groups_of_layers_have_plans_of_their_own(table: torch.Tensor, group: LayerGroup) -> None:
     window = make_group(dataclasses.replace(GEOMETRY, window_left=63))
     graphs = DecodeGraphs(table, 2, num_sms=SMS)
     graphs.capture(forward_batch([FILL] * 2, [0] * 2), [group, window])
-    plans = graphs.update(forward_batch([120, 120], [1, 2])).plans
+    layers = graphs.update(forward_batch([120, 120], [1, 2])).layers
     # The header's count of decode items: 120 keys are two parts, a window of 64 is one.
-    assert plans[group].words[1] == 2 * 2 * 2
-    assert plans[window].words[1] == 2 * 2
+    assert layers[group].plan.first.words[1] == 2 * 2 * 2
+    assert layers[window].plan.first.words[1] == 2 * 2
 
 
 def test_size_that_was_not_captured_is_refused(table: torch.Tensor, group: LayerGroup) -> None:
@@ -192,6 +154,12 @@ def test_lengths_of_a_replay_leave_padding_out(table: torch.Tensor, group: Layer
     assert replayed_lengths(graphs.update(padded).batch, padded) == ([1, 1], [100, 100])
 
 
+def stamp_of(step: GraphStep, group: LayerGroup) -> int:
+    twins = step.layers[group].plan
+    (stamp,) = {int(plan.words[STAMP_WORD]) for plan in (twins.first, twins.second)}
+    return stamp
+
+
 def test_a_replay_is_traced_by_a_stamp_in_its_plan_where_steps_are_recorded(
     table: torch.Tensor, group: LayerGroup
 ) -> None:
@@ -201,13 +169,17 @@ def test_a_replay_is_traced_by_a_stamp_in_its_plan_where_steps_are_recorded(
     captures = [
         graphs.capture(forward_batch([FILL] * n, [0] * n), [group, recorded]) for n in (4, 2)
     ]
-    first, second = (step.timers[recorded] for step in captures)
-    assert captures[0].timers[group] is None and first is not None and first is not second
+    first, second = (step.layers[recorded].captured.timer for step in captures)
+    assert (
+        captures[0].layers[group].captured.timer is None
+        and first is not None
+        and first is not second
+    )
     stamps = []
     # The first replay warms up.
     for _ in range(3):
         step = graphs.update(forward_batch([50] * 3, [1, 2, 3], padding=1))
-        stamps.append([int(step.plans[g].words[STAMP_WORD]) for g in (group, recorded)])
+        stamps.append([stamp_of(step, g) for g in (group, recorded)])
     assert stamps == [[0, 0], [0, 1], [0, 2]]
     assert recorded.open is not None and recorded.open.kv_lens == [50] * 3
 
@@ -218,4 +190,16 @@ def test_without_the_longer_split_a_long_batch_would_not_fit(table: torch.Tensor
     graphs.capture(forward_batch([FILL] * 4, [0] * 4), [group])
     step = graphs.update(forward_batch([CONTEXT] * 4, [1, 2, 3, 4]))
     with pytest.raises(ShapeError, match="decode_ctas"):
-        step.plans[group].update(step.batch)
+        step.layers[group].plan.update(step.batch, config.decode_split_tokens)
+
+
+def test_a_replay_that_is_not_drawn_leaves_the_timer_alone(
+    table: torch.Tensor, group: LayerGroup
+) -> None:
+    group.recorder, group.layers = Recorder(HandClock(), sample=0.0), [0, 1]
+    graphs = DecodeGraphs(table, 4, num_sms=SMS)
+    graphs.capture(forward_batch([FILL] * 4, [0] * 4), [group])
+    steps = [graphs.update(forward_batch([50] * 4, [1, 2, 3, 4])) for _ in range(3)]
+    assert [stamp_of(step, group) for step in steps] == [0, 0, 0] and group.open is None
+    timer = steps[-1].layers[group].captured.timer
+    assert timer is not None and timer.arm() == 1

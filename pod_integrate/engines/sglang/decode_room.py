@@ -1,0 +1,119 @@
+"""Room of a captured decode step: how many parts of KV its grid holds, fixed at capture."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+
+from pod_integrate.devices.cuda.planning import LEAST_SPLIT, Capacity, plan_batch
+from pod_integrate.terms.batch import HybridBatch
+from pod_integrate.terms.config import PodConfig
+from pod_integrate.terms.keys import Geometry
+
+# KV parts beyond one per item and KV head that a captured grid has CTAs for, in waves of the GPU:
+# enough to fill it twice; a CTA without work still costs its launch.
+SPARE_WAVES = 2
+_MAX_SPLIT = 1 << 20
+_MERGE_ROWS = 16
+
+
+def decode_capacity(
+    geometry: Geometry,
+    configs: Iterable[PodConfig],
+    size: int,
+    context: int,
+    num_sms: int,
+) -> Capacity:
+    """Room for any batch of `size` decodes of up to `context` keys, in configs of the same tiles.
+
+    A config's own KV split where that needs at most SPARE_WAVES of the GPU beyond unsplit
+    items; with more keys than that `DecodeRoom.longest` makes the parts longer instead. At least
+    one wave where shorter parts can fill it.
+    """
+    rooms = [_capacity(geometry, config, size, max(1, context), num_sms) for config in configs]
+    return Capacity(*map(max, zip(*rooms, strict=True)))
+
+
+def _capacity(
+    geometry: Geometry, config: PodConfig, size: int, context: int, num_sms: int
+) -> Capacity:
+    slots = num_sms * config.ctas_per_sm
+    whole = _needs(geometry, config, [1] * size, num_sms)
+    room = _at_most(
+        _needs(geometry, config, [context] * size, num_sms),
+        whole.decode_ctas + SPARE_WAVES * slots,
+        geometry,
+        config,
+    )
+    if config.decode_split_tokens <= LEAST_SPLIT or whole.decode_ctas > slots:
+        return room
+    least = dataclasses.replace(config, decode_split_tokens=LEAST_SPLIT)
+    filled = _at_most(_needs(geometry, least, [context] * size, num_sms), slots, geometry, config)
+    return Capacity(*map(max, room, filled))
+
+
+class DecodeRoom:
+    """How one batch of decodes may be cut within a captured grid.
+
+    config  whose tiles it launches
+    """
+
+    def __init__(
+        self, batch: HybridBatch, capacity: Capacity, config: PodConfig, geometry: Geometry
+    ) -> None:
+        keys = batch.kv_lens.numpy().astype(np.int64)
+        if geometry.window_left >= 0:
+            keys = np.minimum(keys, geometry.window_left + 1)
+        self._keys, self._capacity = keys, capacity
+        self._group = geometry.num_q_heads // geometry.num_kv_heads
+        self._heads = geometry.num_kv_heads
+        items = self._heads * -(-self._group // config.decode.q_rows)
+        self._parts = capacity.decode_ctas * config.virtual_decode // items
+
+    def longest(self, own: int) -> int:
+        """Most KV tokens of a decode item with which the batch fits, for a config that has `own`.
+
+        `own` where that fits, else the least that does; 0, no split, where none does. The plan
+        goes below it for a batch that would not fill the GPU.
+        """
+        if own == 0 or int((-(-self._keys // own)).sum()) <= self._parts:
+            return own
+        spare = self._parts - len(self._keys)
+        if spare <= 0:
+            return 0
+        # A request of n keys has less than n / split + 1 parts.
+        split = max(own, -(-int(self._keys.sum()) // spare))
+        split = -(-split // 16) * 16
+        return split if split <= _MAX_SPLIT else 0
+
+    def holds(self, split: int) -> bool:
+        """Whether the batch fits in parts of `split` keys, which the capture need not have had."""
+        if split == 0:
+            return len(self._keys) <= self._parts
+        parts = -(-self._keys // split)
+        cut = parts[parts > 1]
+        rows = int(cut.sum()) * self._group * self._heads
+        blocks = len(cut) * self._heads * -(-self._group // _MERGE_ROWS)
+        room = self._capacity
+        fits = rows <= room.partial_rows and blocks <= room.merge_ctas
+        return fits and int(parts.sum()) <= self._parts
+
+
+def _at_most(needs: Capacity, ctas: int, geometry: Geometry, config: PodConfig) -> Capacity:
+    """What a decode grid of `ctas` CTAs at most can need of it."""
+    rows = min(config.decode.q_rows, geometry.num_q_heads // geometry.num_kv_heads)
+    ctas = min(needs.decode_ctas, ctas)
+    return needs._replace(
+        decode_ctas=ctas, partial_rows=min(needs.partial_rows, ctas * config.virtual_decode * rows)
+    )
+
+
+def _needs(geometry: Geometry, config: PodConfig, kv_lens: list[int], num_sms: int) -> Capacity:
+    """Of a batch of decodes, in parts of the config's own length."""
+    indptr = torch.arange(len(kv_lens) + 1, dtype=torch.int32)
+    lengths = torch.tensor(kv_lens, dtype=torch.int32)
+    planned = plan_batch(indptr, lengths, geometry, config, num_sms=num_sms, fill_ctas=0)
+    return planned.capacity

@@ -1,0 +1,49 @@
+"""Tiles of a decode graph, from the config table that is in use when it is captured.
+
+Only decode_split_tokens can change from replay to replay. Tiles are those that the table's entries
+for decodes of this batch size agree on, whatever their contexts; where they do not agree, or there
+are none, the default's.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import NamedTuple
+
+import torch
+
+from pod_integrate.devices.cuda.choices import tiles_name
+from pod_integrate.devices.cuda.variants import with_tiles
+from pod_integrate.errors import PodAttentionError
+from pod_integrate.live.layer_group import LayerGroup
+from pod_integrate.live.verify import NoRoomError
+from pod_integrate.terms.config import PodConfig
+from pod_integrate.terms.keys import Bucket
+
+logger = logging.getLogger(__name__)
+
+
+class CapturedConfigs(NamedTuple):
+    """What a graph is captured with, and configs of the table that its plans should hold."""
+
+    base: PodConfig
+    tuned: list[PodConfig]
+
+
+def configs_to_capture(group: LayerGroup, size: int) -> CapturedConfigs:
+    """For the decode graph of `size` requests; what it launches is loaded and verified."""
+    decodes = Bucket.of([1] * size, [1] * size).decodes
+    entries = {} if group.batch_invariant else group.active.decode_configs(decodes)
+    found = list(entries.values())
+    names = {tiles_name(config) for config in found}
+    if len(names) == 1:
+        base = with_tiles(group.default, found[0])
+        lengths = [1] * size, [max(bucket.decode_context for bucket in entries)] * size
+        try:
+            group.readiness.prepare(base, lengths)
+        except (PodAttentionError, NoRoomError, torch.OutOfMemoryError) as error:
+            logger.error("decode graph of %d keeps the default's tiles: %s", size, error)
+        else:
+            return CapturedConfigs(base, found)
+    own = tiles_name(group.default)
+    return CapturedConfigs(group.default, [c for c in found if tiles_name(c) == own])
