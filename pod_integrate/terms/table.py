@@ -38,7 +38,7 @@ class Evidence(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     pairs           interleaved (default, candidate) measurements that decided
     steps           distinct traced steps that the pairs replayed, at least MIN_STEPS
     median_speedup  default time / candidate time, median over steps of the median of their pairs
-    lower_bound     lower confidence bound of median_speedup at `confidence`
+    lower_bound     lower confidence bound of median_speedup at `confidence`, at most that
     method          how it was measured, e.g. `replay` or `live`
     measured_at     ISO 8601, UTC
     build           kernel build that was measured
@@ -193,4 +193,9 @@ def _entry(name: str, raw: dict[str, Any]) -> tuple[Bucket, TableEntry]:
         raise TableError(f"entry {name[:64]!r}: {error}") from error
     if evidence.steps < MIN_STEPS:
         raise TableError(f"entry {name[:64]!r}: proven on {evidence.steps} steps, not {MIN_STEPS}")
+    if evidence.lower_bound > evidence.median_speedup:
+        raise TableError(
+            f"entry {name[:64]!r}: lower_bound {evidence.lower_bound} is above median_speedup "
+            f"{evidence.median_speedup}, which it bounds"
+        )
     return bucket, TableEntry(config, evidence)

@@ -60,6 +60,7 @@ def test_decode_items_of_a_bucket_are_bounded_and_one_for_each_decode_always_all
         TableEntry(FINE, make_evidence(BUILD)),
         TableEntry(DEFAULT, make_evidence(BUILD, median_speedup=-1.0)),
         TableEntry(DEFAULT, make_evidence(BUILD, lower_bound=float("nan"))),
+        TableEntry(DEFAULT, make_evidence(BUILD, lower_bound=1.101)),
         TableEntry(DEFAULT, make_evidence(BUILD, pairs=1 << 40)),
     ],
 )
