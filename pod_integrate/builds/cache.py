@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -89,11 +90,27 @@ def build_once(path: Path, compile_to: Callable[[Path], None]) -> Path:
             f"another process has held {error.lock_file} for {LOCK_SECONDS} s; end it and retry"
         ) from error
     except OSError as error:
-        raise BuildError(
-            f"cannot write {path.parent}: {error.strerror or error}; set POD_ATTN_CACHE_DIR to a "
-            "folder that can be written"
-        ) from error
+        raise _cannot_write(path.parent, error) from error
     return path
+
+
+def require_writable() -> Path:
+    """The folder of all builds, made where it is missing; raises BuildError if it takes no file."""
+    folder = directory()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"x")
+    except OSError as error:
+        raise _cannot_write(folder, error) from error
+    return folder
+
+
+def _cannot_write(folder: Path, error: OSError) -> BuildError:
+    return BuildError(
+        f"cannot write {folder}: {error.strerror or error}; set POD_ATTN_CACHE_DIR to a folder "
+        "that can be written"
+    )
 
 
 def host_compiler() -> str:

@@ -14,7 +14,7 @@ import torch
 from rich.console import Console
 
 from pod_integrate import settings
-from pod_integrate.builds import native, nvcc
+from pod_integrate.builds import cache, native, nvcc
 from pod_integrate.cli.terminal import styled
 from pod_integrate.devices.cpu.processor import num_threads
 from pod_integrate.devices.cuda import limits
@@ -58,6 +58,7 @@ def examine() -> list[Finding]:
         ("accelerator", _accelerator),
         ("settings", _settings),
         ("kernel", _kernel),
+        ("cache", _cache),
         ("build", _build),
         ("GPU kernel", _gpu_kernel),
         ("nvcc", _nvcc),
@@ -115,6 +116,10 @@ def _kernel() -> Finding:
         f"CPU kernel, {key.capability} ({why}), {num_threads()} threads; "
         f"tables are filed under {key}",
     )
+
+
+def _cache() -> Finding:
+    return Finding("cache", f"builds go to {cache.require_writable()}")
 
 
 def _build() -> Finding:

@@ -52,6 +52,20 @@ def test_doctor_names_the_compiler_when_there_is_none(
     assert finding.status == "missing" and "CXX" in finding.value + finding.remedy
 
 
+def test_doctor_tries_to_write_where_builds_go(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("POD_ATTN_CACHE_DIR", str(folder / "native"))
+    finding = next(f for f in doctor.examine() if f.name == "cache")
+    assert finding.status == "ok" and str(folder) in finding.value
+    assert list((folder / "native").iterdir()) == []
+    monkeypatch.setenv("POD_ATTN_CACHE_DIR", str(folder / "file" / "native"))
+    (folder / "file").write_text("in the way")
+    finding = next(f for f in doctor.examine() if f.name == "cache")
+    assert finding.status == "missing" and "set POD_ATTN_CACHE_DIR" in finding.value
+
+
 def test_unreachable_tuner_is_a_note_with_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("POD_ATTN_TUNER_URL", "http://127.0.0.1:9")
     finding = next(f for f in doctor.examine() if f.name == "tuner")
