@@ -17,7 +17,7 @@ SEED ?= $(shell date +%s)
 # Asked for once, so that what is printed is what is used.
 SEED := $(SEED)
 
-.PHONY: help demo test test-random test-transformers kernels-deep lint format bench-op constraints clean
+.PHONY: help demo test test-random test-transformers kernels-deep lint tidy format bench-op constraints clean
 help:
 	@echo "make demo   set up, then SGLang on POD + tuner + dashboard, load, summary"
 	@echo "            MODEL=path-or-hub-name  TRACE=file  ONCE=1 (exit after the summary)"
@@ -28,6 +28,7 @@ help:
 	@echo "            those of make test are always the same; SEED=... repeats a run"
 	@echo "make kernels-deep   sanitizers over the CUDA kernel, on emulated SMs (a minute)"
 	@echo "make test-transformers   the transformers plug-in on its oldest to newest version"
+	@echo "make tidy   clang-tidy over the native sources (minutes)"
 	@echo "make lint | format | constraints | clean"
 
 $(VENV)/.uv-$(UV_VERSION):
@@ -71,6 +72,9 @@ lint: $(VENV)/.test-ready
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
 	$(BIN)/mypy
+
+tidy: $(VENV)/.test-ready
+	bash .ci/tidy
 
 format: $(VENV)/.test-ready
 	$(BIN)/ruff format .
