@@ -78,7 +78,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "tuner.overview_ms_10k_buckets": "... of what the page shows",
         "tuner.history_ms_10k_buckets": "... of a point of the time series",
         "tuner.ingest_records_per_s": "Traced steps taken per second of the tuner's CPU time",
-        "tuner.memory_mib_10k_buckets": "Memory of the tuner's core after a million of them",
+        "tuner.memory_mib_10k_buckets": "Memory of the tuner's core then, torch included",
     },
     "The demo": {
         "demo.attention_speedup_tuned_vs_default": "Attention time in the demo, tuned vs default",

@@ -80,7 +80,7 @@ def tuner_fuzz(arguments: _Extra = None) -> None:
 
 @app.command("tuner-scale")
 def tuner_scale(arguments: _Extra = None) -> None:
-    """The tuner's own time at 10,000 buckets and a million records; some minutes."""
+    """The tuner's own time at 10,000 buckets and as many records as asked for; some minutes."""
     _run("tuner_scale", arguments)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import sqlalchemy as sa
 from tuner_support import (
     DEFAULT,
@@ -134,3 +135,24 @@ def test_young_traffic_loses_nothing(tuner: Tuner, clock: Clock) -> None:
     clock.now += 6 * DAYS
     live_on(tuner, clock)
     assert [rows(tuner, table) for table in tables] == before
+
+
+def test_a_round_that_fails_has_neither_forgotten_nor_counted_anything(
+    tuner: Tuner, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tuner.ingest(message())
+    drive(tuner, RecordedBench(nothing_matters))
+    before, kept = counted(tuner), rows(tuner, schema.pairs)
+    clock.now += 8 * DAYS
+
+    def broken(*_args: object) -> None:
+        raise sa.exc.OperationalError("disk", {}, Exception("full"))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("tuner.traffic.retention.newest", broken)
+        with pytest.raises(sa.exc.OperationalError):
+            tuner.housekeeping()
+    assert rows(tuner, schema.pairs) == kept and counted(tuner) == before
+    assert len(tuner.traffic) == 1
+    live_on(tuner, clock)
+    assert rows(tuner, schema.pairs) == 0 and counted(tuner) == before

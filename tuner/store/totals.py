@@ -43,9 +43,10 @@ class Counts:
     """Counts of one tuner: a row is counted when it is new, and looked at while it may change."""
 
     def __init__(self) -> None:
-        self._start_anew()
+        self.start_anew()
 
-    def _start_anew(self) -> None:
+    def start_anew(self) -> None:
+        """Count from the database anew, after a transaction that failed."""
         self._counted: Counter[str] = Counter()
         self._last: Counter[str] = Counter()
         # Ids of trials that were running.
@@ -70,14 +71,9 @@ class Counts:
         """Around the deletion of rows: all are counted before, and ids may be given out again."""
         servers = server_sums(tx)
         self.totals(tx)
-        try:
-            yield
-            gone = servers - server_sums(tx)
-            note_forgotten(tx, gone)
-        except Exception:
-            # Counted from the database anew, which has none of it.
-            self._start_anew()
-            raise
+        yield
+        gone = servers - server_sums(tx)
+        note_forgotten(tx, gone)
         self._counted += gone
         for table in (schema.trials, schema.pairs, schema.decisions):
             self._last[table.name] = newest(tx, table)

@@ -54,15 +54,21 @@ class Retention:
         before = now - self._settings.retain_seconds
         dropped = self._outdated(before)
         silent = schema.servers.c.last_seen < before
-        with self._store.begin() as tx, self._counts.forgetting(tx):
-            for key in dropped:
-                self._drop(tx, key)
-            self._drop_pairs(tx, before)
-            self._drop_decisions(tx, before)
-            tx.execute(sa.delete(schema.servers).where(silent))
-            # Ids of rows that are gone may be given out again.
-            for table in (schema.pairs, schema.decisions):
-                self._seen[table.name] = min(self._seen[table.name], newest(tx, table))
+        try:
+            with self._store.begin() as tx, self._counts.forgetting(tx):
+                for key in dropped:
+                    self._drop(tx, key)
+                self._drop_pairs(tx, before)
+                self._drop_decisions(tx, before)
+                tx.execute(sa.delete(schema.servers).where(silent))
+                # Ids of rows that are gone may be given out again.
+                for table in (schema.pairs, schema.decisions):
+                    self._seen[table.name] = min(self._seen[table.name], newest(tx, table))
+        except Exception:
+            # What was counted and looked at may be there still.
+            self._counts.start_anew()
+            self._seen.clear()
+            raise
         for key in dropped:
             self._traffic.forget(key)
             self._forget(key)
