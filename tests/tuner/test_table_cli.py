@@ -42,6 +42,8 @@ def put_in_force(served: Served, entry: TableEntry, scope_device: str = "") -> N
         tuner.tables.commit(scope, made)
 
     served.core._executor.submit(change).result()
+    # The overview is cached for a second.
+    served.app.state.feed._built = -10.0
 
 
 @pytest.fixture
