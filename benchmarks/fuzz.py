@@ -12,6 +12,7 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 import httpx
 import msgspec
@@ -49,7 +50,7 @@ class Fuzzer:
     """Draws requests; the same seed draws the same ones.
 
     document  the service's OpenAPI document
-    message   a valid trace message as plain data, which is bent
+    message   a valid trace message as plain data, which is bent; other routes have an example
     """
 
     def __init__(self, document: dict[str, Any], message: Any, seed: int) -> None:
@@ -72,7 +73,8 @@ class Fuzzer:
         params = [(name, self._text()[:6000]) for name in names if pick.random() < 0.95]
         if pick.random() < 0.05:
             method, path = pick.choice(_METHODS), path + pick.choice(("", "/", "//x", "/%2e%2e"))
-        kind, body = self._body() if "requestBody" in operation else ("", b"")
+        kind, body = self._body(self._valid(operation)) if "requestBody" in operation else ("", b"")
+        path = path.replace("{id}", quote(self._text()[:300], safe=""))
         headers = [(b"content-type", kind.encode())] if kind else []
         if pick.random() < 0.2:
             value = self._text()[:500].replace("\n", "").replace("\0", "")
@@ -84,8 +86,13 @@ class Fuzzer:
         text = self._random.choice(_TEXTS)
         return text if self._random.random() < 0.9 else "".join(self._random.sample(_TEXTS, 2))
 
-    def _body(self) -> tuple[str, bytes]:
-        bent = copy.deepcopy(self._message)
+    def _valid(self, operation: dict[str, Any]) -> Any:
+        content = operation["requestBody"]["content"]["application/json"]
+        traces = content["schema"]["$ref"].endswith("/TraceMessage")
+        return self._message if traces else content["example"]
+
+    def _body(self, valid: Any) -> tuple[str, bytes]:
+        bent = copy.deepcopy(valid)
         for _ in range(self._random.choice((0, 1, 1, 1, 2, 4))):
             self._bend(bent)
         as_json = self._random.random() < 0.4

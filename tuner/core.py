@@ -12,9 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from pod_integrate.terms.experiment import Experiment, ExperimentAsk, ExperimentReport
 from pod_integrate.terms.trace import TraceMessage
 from tuner.clock import SteadyClock, settle
-from tuner.messages import RecheckPairs, Report, Scope, Standing, Task, WorkerInfo
+from tuner.messages import Noted, RecheckPairs, Report, Scope, Standing, Task, WorkerInfo
+from tuner.orders import Answer, BucketOrder, PinOrder, PromoteOrder, ServerOrder
 from tuner.search.search import Search
 from tuner.settings import TunerSettings
 from tuner.store.archive import TraceArchive
@@ -63,6 +65,35 @@ class Tuner:
     def report(self, report: Report) -> bool:
         """File the result of a task; False when its lease is not (any more) held."""
         return self.search.report(report)
+
+    def next_experiment(self, ask: ExperimentAsk) -> Experiment | None:
+        """The most useful comparison that a server can make on its own steps, leased to it."""
+        return self.search.live.next_experiment(ask, self.search.workers)
+
+    def report_experiment(self, report: ExperimentReport) -> Noted:
+        """File what came of an experiment, or of a part of it."""
+        decided = self.search.live.report(report, self.search.workers)
+        return Noted(decided is not None, decided is not False)
+
+    def pause(self, order: ServerOrder) -> Answer:
+        """The kill switch: no more experiments on a server, or on any."""
+        return self.search.control.pause(order)
+
+    def resume(self, order: ServerOrder) -> Answer:
+        """End a pause."""
+        return self.search.control.resume(order)
+
+    def pin(self, order: PinOrder) -> Answer:
+        """Keep what is in force for a bucket, or tune it again."""
+        return self.search.control.pin(order)
+
+    def promote(self, order: PromoteOrder) -> Answer:
+        """Put a trial in force by hand."""
+        return self.search.control.promote(order)
+
+    def roll_back(self, order: BucketOrder) -> Answer:
+        """Put the default in force by hand."""
+        return self.search.control.roll_back(order)
 
     def release(self, worker: str) -> None:
         """Tell that a worker died: what it held goes to another one at once."""

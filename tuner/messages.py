@@ -17,6 +17,8 @@ from pod_integrate.terms.experiment import Pair as Pair
 from pod_integrate.terms.experiment import StepLengths as StepLengths
 from pod_integrate.terms.keys import Bucket, DeviceKey, Geometry
 
+# Stands for every server and worker.
+EVERYONE = "*"
 TrialState = Literal["running", "complete", "pruned"]
 
 # What became of a promoted config that somebody rechecked.
@@ -90,6 +92,10 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
         return StudyKey(self.geometry, self.device, self.build, self.bucket)
 
 
+class LivePair(Pair, frozen=True, array_like=True):
+    """A pair that a server took on neighbouring layers of one live step."""
+
+
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """What came of a task; `reason` is empty only for `measured`."""
 
@@ -140,6 +146,13 @@ class RecheckPairs(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         except (msgspec.MsgspecError, ValueError, RecursionError, ShapeError) as error:
             raise TraceError(f"re-check is malformed: {str(error)[:500]}") from error
         return message
+
+
+class Noted(NamedTuple):
+    """Of a report on an experiment: whether it was filed, and whether no more is wanted of it."""
+
+    taken: bool
+    done: bool
 
 
 class Proof(NamedTuple):

@@ -47,6 +47,7 @@ class TunerSettings(BaseSettings):
     step_pairs        interleaved pairs of each step; their median is one observation
     slice_seconds     measuring time of one task
     lease_seconds     a task not reported by then is given to another worker
+    experiment_seconds  an experiment that its server has not reported on for so long is over
     min_speedup       a promotion needs at least this median speed-up
     confidence        of promotions and of the lower bound they state, over all candidates of
                       one bucket together
@@ -83,6 +84,7 @@ class TunerSettings(BaseSettings):
     step_pairs: Annotated[int, pydantic.Field(ge=1, le=100)] = 4
     slice_seconds: Annotated[float, pydantic.Field(gt=0, le=30)] = 0.8
     lease_seconds: _Seconds = 120.0
+    experiment_seconds: Annotated[float, pydantic.Field(ge=5, le=86400)] = 300.0
     min_speedup: Annotated[float, pydantic.Field(ge=1.0, le=10.0)] = 1.02
     confidence: Annotated[float, pydantic.Field(gt=0.5, lt=1.0)] = 0.95
     half_life_seconds: _Seconds = 900.0

@@ -7,10 +7,12 @@ from typing import Annotated, Any
 
 import typer
 
+from pod_integrate.cli.orders import add_orders
 from pod_integrate.cli.paths import read_text, writable_folder
 from pod_integrate.cli.terminal import console
 
-app = typer.Typer(no_args_is_help=True, help="The tuning service: `up` runs it.")
+app = typer.Typer(no_args_is_help=True, help="The tuning service: `up` runs it, others are orders.")
+add_orders(app)
 
 
 @app.callback()

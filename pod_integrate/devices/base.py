@@ -43,10 +43,12 @@ class Choices(NamedTuple):
 
     parameters  by name, in the order in which they are drawn; see tuner/search/space.py
     first       (why, config) worth trying before any search, the likeliest first
+    shipped     names of the tiles that run without a compiler; None: all
     """
 
     parameters: Mapping[str, Range | OneOf]
     first: tuple[tuple[str, PodConfig], ...]
+    shipped: frozenset[str] | None = None
 
 
 class Limits(NamedTuple):

@@ -17,7 +17,7 @@ from tuner.http.api import create_app
 def test_no_request_is_answered_with_a_failure(tmp_path: Path) -> None:
     core = TunerThread(lambda: make_tuner(tmp_path))
     app = create_app(core)
-    counts, failures = asyncio.run(fuzz.run(app, plain(message()), requests=400, seed=1))
+    counts, failures = asyncio.run(fuzz.run(app, plain(message()), requests=800, seed=1))
     assert not failures, failures[0]
     assert counts[202] > 10 and counts[400] > 50 and counts[200] > 10
 

@@ -149,14 +149,14 @@ def test_a_bucket_with_rows_that_nobody_can_read_costs_itself_only(
 def test_a_bucket_that_meets_a_bug_of_ours_costs_itself_only(
     tuner: Tuner, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tuner.search import search
+    from tuner.search import board
 
     offer_two_buckets(tuner)
 
     def load(tx: sa.Connection, key: StudyKey) -> object:
         return 1 / 0 if key == KEY else load_trials(tx, key)
 
-    monkeypatch.setattr(search, "load_trials", load)
+    monkeypatch.setattr(board, "load_trials", load)
     given = serve(tuner, clock, failed, seconds=300)
     assert given[LIGHT] >= tuner.settings.trials and not given[BUCKET]
     assert "park" in kinds(tuner)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pod_integrate.terms.table import MIN_STEPS
-from tuner.messages import Pair
+from tuner.messages import LivePair, Pair
 from tuner.search.judge import (
     Verdict,
     bounds,
+    gained,
     judge,
     log_evidence,
     screened_out,
@@ -162,3 +164,20 @@ def test_screening_stops_early_only_for_clear_losers() -> None:
     assert not screened_out([Pair(900.0, 1000.0, "a")] * 9)
     assert not screened_out(steps(*[0.99] * 6))
     assert not screened_out(steps(*[0.9] * 5, 1.001))
+
+
+def test_live_steps_gain_by_their_times_and_replayed_ones_alike() -> None:
+    fast = [Pair(100.0, 50.0, f"f{i}") for i in range(9)]
+    slow = Pair(10_000.0, 20_000.0, "slow")
+    assert gained([*fast, slow]) > 1
+    live = [LivePair(*msgspec.structs.astuple(pair)) for pair in [*fast, slow]]
+    assert gained(live) == pytest.approx(10_900 / 20_450)
+
+
+@pytest.mark.parametrize(("speedup", "outcome"), [(0.92, "not better"), (0.97, "open")])
+def test_a_promotion_that_is_much_slower_goes_after_eight_steps(
+    speedup: float, outcome: str
+) -> None:
+    pairs = [Pair(speedup, 1.0, f"{i}") for i in range(7)] + [Pair(1.1, 1.0, "x")]
+    verdict = judge(pairs, alpha=0.05, min_speedup=1.0, max_steps=24, harm=True)
+    assert verdict.outcome == outcome and verdict.proof.steps == MIN_STEPS

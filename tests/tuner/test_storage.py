@@ -160,6 +160,24 @@ def test_a_database_that_counted_pairs_starts_its_searches_again(tmp_path: Path)
     make_tuner(tmp_path, database_url=url).close()
 
 
+def test_a_database_that_knew_no_live_pairs_goes_on(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'x.db'}"
+    tuner = make_tuner(tmp_path, database_url=url)
+    tuner.ingest(message())
+    drive(tuner, RecordedBench(split_matters))
+    before, decided = trials(tuner, KEY), len(overview(tuner)["decisions"])
+    tuner.close()
+    with contextlib.closing(sqlite3.connect(tmp_path / "x.db")) as old:
+        old.executescript(
+            "DROP TABLE holds; DROP TABLE experiments; ALTER TABLE pairs DROP COLUMN live;"
+            "ALTER TABLE decisions DROP COLUMN who; UPDATE meta SET value='2' WHERE name='schema'"
+        )
+    tuner = make_tuner(tmp_path, database_url=url)
+    assert trials(tuner, KEY) == before and bucket(tuner)["method"] == "replay"
+    assert len(overview(tuner)["decisions"]) == decided
+    tuner.close()
+
+
 def test_sampled_messages_count_for_all_steps_they_have_seen(tmp_path: Path) -> None:
     tuner = make_tuner(tmp_path)
     tuner.ingest(message(records=[record(), record()], seen=100))

@@ -8,32 +8,31 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-import hmac
 import logging
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Annotated, Any
 
-import msgspec
 import prometheus_client
-from fastapi import Depends, FastAPI, Query, Request, Response
+from fastapi import FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, StreamingResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
 from pod_integrate import __version__
-from pod_integrate.errors import PodAttentionError, TraceError
+from pod_integrate.errors import TraceError
 from pod_integrate.terms import wire
-from pod_integrate.terms.trace import MAX_MESSAGE_BYTES, decode
 from tuner.core import Tuner
 from tuner.host.client import AsyncCore, CoreUnavailableError
 from tuner.http import docs, docs_page
+from tuner.http.answers import JSON, ApiError, json_answer
 from tuner.http.feed import Feed
 from tuner.http.headers import Guard
 from tuner.http.metrics import HttpMetrics, render
 from tuner.http.schemas import components
-from tuner.messages import RecheckPairs, Scope, StudyKey
+from tuner.http.writes import add_writes
+from tuner.messages import Scope, StudyKey
 from tuner.view import documents, overview
 
 logger = logging.getLogger(__name__)
@@ -41,17 +40,8 @@ logger = logging.getLogger(__name__)
 PAGE = Path(__file__).parents[1] / "page"
 HOUSEKEEPING_SECONDS = 2.0
 MAX_STREAMS = 64
-MSGPACK, JSON = "application/x-msgpack", "application/json"
 
 _Key = Annotated[str, Query(min_length=1, max_length=wire.MAX_KEY, pattern=wire.KEY_PATTERN)]
-
-
-class ApiError(PodAttentionError):
-    """An answer other than success."""
-
-    def __init__(self, status: int, message: str, headers: dict[str, str] | None = None) -> None:
-        super().__init__(message)
-        self.status, self.headers = status, headers
 
 
 class _App(FastAPI):
@@ -82,38 +72,12 @@ def create_app(core: AsyncCore, *, token: str = "") -> FastAPI:
         lifespan=lifespan, openapi_tags=docs.TAGS, docs_url=None, redoc_url=None,
     )  # fmt: skip
     app.state.metrics, app.state.feed = HttpMetrics(), feed
-    _add_writes(app, core, token)
+    add_writes(app, core, token)
     _add_reads(app, core, feed)
     _add_page(app)
     _add_errors(app)
     app.add_middleware(Guard, metrics=app.state.metrics)
     return app
-
-
-def _add_writes(app: FastAPI, core: AsyncCore, token: str) -> None:
-    async def authorized(request: Request) -> None:
-        given = request.headers.get("authorization", "")
-        expected = f"Bearer {token}"
-        if token and not hmac.compare_digest(given.encode(), expected.encode()):
-            raise ApiError(
-                401,
-                "writing needs the tuner's token: Authorization: Bearer <POD_TUNER_TOKEN>",
-                {"WWW-Authenticate": "Bearer"},
-            )
-
-    @app.post("/v1/traces", status_code=202, dependencies=[Depends(authorized)], **docs.TRACES)
-    async def post_traces(request: Request) -> Response:
-        kind = request.headers.get("content-type", MSGPACK).split(";")[0].strip().lower()
-        if kind not in (MSGPACK, JSON):
-            raise ApiError(415, f"content type is {kind[:64]!r}; send {MSGPACK} or {JSON}")
-        body = await _read(request, MAX_MESSAGE_BYTES)
-        taken = await core.ask(Tuner.ingest, decode(body, json=kind == JSON))
-        return _json(documents.Taken(accepted=taken.accepted, duplicate=taken.duplicate), 202)
-
-    @app.post("/v1/recheck", dependencies=[Depends(authorized)], **docs.RECHECK)
-    async def post_recheck(request: Request) -> Response:
-        message = RecheckPairs.decode(await _read(request, MAX_MESSAGE_BYTES))
-        return _json(documents.Judged(verdict=await core.ask(Tuner.recheck, message)))
 
 
 def _add_reads(app: FastAPI, core: AsyncCore, feed: Feed) -> None:
@@ -142,17 +106,17 @@ def _add_reads(app: FastAPI, core: AsyncCore, feed: Feed) -> None:
     @app.get("/v1/trials", **docs.TRIALS)
     async def get_trials(geometry: _Key, device: _Key, build: _Key, bucket: _Key) -> Response:
         key = StudyKey(geometry, device, build, bucket)
-        return _json(await core.ask(overview.trials, key))
+        return json_answer(await core.ask(overview.trials, key))
 
     @app.get("/v1/samples", **docs.SAMPLES)
     async def get_samples(geometry: _Key, device: _Key, build: _Key) -> Response:
-        return _json(await core.ask(overview.samples, Scope(geometry, device, build)))
+        return json_answer(await core.ask(overview.samples, Scope(geometry, device, build)))
 
     @app.get("/healthz", **docs.HEALTH)
     async def get_health() -> Response:
         if trouble := await core.ask(Tuner.health):
             raise CoreUnavailableError(f"database: {trouble}")
-        return _json(documents.Health(status="ok", version=__version__))
+        return json_answer(documents.Health(status="ok", version=__version__))
 
     @app.get("/metrics", **docs.METRICS)
     async def get_metrics() -> Response:
@@ -202,22 +166,6 @@ def _add_errors(app: FastAPI) -> None:
     @app.exception_handler(Exception)
     async def on_bug(_request: Request, _error: Exception) -> JSONResponse:
         return JSONResponse({"error": "internal error; the tuner's log has the details"}, 500)
-
-
-def _json(document: documents.Document, status: int = 200) -> Response:
-    return Response(msgspec.json.encode(document), status, media_type=JSON)
-
-
-async def _read(request: Request, limit: int) -> bytes:
-    """The body, given up as soon as it is longer than `limit`."""
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > limit:
-            text = f"trace message is over {limit} bytes; post more often"
-            # Closing saves reading the rest.
-            raise ApiError(413, text, {"Connection": "close"})
-    return bytes(body)
 
 
 async def _housekeep(core: AsyncCore) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
 from pod_integrate.terms.trace import TraceMessage
 from tuner.http.schemas import reference
 from tuner.messages import RecheckPairs
@@ -14,8 +16,9 @@ Learns from the hybrid batches that servers really run which attention config is
 kind of batch, and hands the answers back as versioned tables.
 
 A server needs two calls: `POST /v1/traces` every few seconds and `GET /v1/table` with
-`If-None-Match`. Both may fail at any time; a server then keeps what it has. Everything is filed
-under three printable keys:
+`If-None-Match`. Both may fail at any time; a server then keeps what it has. One that compares
+configs on its own steps asks for work at `POST /v1/experiments`. Everything is filed under three
+printable keys:
 
 - `geometry`: heads, head dim, dtypes, page size, window, cap: `q8kv4d64-fp32-kvfp32-s1-w-1-c0`
 - `device`: what runs the op: `intel-xeon-processor:avx512:2` (name, capability, threads or SMs)
@@ -28,14 +31,15 @@ and a `bucket`, the coarse class of a batch: `p1k@8k+d64@4k` is 1K prompt tokens
 TAGS = [
     {"name": "servers", "description": "What a serving process calls."},
     {"name": "people", "description": "Read-only state for pages, scripts and Prometheus."},
+    {"name": "operators", "description": "Orders; each is filed as a decision with a name."},
 ]
 
 _JSON = "application/json"
 _ERROR = {_JSON: {"schema": reference(documents.Failure)}}
 
 
-def _answers(
-    document: type[documents.Document] | None = None, status: int = 200, /, **errors: str
+def answers(
+    document: type[msgspec.Struct] | None = None, status: int = 200, /, **errors: str
 ) -> dict[int | str, dict[str, Any]]:
     """Success with a document, and errors by `_<status>`."""
     answers: dict[int | str, dict[str, Any]] = {
@@ -87,7 +91,7 @@ TRACES: dict[str, Any] = {
         "re-post of the same message answers `duplicate: true` and counts nothing twice. A record "
         "is `[time, step, q_lens, kv_lens, step_us, attention_us, layers, config, source]`."
     ),
-    "responses": _answers(
+    "responses": answers(
         documents.Taken,
         202,
         _400="malformed; the text names the first bad place",
@@ -116,7 +120,7 @@ TABLE: dict[str, Any] = {
     ),
     "responses": {
         304: {"description": "the table of If-None-Match is still in force"},
-        **_answers(_404="nothing was promoted yet: defaults apply", _503="the core is away"),
+        **answers(_404="nothing was promoted yet: defaults apply", _503="the core is away"),
     },
 }
 
@@ -130,7 +134,7 @@ RECHECK: dict[str, Any] = {
         "lengths. At 8 steps or more the answer is `kept` or `rolled back`, else `open`; `not "
         "promoted` when the table lists another config by now. Nothing is ever promoted by these."
     ),
-    "responses": _answers(
+    "responses": answers(
         documents.Judged,
         _400="malformed; the text names the first bad place",
         _401="the tuner wants its token",
@@ -164,7 +168,7 @@ OVERVIEW: dict[str, Any] = {
         "Servers, totals, tables, buckets by share of attention time, the latest decisions and a "
         "time series. null means not known. At most one second old."
     ),
-    "responses": _answers(documents.Overview, _503="the core is away"),
+    "responses": answers(documents.Overview, _503="the core is away"),
 }
 
 EVENTS: dict[str, Any] = {
@@ -174,7 +178,7 @@ EVENTS: dict[str, Any] = {
         "Event `overview` with the document of /v1/overview, at most once a second and only when "
         "it changed; a comment line now and then keeps the connection alive."
     ),
-    "responses": _answers(_503="too many streams are open"),
+    "responses": answers(_503="too many streams are open"),
 }
 
 TRIALS: dict[str, Any] = {
@@ -185,7 +189,7 @@ TRIALS: dict[str, Any] = {
         "are those of its confirmation where it got that far, else of its screening; `steps` are "
         "the distinct traced steps that they were taken on."
     ),
-    "responses": _answers(documents.Trials, _503="the core is away"),
+    "responses": answers(documents.Trials, _503="the core is away"),
 }
 
 SAMPLES: dict[str, Any] = {
@@ -195,18 +199,18 @@ SAMPLES: dict[str, Any] = {
         "For replaying real traffic elsewhere: per bucket its share of attention time and the "
         "query and KV lengths of some of its steps. Lengths only, as everywhere."
     ),
-    "responses": _answers(documents.Samples, _503="the core is away"),
+    "responses": answers(documents.Samples, _503="the core is away"),
 }
 
 HEALTH: dict[str, Any] = {
     "tags": ["people"],
     "summary": "Whether the core and its database answer",
-    "responses": _answers(documents.Health, _503="they do not"),
+    "responses": answers(documents.Health, _503="they do not"),
 }
 
 METRICS: dict[str, Any] = {
     "tags": ["people"],
     "summary": "Prometheus metrics",
     "description": "Text exposition format; names start with `pod_tuner_`.",
-    "responses": _answers(_503="the core is away"),
+    "responses": answers(_503="the core is away"),
 }

@@ -6,8 +6,10 @@ from typing import Any
 
 import msgspec
 
+from pod_integrate.terms.experiment import Experiment, ExperimentAsk, ExperimentReport
 from pod_integrate.terms.trace import TraceMessage
 from tuner.messages import RecheckPairs
+from tuner.orders import BucketOrder, PinOrder, PromoteOrder, ServerOrder
 from tuner.view import documents
 
 _REFERENCES = "#/components/schemas/{name}"
@@ -17,6 +19,15 @@ _TYPES = (
     documents.Samples,
     documents.Taken,
     documents.Judged,
+    documents.Noted,
+    documents.Obeyed,
+    Experiment,
+    ExperimentAsk,
+    ExperimentReport,
+    ServerOrder,
+    BucketOrder,
+    PromoteOrder,
+    PinOrder,
     documents.Health,
     documents.Failure,
     RecheckPairs,

@@ -104,7 +104,7 @@ export const bounded = (b) => typeof b.speedup === "number" && typeof b.lower_bo
 function texts(b) {
   const proven = bounded(b);
   return {
-    status: b.status ?? DASH,
+    status: b.pinned && b.status !== "pinned" ? `${b.status}, pinned` : b.status ?? DASH,
     "Share of time": percent(b.time_share),
     "Default µs": micros(b.default_us),
     "Tuned µs": micros(proven ? b.best_us : null),
@@ -150,7 +150,7 @@ export function bucketName(bucket) {
   ]);
 }
 
-const STATUS = { promoted: "good", "default is best": "settled", tuning: "busy", waiting: "idle", "no worker": "warned", parked: "warned" };
+const STATUS = { promoted: "good", "default is best": "settled", tuning: "busy", waiting: "idle", "no worker": "warned", parked: "warned", pinned: "settled" };
 const statusClass = (status) => STATUS[status] ?? "idle";
 
 function speedScale(buckets) {

@@ -27,6 +27,7 @@ export function showAbout({ tuner }) {
     `traces ${bytes(tuner.archive_bytes)}`,
     tuner.storage_error && `NOTHING IS STORED: ${tuner.storage_error}`,
     tuner.archive_error,
+    tuner.paused.length && `PAUSED: ${tuner.paused.includes("*") ? "every server and worker" : tuner.paused.join(", ")}`,
   ].filter(Boolean).join(" · "));
 }
 
@@ -225,6 +226,7 @@ function decisionItem(item) {
     h("p", { class: "what" },
       h("time", { datetime: when?.toISOString(), title: when?.toLocaleString() }, clock(item.time)),
       h("strong", {}, item.kind),
+      item.who ? h("span", { class: "who" }, `by ${item.who}`) : null,
       item.bucket ? h("code", { "data-tip": bucketWords(item.bucket), tabindex: 0 }, item.bucket) : null),
     h("div", { class: "why" },
       h("p", {}, measured ? [h("span", { class: "numbers" }, measured), " "] : null, item.reason ?? null),

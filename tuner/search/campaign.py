@@ -16,7 +16,9 @@ from typing import NamedTuple
 import sqlalchemy as sa
 
 from pod_integrate.terms.config import PodConfig
-from tuner.phases import Duel, Recheck
+from tuner.phases import Duel, Phase, Recheck, Screen
+from tuner.search.judge import Verdict
+from tuner.search.space import ANY, Within
 from tuner.search.stages import Change, Duelling, Finding, Rechecking, Stage, screening, stage_of
 from tuner.search.state import State
 from tuner.store.rows import DecisionKind, Trial, add_pairs, save_trial
@@ -27,16 +29,30 @@ from tuner.traffic.steps import fresh
 _STEPS_PER_TASK = 8
 
 
+class Means(NamedTuple):
+    """What somebody who asks for work can measure.
+
+    pool    distinct traced steps of the bucket; a stage that has used them waits for others. None:
+            live steps, every one of which is new
+    within  the configs that it can run
+    """
+
+    pool: list[Sample] | None
+    within: Within = ANY
+
+
 class Work(NamedTuple):
     """What to measure next: the stage's trial against `baseline`.
 
-    steps  what to measure them on
-    last   whether no other steps are left for this stage
+    steps   what to measure them on; None: live steps
+    wanted  distinct steps
+    last    whether no other steps are left for this stage
     """
 
     stage: Stage
     baseline: PodConfig
-    steps: list[Sample]
+    steps: list[Sample] | None
+    wanted: int
     verify: bool
     last: bool
 
@@ -66,38 +82,69 @@ class Campaign:
         """Whether the search is over for now."""
         return self._state.rested is not None
 
-    def recheck_due(self, now: float) -> bool:
-        """Whether what is promoted should be measured against the default again."""
-        return self._state.recheck_due(now)
+    @property
+    def default(self) -> PodConfig:
+        """What is in force while nothing is promoted."""
+        return self._state.study.default
 
-    def next_work(
-        self, tx: sa.Connection, busy: set[int], now: float, pool: list[Sample]
-    ) -> Work | None:
+    @property
+    def promise(self) -> float:
+        """What the search may still gain, as a share of the bucket's time."""
+        return self._state.promise
+
+    def recheck_due(self, now: float, *, live: bool = False) -> bool:
+        """Whether what is promoted should be measured against the default again.
+
+        live  by a server: at once after a promotion
+        """
+        return self._state.recheck_due(now, live=live)
+
+    def shun(self, tx: sa.Connection, barred: frozenset[PodConfig]) -> None:
+        """Neither measure nor promote these."""
+        self._state.shun(tx, barred)
+
+    def wants(self, number: int, phase: Phase) -> bool:
+        """Whether more pairs of a trial in a phase could decide anything."""
+        trial = self.trials[number]
+        match phase:
+            case Screen():
+                return trial.state == "running"
+            case Duel():
+                return not trial.fate and self._next_duel(trial).phase == phase
+            case Recheck():
+                return trial is self.promoted and trial.rechecks == phase.passed
+
+    def next_work(self, tx: sa.Connection, busy: set[int], now: float, means: Means) -> Work | None:
         """What to measure now; None when all of it is being measured or the bucket rests.
 
-        busy  numbers of trials that a worker holds
-        pool  distinct steps of the bucket's traffic; a stage that has used them waits for others
+        busy  numbers of trials that a worker or a server holds
         """
-        state = self._state
-        work = self._recheck(busy, now, pool) or self._duel(busy, pool)
+        state, within = self._state, means.within
+        if not within.allows(self.default):
+            return None
+        work = self._recheck(busy, now, means) or self._duel(busy, means)
         if work is not None:
             return work
         for trial in state.trials.values():
             if trial.state == "running" and trial.number not in busy:
-                return self._work(screening(trial), pool)
+                work = self._work(screening(trial), means)
+                if work is not None:
+                    return work
         if state.rests(now):
             return None
-        if state.look(tx, final=False):
-            return self._duel(busy, pool)
+        if state.look(tx, within, final=False):
+            return self._duel(busy, means)
         if state.may_ask(len(busy)):
-            asked = state.ask(tx, now)
+            asked = state.ask(tx, within, now)
             if asked is not None:
-                return self._work(screening(asked), pool)
+                return self._work(screening(asked), means)
         if busy:
             return None
-        if state.look(tx, final=True):
-            return self._duel(busy, pool)
-        state.rest(tx, now)
+        if state.look(tx, within, final=True):
+            return self._duel(busy, means)
+        # Others may be able to run what is left.
+        if within == ANY:
+            state.rest(tx, now)
         return None
 
     def take(self, tx: sa.Connection, finding: Finding, now: float) -> Change | None:
@@ -118,16 +165,41 @@ class Campaign:
         save_trial(tx, trial)
         return change
 
-    def _recheck(self, busy: set[int], now: float, pool: list[Sample]) -> Work | None:
-        trial = self.promoted
-        if trial is None or trial.number in busy or not self.recheck_due(now):
-            return None
-        return self._work(Rechecking(trial, Recheck(trial.rechecks)), pool)
+    def roll_back(self, tx: sa.Connection, reason: str, now: float, *, who: str = "") -> Change:
+        """Take the entry out, whatever is measured."""
+        state, trial = self._state, self.promoted
+        if trial is not None:
+            state.roll_back(trial)
+            save_trial(tx, trial)
+        state.decide(tx, "rollback", trial, reason, now, alert=True, who=who)
+        return Change(None, Verdict("not better", reason))
 
-    def _duel(self, busy: set[int], pool: list[Sample]) -> Work | None:
+    def promote(
+        self, tx: sa.Connection, trial: Trial, change: Change, now: float, who: str
+    ) -> None:
+        """Put a trial in force, however much is proven."""
+        verdict = change.verdict
+        self._state.promote(tx, trial, now)
+        save_trial(tx, trial)
+        self._state.decide(tx, "promote", trial, verdict.reason, now, verdict.proof, who=who)
+
+    def confirm(self, tx: sa.Connection, trial: Trial, reason: str, now: float, who: str) -> None:
+        """Make a trial a candidate for promotion because a person wants it."""
+        self._state.confirm(tx, trial)
+        self._state.decide(tx, "start", trial, reason, now, who=who)
+
+    def _recheck(self, busy: set[int], now: float, means: Means) -> Work | None:
+        trial = self.promoted
+        if trial is None or trial.number in busy:
+            return None
+        if not self.recheck_due(now, live=means.pool is None):
+            return None
+        return self._work(Rechecking(trial, Recheck(trial.rechecks)), means)
+
+    def _duel(self, busy: set[int], means: Means) -> Work | None:
         for trial in self.trials.values():
             if trial.confirmation and not trial.fate and trial.number not in busy:
-                work = self._work(self._next_duel(trial), pool)
+                work = self._work(self._next_duel(trial), means)
                 if work is not None:
                     return work
         return None
@@ -140,13 +212,20 @@ class Campaign:
                 return rival
         return Duelling(trial, Duel(trial.confirmation))
 
-    def _work(self, stage: Stage, pool: list[Sample]) -> Work | None:
+    def _work(self, stage: Stage, means: Means) -> Work | None:
+        baseline = stage.baseline(self._state)
+        if not (means.within.allows(baseline) and means.within.allows(stage.trial.config)):
+            return None
         have = len({pair.batch for pair in stage.pairs})
-        left = fresh(pool, stage.trial, stage.phase)
-        wanted = min(stage.limit(self._state) - have, _STEPS_PER_TASK)
+        wanted = stage.limit(self._state) - have
+        if means.pool is None:
+            # A promoted config was verified before it came to this.
+            verify = not isinstance(stage, Rechecking)
+            return Work(stage, baseline, None, wanted, verify, False) if wanted > 0 else None
+        left = fresh(means.pool, stage.trial, stage.phase)
+        wanted = min(wanted, _STEPS_PER_TASK)
         if not left or wanted <= 0:
             return None
         return Work(
-            stage, stage.baseline(self._state), left[:wanted],
-            verify=have == 0, last=len(left) <= wanted,
-        )  # fmt: skip
+            stage, baseline, left[:wanted], wanted, verify=have == 0, last=len(left) <= wanted
+        )

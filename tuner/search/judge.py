@@ -17,6 +17,11 @@ size at once; they are order statistics of the speed-ups. Nothing is assumed abo
 noise; outliers count as one loss each.
 
 A median says nothing about the slower half of the steps: all of them together must have gained too.
+Replayed steps were drawn by time, so that is their harmonic mean; live ones come evenly, so theirs
+is weighted by their times.
+
+What is promoted and turns out 5 % slower on MIN_STEPS steps, in the median and together, goes at
+once: taking a promotion back costs its gain and no more, so that needs less proof than a promotion.
 
 Several candidates compete for one bucket. The k-th one that is tried for promotion gets
 alpha / (k (k + 1)); these sum to alpha, so a bucket's chance of ever promoting a candidate whose
@@ -36,12 +41,14 @@ from typing import Literal, NamedTuple
 from scipy import special
 
 from pod_integrate.terms.table import MIN_STEPS
-from tuner.messages import Pair, Proof
+from tuner.messages import LivePair, Pair, Proof
 
 _LOG_HALF = math.log(0.5)
 # A duel whose median is below half of the wanted gain by then is not worth the other steps. This
 # only ever ends a search early: it cannot promote, so the error guarantee stands.
 FUTILE_STEPS = 12
+# A promotion that is this slow on MIN_STEPS steps goes.
+HARMFUL = 0.95
 
 
 class Verdict(NamedTuple):
@@ -67,6 +74,26 @@ def step_speedups(pairs: Iterable[Pair]) -> list[float]:
         if pair.batch:
             steps.setdefault(pair.batch, []).append(pair.speedup)
     return [statistics.median(taken) for taken in steps.values()]
+
+
+def gained(pairs: Iterable[Pair]) -> float:
+    """What all distinct steps together gained: their time with the baseline / with the candidate.
+
+    Replayed steps count alike, a live one by its time. Needs a pair that names its step.
+    """
+    steps: dict[str, list[Pair]] = {}
+    for pair in pairs:
+        if pair.batch:
+            steps.setdefault(pair.batch, []).append(pair)
+    live = {
+        name: statistics.median(pair.baseline_us for pair in taken)
+        for name, taken in steps.items()
+        if isinstance(taken[0], LivePair)
+    }
+    mean = statistics.fmean(live.values()) if live else 1.0
+    weights = [live.get(name, mean) / mean for name in steps]
+    speedups = [statistics.median(pair.speedup for pair in taken) for taken in steps.values()]
+    return statistics.harmonic_mean(speedups, weights)
 
 
 def log_evidence(wins: int, losses: int) -> float:
@@ -116,21 +143,22 @@ def judge(
         return Verdict(outcome, reason, Proof(len(pairs), count, median, lower), log_e)
 
     floor = 1.0 if harm else min_speedup
-    # Steps were drawn in proportion to time: the harmonic mean is what all of it gained.
-    gained, wanted = statistics.harmonic_mean(speedups), (1 + floor) / 2
+    total, wanted = gained(pairs), (1 + floor) / 2
     sure = lower is not None and lower > 1 and count >= MIN_STEPS
-    if sure and median >= floor and gained >= wanted:
+    if sure and median >= floor and total >= wanted:
         return say("better", f"{wins} of {count} steps faster, evidence e^{log_e:.1f}")
     if upper is not None and upper < floor:
         return say("not better", f"median speed-up below {floor:.3f} (upper bound {upper:.3f})")
+    if harm and count >= MIN_STEPS and max(median, total) < HARMFUL:
+        return say("not better", f"{_held(median, lower, upper)} after {count} steps is harmful")
     if not harm and count >= FUTILE_STEPS and median < wanted:
         futile = f"{_held(median, lower, upper)} after {count} steps is not worth more"
         return say("not better", futile)
     if count >= max_steps:
         undecided = f"undecided after {count} steps at {_held(median, lower, upper)}"
-        if gained < median:
+        if total < median:
             undecided += ", all steps together gained less"
-        stays = harm and count >= MIN_STEPS and median >= 1 and gained >= 1
+        stays = harm and count >= MIN_STEPS and median >= 1 and total >= 1
         return say("better" if stays else "not better", undecided)
     return say("open", f"{count} of at most {max_steps} steps")
 

@@ -14,7 +14,7 @@ later release while stored trials stay readable.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 
@@ -24,6 +24,22 @@ from pod_integrate.errors import ConfigError
 from pod_integrate.terms.config import PodConfig, TileConfig
 
 _SPLIT_NEVER = 14
+
+
+class Within(NamedTuple):
+    """A part of the space.
+
+    tiles  names of tiles as devices/cuda/choices.py has them; None: any
+    """
+
+    tiles: frozenset[str] | None = None
+
+    def allows(self, config: PodConfig) -> bool:
+        """Whether a config lies in it."""
+        return self.tiles is None or tiles_name(config) in self.tiles
+
+
+ANY = Within()
 
 
 def distributions(choices: Choices) -> dict[str, BaseDistribution]:
@@ -74,6 +90,18 @@ def encode(config: PodConfig, choices: Choices) -> dict[str, Any]:
                 f"{name} = {values[name]} of {config.short()} is outside of {distribution}"
             )
     return {name: values[name] for name in known}
+
+
+def fixed(tiles: str, choices: Choices) -> dict[str, Any] | None:
+    """The parameters that stand for tiles of this name; None where the space has no such tiles."""
+    known = distributions(choices)
+    try:
+        values = {"tiles": tiles} if "tiles" in known else _encode_tiles(tiles_of(tiles))
+    except ConfigError:
+        return None
+    mine = {name: value for name, value in values.items() if name in known}
+    inside = all(_inside(known[name], value) for name, value in mine.items())
+    return mine if inside else None
 
 
 def _tiles(params: Mapping[str, Any], base: PodConfig) -> PodConfig:

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 
 from pod_integrate.terms.config import PodConfig
 from pod_integrate.terms.table import MIN_STEPS
-from tuner.messages import Outcome, Pair, Proof
+from tuner.messages import LivePair, Outcome, Pair, Proof
 from tuner.phases import SCREEN, Duel, Phase, Recheck, Screen
 from tuner.search.judge import Verdict, judge, screened_out, spent_alpha, step_speedups
 from tuner.search.state import State
@@ -26,10 +26,14 @@ RECHECK_STEPS = 24
 
 
 class Change(NamedTuple):
-    """A change of the bucket's table entry; trial None takes the entry out."""
+    """A change of the bucket's table entry; trial None takes the entry out.
+
+    method  how the evidence was measured: `replay`, `live`, `mixed`, or `operator`: not enough was
+    """
 
     trial: Trial | None
     verdict: Verdict
+    method: str = ""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,6 +43,7 @@ class Finding:
     pairs   of the phase's baseline and the trial's config
     reason  empty only for `measured`
     last    there are no other steps to judge by for now
+    broke   it may have broken what ran it
     """
 
     trial: int
@@ -47,6 +52,12 @@ class Finding:
     outcome: Outcome = "measured"
     reason: str = ""
     last: bool = False
+    broke: bool = False
+
+    @property
+    def bars(self) -> bool:
+        """Whether the config must not be used anywhere any more."""
+        return self.outcome == "mismatch" or self.broke
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,7 +156,7 @@ class Duelling(Stage):
             return None
         state.promote(tx, trial, now)
         state.decide(tx, "promote", trial, verdict.reason, now, verdict.proof)
-        return Change(trial, verdict)
+        return Change(trial, verdict, _method(self.pairs))
 
     def fail(self, state: State, tx: sa.Connection, now: float) -> Change | None:
         """Rejected."""
@@ -183,6 +194,11 @@ class Rechecking(Stage):
     def fail(self, state: State, tx: sa.Connection, now: float) -> Change | None:
         """Rolled back: it is not to be trusted any more."""
         return _refute(state, tx, self.trial, now)
+
+
+def _method(pairs: list[Pair]) -> str:
+    live = sum(isinstance(pair, LivePair) for pair in pairs)
+    return "replay" if not live else "live" if live == len(pairs) else "mixed"
 
 
 def _refute(state: State, tx: sa.Connection, trial: Trial, now: float) -> Change | None:

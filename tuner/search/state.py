@@ -13,12 +13,15 @@ from pod_integrate.errors import ConfigInfeasibleError
 from pod_integrate.terms.config import PodConfig
 from pod_integrate.terms.table import TableEntry, require_bearable
 from tuner.messages import Proof, StudyKey
+from tuner.search.space import Within
 from tuner.search.study import Study, speedup_of
 from tuner.settings import TunerSettings
 from tuner.store.rows import Decision, DecisionKind, Trial, add_decision, insert_trial, save_trial
 
 # Trials between two looks for a candidate worth confirming: early gains are published early.
 _TRIALS_PER_LOOK = 8
+# What a search of a bucket finds on average, as a share of its time.
+UNKNOWN_GAIN = 0.05
 
 
 class State:
@@ -49,11 +52,33 @@ class State:
         self._budget = settings.trials
         self.rested: float | None = now if self._measured() >= self._budget else None
         self._looked = 0
+        self._shunned: frozenset[PodConfig] = frozenset()
+        # A restart may have come in the middle of a guard window.
+        self._guarded = 0
 
-    def recheck_due(self, now: float) -> bool:
-        """Whether what is promoted should be measured against the default again."""
+    @property
+    def promise(self) -> float:
+        """What the search may still gain, as a share of the bucket's time.
+
+        A candidate that waits for its confirmation: what screening says of it. Else what a search
+        finds on average, less with every trial that has been made; 0 at rest.
+        """
+        waiting = [t for t in self.trials.values() if t.confirmation and not t.fate]
+        if waiting:
+            return max(UNKNOWN_GAIN, *(1 - 1 / _speedup(trial) for trial in waiting))
+        if self.rested is not None:
+            return 0.0
+        return UNKNOWN_GAIN / (1 + self._measured() / self.settings.trials)
+
+    def recheck_due(self, now: float, *, live: bool = False) -> bool:
+        """Whether what is promoted should be measured against the default again.
+
+        live  by a server, to which it costs nothing: what was just promoted is watched at once
+        """
         if self.promoted is None:
             return False
+        if live and self.promoted.rechecks <= self._guarded:
+            return True
         wait = self.settings.recheck_seconds * min(1.0, 2.0**self.promoted.rechecks / 16)
         return now - self.checked >= wait
 
@@ -61,9 +86,9 @@ class State:
         """Whether one more trial may be made while `busy` are being measured."""
         return self._measured() + busy < self._budget
 
-    def ask(self, tx: sa.Connection, now: float) -> Trial | None:
+    def ask(self, tx: sa.Connection, within: Within, now: float) -> Trial | None:
         """A new feasible trial; infeasible proposals on the way are filed as pruned."""
-        while (proposal := self.study.propose()) is not None:
+        while (proposal := self.study.propose(within)) is not None:
             trial = insert_trial(tx, self.key, proposal.config, origin=proposal.origin, now=now)
             self.trials[trial.number] = trial
             if trial.number == 0:
@@ -76,20 +101,42 @@ class State:
             save_trial(tx, trial)
         return None
 
-    def look(self, tx: sa.Connection, *, final: bool) -> bool:
+    def look(self, tx: sa.Connection, within: Within, *, final: bool) -> bool:
         """Pick the best trial that nobody tried to confirm, if it looks worth it."""
         done = [t for t in self.trials.values() if t.state == "complete"]
         if not final and len(done) - self._looked < _TRIALS_PER_LOOK:
             return False
         self._looked = len(done)
         goal = self.settings.min_speedup * (_speedup(self.promoted) if self.promoted else 1.0)
-        untried = [t for t in done if not t.confirmation and t.origin != "default"]
+        untried = [
+            t for t in done
+            if not t.confirmation and not t.fate and t.origin != "default"
+            and within.allows(t.config)
+        ]  # fmt: skip
         trial = min(untried, key=lambda t: (t.value, t.number), default=None)
         if trial is None or _speedup(trial) < goal:
             return False
+        self.confirm(tx, trial)
+        return True
+
+    def confirm(self, tx: sa.Connection, trial: Trial) -> None:
+        """Make a trial the next candidate for promotion."""
         trial.confirmation = 1 + max(t.confirmation for t in self.trials.values())
         save_trial(tx, trial)
-        return True
+
+    def shun(self, tx: sa.Connection, barred: frozenset[PodConfig]) -> None:
+        """Never propose these, and give up trials of them."""
+        if barred == self._shunned:
+            return
+        self._shunned = barred
+        self.study.shun(barred)
+        for trial in self.trials.values():
+            if trial.config in barred and not trial.fate:
+                if trial.state == "running":
+                    trial.state = "pruned"
+                    self.study.tell(trial.config, None)
+                trial.fate, trial.reason = "rejected", trial.reason or "failed in another bucket"
+                save_trial(tx, trial)
 
     def promote(self, tx: sa.Connection, trial: Trial, now: float) -> None:
         """Put a candidate in the place of what was promoted."""
@@ -97,6 +144,7 @@ class State:
             self.promoted.fate = "superseded"
             save_trial(tx, self.promoted)
         trial.fate, self.promoted, self.checked = "promoted", trial, now
+        self._guarded = trial.rechecks
 
     def roll_back(self, trial: Trial) -> None:
         """The default is in force again, and the search goes on."""
@@ -123,12 +171,12 @@ class State:
 
     def decide(
         self, tx: sa.Connection, kind: DecisionKind, trial: Trial | None, reason: str, now: float,
-        proof: Proof | None = None, *, alert: bool = False,
+        proof: Proof | None = None, *, alert: bool = False, who: str = "",
     ) -> None:  # fmt: skip
         """File a decision of this bucket."""
         number, short = (None, "") if trial is None else (trial.number, trial.config.short())
         decision = Decision(
-            now, kind, self.key, reason, number, short, proof or Proof(), alert=alert
+            now, kind, self.key, reason, number, short, proof or Proof(), alert=alert, who=who
         )
         add_decision(tx, decision)
 

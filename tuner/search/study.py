@@ -22,6 +22,7 @@ from pod_integrate.errors import ConfigError
 from pod_integrate.terms.config import PodConfig
 from pod_integrate.terms.keys import DeviceKey, Geometry
 from tuner.search import space
+from tuner.search.space import ANY, Within
 from tuner.search.surrogate import SurrogateSampler
 from tuner.store.rows import Trial
 
@@ -66,28 +67,30 @@ class Study:
         self.default = self._target.default_config(geometry)
         self._distributions = space.distributions(self._choices)
         self._numbers: dict[PodConfig, int] = {}
-        self._study = optuna.create_study(
-            direction="minimize",
-            sampler=SurrogateSampler(seed, _STARTUP_TRIALS),
-        )
+        self._sampler = SurrogateSampler(seed, _STARTUP_TRIALS)
+        self._study = optuna.create_study(direction="minimize", sampler=self._sampler)
         known = list(trials)
         self._tried = {trial.config for trial in known}
         for trial in known[-MAX_HISTORY:]:
             self._hydrate(trial)
         self._queue = deque(self._first_configs(neighbours))
 
-    def propose(self) -> Proposal | None:
-        """The next config, or None when the sampler finds nothing new.
+    def propose(self, within: Within = ANY) -> Proposal | None:
+        """The next config of that part of the space, or None when the sampler finds nothing new.
 
         Infeasible ones are proposed too, so that the caller files them with their reason; Optuna
         has been told PRUNED by then.
         """
-        while self._queue:
-            origin, config = self._queue.popleft()
-            if config not in self._tried:
+        for origin, config in list(self._queue):
+            if config in self._tried:
+                self._queue.remove((origin, config))
+            elif within.allows(config):
+                self._queue.remove((origin, config))
                 return self._offer(config, origin)
-        for _ in range(_ASKS_PER_PROPOSAL):
-            asked = self._study.ask(self._distributions)
+        for ordinal in range(_ASKS_PER_PROPOSAL):
+            asked = self._ask(within, ordinal)
+            if asked is None:
+                return None
             config = space.decode(asked.params, self.default)
             if config in self._tried:
                 # Told PRUNED it would count as bad.
@@ -96,6 +99,25 @@ class Study:
             self._numbers[config] = asked.number
             return self._offer(config, "sampler")
         return None
+
+    def shun(self, configs: Iterable[PodConfig]) -> None:
+        """Never propose these."""
+        self._tried.update(configs)
+
+    def _ask(self, within: Within, ordinal: int) -> optuna.Trial | None:
+        """A trial of the sampler; where only some tiles are allowed these take turns."""
+        if within.tiles is None:
+            return self._study.ask(self._distributions)
+        places = [space.fixed(name, self._choices) for name in sorted(within.tiles)]
+        allowed = [place for place in places if place is not None]
+        if not allowed:
+            return None
+        turn = (len(self._tried) + ordinal) % len(allowed)
+        self._sampler.fixed = allowed[turn]
+        try:
+            return self._study.ask(self._distributions)
+        finally:
+            self._sampler.fixed = {}
 
     def tell(self, config: PodConfig, value: float | None) -> None:
         """Report log(candidate time / default time); None: it could not be measured (PRUNED)."""

@@ -38,12 +38,15 @@ class SurrogateSampler(optuna.samplers.BaseSampler):  # type: ignore[misc]
 
     Pruned trials count as the worst one seen, running ones as what the surrogate expects of them;
     of failed ones only their place is known, so that it is not asked for again.
+
+    fixed  parameters that have one value for now
     """
 
     def __init__(self, seed: int, startup: int) -> None:
         self._rng = np.random.default_rng(seed)
         self._random = optuna.samplers.RandomSampler(seed=seed)
         self._startup = startup
+        self.fixed: Mapping[str, Any] = {}
         self._fitted: dict[tuple[str, ...], Array] = {}
 
     # Optuna's interface names the trial, which nothing here depends on.
@@ -52,10 +55,10 @@ class SurrogateSampler(optuna.samplers.BaseSampler):  # type: ignore[misc]
         study: optuna.Study,
         trial: FrozenTrial,  # noqa: ARG002
     ) -> dict[str, BaseDistribution]:
-        """What all complete trials have in common."""
+        """What all complete trials have in common, but for what is fixed."""
         trials = study.get_trials(deepcopy=False)
         space: dict[str, BaseDistribution] = optuna.search_space.intersection_search_space(trials)
-        return space
+        return {name: each for name, each in space.items() if name not in self.fixed}
 
     def sample_relative(
         self,
@@ -96,7 +99,9 @@ class SurrogateSampler(optuna.samplers.BaseSampler):  # type: ignore[misc]
         param_name: str,
         param_distribution: BaseDistribution,
     ) -> Any:
-        """At random."""
+        """The fixed value, or at random."""
+        if param_name in self.fixed:
+            return self.fixed[param_name]
         return self._random.sample_independent(study, trial, param_name, param_distribution)
 
 

@@ -19,10 +19,18 @@ logger = logging.getLogger(__name__)
 
 def upgrade(tx: sa.Connection, found: str) -> bool:
     """Bring a database of schema `found` up to date; False when this release cannot."""
-    if found != "1":
+    if found not in ("1", "2"):
         return False
-    _count_steps(tx)
+    if found == "1":
+        _count_steps(tx)
+    _add_live(tx)
     return True
+
+
+def _add_live(tx: sa.Connection) -> None:
+    """Schema 2 knew neither live pairs nor people."""
+    tx.execute(sa.text("ALTER TABLE pairs ADD COLUMN live BOOLEAN NOT NULL DEFAULT FALSE"))
+    tx.execute(sa.text("ALTER TABLE decisions ADD COLUMN who VARCHAR(128) NOT NULL DEFAULT ''"))
 
 
 def _count_steps(tx: sa.Connection) -> None:
@@ -42,7 +50,7 @@ def _count_steps(tx: sa.Connection) -> None:
     logger.warning(
         "database upgraded to schema %d: %d trials of an earlier release are forgotten, because "
         "their evidence counted pairs and not distinct steps; tuning starts again",
-        schema.VERSION, trials,
+        2, trials,
     )  # fmt: skip
 
 

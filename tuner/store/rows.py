@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from pod_integrate.errors import PodAttentionError
 from pod_integrate.terms.config import PodConfig
 from tuner import phases
-from tuner.messages import Pair, Proof, Scope, StudyKey, TrialState
+from tuner.messages import LivePair, Pair, Proof, Scope, StudyKey, TrialState
 from tuner.phases import Phase
 from tuner.store import schema
 
@@ -52,11 +52,18 @@ class Trial:
     pairs: dict[Phase, list[Pair]] = dataclasses.field(default_factory=dict)
 
 
-DecisionKind = Literal["start", "prune", "mismatch", "keep", "promote", "rollback", "park", "drop"]
+DecisionKind = Literal[
+    "start", "prune", "mismatch", "keep", "promote", "rollback", "park", "drop",
+    "pause", "resume", "pin", "unpin",
+]  # fmt: skip
 
 
 class Decision(NamedTuple):
-    """One thing the tuner decided, with the evidence it had. `alert`: a person should look."""
+    """One thing that was decided, with the evidence for it.
+
+    alert  a person should look
+    who    the person who decided, empty: the tuner
+    """
 
     time: float
     kind: DecisionKind
@@ -66,6 +73,7 @@ class Decision(NamedTuple):
     config_short: str = ""
     proof: Proof = Proof()
     alert: bool = False
+    who: str = ""
 
 
 class HistoryPoint(NamedTuple):
@@ -109,7 +117,8 @@ def load_trials(tx: sa.Connection, key: StudyKey) -> list[Trial]:
         except ValueError as error:
             logger.error("pair %d skipped: %s", row.id, error)
             continue
-        pair = Pair(row.baseline_us, row.candidate_us, row.batch)
+        kind = LivePair if row.live else Pair
+        pair = kind(row.baseline_us, row.candidate_us, row.batch)
         loaded[row.trial_id].pairs.setdefault(phase, []).append(pair)
     return list(loaded.values())
 
@@ -173,6 +182,7 @@ def add_pairs(tx: sa.Connection, trial: Trial, phase: Phase, new: list[Pair], no
                 "candidate_us": pair.candidate_us,
                 "batch": pair.batch,
                 "time": now,
+                "live": isinstance(pair, LivePair),
             }
             for pair in new
         ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-VERSION = 2
+VERSION = 3
 
 metadata = sa.MetaData()
 
@@ -109,6 +109,8 @@ pairs = sa.Table(
     sa.Column("candidate_us", sa.Float, nullable=False),
     sa.Column("batch", sa.String(8), nullable=False),
     sa.Column("time", sa.Float, nullable=False),
+    # Taken by a server on its own layers, not by a worker on a replayed step.
+    sa.Column("live", sa.Boolean, nullable=False, server_default=sa.false()),
 )
 
 decisions = sa.Table(
@@ -126,6 +128,34 @@ decisions = sa.Table(
     sa.Column("steps", sa.Integer, nullable=False, server_default="0"),
     sa.Column("speedup", sa.Float, nullable=True),
     sa.Column("lower_bound", sa.Float, nullable=True),
+    # The person behind it; empty: the tuner itself.
+    sa.Column("who", sa.String(128), nullable=False, server_default=""),
+)
+
+# What must not happen until somebody says otherwise; see search/holds.py. `subject` is a server, a
+# bucket or the digest of a config.
+holds = sa.Table(
+    "holds",
+    metadata,
+    sa.Column("kind", sa.String(8), primary_key=True),
+    *_key(bucket=False, primary=True),
+    sa.Column("subject", sa.String(128), primary_key=True),
+    sa.Column("config", sa.Text, nullable=False),
+    sa.Column("since", sa.Float, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+)
+
+# Experiments in the hands of servers: a restart of the tuner takes what they report all the same.
+experiments = sa.Table(
+    "experiments",
+    metadata,
+    sa.Column("id", sa.String(32), primary_key=True),
+    *_key(),
+    sa.Column("trial", sa.Integer, nullable=False),
+    sa.Column("phase", sa.String(32), nullable=False),
+    sa.Column("server", sa.String(128), nullable=False),
+    sa.Column("wanted", sa.Integer, nullable=False),
+    sa.Column("expires", sa.Float, nullable=False),
 )
 
 tables = sa.Table(

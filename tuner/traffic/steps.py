@@ -58,10 +58,20 @@ def fresh(pool: Iterable[Sample], trial: Trial, phase: Phase) -> list[Sample]:
 
     Earlier re-checks do not spoil a step for a later one: they passed, so they chose nothing.
     """
+    group = trial.number // _GROUP if phase == SCREEN else None
+    salt = f"{trial.number}:{phase}" if group is None else f"{SCREEN}:{group}"
+    return _drawn(pool, trial, _barred(trial, phase), salt)
+
+
+def spent(trial: Trial, phase: Phase) -> set[str]:
+    """Digests of the steps that say nothing new about a trial in a phase."""
+    return {pair.batch for known in _barred(trial, phase) for pair in trial.pairs.get(known, ())}
+
+
+def _barred(trial: Trial, phase: Phase) -> list[Phase]:
     if phase == SCREEN:
-        return _drawn(pool, trial, [SCREEN], f"{SCREEN}:{trial.number // _GROUP}")
-    barred = [known for known in trial.pairs if known == phase or not isinstance(known, Recheck)]
-    return _drawn(pool, trial, barred, f"{trial.number}:{phase}")
+        return [SCREEN]
+    return [known for known in trial.pairs if known == phase or not isinstance(known, Recheck)]
 
 
 def chose_nothing(pool: Iterable[Sample], trial: Trial) -> list[Sample]:

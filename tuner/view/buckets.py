@@ -54,6 +54,8 @@ def bucket_row(
         updated_s=round(now - max(t.updated for t in known), 1) if known else None,
         expected_saving_share=_saving(share, evidence.median_speedup if evidence else None),
         least_saving_share=_saving(share, evidence.lower_bound if evidence else None),
+        pinned=tuner.search.board.holds.is_pinned(load.key),
+        method=evidence.method if evidence else None,
     )
 
 
@@ -107,6 +109,8 @@ def _status(
 ) -> documents.Status:
     if entry is not None:
         return "promoted"
+    if tuner.search.board.holds.is_pinned(key):
+        return "pinned"
     if not any(state.info.can_measure(key.scope) for state in tuner.search.workers.values()):
         return "no worker"
     if tuner.search.parking.is_parked(key, tuner.clock()):

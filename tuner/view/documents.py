@@ -16,7 +16,9 @@ from tuner.messages import Standing, StepLengths, TrialState
 from tuner.store.rows import DecisionKind
 from tuner.store.totals import Totals
 
-Status = Literal["promoted", "no worker", "parked", "waiting", "default is best", "tuning"]
+Status = Literal[
+    "promoted", "no worker", "parked", "waiting", "default is best", "tuning", "pinned"
+]
 
 
 class Document(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -35,7 +37,7 @@ class Worker(Document, frozen=True):
 
 
 class TunerState(Document, frozen=True):
-    """The tuner itself."""
+    """The tuner itself; `paused`: servers and workers that get nothing to measure, `*` for all."""
 
     version: str
     started: str
@@ -46,6 +48,7 @@ class TunerState(Document, frozen=True):
     archive_bytes: int
     host_mode: str
     workers: list[Worker]
+    paused: list[str]
 
 
 class Server(Document, frozen=True):
@@ -78,7 +81,8 @@ class Bucket(Document, frozen=True):
     """One bucket of traffic.
 
     `best_*` and `speedup` are the promoted config's, null before there is one: what screening says
-    has no bound. `default_us` and `best_us` are then the times of one pair; before, `default_us` is
+    has no bound. `method` is how that was measured, `pinned` whether a person forbids a change.
+    `default_us` and `best_us` are then the times of one pair; before, `default_us` is
     the default's alone.
     """
 
@@ -106,10 +110,12 @@ class Bucket(Document, frozen=True):
     updated_s: float | None
     expected_saving_share: float | None
     least_saving_share: float | None
+    pinned: bool
+    method: str | None
 
 
 class Decision(Document, frozen=True):
-    """One decision; `speedup` only where something bounds it."""
+    """One decision; `speedup` only where something bounds it, `who` only of a person."""
 
     id: int
     time: str
@@ -123,6 +129,7 @@ class Decision(Document, frozen=True):
     steps: int
     speedup: float | None
     lower_bound: float | None
+    who: str
 
 
 class Point(Document, frozen=True):
@@ -197,6 +204,19 @@ class Taken(Document, frozen=True):
 
     accepted: int
     duplicate: bool
+
+
+class Noted(Document, frozen=True):
+    """POST /v1/experiments/{id}/report: `done` when no more pairs of it are wanted."""
+
+    taken: bool
+    done: bool
+
+
+class Obeyed(Document, frozen=True):
+    """What an order did."""
+
+    done: str
 
 
 class Judged(Document, frozen=True):

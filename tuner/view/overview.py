@@ -96,6 +96,7 @@ def _tuner(tuner: Tuner, now: float) -> documents.TunerState:
         archive_bytes=tuner.archive.bytes,
         host_mode=tuner.host_mode,
         workers=[_worker(name, state, now) for name, state in sorted(tuner.search.workers.items())],
+        paused=tuner.search.board.holds.paused,
     )
 
 
@@ -157,6 +158,7 @@ def _decision(row: sa.Row[Any]) -> documents.Decision:
         # A median without a bound, e.g. of what screening pruned, is no result.
         speedup=row.speedup if row.lower_bound is not None else None,
         lower_bound=row.lower_bound,
+        who=row.who,
     )
 
 

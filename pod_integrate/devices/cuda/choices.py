@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 
 from pod_integrate.devices.base import Choices, OneOf, Range, Target
-from pod_integrate.devices.cuda.variants import Variant, with_tiles
+from pod_integrate.devices.cuda.architectures import architecture
+from pod_integrate.devices.cuda.variants import Variant, shipped, with_tiles
 from pod_integrate.errors import ConfigError
 from pod_integrate.terms.config import PodConfig
 from pod_integrate.terms.keys import Geometry
@@ -76,6 +77,16 @@ def choices(target: Target, geometry: Geometry) -> Choices:
             ("serial", dataclasses.replace(default, strategy="serial")),
             ("streams", dataclasses.replace(default, strategy="streams")),
         ),
+        shipped=_shipped(target, geometry),
+    )
+
+
+def _shipped(target: Target, geometry: Geometry) -> frozenset[str]:
+    """Tiles of the variants that every build has for a geometry; see variants.shipped."""
+    return frozenset(
+        tiles_name(variant.config())
+        for variant in shipped(architecture(target.key.capability))
+        if (variant.dtype, variant.head_dim) == (geometry.dtype, geometry.head_dim)
     )
 
 

@@ -1,0 +1,71 @@
+"""Where only some tiles can run, as in a captured graph, nothing else is proposed or measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from live_support import LiveServer, ask, live_tuner
+from tuner_support import message, record
+
+from pod_integrate.devices.cuda.choices import TILES, tiles_name
+from pod_integrate.devices.registry import target_of
+from pod_integrate.terms.config import PodConfig
+from pod_integrate.terms.experiment import SeenBucket
+from pod_integrate.terms.keys import DeviceKey, Geometry
+from tuner.search.space import Within
+from tuner.search.study import Study
+
+GPU = DeviceKey("nvidia-h100", "sm90", 132)
+BF16 = Geometry.parse("q32kv8d128-bf16-kvbf16-s16-w-1-c0")
+DEFAULT_TILES = tiles_name(target_of(GPU).default_config(BF16))
+BUCKET = "p128@256+d4@256"
+
+
+def test_a_study_proposes_within_tiles_from_first_guesses_to_the_sampler() -> None:
+    study = Study(BF16, GPU, trials=[], neighbours=[], seed=1)
+    within = Within(frozenset({DEFAULT_TILES}))
+    origins = set()
+    for i in range(40):
+        proposal = study.propose(within)
+        assert proposal is not None and tiles_name(proposal.config) == DEFAULT_TILES
+        study.tell(proposal.config, 0.01 * (i % 5))
+        origins.add(proposal.origin)
+    assert {"default", "sampler"} <= origins
+    # What was left out is still to be tried by others.
+    other = study.propose()
+    assert other is not None and tiles_name(other.config) != DEFAULT_TILES
+
+
+@pytest.mark.parametrize("tiles", ["no-tiles-at-all", "p128x64s2w4-d16x64s2w4-c9-v1"])
+def test_unknown_tiles_get_no_proposal_of_the_sampler(tiles: str) -> None:
+    study = Study(BF16, GPU, trials=[], neighbours=[], seed=1)
+    assert study.propose(Within(frozenset({tiles}))) is None
+
+
+def test_shipped_tiles_are_part_of_what_may_be_tried() -> None:
+    shipped = target_of(GPU).choices(BF16).shipped
+    assert shipped is not None and DEFAULT_TILES in shipped and len(shipped) > 1
+
+
+@pytest.mark.parametrize(
+    ("tiles", "gets"),
+    [(DEFAULT_TILES, True), (next(t for t in TILES if t != DEFAULT_TILES), False)],
+)
+def test_a_captured_bucket_gets_configs_of_its_tiles_or_nothing(
+    tmp_path: Path, tiles: str, gets: bool
+) -> None:
+    tuner = live_tuner(tmp_path)
+    keys = {"geometry": str(BF16), "device": str(GPU), "build": "cuda-test"}
+    tuner.ingest(message(1, [record(i) for i in range(40)], **keys))
+    seen = [SeenBucket(bucket=BUCKET, steps=50, captured=True, tiles=tiles)]
+    offered = []
+    for _ in range(8):
+        experiment = tuner.next_experiment(ask(buckets=seen, **keys))
+        if experiment is None:
+            break
+        offered.append(PodConfig.from_dict(experiment.candidate))
+        LiveServer(tuner, lambda _config: 0.0).run(experiment)
+    assert bool(offered) == gets and len(offered) in (0, 8)
+    assert {tiles_name(config) for config in offered} <= {tiles}
+    tuner.close()

@@ -1,0 +1,79 @@
+"""What people may tell the tuner to do, as they post it. Each order is filed with their name."""
+
+from __future__ import annotations
+
+from typing import Annotated, NamedTuple, Self
+
+import msgspec
+
+from pod_integrate.errors import ShapeError, TraceError
+from pod_integrate.terms import wire
+from tuner.messages import EVERYONE, StudyKey
+
+_Why = Annotated[str, msgspec.Meta(max_length=500, pattern="^[^\0]*$")]
+
+
+class Order(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An order.
+
+    who  the person's name, as they say it
+    why  what the decision will say
+    """
+
+    who: wire.Key
+    why: _Why = ""
+
+    @classmethod
+    def decode(cls, body: bytes) -> Self:
+        """Parse and check a posted order; raises TraceError that names the first bad place."""
+        try:
+            order = msgspec.json.decode(body, type=cls)
+            order._check()
+        except (msgspec.MsgspecError, ValueError, RecursionError, ShapeError) as error:
+            raise TraceError(f"order is malformed: {str(error)[:500]}") from error
+        return order
+
+    def _check(self) -> None:
+        """Raise ShapeError for what a type cannot say."""
+
+
+class ServerOrder(Order, frozen=True, kw_only=True):
+    """Pause or resume a server or a worker by its id; `*` stands for all."""
+
+    server: wire.Key = EVERYONE
+
+
+class BucketOrder(Order, frozen=True, kw_only=True):
+    """About one bucket."""
+
+    geometry: wire.Key
+    device: wire.Key
+    build: wire.Key
+    bucket: wire.Key
+
+    @property
+    def key(self) -> StudyKey:
+        """The bucket's study."""
+        return StudyKey(self.geometry, self.device, self.build, self.bucket)
+
+    def _check(self) -> None:
+        self.key.parsed()
+
+
+class PromoteOrder(BucketOrder, frozen=True, kw_only=True):
+    """Put a trial in force."""
+
+    trial: wire.Number
+
+
+class PinOrder(BucketOrder, frozen=True, kw_only=True):
+    """Keep what is in force, or, with `pinned` false, tune again."""
+
+    pinned: bool = True
+
+
+class Answer(NamedTuple):
+    """Whether an order was carried out, and what was done or why it was not."""
+
+    done: bool
+    text: str
