@@ -62,7 +62,7 @@ def _row(calls: Any) -> str:
 
 
 def document(traffic: list[Traffic], grid: Grid) -> dict[str, Any]:
-    """As truth.json."""
+    """As a measured one."""
     return {
         "schema": SCHEMA,
         "machine": {"invented": INVENTED},
