@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from pod_integrate.devices.cuda import limits
 from pod_integrate.model.devices import Device
 from pod_integrate.model.floors import ELEMENT_BYTES
 from pod_integrate.model.items import Array, Plan
@@ -55,14 +56,22 @@ class Demand(NamedTuple):
 
 def prefill_demand(plan: Plan, geometry: Geometry, config: PodConfig, device: Device) -> Demand:
     """Demand of the prefill CTAs of a plan."""
-    return _demand(plan.prefill, config.prefill, 1, geometry, device, device.l2_ns)
+    flops = _prefill_flops(config, geometry, device)
+    return _demand(plan.prefill, config.prefill, 1, geometry, device, flops, device.l2_ns)
 
 
 def decode_demand(plan: Plan, geometry: Geometry, config: PodConfig, device: Device) -> Demand:
     """Demand of the decode CTAs of a plan; one holds `virtual_decode` items."""
     return _demand(
-        plan.decode, config.decode, config.virtual_decode, geometry, device, device.dram_ns
+        *(plan.decode, config.decode, config.virtual_decode, geometry, device),
+        *(device.kernel_flops, device.dram_ns),
     )
+
+
+def _prefill_flops(config: PodConfig, geometry: Geometry, device: Device) -> float:
+    arch = limits.architecture(device.key.capability)
+    engine = limits.prefill_engine(config, arch, geometry.head_dim)
+    return device.wgmma_flops if engine == "wgmma" else device.kernel_flops
 
 
 def _demand(
@@ -71,11 +80,12 @@ def _demand(
     per_cta: int,
     geometry: Geometry,
     device: Device,
+    flops: float,
     latency_ns: float,
 ) -> Demand:
     dim, step_bytes = geometry.head_dim, _tile_bytes(tile, geometry)
     tiles = -(-(items["kv1"] - items["kv0"]).astype(np.int64) // tile.kv_rows)
-    sm_flops = device.kernel_flops / device.sms
+    sm_flops = flops / device.sms
     step_tensor = 4 * tile.q_rows * tile.kv_rows * dim / sm_flops
     step_compute = step_tensor / (SOLO_SHARE * min(1.0, tile.warps / SCHEDULERS))
     step_loads = (latency_ns * 1e-9 + step_compute / 2) / tile.stages

@@ -22,6 +22,7 @@ class Device:
     best_flops      what the best published attention kernel attains: the real floor
     kernel_flops    what kernels of our kind (mma.sync, FlashAttention-2 style) attain at full
                     residency: the simulation
+    wgmma_flops     what prefill items attain whose variant multiplies with wgmma; 0: there is none
     dram_bytes      bytes/s, data sheet; `dram_share` of it is attained by streaming kernels
     l2_bytes        bytes/s that all SMs together read from L2: 60 % of its peak, assumed
     l2_ns, dram_ns  load latency of a KV tile that hits L2, or misses it; 1.75 and 2.5 times the
@@ -38,6 +39,7 @@ class Device:
     l2_capacity: int
     l2_ns: float
     dram_ns: float
+    wgmma_flops: float = 0.0
     dram_share: float = 0.9  # assumed: what streaming kernels attain of the data sheet
 
     @property
@@ -65,6 +67,7 @@ DEVICES = {
         tensor_flops=989.4e12,  # [H]
         best_flops=600e12,  # [F]: FlashAttention-3 causal, head dim 128, 8K-16K tokens
         kernel_flops=370e12,  # [F]: FlashAttention-2 on H100; mma.sync reaches no more
+        wgmma_flops=530e12,  # ours: prefill alone, 8K-16K tokens (docs/gpu.md: 514 to 547)
         dram_bytes=3.35e12,  # [H]
         l2_bytes=0.6 * 9.0e12,  # [T]
         l2_capacity=50 << 20,  # [H]
@@ -77,6 +80,7 @@ DEVICES = {
         tensor_flops=989.4e12,  # [H2]
         best_flops=600e12,  # as H100
         kernel_flops=370e12,  # as H100
+        wgmma_flops=530e12,  # as H100
         dram_bytes=4.8e12,  # [H2]
         l2_bytes=0.6 * 9.0e12,  # as H100
         l2_capacity=50 << 20,  # [H2]
