@@ -73,6 +73,8 @@ def main() -> None:
     parser.add_argument("--trials", default=",".join(map(str, CHECKPOINTS)), help="looks")
     parser.add_argument("--bucket", default="", help="part of a bucket's name")
     options = parser.parse_args()
+    if not options.truth.exists():
+        parser.error(f"{options.truth} is missing: `python -m benchmarks.gpu truth` makes one")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     told, buckets = load(options.truth)
     invented = told["machine"].get("invented", "")
