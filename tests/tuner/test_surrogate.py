@@ -25,7 +25,7 @@ SPACE: dict[str, BaseDistribution] = {
 def cost(params: dict[str, Any]) -> float:
     """0 at its best: tiles g, ratio 2, waves 1, split 11."""
     tile = 0.02 * abs(TILES.index(params["tiles"]) - 6)
-    return (
+    return float(
         tile
         + 0.01 * (params["ratio"] - 2) ** 2
         + 0.03 * abs(params["waves"] - 1)
