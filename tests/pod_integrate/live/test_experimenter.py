@@ -11,10 +11,13 @@ from support.laboratory import CPU, DEFAULT, LAYERS, OTHER, FakeTuner, Host, mak
 from support.layers import run_layers
 
 from pod_integrate.devices.cpu.device import CpuDevice
+from pod_integrate.devices.cuda.choices import tiles_name
 from pod_integrate.errors import BuildError, MismatchError
 from pod_integrate.live import readiness
 from pod_integrate.terms.config import PodConfig, TileConfig
-from pod_integrate.terms.keys import Geometry
+from pod_integrate.terms.keys import Bucket, Geometry
+
+OTHER_TILES = dataclasses.replace(DEFAULT, decode=TileConfig(q_rows=16, kv_rows=96))
 
 
 def test_nothing_is_asked_before_a_live_step_was_seen() -> None:
@@ -122,6 +125,25 @@ def test_an_infeasible_candidate_and_an_unseen_bucket_are_told() -> None:
         ("unseen", "failed"),
     ]
     assert "d8@128" in host.tuner.reports[1].reason
+
+
+def test_a_captured_bucket_is_offered_with_its_tiles_and_takes_no_others() -> None:
+    host = Host()
+    lengths = [1] * 8, [64] * 8
+    tiles, other = (tiles_name(config) for config in (DEFAULT, OTHER_TILES))
+    assert tiles != other and host.group.experiments is not None
+    bucket = Bucket.of(*lengths)
+    host.group.experiments.see(bucket, lengths, tiles)
+    host.tuner.offers = [offer("e1", OTHER_TILES, bucket=str(bucket))]
+    host.steps(3)
+    host.rounds()
+    seen = {found.bucket: found for found in host.tuner.asks[0].buckets}
+    assert (seen[str(bucket)].captured, seen[str(bucket)].tiles) == (True, tiles)
+    eager = seen[str(make_batch().bucket)]
+    assert (eager.captured, eager.tiles) == (False, "")
+    (report,) = host.tuner.reports
+    assert report.outcome == "infeasible" and tiles in report.reason
+    assert not host.group.experiments.running
 
 
 def test_answers_that_differ_in_shadow_end_it_as_a_mismatch_for_good() -> None:
