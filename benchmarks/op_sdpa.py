@@ -29,7 +29,7 @@ from pod_integrate.terms.keys import Geometry
 COMMAND = "python benchmarks/op_sdpa.py"
 
 
-class Shape(NamedTuple):
+class Hybrid(NamedTuple):
     """chunk tokens at `context`, and `decodes` requests at `decode_context`."""
 
     chunk: int
@@ -40,15 +40,15 @@ class Shape(NamedTuple):
 
 # Every corner of the demo's range, and its middle.
 SHAPES = (
-    Shape(16, 64, 1, 64),
-    Shape(16, 64, 32, 64),
-    Shape(16, 4096, 1, 4096),
-    Shape(64, 1024, 4, 1024),
-    Shape(128, 512, 8, 512),
-    Shape(256, 1024, 16, 1024),
-    Shape(512, 512, 1, 64),
-    Shape(512, 2048, 8, 2048),
-    Shape(512, 4096, 32, 4096),
+    Hybrid(16, 64, 1, 64),
+    Hybrid(16, 64, 32, 64),
+    Hybrid(16, 4096, 1, 4096),
+    Hybrid(64, 1024, 4, 1024),
+    Hybrid(128, 512, 8, 512),
+    Hybrid(256, 1024, 16, 1024),
+    Hybrid(512, 512, 1, 64),
+    Hybrid(512, 2048, 8, 2048),
+    Hybrid(512, 4096, 32, 4096),
 )
 HEADS = ((8, 4, 64), (8, 4, 128), (32, 8, 64), (32, 8, 128))
 PAGE_SIZES = (1, 16)
@@ -76,7 +76,7 @@ def main() -> None:
     _save(rows, options.threads, options.pairs)
 
 
-def _name(heads: tuple[int, int, int], page_size: int, shape: Shape) -> str:
+def _name(heads: tuple[int, int, int], page_size: int, shape: Hybrid) -> str:
     hq, hkv, dim = heads
     return (
         f"q{hq}kv{hkv}d{dim}-s{page_size} {shape.chunk}@{shape.context}"
@@ -85,16 +85,9 @@ def _name(heads: tuple[int, int, int], page_size: int, shape: Shape) -> str:
 
 
 def _measure(
-    name: str, heads: tuple[int, int, int], page_size: int, shape: Shape, pairs: int
+    name: str, heads: tuple[int, int, int], page_size: int, shape: Hybrid, pairs: int
 ) -> dict[str, Any]:
-    geometry = Geometry(
-        num_q_heads=heads[0],
-        num_kv_heads=heads[1],
-        head_dim=heads[2],
-        dtype="fp32",
-        kv_dtype="fp32",
-        page_size=page_size,
-    )
+    geometry = Geometry.uniform(heads, "fp32", page_size=page_size)
     q_lens = [shape.chunk] + [1] * shape.decodes
     kv_lens = [shape.context] + [shape.decode_context] * shape.decodes
     case = make_batch(q_lens, kv_lens, geometry=geometry, seed=0, fill_unused=0.0)

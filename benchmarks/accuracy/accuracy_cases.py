@@ -70,12 +70,9 @@ class AccuracyCase:
     @property
     def geometry(self) -> Geometry:
         """Of the call."""
-        return Geometry(
-            num_q_heads=_Q_HEADS,
-            num_kv_heads=1,
-            head_dim=self.head_dim,
-            dtype=self.dtype,
-            kv_dtype=self.dtype,
+        return Geometry.uniform(
+            (_Q_HEADS, 1, self.head_dim),
+            self.dtype,
             page_size=_PAGE_SIZE,
             window_left=self.window,
             logit_cap=self.logit_cap,

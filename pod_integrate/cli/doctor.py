@@ -27,9 +27,7 @@ from pod_integrate.terms.keys import DeviceKey, Geometry
 
 Status = Literal["ok", "note", "missing"]
 _HEAD_DIM = 128
-_GEOMETRY = Geometry(
-    num_q_heads=1, num_kv_heads=1, head_dim=_HEAD_DIM, dtype="bf16", kv_dtype="bf16", page_size=1
-)
+_GEOMETRY = Geometry.uniform((1, 1, _HEAD_DIM), "bf16", page_size=1)
 # What is looked for, and the extra of ours that brings it; None: we cannot be without.
 _PACKAGES = {
     "torch": None,

@@ -92,11 +92,4 @@ def visible_pairs(q_len: int, kv_len: int, window_left: int) -> int:
 
 def paper_geometry(num_q_heads: int, num_kv_heads: int) -> Geometry:
     """Heads of a published case; all of them have head dim 128 and 16-bit values."""
-    return Geometry(
-        num_q_heads=num_q_heads,
-        num_kv_heads=num_kv_heads,
-        head_dim=128,
-        dtype="bf16",
-        kv_dtype="bf16",
-        page_size=16,
-    )
+    return Geometry.uniform((num_q_heads, num_kv_heads, 128), "bf16")

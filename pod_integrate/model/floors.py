@@ -106,13 +106,8 @@ class CaseSpec(NamedTuple):
     @property
     def geometry(self) -> Geometry:
         """Heads per GPU, bf16."""
-        return Geometry(
-            num_q_heads=self.num_q_heads,
-            num_kv_heads=self.num_kv_heads,
-            head_dim=self.head_dim,
-            dtype="bf16",
-            kv_dtype="bf16",
-            page_size=self.page_size,
+        return Geometry.uniform(
+            (self.num_q_heads, self.num_kv_heads, self.head_dim), "bf16", page_size=self.page_size
         )
 
     @property

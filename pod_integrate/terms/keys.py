@@ -9,7 +9,7 @@ import dataclasses
 import math
 import re
 from collections.abc import Sequence
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pod_integrate.errors import ShapeError
 
@@ -57,6 +57,26 @@ class Geometry:
         return (
             f"q{self.num_q_heads}kv{self.num_kv_heads}d{self.head_dim}-{self.dtype}"
             f"-kv{self.kv_dtype}-s{self.page_size}-w{self.window_left}-c{self.logit_cap:g}"
+        )
+
+    @classmethod
+    def uniform(
+        cls, heads: tuple[int, int, int], dtype: Dtype, page_size: int = 16, **scores: Any
+    ) -> Self:
+        """K/V in the dtype of q.
+
+        heads   query heads, KV heads, head dim
+        scores  window_left and logit_cap
+        """
+        q_heads, kv_heads, dim = heads
+        return cls(
+            num_q_heads=q_heads,
+            num_kv_heads=kv_heads,
+            head_dim=dim,
+            dtype=dtype,
+            kv_dtype=dtype,
+            page_size=page_size,
+            **scores,
         )
 
     @classmethod

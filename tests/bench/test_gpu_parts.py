@@ -125,9 +125,7 @@ def test_names_of_checks_are_unique(arch: Any) -> None:
 
 
 def test_rule_for_rounded_weights_is_tight_enough_to_miss_one_key_of_a_thousand() -> None:
-    geometry = Geometry(
-        num_q_heads=2, num_kv_heads=1, head_dim=64, dtype="bf16", kv_dtype="bf16", page_size=16
-    )
+    geometry = Geometry.uniform((2, 1, 64), "bf16")
     case = make_batch([1, 3], [1000, 40], geometry=geometry, seed=1)
     exact = attention_reference(*case)
     assert_matches_reference(case, Result(exact.out.bfloat16(), exact.lse), rounded_weights=True)

@@ -39,7 +39,7 @@ SCHEDULES = (
 _LSE_TOLERANCE = 2e-5
 
 
-class Shape(NamedTuple):
+class Probe(NamedTuple):
     """One call and its answer."""
 
     name: str
@@ -49,7 +49,7 @@ class Shape(NamedTuple):
     answer: Attended
 
 
-def _shape(
+def _probe(
     name: str,
     q_lens: list[int],
     kv_lens: list[int],
@@ -59,15 +59,8 @@ def _shape(
     row_starts: bool = False,
     change: Callable[[Case], None] | None = None,
     **options: Any,
-) -> Shape:
-    geometry = Geometry(
-        num_q_heads=heads[0],
-        num_kv_heads=heads[1],
-        head_dim=64,
-        dtype="bf16",
-        kv_dtype="bf16",
-        page_size=page_size,
-    )
+) -> Probe:
+    geometry = Geometry.uniform((heads[0], heads[1], 64), "bf16", page_size=page_size)
     seeded = (
         make_batch(q_lens, kv_lens, geometry=geometry, seed=seed, row_starts=row_starts)
         for seed in range(1000)
@@ -76,7 +69,7 @@ def _shape(
     case = next(case for case in seeded if not (case.batch.page_indices == 0).any())
     if change is not None:
         change(case)
-    return Shape(name, case, plan or {}, options, attention_reference(*case, **options))
+    return Probe(name, case, plan or {}, options, attention_reference(*case, **options))
 
 
 def _make_scores_equal(case: Case) -> None:
@@ -92,35 +85,35 @@ def _make_some_nan(case: Case) -> None:
     case.k_cache[int(indices[60 // size]), 60 % size] = math.nan
 
 
-def shapes() -> list[Shape]:
+def probes() -> list[Probe]:
     """Batches that reach every branch of the kernel."""
     split = {"decode_split_tokens": 64, "prefill_ctas": 1, "decode_ctas": 1}
     sinks = torch.tensor([-math.inf, -1.0, 2.0, 8.0])
     return [
-        _shape("hybrid, split", [70, 1, 1, 3, 1], [200, 300, 90, 40, 33], plan=split),
-        _shape("window", [50, 1, 1], [220, 130, 90], page_size=1, row_starts=True, window_left=40),
-        _shape("cap", [40, 1], [120, 100], page_size=7, logit_cap=4.0),
-        _shape("sinks, split", [40, 1, 1], [150, 200, 50], plan=split, sinks=sinks),
-        _shape("decode only", [1, 1, 1], [100, 37, 64], heads=(16, 1)),
-        _shape("large scores", [150, 1], [310, 60], scale=3.0),
-        _shape("cap above all scores", [40, 1], [120, 100], logit_cap=1e6),
-        _shape("equal scores", [40, 1, 1], [150, 200, 50], plan=split, change=_make_scores_equal),
-        _shape("NaN", [40, 1], [90, 100], plan=split, logit_cap=9.0, change=_make_some_nan),
-        _shape("whole", [70, 1, 33], [90, 77, 33], plan={"max_prefill_waves": 0}),
+        _probe("hybrid, split", [70, 1, 1, 3, 1], [200, 300, 90, 40, 33], plan=split),
+        _probe("window", [50, 1, 1], [220, 130, 90], page_size=1, row_starts=True, window_left=40),
+        _probe("cap", [40, 1], [120, 100], page_size=7, logit_cap=4.0),
+        _probe("sinks, split", [40, 1, 1], [150, 200, 50], plan=split, sinks=sinks),
+        _probe("decode only", [1, 1, 1], [100, 37, 64], heads=(16, 1)),
+        _probe("large scores", [150, 1], [310, 60], scale=3.0),
+        _probe("cap above all scores", [40, 1], [120, 100], logit_cap=1e6),
+        _probe("equal scores", [40, 1, 1], [150, 200, 50], plan=split, change=_make_scores_equal),
+        _probe("NaN", [40, 1], [90, 100], plan=split, logit_cap=9.0, change=_make_some_nan),
+        _probe("whole", [70, 1, 33], [90, 77, 33], plan={"max_prefill_waves": 0}),
     ]
 
 
-def first_failure(shape: Shape, config: PodConfig, schedule: Schedule) -> str | None:
+def first_failure(probe: Probe, config: PodConfig, schedule: Schedule) -> str | None:
     """What is wrong with this call, or None."""
-    config = dataclasses.replace(config, **shape.plan)
+    config = dataclasses.replace(config, **probe.plan)
     try:
-        got = emulator.attend(*shape.case, config=config, schedule=schedule, **shape.options)
+        got = emulator.attend(*probe.case, config=config, schedule=schedule, **probe.options)
     except EmulatorError as fault:
         return str(fault).splitlines()[0][:160]
-    error = _largest_error(got.out, shape.answer.out)
+    error = _largest_error(got.out, probe.answer.out)
     if error > BF16_TOLERANCE:
         return f"out is off by {error:.2g}"
-    error = _largest_error(got.lse, shape.answer.lse, relative=True)
+    error = _largest_error(got.lse, probe.answer.lse, relative=True)
     if error > _LSE_TOLERANCE:
         return f"lse is off by {error:.2g}"
     if got.stats.ldmatrix_extra_wavefronts:
@@ -150,7 +143,7 @@ def _schedule_failure(
     return None
 
 
-def run(number: int, libraries: dict[str, Path], cases: list[Shape]) -> dict[str, Any]:
+def run(number: int, libraries: dict[str, Path], cases: list[Probe]) -> dict[str, Any]:
     """Try one bug until something notices it."""
     runs = 0
     for name, library in libraries.items():
@@ -158,12 +151,12 @@ def run(number: int, libraries: dict[str, Path], cases: list[Shape]) -> dict[str
         emulator.build = lambda *_, library=library, **__: library
         loaded = kernel_library.load(library).library
         ctypes.c_int.in_dll(loaded, "pod_mutant").value = number
-        for shape in cases:
+        for probe in cases:
             for schedule in SCHEDULES:
                 runs += 1
-                why = first_failure(shape, variant.config(), schedule)
+                why = first_failure(probe, variant.config(), schedule)
                 if why is not None:
-                    return {"number": number, "runs": runs, "shape": shape.name, "why": why}
+                    return {"number": number, "runs": runs, "shape": probe.name, "why": why}
     return {"number": number, "runs": runs, "shape": None, "why": None}
 
 
@@ -171,7 +164,7 @@ def main() -> None:
     first, last, *pairs = sys.argv[1:]
     torch.set_num_threads(1)
     libraries = {name: Path(path) for name, path in (pair.split("=", 1) for pair in pairs)}
-    cases = shapes()
+    cases = probes()
     for number in range(int(first), int(last) + 1):
         print(json.dumps(run(number, libraries, cases)), flush=True)
 

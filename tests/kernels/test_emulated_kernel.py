@@ -82,13 +82,8 @@ SHAPES = {
 @pytest.mark.parametrize("name", VARIANTS)
 def test_matches_reference(name: str, shape: Shape, schedule: Schedule) -> None:
     variant = Variant.parse(name)
-    geometry = Geometry(
-        num_q_heads=shape.heads[0],
-        num_kv_heads=shape.heads[1],
-        head_dim=variant.head_dim,
-        dtype=variant.dtype,
-        kv_dtype=variant.dtype,
-        page_size=shape.page_size,
+    geometry = Geometry.uniform(
+        (shape.heads[0], shape.heads[1], variant.head_dim), variant.dtype, page_size=shape.page_size
     )
     case = make_batch(shape.q_lens, shape.kv_lens, geometry=geometry, seed=1, **shape.batch)
     config = dataclasses.replace(variant.config(), **shape.config)

@@ -21,9 +21,7 @@ from pod_integrate.terms.keys import Geometry
 # The smallest tiles: what is tested is who runs them.
 VARIANT = Variant.parse("bf16-d64-p16x16s1w1-d16x16s1w1-c2-v1")
 VIRTUAL = Variant.parse("bf16-d64-p32x16s1w2-d16x16s1w1-c2-v2")
-GEOMETRY = Geometry(
-    num_q_heads=2, num_kv_heads=2, head_dim=64, dtype="bf16", kv_dtype="bf16", page_size=16
-)
+GEOMETRY = Geometry.uniform((2, 2, 64), "bf16")
 RATIOS = st.one_of(st.just((0, 0)), st.tuples(st.integers(1, 8), st.integers(1, 8)))
 
 

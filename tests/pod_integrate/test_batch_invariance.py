@@ -26,9 +26,7 @@ from pod_integrate.terms.batch import HybridBatch
 from pod_integrate.terms.config import LEAST_SPLIT, PodConfig
 from pod_integrate.terms.keys import Geometry
 
-GEOMETRY = Geometry(
-    num_q_heads=4, num_kv_heads=2, head_dim=64, dtype="fp32", kv_dtype="fp32", page_size=16
-)
+GEOMETRY = Geometry.uniform((4, 2, 64), "fp32")
 BF16 = dataclasses.replace(GEOMETRY, dtype="bf16", kv_dtype="bf16")
 CPU = device_of(torch.device("cpu")).default_config(GEOMETRY)
 # The variant that test_emulated_op.py compiles.

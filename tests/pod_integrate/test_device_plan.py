@@ -18,9 +18,7 @@ from pod_integrate.terms.batch import HybridBatch
 from pod_integrate.terms.config import PodConfig, TileConfig
 from pod_integrate.terms.keys import Geometry
 
-GEOMETRY = Geometry(
-    num_q_heads=4, num_kv_heads=2, head_dim=64, dtype="bf16", kv_dtype="bf16", page_size=16
-)
+GEOMETRY = Geometry.uniform((4, 2, 64), "bf16")
 CONFIG = PodConfig(
     prefill=TileConfig(q_rows=64, kv_rows=32, warps=4),
     decode=TileConfig(q_rows=16, kv_rows=64, warps=4),

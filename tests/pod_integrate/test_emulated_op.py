@@ -22,9 +22,7 @@ from pod_integrate.terms.keys import Geometry
 # One small variant serves the whole file: compiling it is most of the time.
 VARIANT = Variant.parse("bf16-d64-p64x32s1w4-d16x64s1w4-c2-v1")
 CONFIG = dataclasses.replace(VARIANT.config(), decode_split_tokens=64)
-GEOMETRY = Geometry(
-    num_q_heads=4, num_kv_heads=2, head_dim=64, dtype="bf16", kv_dtype="bf16", page_size=16
-)
+GEOMETRY = Geometry.uniform((4, 2, 64), "bf16")
 CASE = make_batch([70, 1, 1, 33], [200, 300, 90, 40], geometry=GEOMETRY, seed=0)
 
 

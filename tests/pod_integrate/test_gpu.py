@@ -21,9 +21,7 @@ from pod_integrate.errors import (
 from pod_integrate.terms.config import PodConfig, TileConfig
 from pod_integrate.terms.keys import DeviceKey, Geometry
 
-GEOMETRY = Geometry(
-    num_q_heads=32, num_kv_heads=8, head_dim=128, dtype="bf16", kv_dtype="bf16", page_size=16
-)
+GEOMETRY = Geometry.uniform((32, 8, 128), "bf16")
 H100 = DeviceKey("nvidia-h100-80gb-hbm3", "sm90", 132)
 BASE = target_of(H100).default_config(GEOMETRY)
 PRINT_SMEM = """

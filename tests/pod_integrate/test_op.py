@@ -26,14 +26,7 @@ def level(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> st
 def geometry(
     hq: int = 8, hkv: int = 4, dim: int = 64, dtype: Dtype = "fp32", page_size: int = 16
 ) -> Geometry:
-    return Geometry(
-        num_q_heads=hq,
-        num_kv_heads=hkv,
-        head_dim=dim,
-        dtype=dtype,
-        kv_dtype=dtype,
-        page_size=page_size,
-    )
+    return Geometry.uniform((hq, hkv, dim), dtype, page_size=page_size)
 
 
 CASES = {

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-from collections.abc import Iterator
-from unittest import mock
 
 import pytest
 import torch
@@ -25,20 +22,11 @@ from pod_integrate.measure.batches import Case
 from pod_integrate.op import Result, hybrid_attention
 
 CPU = torch.device("cpu")
+pytestmark = pytest.mark.usefixtures("one_thread_for_the_reference")
 LEVELS = [level for level in ISAS if ISAS.index(level) >= ISAS.index(isa())]
 FAST = [*growth_cases(SHORT), *extreme_cases(), *feature_cases((32, 48, 64, 128, 256))]
 # Those where roundings of long sums drift; the benchmark runs the others too.
 DRIFTING = [case for case in growth_cases(LONG) if case.dtype == "fp32"]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread_for_the_reference() -> Iterator[None]:
-    """Threads of torch's small products wait for each other where cores are busy; ours stay two."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with mock.patch.dict(os.environ, POD_ATTN_THREADS="2"):
-        yield
-    torch.set_num_threads(threads)
 
 
 def attend(case: AccuracyCase, inputs: Case) -> Result:

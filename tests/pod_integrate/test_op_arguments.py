@@ -28,9 +28,7 @@ from pod_integrate.terms.keys import Geometry
 Arguments = dict[str, Any]
 # What test_emulated_op.py compiles.
 CONFIG = Variant.parse("bf16-d64-p64x32s1w4-d16x64s1w4-c2-v1").config()
-GEOMETRY = Geometry(
-    num_q_heads=4, num_kv_heads=2, head_dim=64, dtype="bf16", kv_dtype="bf16", page_size=16
-)
+GEOMETRY = Geometry.uniform((4, 2, 64), "bf16")
 SCALES = ("k_scale", "v_scale")
 TENSORS = ("q", "k_cache", "v_cache", "sinks", "out")
 

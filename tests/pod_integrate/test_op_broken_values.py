@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-from collections.abc import Iterator
 from typing import NamedTuple
 from unittest import mock
 
@@ -22,20 +21,11 @@ from pod_integrate.op import Result, hybrid_attention
 from pod_integrate.terms.config import PodConfig
 from pod_integrate.terms.keys import Dtype, Geometry
 
+pytestmark = pytest.mark.usefixtures("one_thread_for_the_reference")
 LEVELS = [level for level in ISAS if ISAS.index(level) >= ISAS.index(isa())]
 # A chunk, a decode, speculative rows, and a decode that is long enough to be folded and split.
 Q_LENS, KV_LENS = [40, 1, 3, 1], [90, 130, 50, 2300]
 HEADS, KV_HEADS, DIM = 4, 2, 32
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread_for_the_reference() -> Iterator[None]:
-    """Threads of torch's small products wait for each other where cores are busy; ours stay two."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with mock.patch.dict(os.environ, POD_ATTN_THREADS="2"):
-        yield
-    torch.set_num_threads(threads)
 
 
 class Poison(NamedTuple):
@@ -50,14 +40,7 @@ class Poison(NamedTuple):
 
 
 def geometry(dtype: Dtype) -> Geometry:
-    return Geometry(
-        num_q_heads=HEADS,
-        num_kv_heads=KV_HEADS,
-        head_dim=DIM,
-        dtype=dtype,
-        kv_dtype=dtype,
-        page_size=16,
-    )
+    return Geometry.uniform((HEADS, KV_HEADS, DIM), dtype)
 
 
 def config(split: bool) -> PodConfig:

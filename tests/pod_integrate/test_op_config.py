@@ -17,9 +17,7 @@ from pod_integrate.op import hybrid_attention
 from pod_integrate.terms.config import PodConfig, TileConfig
 from pod_integrate.terms.keys import DeviceKey, Geometry
 
-GEOMETRY = Geometry(
-    num_q_heads=48, num_kv_heads=2, head_dim=64, dtype="fp32", kv_dtype="fp32", page_size=16
-)
+GEOMETRY = Geometry.uniform((48, 2, 64), "fp32")
 BASE = PodConfig(
     prefill=TileConfig(q_rows=64, kv_rows=32),
     decode=TileConfig(q_rows=32, kv_rows=32),

@@ -28,9 +28,7 @@ from pod_integrate.op import hybrid_attention
 from pod_integrate.terms.batch import HybridBatch
 from pod_integrate.terms.keys import Geometry
 
-GEOMETRY = Geometry(
-    num_q_heads=4, num_kv_heads=2, head_dim=32, dtype="fp32", kv_dtype="fp32", page_size=16
-)
+GEOMETRY = Geometry.uniform((4, 2, 32), "fp32")
 
 
 def arguments() -> dict[str, Any]:

@@ -19,9 +19,7 @@ from pod_integrate.terms.batch import HybridBatch
 from pod_integrate.terms.config import PodConfig, TileConfig, flatten_config
 from pod_integrate.terms.keys import Geometry
 
-GEOMETRY = Geometry(
-    num_q_heads=4, num_kv_heads=2, head_dim=32, dtype="fp32", kv_dtype="fp32", page_size=16
-)
+GEOMETRY = Geometry.uniform((4, 2, 32), "fp32")
 CONFIG = PodConfig(
     prefill=TileConfig(q_rows=32, kv_rows=32), decode=TileConfig(q_rows=16, kv_rows=16)
 )
@@ -86,8 +84,7 @@ def test_tensors_without_memory_never_reach_the_kernel() -> None:
         from pod_integrate.measure.batches import make_batch
         from pod_integrate.op import hybrid_attention
         from pod_integrate.terms.keys import Geometry
-        geometry = Geometry(num_q_heads=4, num_kv_heads=2, head_dim=32, dtype="fp32",
-                            kv_dtype="fp32", page_size=16)
+        geometry = Geometry.uniform((4, 2, 32), "fp32")
         q, k, v, batch = make_batch([20, 1], [50, 90], geometry=geometry, seed=0)
         with FakeTensorMode() as mode:
             pass
@@ -149,8 +146,7 @@ def test_forked_child_computes_after_its_parent_did() -> None:
         from pod_integrate.terms.keys import Geometry
         from pod_integrate.op import hybrid_attention
         from pod_integrate.measure.batches import make_batch
-        geometry = Geometry(num_q_heads=4, num_kv_heads=2, head_dim=32, dtype="fp32",
-                            kv_dtype="fp32", page_size=16)
+        geometry = Geometry.uniform((4, 2, 32), "fp32")
         case = make_batch([200, 1, 1], [500, 900, 900], geometry=geometry, seed=0)
         want = hybrid_attention(*case)
         child = os.fork()

@@ -19,9 +19,7 @@ from pod_integrate.model.items import Array, Plan, make_plan
 from pod_integrate.terms.config import PodConfig
 from pod_integrate.terms.keys import Geometry
 
-LLAMA = Geometry(
-    num_q_heads=32, num_kv_heads=8, head_dim=128, dtype="bf16", kv_dtype="bf16", page_size=1
-)
+LLAMA = Geometry.uniform((32, 8, 128), "bf16", page_size=1)
 SHIPPED = limits.default_tiles(limits.ARCHITECTURES["sm_90a"], 128)
 SMS = 132
 

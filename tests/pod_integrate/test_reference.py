@@ -9,9 +9,7 @@ from pod_integrate.measure.batches import make_batch
 from pod_integrate.measure.reference import attention_reference, gather
 from pod_integrate.terms.keys import Geometry
 
-GEOMETRY = Geometry(
-    num_q_heads=6, num_kv_heads=2, head_dim=32, dtype="fp32", kv_dtype="fp32", page_size=4
-)
+GEOMETRY = Geometry.uniform((6, 2, 32), "fp32", page_size=4)
 
 
 def test_reference_agrees_with_torch_sdpa() -> None:

@@ -14,9 +14,7 @@ from pod_integrate.errors import ConfigError, DtypeError
 from pod_integrate.terms.config import PodConfig, TileConfig
 from pod_integrate.terms.keys import Geometry
 
-GEOMETRY = Geometry(
-    num_q_heads=32, num_kv_heads=8, head_dim=128, dtype="bf16", kv_dtype="bf16", page_size=16
-)
+GEOMETRY = Geometry.uniform((32, 8, 128), "bf16")
 CONFIG = PodConfig(
     prefill=TileConfig(q_rows=128, kv_rows=64, stages=1, warps=4),
     decode=TileConfig(q_rows=16, kv_rows=64, stages=2, warps=4),

@@ -14,9 +14,7 @@ from pod_integrate.terms.keys import Bucket, DeviceKey, Geometry
 from pod_integrate.terms.trace import TraceMessage, decode
 from support.tables import make_table
 
-GEOMETRY = Geometry(
-    num_q_heads=8, num_kv_heads=4, head_dim=64, dtype="fp32", kv_dtype="fp32", page_size=1
-)
+GEOMETRY = Geometry.uniform((8, 4, 64), "fp32", page_size=1)
 DEVICE = DeviceKey("test-cpu", "avx2", 2)
 BUILD = "cpu-0000000000"
 TILE = TileConfig(q_rows=16, kv_rows=32)

@@ -9,9 +9,7 @@ import torch
 
 from pod_integrate.terms.keys import Geometry
 
-GEOMETRY = Geometry(
-    num_q_heads=8, num_kv_heads=4, head_dim=64, dtype="fp32", kv_dtype="fp32", page_size=1
-)
+GEOMETRY = Geometry.uniform((8, 4, 64), "fp32", page_size=1)
 MAX_CONTEXT = 32
 
 

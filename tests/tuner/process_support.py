@@ -17,9 +17,7 @@ import psutil
 from pod_integrate.terms.keys import Geometry
 
 SCRIPT = Path(__file__).with_name("run_tuner_process.py")
-SMALL = Geometry(
-    num_q_heads=4, num_kv_heads=2, head_dim=64, dtype="fp32", kv_dtype="fp32", page_size=1
-)
+SMALL = Geometry.uniform((4, 2, 64), "fp32", page_size=1)
 MSGPACK = {"Content-Type": "application/x-msgpack"}
 
 

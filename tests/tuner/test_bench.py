@@ -51,9 +51,7 @@ def test_sampled_rows_alone_equal_the_same_rows_of_the_whole_batch() -> None:
 
 
 def test_sampling_is_bounded() -> None:
-    geometry = Geometry(
-        num_q_heads=1, num_kv_heads=1, head_dim=16, dtype="fp32", kv_dtype="fp32", page_size=1
-    )
+    geometry = Geometry.uniform((1, 1, 16), "fp32", page_size=1)
     case = make_batch([500], [500], geometry=geometry, seed=1)
     rows, _ = sampled_rows(case.batch, geometry, seed=2)
     assert len(rows) == bench_module.VERIFY_ROWS

@@ -28,9 +28,7 @@ from tuner.core import Tuner
 from tuner.messages import WorkerInfo
 
 H100 = DeviceKey("nvidia-h100-80gb-hbm3", "sm90", 132)
-GEOMETRY = Geometry(
-    num_q_heads=32, num_kv_heads=8, head_dim=128, dtype="bf16", kv_dtype="bf16", page_size=1
-)
+GEOMETRY = Geometry.uniform((32, 8, 128), "bf16", page_size=1)
 LAYERS = 32
 EAGER = [512] + [1] * 16, [4096] * 17
 REPLAYED = [1] * 16, [4096] * 16

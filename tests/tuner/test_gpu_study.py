@@ -9,9 +9,7 @@ from tuner.search.study import Proposal, Study
 
 H100 = DeviceKey("nvidia-h100-80gb-hbm3", "sm90", 132)
 L40S = DeviceKey("nvidia-l40s", "sm89", 142)
-GEOMETRY = Geometry(
-    num_q_heads=32, num_kv_heads=8, head_dim=128, dtype="bf16", kv_dtype="bf16", page_size=1
-)
+GEOMETRY = Geometry.uniform((32, 8, 128), "bf16", page_size=1)
 
 
 def make_study(device: DeviceKey) -> Study:

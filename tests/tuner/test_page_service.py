@@ -25,9 +25,7 @@ from tuner.messages import Pair, Report, WorkerInfo
 from tuner.settings import load
 
 pytestmark = pytest.mark.browser
-GEOMETRY = Geometry(
-    num_q_heads=8, num_kv_heads=4, head_dim=64, dtype="fp32", kv_dtype="fp32", page_size=1
-)
+GEOMETRY = Geometry.uniform((8, 4, 64), "fp32", page_size=1)
 DEVICE = DeviceKey("test-cpu", "avx2", 2)
 BUILD = "cpu-0123456789"
 WORKER = WorkerInfo(id="replayer", device=str(DEVICE), build=BUILD)

@@ -22,9 +22,7 @@ from tuner.settings import TunerSettings
 from tuner.store.storage import Store
 from tuner.view import overview as view
 
-GEOMETRY = Geometry(
-    num_q_heads=8, num_kv_heads=4, head_dim=64, dtype="fp32", kv_dtype="fp32", page_size=1
-)
+GEOMETRY = Geometry.uniform((8, 4, 64), "fp32", page_size=1)
 DEVICE = DeviceKey("test-cpu", "avx512", 2)
 BUILD = "cpu-test"
 DEFAULT = target_of(DEVICE).default_config(GEOMETRY)

@@ -90,12 +90,9 @@ class Check:
     def geometry(self) -> Geometry:
         """Of the call."""
         s = self.shape
-        return Geometry(
-            num_q_heads=s.heads[0],
-            num_kv_heads=s.heads[1],
-            head_dim=self.head_dim,
-            dtype=self.dtype,
-            kv_dtype=self.dtype,
+        return Geometry.uniform(
+            (s.heads[0], s.heads[1], self.head_dim),
+            self.dtype,
             page_size=s.page_size,
             window_left=s.window_left,
             logit_cap=s.logit_cap,

@@ -20,9 +20,7 @@ from pod_integrate.terms.batch import HybridBatch
 from pod_integrate.terms.config import STRATEGIES, PodConfig
 from pod_integrate.terms.keys import Geometry
 
-_GEOMETRY = Geometry(
-    num_q_heads=8, num_kv_heads=2, head_dim=128, dtype="bf16", kv_dtype="bf16", page_size=16
-)
+_GEOMETRY = Geometry.uniform((8, 2, 128), "bf16")
 # The first is the largest in every respect.
 _STEPS = (
     ((300, 1, 1, 1), (900, 4000, 2100, 65)),

@@ -112,13 +112,8 @@ def _prefill_graphs(place: Place, kind: str) -> dict[str, Any]:
 def prebuild(options: argparse.Namespace) -> None:
     """Compile what `pod` will use, once for all runs."""
     place, device = PLACES[options.device], device_named(options.device)
-    geometry = Geometry(
-        num_q_heads=options.heads,
-        num_kv_heads=options.heads // 4,
-        head_dim=place.head_dim,
-        dtype=place.dtype,
-        kv_dtype=place.dtype,
-        page_size=1,
+    geometry = Geometry.uniform(
+        (options.heads, options.heads // 4, place.head_dim), place.dtype, page_size=1
     )
     device.load()
     device.build(geometry, device.default_config(geometry))

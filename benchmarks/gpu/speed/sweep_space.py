@@ -103,11 +103,4 @@ def _fits(config: PodConfig, arch: Architecture) -> bool:
 
 
 def _geometry() -> Geometry:
-    return Geometry(
-        num_q_heads=8,
-        num_kv_heads=1,
-        head_dim=_HEAD_DIM,
-        dtype="bf16",
-        kv_dtype="bf16",
-        page_size=16,
-    )
+    return Geometry.uniform((8, 1, _HEAD_DIM), "bf16")

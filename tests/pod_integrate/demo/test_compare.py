@@ -21,9 +21,7 @@ from pod_integrate.terms.table import ConfigTable, TableEntry
 from tuner.measure.bench import OpBench
 from tuner.messages import Pair
 
-GEOMETRY = Geometry(
-    num_q_heads=4, num_kv_heads=2, head_dim=32, dtype="fp32", kv_dtype="fp32", page_size=1
-)
+GEOMETRY = Geometry.uniform((4, 2, 32), "fp32", page_size=1)
 EVIDENCE = make_evidence("x", trial=7)
 HYBRID, DECODE = Bucket.of([32, 1], [64, 64]), Bucket.of([1] * 64, [4096] * 64)
 

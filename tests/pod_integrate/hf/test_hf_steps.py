@@ -167,12 +167,9 @@ def test_saved_table_is_looked_up(
 ) -> None:
     device = torch.device("cpu")
     config = hf_models.MODELS["llama"]()
-    geometry = Geometry(
-        num_q_heads=config.num_attention_heads,
-        num_kv_heads=config.num_key_value_heads,
-        head_dim=32,
-        dtype="fp32",
-        kv_dtype="fp32",
+    geometry = Geometry.uniform(
+        (config.num_attention_heads, config.num_key_value_heads, 32),
+        "fp32",
         page_size=hf_models.PAGE,
     )
     run()

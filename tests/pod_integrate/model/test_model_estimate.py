@@ -17,9 +17,7 @@ from pod_integrate.terms.keys import DeviceKey, Dtype, Geometry
 
 H100 = DeviceKey("nvidia-h100-80gb-hbm3", "sm90", 132)
 ANY = [H100, DeviceKey("some-gpu", "sm120", 170), DeviceKey("some-cpu", "avx512", 2)]
-GEOMETRY = Geometry(
-    num_q_heads=32, num_kv_heads=8, head_dim=128, dtype="bf16", kv_dtype="bf16", page_size=1
-)
+GEOMETRY = Geometry.uniform((32, 8, 128), "bf16", page_size=1)
 
 
 @given(st.integers(0, 60), st.integers(0, 60), st.integers(-1, 70))

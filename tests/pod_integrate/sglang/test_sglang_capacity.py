@@ -19,9 +19,7 @@ from pod_integrate.terms.batch import HybridBatch
 from pod_integrate.terms.config import PodConfig
 from pod_integrate.terms.keys import Geometry
 
-LLAMA = Geometry(
-    num_q_heads=32, num_kv_heads=8, head_dim=128, dtype="bf16", kv_dtype="bf16", page_size=1
-)
+LLAMA = Geometry.uniform((32, 8, 128), "bf16", page_size=1)
 SHIPPED = dataclasses.replace(
     Variant.parse("bf16-d128-p128x64s2w4-d16x192s1w4-c2-v1").config(), decode_split_tokens=2048
 )
