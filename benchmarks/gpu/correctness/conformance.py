@@ -16,10 +16,11 @@ from typing import Any, NamedTuple
 
 import torch
 
-from benchmarks.gpu.common.machines import Cuda
 from benchmarks.gpu.common.output import Output, add_output
 from benchmarks.gpu.correctness import conformance_build
 from benchmarks.gpu.correctness.conformance_run import (
+    EMULATED_SMS,
+    OTHERS,
     Inputs,
     Library,
     floats,
@@ -32,7 +33,6 @@ MATH_RELATIVE = 2.0**-22
 RCP_RELATIVE = 2.0**-23
 MMA_RELATIVE = 2.0**-20
 _MIN_NORMAL = 2.0**-126
-_EMULATED_SMS = 4
 # What cuda/attention.py gives the kernel at least; ids from there on share a ticket counter.
 _SM_SLOTS = 256
 
@@ -83,30 +83,11 @@ def run(backend: str, seed: int = 1) -> dict[str, Any]:
     """Compare a backend (`cuda`, or `emulator` under another schedule) with the emulator."""
     reference = Library(conformance_build.build_emulator())
     inputs = make_inputs(reference.layout, seed)
-    reference.configure_emulator(num_sms=_EMULATED_SMS, order=0, copies=0, seed=1)
+    reference.configure_emulator(num_sms=EMULATED_SMS, order=0, copies=0, seed=1)
     want = reference.run(inputs, torch.device("cpu"))
-    got, sms = _RUNS[backend](reference, inputs, seed)
+    got, sms = OTHERS[backend](reference, inputs, seed)
     verdicts = compare(got, want, inputs, sms)
     return {**_summary(verdicts, got), "skipped": skipped(got, want)}
-
-
-def _on_gpu(_: Library, inputs: Inputs, __: int) -> tuple[dict[str, torch.Tensor], int]:
-    """Output and SMs of the current GPU."""
-    machine = Cuda()
-    library = Library(conformance_build.build_gpu(machine.arch))
-    stream = torch.cuda.current_stream(machine.device).cuda_stream
-    return library.run(inputs, machine.device, stream), machine.sms
-
-
-def _rescheduled(
-    emulator: Library, inputs: Inputs, seed: int
-) -> tuple[dict[str, torch.Tensor], int]:
-    """Output and SMs of the emulator under another schedule."""
-    emulator.configure_emulator(num_sms=_EMULATED_SMS, order=2, copies=1, seed=seed)
-    return emulator.run(inputs, torch.device("cpu")), _EMULATED_SMS
-
-
-_RUNS = {"cuda": _on_gpu, "emulator": _rescheduled}
 
 
 def skipped(got: dict[str, torch.Tensor], want: dict[str, torch.Tensor]) -> dict[str, str]:

@@ -9,12 +9,15 @@ from typing import NamedTuple
 
 import torch
 
+from benchmarks.gpu.common.machines import Cuda
+from benchmarks.gpu.correctness import conformance_build
 from benchmarks.gpu.correctness.conformance_tiles import DTYPES, Tiles, make_tiles, pack_tiles
 from pod_integrate.errors import BuildError, KernelUnavailableError
 
 _SIZES = ("values", "words", "products", "counters", "tiles")
 _POISON = 0x5A5A5A5A
 _MIN_NORMAL = 2.0**-126
+EMULATED_SMS = 4
 
 
 class Layout(NamedTuple):
@@ -198,3 +201,23 @@ def unpack_sums(words: torch.Tensor) -> torch.Tensor:
     for i in range(4):
         out[:, g + 8 * (i // 2), 2 * t + i % 2] = registers[:, i]
     return out
+
+
+def _on_gpu(_: Library, inputs: Inputs, __: int) -> tuple[dict[str, torch.Tensor], int]:
+    """Output and SMs of the current GPU."""
+    machine = Cuda()
+    library = Library(conformance_build.build_gpu(machine.arch))
+    stream = torch.cuda.current_stream(machine.device).cuda_stream
+    return library.run(inputs, machine.device, stream), machine.sms
+
+
+def _rescheduled(
+    emulator: Library, inputs: Inputs, seed: int
+) -> tuple[dict[str, torch.Tensor], int]:
+    """Output and SMs of the emulator under another schedule."""
+    emulator.configure_emulator(num_sms=EMULATED_SMS, order=2, copies=1, seed=seed)
+    return emulator.run(inputs, torch.device("cpu")), EMULATED_SMS
+
+
+# What an emulator is compared with.
+OTHERS = {"cuda": _on_gpu, "emulator": _rescheduled}

@@ -24,7 +24,7 @@ from benchmarks.gpu.common import machine
 from benchmarks.gpu.common.output import Output, add_output
 from benchmarks.gpu.engines import hf_logits
 from benchmarks.gpu.engines.hf_logits import Tokens
-from benchmarks.gpu.engines.places import PLACES
+from benchmarks.gpu.engines.places import PLACES, REFUSED
 from pod_integrate import hf
 from pod_integrate.demo.llama import llama_config
 from pod_integrate.terms.geometry import TORCH_DTYPES
@@ -203,8 +203,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--dtype", choices=_DTYPES, default="bf16")
     parser.add_argument("--device", choices=PLACES, default="cuda")
     parser.add_argument("--seconds", type=float, default=120.0, help="start nothing after these")
-    refused = "transformers runs its whole model, which the emulated SM cannot: --device cpu"
-    add_output(parser, refused={"emulator": refused})
+    add_output(parser, refused=REFUSED)
     options = parser.parse_args(arguments)
     if options.heads % 4 or options.heads < 4:
         parser.error(f"--heads is {options.heads}; it has to be a multiple of 4")

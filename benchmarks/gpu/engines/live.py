@@ -31,6 +31,7 @@ from benchmarks.engines.sink import TraceSink
 from benchmarks.gpu.common import machine
 from benchmarks.gpu.common.output import Output, add_output
 from benchmarks.gpu.engines.job import Run, engine_arguments, make_model, make_requests, prebuild
+from benchmarks.gpu.engines.places import PLACES, REFUSED
 from benchmarks.gpu.engines.sglang import Worker, add_load
 from pod_integrate.demo.processes import Child
 from pod_integrate.terms.keys import Bucket
@@ -238,9 +239,6 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--share", type=float, default=0.3, help="of steps while it learns")
     parser.add_argument("--learn", type=float, default=120.0, help="seconds of learning")
     parser.add_argument("--each", type=float, default=150.0, help="most seconds of one engine")
-    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
-    add_output(parser)
-    options = parser.parse_args(arguments)
-    if options.backend != "cuda":
-        parser.error("SGLang runs its whole model, which the emulated SM cannot: --device cpu")
-    return options
+    parser.add_argument("--device", choices=PLACES, default="cuda")
+    add_output(parser, refused=REFUSED)
+    return parser.parse_args(arguments)

@@ -6,6 +6,9 @@ from typing import Any, NamedTuple
 
 from pod_integrate.terms.keys import Dtype
 
+# Backends of add_output that no engine's part has.
+REFUSED = {"emulator": "an engine runs its whole model, which the emulated SM cannot: --device cpu"}
+
 
 class Place(NamedTuple):
     """What SGLang is measured with on one kind of device.

@@ -31,7 +31,7 @@ from benchmarks.gpu.engines.job import (
     prebuild,
     runs,
 )
-from benchmarks.gpu.engines.places import PLACES
+from benchmarks.gpu.engines.places import PLACES, REFUSED
 
 _LOG_TAIL = 1500
 _STOP_SECONDS = 15
@@ -183,8 +183,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--each", type=float, default=150.0, help="most seconds of one run")
     parser.add_argument("--least", type=float, default=30.0, help="start nothing with less left")
     parser.add_argument("--device", choices=PLACES, default="cuda")
-    refused = "SGLang runs its whole model, which the emulated SM cannot: --device cpu"
-    add_output(parser, refused={"emulator": refused})
+    add_output(parser, refused=REFUSED)
     options = parser.parse_args(arguments)
     if options.passes < 2:
         parser.error(f"--passes must be >= 2, got {options.passes}: the first is not counted")
