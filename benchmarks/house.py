@@ -59,11 +59,8 @@ def main() -> None:
     now = counts(here)
     document = {"command": _COMMAND, "counts": now}
     if given.before:
-        document = {
-            "command": f"{_COMMAND} --before PATH",
-            "before": counts(given.before),
-            **document,
-        }
+        before = {"command": f"{_COMMAND} --before PATH", "before": counts(given.before)}
+        document = {**before, "counts": now}
     print(json.dumps(document, indent=2))
     _results.write("house", document)
     headlines = {
