@@ -84,6 +84,12 @@ def tuner_scale(arguments: _Extra = None) -> None:
     _run("tuner_scale", arguments)
 
 
+@app.command("tuner-live")
+def tuner_live(arguments: _Extra = None) -> None:
+    """The tuner on simulated live steps: false promotions, power, roll backs; 5 minutes."""
+    _run("tuner_live", arguments)
+
+
 @app.command("gpu")
 def gpu(
     arguments: Annotated[
