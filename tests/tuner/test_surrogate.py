@@ -91,3 +91,17 @@ def test_what_cannot_run_is_avoided_with_its_neighbours() -> None:
         if number >= 30:
             asked.append(trial.params["tiles"])
     assert sum(tiles >= "g" for tiles in asked) > 20
+
+
+def test_what_is_fixed_stays_so_and_is_learnt_about_from_the_rest() -> None:
+    sampler = SurrogateSampler(2, 10)
+    study, _ = search(sampler, 40, 0)
+    sampler.fixed = {"tiles": "a"}
+    found = []
+    for _ in range(6):
+        trial = study.ask(SPACE)
+        assert trial.params["tiles"] == "a"
+        found.append(cost(trial.params))
+        study.tell(trial, found[-1])
+    # These tiles alone cost 0.12: the rest of the config is soon good.
+    assert min(found) <= 0.15 and len({tuple(t.params.values()) for t in study.trials[-6:]}) == 6

@@ -55,10 +55,10 @@ class SurrogateSampler(optuna.samplers.BaseSampler):  # type: ignore[misc]
         study: optuna.Study,
         trial: FrozenTrial,  # noqa: ARG002
     ) -> dict[str, BaseDistribution]:
-        """What all complete trials have in common, but for what is fixed."""
+        """What all complete trials have in common."""
         trials = study.get_trials(deepcopy=False)
         space: dict[str, BaseDistribution] = optuna.search_space.intersection_search_space(trials)
-        return {name: each for name, each in space.items() if name not in self.fixed}
+        return space
 
     def sample_relative(
         self,
@@ -77,16 +77,16 @@ class SurrogateSampler(optuna.samplers.BaseSampler):  # type: ignore[misc]
         waiting = [t for t in known if t.state == TrialState.RUNNING and axes.knows(t.params)]
         points = axes.places([t.params for t in [*told, *pruned]])
         targets = _standard(np.array(values + [max(values)] * len(pruned)))
-        names = tuple(search_space)
-        if names not in self._fitted or len(told) % _FIT_EVERY == 0:
-            self._fitted[names] = _fit(points, targets, axes, self._fitted.get(names))
-        weights = self._fitted[names]
+        names, weights = tuple(search_space), self._fitted.get(tuple(search_space))
+        if weights is None or len(told) % _FIT_EVERY == 0:
+            weights = self._fitted[names] = _fit(points, targets, axes, weights)
         best = points[int(targets.argmin())]
-        pool = axes.pool(best, self._rng)
+        # Trials with other values say something of these ones too.
+        pool = axes.held(axes.pool(best, self._rng), self.fixed)
         process = _Process(points, targets, axes, weights)
         if waiting:
             process = process.told(axes.places([t.params for t in waiting]))
-        gain = process.improvement(pool)
+        gain = process.improvement(pool, axes.held(points.copy(), self.fixed))
         asked = axes.places([t.params for t in known if axes.knows(t.params)])
         tried = set(map(tuple, asked.tolist()))
         gain[[tuple(place) in tried for place in pool.tolist()]] = -1.0
@@ -129,6 +129,13 @@ class _Axes:
             [[_place(d, each[name]) for name, d in self._distributions.items()] for each in params],
             dtype=np.float64,
         )
+
+    def held(self, places: Array, fixed: Mapping[str, Any]) -> Array:
+        """`places` with these parameters at these values."""
+        for axis, (name, distribution) in enumerate(self._distributions.items()):
+            if name in fixed:
+                places[:, axis] = _place(distribution, fixed[name])
+        return places
 
     def params(self, place: Array) -> dict[str, Any]:
         """Inverse of `places`, of one."""
@@ -180,10 +187,10 @@ class _Process:
         targets = np.concatenate([self._targets, self.predict(places)[0]])
         return _Process(points, targets, self._axes, self._weights)
 
-    def improvement(self, places: Array) -> Array:
-        """Expected improvement on the best mean at a point that is known."""
+    def improvement(self, places: Array, known: Array) -> Array:
+        """Expected improvement on the best mean at one of the known places."""
         mean, spread = self.predict(places)
-        best = float(self.predict(self._points)[0].min())
+        best = float(self.predict(known)[0].min())
         z = (best - mean) / spread
         density = np.exp(-(z**2) / 2) / math.sqrt(2 * math.pi)
         below = np.array([0.5 * math.erfc(-each / math.sqrt(2)) for each in z])
@@ -199,15 +206,13 @@ def _standard(values: Array) -> Array:
 
 
 def _kernel(distances: Array, weights: Array) -> Array:
-    kernel: Array = np.exp(-np.tensordot(weights[:-1], distances, axes=1))
-    return kernel
+    return np.asarray(np.exp(-np.tensordot(weights[:-1], distances, axes=1)))
 
 
 def _fit(points: Array, targets: Array, axes: _Axes, before: Array | None) -> Array:
     distances = axes.distances(points, points)
-    weights = np.full(len(distances) + 1, _FIRST_WEIGHT) if before is None else before.copy()
-    if before is None:
-        weights[-1] = _FIRST_NOISE
+    first = np.append(np.full(len(distances), _FIRST_WEIGHT), _FIRST_NOISE)
+    weights = first if before is None else before.copy()
     best = _likelihood(distances, targets, weights)
     for _ in range(_FIT_ROUNDS):
         for j in range(len(weights)):
