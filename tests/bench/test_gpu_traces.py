@@ -28,8 +28,11 @@ def step(time: float, attention_us: float, q_lens: list[int]) -> StepRecord:
     )
 
 
-def work(ts: float, microseconds: float, name: str, cat: str = "kernel") -> dict[str, Any]:
-    return {"cat": cat, "name": name, "ts": ts, "dur": microseconds}
+def work(
+    ts: float, microseconds: float, name: str, cat: str = "kernel", stream: int = 7
+) -> dict[str, Any]:
+    args = {"stream": stream}
+    return {"cat": cat, "name": name, "ts": ts, "dur": microseconds, "args": args}
 
 
 ATTEND = "void pod::pod_kernel<pod::V, 3>(pod::LaunchArguments)"
@@ -51,6 +54,7 @@ def test_a_call_lasts_from_its_memset_to_its_merge_and_only_our_kernels_count(
         work(0.0, 1.0, "Memset (Device)", "gpu_memset"),
         work(2.0, 1.0, "Memset (Device)", "gpu_memset"),
         work(4.0, 10.0, ATTEND),
+        work(14.5, 9.0, "copy of another stream", stream=8),
         work(15.0, 2.5, MERGE),
         work(18.0, 99.0, "sm90_xmma_gemm"),
         work(120.0, 5.0, ATTEND),

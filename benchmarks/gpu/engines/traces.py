@@ -47,15 +47,24 @@ def profiled(folder: Path) -> dict[str, Any]:
     for path in folder.rglob("*.trace.json.gz"):
         with gzip.open(path, "rt") as file:
             events = json.load(file)["traceEvents"]
-        work = sorted((e for e in events if e.get("cat") in _WORK), key=lambda e: float(e["ts"]))
+        work = sorted((e for e in events if e.get("cat") in _WORK), key=_place)
         kernels += [float(event["dur"]) for event in work if _is_ours(event)]
-        for near, call in itertools.groupby(work, key=_may_be_ours):
+        # Runs of neighbours on one stream: what another stream does meanwhile parts no call.
+        for (near, _), call in itertools.groupby(work, key=lambda e: (_may_be_ours(e), _stream(e))):
             if near:
                 spans += _span(list(call))
     return {
         "calls": len(spans), "call_us": sum(spans),
         "kernels": len(kernels), "kernel_us": sum(kernels),
     }  # fmt: skip
+
+
+def _stream(event: dict[str, Any]) -> str:
+    return str(event.get("args", {}).get("stream", ""))
+
+
+def _place(event: dict[str, Any]) -> tuple[str, float]:
+    return _stream(event), float(event["ts"])
 
 
 def _is_ours(event: dict[str, Any]) -> bool:
