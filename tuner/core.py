@@ -16,7 +16,8 @@ from pod_integrate.terms.experiment import Experiment, ExperimentAsk, Experiment
 from pod_integrate.terms.trace import TraceMessage
 from tuner.clock import SteadyClock, settle
 from tuner.messages import Noted, RecheckPairs, Report, Scope, Standing, Task, WorkerInfo
-from tuner.orders import Answer, BucketOrder, PinOrder, PromoteOrder, ServerOrder
+from tuner.orders import Answer, BucketOrder, PinOrder, PromoteOrder, ServerOrder, TableOrder
+from tuner.search.adoption import adopt
 from tuner.search.search import Search
 from tuner.settings import TunerSettings
 from tuner.store.archive import TraceArchive
@@ -94,6 +95,10 @@ class Tuner:
     def roll_back(self, order: BucketOrder) -> Answer:
         """Put the default in force by hand."""
         return self.search.control.roll_back(order)
+
+    def import_table(self, order: TableOrder) -> Answer:
+        """Put the configs of a table from elsewhere in force."""
+        return adopt(self.search.board, self.tables, order, self.clock())
 
     def release(self, worker: str) -> None:
         """Tell that a worker died: what it held goes to another one at once."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, NamedTuple, Self
+from typing import Annotated, Any, NamedTuple, Self
 
 import msgspec
 
 from pod_integrate.errors import ShapeError, TraceError
 from pod_integrate.terms import wire
+from pod_integrate.terms.table import ConfigTable
 from tuner.messages import EVERYONE, StudyKey
 
 _Why = Annotated[str, msgspec.Meta(max_length=500, pattern="^[^\0]*$")]
@@ -70,6 +71,21 @@ class PinOrder(BucketOrder, frozen=True, kw_only=True):
     """Keep what is in force, or, with `pinned` false, tune again."""
 
     pinned: bool = True
+
+
+class TableOrder(Order, frozen=True, kw_only=True):
+    """Put the configs of an exported table in force; `table` is the document of its file."""
+
+    table: dict[str, Any]
+
+    def parsed(self) -> ConfigTable:
+        """The table; raises TableError where it is malformed or its checksum wrong."""
+        return ConfigTable.from_json(msgspec.json.encode(self.table))
+
+    def _check(self) -> None:
+        if not self.table.get("checksum"):
+            raise ShapeError("the table has no checksum: `pod-attn table export` adds one")
+        self.parsed()
 
 
 class Answer(NamedTuple):

@@ -27,7 +27,7 @@ def fetch(method: str, url: str, path: str, **arguments: Any) -> bytes:
             f"tuner {public_url(url)}: {type(error).__name__}: {error}; is it up there?"
         ) from error
     if answer.is_error:
-        raise SettingsError(f"tuner {public_url(url)} refused: {_said(answer)}")
+        raise SettingsError(f"the tuner refused: {_said(answer)}")
     return answer.content
 
 

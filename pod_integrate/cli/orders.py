@@ -7,24 +7,22 @@ import os
 from pathlib import Path
 from typing import Annotated, Any
 
-import httpx
 import typer
 
 from pod_integrate.cli.paths import read_text
 from pod_integrate.cli.terminal import console
 from pod_integrate.errors import SettingsError
-from pod_integrate.redact import public_url
 
 _URL = Annotated[
     str, typer.Option(envvar="POD_ATTN_TUNER_URL", help="Base URL of the tuner.", show_default=True)
 ]
-_TokenFile = Annotated[
+TokenFile = Annotated[
     Path | None,
     typer.Option(exists=True, dir_okay=False, help="File with the bearer token; else "
                  "POD_ATTN_TUNER_TOKEN or POD_TUNER_TOKEN."),
 ]  # fmt: skip
-_Who = Annotated[str | None, typer.Option(help="Who decides; default the user's login name.")]
-_Why = Annotated[str, typer.Option(help="What the decision says.")]
+Who = Annotated[str | None, typer.Option(help="Who decides; default the user's login name.")]
+Why = Annotated[str, typer.Option(help="What the decision says.")]
 _Server = Annotated[
     str, typer.Argument(help="Id of a server or worker, as the page shows it; `*`: all of them.")
 ]
@@ -34,7 +32,6 @@ _Scope = Annotated[
     typer.Option(help="`geometry|device|build`, where several have the bucket, as the error says."),
 ]
 _HERE = "http://127.0.0.1:8421"
-_TIMEOUT = 30.0
 
 
 def add_orders(app: typer.Typer) -> None:
@@ -44,96 +41,90 @@ def add_orders(app: typer.Typer) -> None:
 
 
 def pause(
-    server: _Server = "*", url: _URL = _HERE, token_file: _TokenFile = None, who: _Who = None,
-    why: _Why = "",
+    server: _Server = "*", url: _URL = _HERE, token_file: TokenFile = None, who: Who = None,
+    why: Why = "",
 ) -> None:  # fmt: skip
     """Stop experiments and replays, on one server or all. Tables stay in force."""
-    _send(url, token_file, "pause", {"server": server}, who, why)
+    send(url, token_file, "pause", {"server": server}, who, why)
 
 
 def resume(
-    server: _Server = "*", url: _URL = _HERE, token_file: _TokenFile = None, who: _Who = None,
-    why: _Why = "",
+    server: _Server = "*", url: _URL = _HERE, token_file: TokenFile = None, who: Who = None,
+    why: Why = "",
 ) -> None:  # fmt: skip
     """End a pause; `*` ends all."""
-    _send(url, token_file, "resume", {"server": server}, who, why)
+    send(url, token_file, "resume", {"server": server}, who, why)
 
 
 def promote(
     bucket: _Bucket,
     trial: Annotated[int, typer.Argument(min=0, help="Number of the trial.")],
-    scope: _Scope = None, url: _URL = _HERE, token_file: _TokenFile = None, who: _Who = None,
-    why: _Why = "",
+    scope: _Scope = None, url: _URL = _HERE, token_file: TokenFile = None, who: Who = None,
+    why: Why = "",
 ) -> None:  # fmt: skip
     """Put a trial in force. It is watched, and rolled back when it is slower than the default."""
     body = _key(url, bucket, scope) | {"trial": trial}
-    _send(url, token_file, "promote", body, who, why)
+    send(url, token_file, "promote", body, who, why)
 
 
 def pin(
-    bucket: _Bucket, scope: _Scope = None, url: _URL = _HERE, token_file: _TokenFile = None,
-    who: _Who = None, why: _Why = "",
+    bucket: _Bucket, scope: _Scope = None, url: _URL = _HERE, token_file: TokenFile = None,
+    who: Who = None, why: Why = "",
 ) -> None:  # fmt: skip
     """Keep what is in force for a bucket: nothing is measured or changed there."""
-    _send(url, token_file, "pin", _key(url, bucket, scope) | {"pinned": True}, who, why)
+    send(url, token_file, "pin", _key(url, bucket, scope) | {"pinned": True}, who, why)
 
 
 def unpin(
-    bucket: _Bucket, scope: _Scope = None, url: _URL = _HERE, token_file: _TokenFile = None,
-    who: _Who = None, why: _Why = "",
+    bucket: _Bucket, scope: _Scope = None, url: _URL = _HERE, token_file: TokenFile = None,
+    who: Who = None, why: Why = "",
 ) -> None:  # fmt: skip
     """Tune a bucket again."""
-    _send(url, token_file, "pin", _key(url, bucket, scope) | {"pinned": False}, who, why)
+    send(url, token_file, "pin", _key(url, bucket, scope) | {"pinned": False}, who, why)
 
 
 def rollback(
-    bucket: _Bucket, scope: _Scope = None, url: _URL = _HERE, token_file: _TokenFile = None,
-    who: _Who = None, why: _Why = "",
+    bucket: _Bucket, scope: _Scope = None, url: _URL = _HERE, token_file: TokenFile = None,
+    who: Who = None, why: Why = "",
 ) -> None:  # fmt: skip
     """Put the default in force for a bucket."""
-    _send(url, token_file, "rollback", _key(url, bucket, scope), who, why)
+    send(url, token_file, "rollback", _key(url, bucket, scope), who, why)
 
 
-def _send(
+def send(
     url: str, token_file: Path | None, order: str, body: dict[str, Any], who: str | None, why: str
 ) -> None:
+    """Post an order to a tuner and print what it did; raises SettingsError where it refused."""
+    from pod_integrate.cli import asking
+
     names = ("POD_ATTN_TUNER_TOKEN", "POD_TUNER_TOKEN")
     token = next((os.environ[name] for name in names if os.environ.get(name)), "")
     if token_file is not None:
         token = read_text(token_file).strip()
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     person = {"who": who or getpass.getuser(), "why": why}
-    answer = _call("POST", url, f"/v1/{order}", json=body | person, headers=headers)
+    answer = asking.document("POST", url, f"/v1/{order}", json=body | person, headers=headers)
     console().print(answer["done"], soft_wrap=True, markup=False)
 
 
 def _key(url: str, bucket: str, scope: str | None) -> dict[str, Any]:
     """The bucket's full key: looked up where only one scope has it."""
+    from pod_integrate.cli import asking
+
     names = ("geometry", "device", "build")
     if scope is not None:
         parts = scope.split("|")
         if len(parts) != len(names):
             raise SettingsError(f"--scope {scope!r} is not geometry|device|build")
         return dict(zip(names, parts, strict=True)) | {"bucket": bucket}
-    rows = [row for row in _call("GET", url, "/v1/overview")["buckets"] if row["bucket"] == bucket]
+    rows = [
+        row
+        for row in asking.document("GET", url, "/v1/overview")["buckets"]
+        if row["bucket"] == bucket
+    ]
     if not rows:
         raise SettingsError(f"the tuner has no bucket {bucket!r}; its page lists them")
     if len(rows) > 1:
         found = ", ".join(repr("|".join(row[name] for name in names)) for row in rows)
         raise SettingsError(f"{bucket} is in several scopes: choose one with --scope: {found}")
     return {name: rows[0][name] for name in names} | {"bucket": bucket}
-
-
-def _call(method: str, url: str, path: str, **arguments: Any) -> dict[str, Any]:
-    """The answer's document; raises SettingsError with what the tuner said."""
-    try:
-        with httpx.Client(base_url=url.rstrip("/"), timeout=_TIMEOUT, trust_env=False) as client:
-            answer = client.request(method, path, **arguments)
-            document: dict[str, Any] = answer.json()
-    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
-        raise SettingsError(
-            f"tuner {public_url(url)}: {type(error).__name__}: {error}; is it up there?"
-        ) from error
-    if answer.is_error:
-        raise SettingsError(f"the tuner refused: {document.get('error', answer.status_code)}")
-    return document

@@ -1,4 +1,4 @@
-"""`pod-attn table show | export | diff`: tables of tuned configs, in files and in tuners."""
+"""`pod-attn table show | export | import | diff`: tables of tuned configs, in files and tuners."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from pod_integrate.cli.orders import TokenFile, Who, Why, send
 from pod_integrate.cli.paths import naming, writable_file
 from pod_integrate.cli.terminal import Figures, console, styled
 
@@ -20,7 +21,8 @@ app = typer.Typer(
     "choose by --geometry, --device and --build: any part of the name that tells them apart.\n\n"
     "    pod-attn table show http://127.0.0.1:8421\n\n"
     "    pod-attn table export http://127.0.0.1:8421 h100.json\n\n"
-    "    pod-attn table diff h100.json http://127.0.0.1:8421",
+    "    pod-attn table diff h100.json http://127.0.0.1:8421\n\n"
+    "    pod-attn table import h100.json http://other:8421",
 )
 
 _Source = Annotated[str, typer.Argument(help="A file, or a tuner as http://HOST:PORT.")]
@@ -75,7 +77,7 @@ def export(
     """Write a table to a file, with a checksum that everything that reads it verifies.
 
     A server on the same device and kernel build starts tuned with `POD_ATTN_TABLE=FILE`, without
-    any tuner.
+    any tuner; `import` gives the file to another tuner.
     """
     from pod_integrate.cli import tables
 
@@ -86,6 +88,27 @@ def export(
         partial.write_bytes(table.to_json(checksum=True))
         partial.replace(file)
     console().print(f"{tables.heading(table)}\nwritten to {file}, {table.checksum}", soft_wrap=True)
+
+
+@app.command("import")
+def import_(
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="Of `export`.")],
+    url: Annotated[str, typer.Argument(help="The tuner, as http://HOST:PORT.")],
+    token_file: TokenFile = None, who: Who = None, why: Why = "",
+) -> None:  # fmt: skip
+    """Put the configs of an exported file in force on a tuner, as a decision with your name.
+
+    Servers of that geometry, device and build run them from their next poll on. The tuner measures
+    them like promotions of its own and rolls back what is slower there. Pinned buckets, and configs
+    that failed on this tuner, stay as they are. A file whose checksum is missing or wrong is
+    refused whole.
+    """
+    from pod_integrate.cli import tables
+
+    table = tables.of_file(file)
+    screen = console()
+    screen.print(tables.heading(table), soft_wrap=True)
+    send(url, token_file, "table", {"table": tables.document(file)}, who, why)
 
 
 @app.command()

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
+
+import msgspec
 
 from pod_integrate.cli import asking
 from pod_integrate.cli.paths import naming
@@ -79,3 +82,9 @@ def _of_tuner(url: str, which: tuple[str, str, str]) -> ConfigTable:
         raise SettingsError(f"tuner {url} has {what if tables else 'no table yet'}{names}")
     scope = {name: found[0][name] for name in _SCOPE}
     return ConfigTable.from_json(asking.fetch("GET", url, "/v1/table", params=scope))
+
+
+def document(path: Path) -> dict[str, Any]:
+    """A file as it is, checksum included."""
+    with naming(path):
+        return msgspec.json.decode(path.read_bytes(), type=dict[str, Any])

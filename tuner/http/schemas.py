@@ -9,7 +9,7 @@ import msgspec
 from pod_integrate.terms.experiment import Experiment, ExperimentAsk, ExperimentReport
 from pod_integrate.terms.trace import TraceMessage
 from tuner.messages import RecheckPairs
-from tuner.orders import BucketOrder, PinOrder, PromoteOrder, ServerOrder
+from tuner.orders import BucketOrder, PinOrder, PromoteOrder, ServerOrder, TableOrder
 from tuner.view import documents
 
 _REFERENCES = "#/components/schemas/{name}"
@@ -28,6 +28,7 @@ _TYPES = (
     BucketOrder,
     PromoteOrder,
     PinOrder,
+    TableOrder,
     documents.Health,
     documents.Failure,
     RecheckPairs,

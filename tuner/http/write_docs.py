@@ -6,10 +6,13 @@ from typing import Any
 
 import msgspec
 
+from pod_integrate.terms.config import PodConfig
 from pod_integrate.terms.experiment import Experiment, ExperimentAsk, ExperimentReport
-from tuner.http.docs import answers
+from pod_integrate.terms.keys import Bucket, DeviceKey, Geometry
+from pod_integrate.terms.table import ConfigTable, Evidence, TableEntry
+from tuner.http.docs import EXAMPLE, answers
 from tuner.http.schemas import reference
-from tuner.orders import BucketOrder, PinOrder, PromoteOrder, ServerOrder
+from tuner.orders import BucketOrder, PinOrder, PromoteOrder, ServerOrder, TableOrder
 from tuner.view import documents
 
 _JSON = "application/json"
@@ -18,7 +21,32 @@ _KEYS = {
     "device": "intel-xeon-processor:avx512:2",
     "build": "cpu-1a2b3c4d5e",
 }
+_TABLE = ConfigTable(
+    version=4,
+    geometry=Geometry.parse(_KEYS["geometry"]),
+    device=DeviceKey.parse(_KEYS["device"]),
+    build=_KEYS["build"],
+    updated="2026-01-01T00:00:00.000Z",
+    entries={
+        Bucket.parse("p128@512+d2@512"): TableEntry(
+            PodConfig.from_dict(EXAMPLE["configs"]["default"] | {"decode_split_tokens": 256}),
+            Evidence(
+                pairs=40,
+                steps=10,
+                median_speedup=1.12,
+                lower_bound=1.05,
+                confidence=0.95,
+                method="replay",
+                measured_at="2026-01-01T00:00:00.000Z",
+                build=_KEYS["build"],
+                trial=7,
+            ),  # fmt: skip
+        )
+    },
+)
 _BUCKET = _KEYS | {"bucket": "p128@512+d2@512", "who": "ada", "why": "slower at night"}
+
+_EXPORTED: dict[str, Any] = msgspec.json.decode(_TABLE.to_json(checksum=True))
 
 
 def _route(
@@ -104,6 +132,16 @@ PROMOTE = _order(
     "when it is slower than the default.",
     PromoteOrder,
     _BUCKET | {"trial": 7},
+)
+
+TABLE = _order(
+    "Put the configs of a table in force",
+    "`table` is the document that `pod-attn table export` writes, checksum included, of this "
+    "device and kernel build. Buckets whose configs differ get them as one new version; pinned "
+    "ones, and configs that failed here, stay as they are. Like every promotion they are watched, "
+    "and rolled back when they are slower than the default. At most 4 MiB.",
+    TableOrder,
+    {"who": "ada", "why": "proven on another machine", "table": _EXPORTED},
 )
 
 PIN = _order(

@@ -12,17 +12,20 @@ from fastapi import Depends, FastAPI, Path, Request, Response
 from pod_integrate.errors import TraceError
 from pod_integrate.terms import wire
 from pod_integrate.terms.experiment import ExperimentAsk, ExperimentReport
+from pod_integrate.terms.table import MAX_TABLE_BYTES
 from pod_integrate.terms.trace import MAX_MESSAGE_BYTES, decode
 from tuner.core import Tuner
 from tuner.host.client import AsyncCore
 from tuner.http import docs, write_docs
 from tuner.http.answers import JSON, MSGPACK, ApiError, is_json, json_answer, read
 from tuner.messages import RecheckPairs
-from tuner.orders import Answer, BucketOrder, Order, PinOrder, PromoteOrder, ServerOrder
+from tuner.orders import Answer, BucketOrder, Order, PinOrder, PromoteOrder, ServerOrder, TableOrder
 from tuner.view import documents
 
 _Id = Annotated[str, Path(min_length=1, max_length=wire.MAX_KEY, pattern=wire.KEY_PATTERN)]
 _O = TypeVar("_O", bound=Order)
+# A table, and who sends it why.
+_TABLE_BYTES = MAX_TABLE_BYTES + (1 << 16)
 
 
 def add_writes(app: FastAPI, core: AsyncCore, token: str) -> None:
@@ -75,10 +78,11 @@ def add_writes(app: FastAPI, core: AsyncCore, token: str) -> None:
 
 def _add_orders(app: FastAPI, core: AsyncCore, needed: list[Any]) -> None:
     def add(
-        path: str, kind: type[_O], function: Callable[[Tuner, _O], Answer], texts: dict[str, Any]
-    ) -> None:
+        path: str, kind: type[_O], function: Callable[[Tuner, _O], Answer], texts: dict[str, Any],
+        limit: int = MAX_MESSAGE_BYTES,
+    ) -> None:  # fmt: skip
         async def post_order(request: Request) -> Response:
-            order = kind.decode(await read(request, MAX_MESSAGE_BYTES))
+            order = kind.decode(await read(request, limit))
             answer = await core.ask(function, order)
             if not answer.done:
                 raise ApiError(409, answer.text)
@@ -91,3 +95,4 @@ def _add_orders(app: FastAPI, core: AsyncCore, needed: list[Any]) -> None:
     add("/v1/pin", PinOrder, Tuner.pin, write_docs.PIN)
     add("/v1/promote", PromoteOrder, Tuner.promote, write_docs.PROMOTE)
     add("/v1/rollback", BucketOrder, Tuner.roll_back, write_docs.ROLL_BACK)
+    add("/v1/table", TableOrder, Tuner.import_table, write_docs.TABLE, limit=_TABLE_BYTES)

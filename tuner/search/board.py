@@ -32,6 +32,9 @@ from tuner.traffic.parking import Parking
 
 logger = logging.getLogger(__name__)
 
+# Twice as many as can be worth it at a time, see MIN_TIME_SHARE.
+MAX_CAMPAIGNS = 1000
+
 
 class Board:
     """Campaigns by bucket, what is leased of them, and what is held.
@@ -66,6 +69,11 @@ class Board:
         if campaign is None:
             return UNKNOWN_GAIN
         return math.inf if campaign.recheck_due(now, live=live) else campaign.promise
+
+    def idle(self, key: StudyKey, now: float) -> bool:
+        """Whether it is known, without looking at its steps, that a bucket has nothing to do."""
+        campaign = self.campaigns.get(key)
+        return campaign is not None and campaign.idle(now)
 
     def next_work(self, tx: sa.Connection, key: StudyKey, now: float, means: Means) -> Work | None:
         """What to measure in a bucket now; what somebody measures already is left out."""
@@ -119,6 +127,8 @@ class Board:
     def campaign(self, tx: sa.Connection, key: StudyKey, now: float) -> Campaign | None:
         """The bucket's campaign, read from the database when this process has not seen it yet."""
         if key in self.campaigns:
+            # The ones used last stay at the end.
+            self.campaigns[key] = self.campaigns.pop(key)
             return self.campaigns[key]
         try:
             geometry, device, bucket = key.parsed()
@@ -137,7 +147,14 @@ class Board:
         )  # fmt: skip
         campaign = Campaign(state)
         self.campaigns[key] = campaign
+        self._forget_unused()
         return campaign
+
+    def _forget_unused(self) -> None:
+        """Keep the campaigns of the buckets that are worked on; the others are in the database."""
+        for key in list(self.campaigns)[: max(0, len(self.campaigns) - MAX_CAMPAIGNS)]:
+            if not self.leases.busy(key) and not self.experiments.busy(key):
+                del self.campaigns[key]
 
     @contextlib.contextmanager
     def careful(self, key: StudyKey, now: float) -> Iterator[None]:

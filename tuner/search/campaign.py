@@ -92,6 +92,10 @@ class Campaign:
         """What the search may still gain, as a share of the bucket's time."""
         return self._state.promise
 
+    def idle(self, now: float) -> bool:
+        """Whether nothing is left to measure for now, whatever steps there are."""
+        return self._state.idle(now)
+
     def recheck_due(self, now: float, *, live: bool = False) -> bool:
         """Whether what is promoted should be measured against the default again.
 

@@ -83,12 +83,13 @@ class Search:
         self.expire(now)
         if self.board.holds.is_paused(worker.id):
             return None
-        worth = list(worth_tuning(self._traffic, self._settings, worker, self.parking, now))
-        gain = {load.key: load.attention_us * self.board.promise(load.key, now) for load in worth}
-        for load in sorted(worth, key=lambda load: -gain[load.key]):
-            task = self._task_for(load.key, worker.id, now)
+        worth = worth_tuning(self._traffic, self._settings, worker, self.parking, now)
+        keys = [load.key for load in worth if not self.board.idle(load.key, now)]
+        times = {load.key: load.attention_us for load in worth}
+        for key in sorted(keys, key=lambda key: -times[key] * self.board.promise(key, now)):
+            task = self._task_for(key, worker.id, now)
             if task is not None:
-                state.task, state.since = f"{load.key.bucket} #{task.number} {task.phase}", now
+                state.task, state.since = f"{key.bucket} #{task.number} {task.phase}", now
                 return task
         return None
 

@@ -70,6 +70,15 @@ class State:
             return 0.0
         return UNKNOWN_GAIN / (1 + self._measured() / self.settings.trials)
 
+    def idle(self, now: float) -> bool:
+        """Whether the search rests, and neither a check nor a trial waits."""
+        if self.rested is None or now - self.rested >= self.settings.revisit_seconds:
+            return False
+        waits = any(
+            t.state == "running" or (t.confirmation and not t.fate) for t in self.trials.values()
+        )
+        return not waits and not self.recheck_due(now)
+
     def recheck_due(self, now: float, *, live: bool = False) -> bool:
         """Whether what is promoted should be measured against the default again.
 
