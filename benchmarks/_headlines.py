@@ -144,14 +144,14 @@ SIX = (
         "Requests with the same greedy tokens as SGLang's `torch_native`",
         "{sglang.requests_token_equal} of {sglang.requests_compared}",
         "fp32 on a CPU, over all server variants; so do {hf.models_token_equal} of "
-        "{hf.models_compared} models of transformers. On an H100 the op passed "
+        "{hf.models_compared} models of transformers. On an H200 the op passed "
         "{gpu.tests_passed} checks, {gpu.accuracy_cases} of them long or extreme inputs; in bf16 "
         "near ties flip there, as they do between stock backends",
     ),
     Row(
         "Attention time in a GPU server's traces, off torch's profiler by",
         "{trace.gpu_time_agreement_pct}",
-        "H100, SGLang, eager and captured steps of a Llama of 16 layers with random weights. "
+        "H200, SGLang, eager and captured steps of a Llama of 16 layers with random weights. "
         "Tracing at its default share costs {trace.gpu_overhead_pct} of "
         "the output tokens/s",
     ),
