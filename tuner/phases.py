@@ -10,6 +10,8 @@ from __future__ import annotations
 import dataclasses
 import re
 
+from pod_integrate.terms.experiment import RECHECK
+
 
 @dataclasses.dataclass(frozen=True)
 class Screen:
@@ -40,14 +42,14 @@ class Recheck:
     passed: int
 
     def __str__(self) -> str:
-        return f"recheck:{self.passed}"
+        return f"{RECHECK}{self.passed}"
 
 
 Phase = Screen | Duel | Recheck
 SCREEN = Screen()
 
 _DUEL = re.compile(r"confirm:(\d+):(default|\d+)")
-_RECHECK = re.compile(r"recheck:(\d+)")
+_RECHECK = re.compile(RECHECK + r"(\d+)")
 
 
 def parse(text: str) -> Phase:

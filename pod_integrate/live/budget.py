@@ -50,8 +50,14 @@ class Budget:
             self._cold = max(0, self._cold - 1)
             self._usual += 0.1 * (gap - self._usual)
 
-    def draw(self) -> bool:
-        """Whether this step may be an experiment; counts it as one then."""
+    def draw(self, *, guards: bool = False) -> bool:
+        """Whether this step may be an experiment; counts it as one then.
+
+        guards  it compares what is in force with the default: steps run one of the two anyway, so
+                it costs no more than its timing, and a regression must not wait for a budget
+        """
+        if guards:
+            return not self._cold
         if self._cold or self._saved < 1.0 or self._seconds <= 0.0:
             return False
         # Not every step that could be one: no load of a period of ours may hide from it.

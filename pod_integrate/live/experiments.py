@@ -143,7 +143,8 @@ class ExperimentStep:
         self.live.take(pair, layers)
         if pair is not None:
             excess = pair.candidate_us - pair.baseline_us
-            self._budget.lose(excess * 1e-6 * (layers // 2))
+            if not self.live.experiment.guards:
+                self._budget.lose(excess * 1e-6 * (layers // 2))
 
 
 def pair_of(seconds: Sequence[float], *, swapped: bool, digest: str) -> Pair | None:
@@ -193,9 +194,9 @@ class Experiments:
         before = self._seen.get(bucket)
         self._seen[bucket] = Seen(1 if before is None else before.steps + 1, lengths, tiles)
         live = self.running.get(bucket)
-        if live is None or not live.wants_steps or not self.budget.draw():
+        if live is None or not live.wants_steps:
             return None
-        return live
+        return live if self.budget.draw(guards=live.experiment.guards) else None
 
     def take_seen(self) -> dict[Bucket, Seen]:
         """Buckets since the last call; for the other thread."""
