@@ -20,7 +20,6 @@ from pathlib import Path
 
 import httpx
 
-from pod_integrate.errors import BuildError
 from pod_integrate.live.client import TunerClient
 from pod_integrate.live.failures import Failures
 from pod_integrate.live.outbox import Outbox
@@ -172,12 +171,7 @@ class Exchange:
             if answer.body == channel._body:
                 return
             channel._body = answer.body
-            try:
-                channel.active.offer(answer.body)
-            except BuildError:
-                # A full disk or a busy lock passes: the same table is fetched and tried again.
-                channel._etag = channel._body = None
-                raise
+            channel.active.offer(answer.body)
             self._failures.count(UPDATED)
             if channel.file is not None:
                 save_file(channel.file, answer.body)

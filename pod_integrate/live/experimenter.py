@@ -7,6 +7,7 @@ be prepared is reported at once. A report that does not arrive is tried again.
 from __future__ import annotations
 
 import dataclasses
+import logging
 import time
 from collections.abc import Callable, Iterable
 
@@ -33,6 +34,10 @@ from pod_integrate.terms.experiment import (
 )
 from pod_integrate.terms.keys import Bucket
 
+logger = logging.getLogger(__name__)
+
+# Done, with the pairs that there are: no verdict on the config where there are none.
+_GIVEN_BACK: tuple[Outcome, str] = ("measured", "")
 # Events that are no failures.
 BEGUN, MISSED, PAIRS = "experiments_begun", "experiments_missed", "experiment_pairs"
 MISMATCH = "experiment_mismatch"
@@ -144,7 +149,7 @@ class Experimenter:
         """Make a live experiment of it; the outcome and a reason where it cannot run."""
         experiment, readiness = lease.experiment, lease.group.readiness
         if seen is None:
-            return "failed", f"no step of {experiment.bucket} was seen here lately"
+            return _GIVEN_BACK
         configs = [PodConfig.from_dict(c) for c in (experiment.baseline, experiment.candidate)]
         if seen.tiles and {tiles_name(config) for config in configs} != {seen.tiles}:
             return "infeasible", f"its steps replay graphs with tiles {seen.tiles}"
@@ -157,8 +162,15 @@ class Experimenter:
             return "mismatch", str(error)
         except ConfigInfeasibleError as error:
             return "infeasible", str(error)
-        except (PodAttentionError, NoRoomError, torch.OutOfMemoryError) as error:
+        except PodAttentionError as error:
             return "failed", f"{type(error).__name__}: {error}"
+        except (NoRoomError, torch.OutOfMemoryError) as error:
+            logger.info("experiment in %s given back: %s", experiment.bucket, error)
+            return _GIVEN_BACK
+        except Exception:
+            # A lease without an end would hold its place for ever.
+            logger.exception("experiment in %s given back", experiment.bucket)
+            return _GIVEN_BACK
         lease.live = LiveExperiment(experiment, Arms(*arms))
         return None
 
@@ -189,15 +201,14 @@ class Experimenter:
         self._send(lease)
 
     def _end(self, lease: _Lease, reason: str, *, mismatch: bool = False) -> None:
-        """Take no more steps. `reason` is told where nothing was measured, or for a mismatch."""
+        """Take no more steps; why they ended matters to the tuner for a mismatch only."""
         live, experiments = lease.live, lease.group.experiments
         assert live is not None and experiments is not None
         experiments.running.pop(live.bucket, None)
         self._collect(lease)
-        if mismatch:
-            lease.outcome = "mismatch", reason
-        else:
-            lease.outcome = ("measured", "") if lease.measured else ("failed", reason)
+        if not lease.measured and not mismatch:
+            logger.info("experiment in %s given back: %s", lease.experiment.bucket, reason)
+        lease.outcome = ("mismatch", reason) if mismatch else _GIVEN_BACK
 
     def _collect(self, lease: _Lease) -> None:
         assert lease.live is not None

@@ -74,6 +74,8 @@ class LiveExperiment:
         """A step has ended with a pair, or without one because a time was lost."""
         if pair is None:
             self.begun -= 1
+            if layers < 2:
+                self.ended = "its steps have no two layers to compare"
             return
         self.layers = layers
         self._measured += 1

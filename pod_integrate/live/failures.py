@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 import httpx
 
-from pod_integrate.errors import BuildError, TableError, TraceError
+from pod_integrate.errors import TableError, TraceError
 from pod_integrate.redact import public_url, redact
 
 logger = logging.getLogger(__name__)
@@ -50,8 +50,6 @@ class Failures:
             self.fail(f"{what}_timeout", type(error).__name__)
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
             self.fail(f"{what}_unreachable", f"{type(error).__name__}: {error}")
-        except BuildError as error:
-            self.fail(f"{what}_not_built", f"{error}; the last good table stays until it is")
         except TableError as error:
             self.fail(f"{what}_rejected", f"{error}; the last good table stays in use")
         except TraceError as error:

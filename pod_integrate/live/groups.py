@@ -92,9 +92,7 @@ class LayerGroups:
 
     def _make(self, geometry: Geometry) -> LayerGroup:
         device = self.device
-        active = ActiveTable(
-            geometry, self._key, self._build, prepare=functools.partial(device.build, geometry)
-        )
+        active = ActiveTable(geometry, self._key, self._build)
         file = self._table_file(geometry)
         if file is not None:
             active.load_file(file)

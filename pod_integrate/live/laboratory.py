@@ -97,6 +97,11 @@ class Laboratory:
             group.readiness.postpone(config)
             said = f"[{config.short()}] {type(error).__name__}: {error}"
             self._failures.fail("config_not_prepared", f"{said}; the default runs, tried again")
+        except Exception:
+            # Put off like a failure that may pass: others wait for this thread.
+            group.readiness.postpone(config)
+            self._failures.fail("config_not_prepared", f"[{config.short()}]; see the traceback")
+            logger.exception("config [%s] was not prepared", config.short())
         else:
             self._failures.count(READY)
 

@@ -7,6 +7,7 @@ the life of the process. Nothing is compiled or loaded in a step.
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import threading
@@ -49,14 +50,14 @@ class Readiness:
         self._wanted: dict[PodConfig, Lengths] = {}
         self._not_before: dict[PodConfig, float] = {}
         self._told: dict[PodConfig, torch.Tensor] = {}
-        self._shadowed: tuple[PodConfig, str] | None = None
+        self._shadow: Shadow | None = None
         # Called when there is something to prepare.
         self.wake: Callable[[], None] = lambda: None
 
     @property
     def owed(self) -> bool:
         """Whether a verdict has yet to come from the clock."""
-        return self._shadowed is not None
+        return self._shadow is not None and self._shadow.begun
 
     def usable(self, config: PodConfig, kind: str) -> Attention | None:
         """What runs `config` in a step of this kind, None while it may not."""
@@ -81,7 +82,8 @@ class Readiness:
 
         One shadow at a time; a config that is not prepared yet is wanted from now on.
         """
-        if config in self.refused or self._shadowed is not None:
+        # One that never ran belonged to a step that failed.
+        if config in self.refused or self.owed:
             return None
         attention = self._ready.get(config)
         if attention is None:
@@ -90,12 +92,12 @@ class Readiness:
         spare = self._device.spare_bytes()
         if spare is not None and spare < FLOOR_BYTES:
             return None
-        self._shadowed = (config, kind)
-        return Shadow(attention, self._clock, self._told[config], self._judge)
+        judge = functools.partial(self._judge, config, kind)
+        self._shadow = Shadow(attention, self._clock, self._told[config], judge)
+        return self._shadow
 
-    def _judge(self, differs: bool | None) -> None:
-        assert self._shadowed is not None
-        (config, kind), self._shadowed = self._shadowed, None
+    def _judge(self, config: PodConfig, kind: str, differs: bool | None) -> None:
+        self._shadow = None
         if differs:
             self.refuse(config, f"its answers differ from the default's on a live {kind} step")
         elif differs is not None:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
 from pod_integrate.devices.registry import target_of
-from pod_integrate.errors import BuildError, PodAttentionError, TableError
+from pod_integrate.errors import PodAttentionError, TableError
 from pod_integrate.terms.config import PodConfig
 from pod_integrate.terms.keys import Bucket, DeviceKey, Geometry
 from pod_integrate.terms.table import ConfigTable, Lookup
@@ -23,21 +22,12 @@ class ActiveTable:
     """Holds the last good table of one (geometry, device, build).
 
     `lookup` is one attribute read and a dict look-up, safe from any thread; `offer` replaces the
-    table whole or raises TableError and changes nothing. An entry acts in its own bucket only.
-
-    prepare  called with each config of a table before any step can meet it, where steps run them
+    table whole or raises TableError and changes nothing. An entry acts in its own bucket only, and
+    not before its config is ready (readiness.py): one that cannot be built costs itself only.
     """
 
-    def __init__(
-        self,
-        geometry: Geometry,
-        device: DeviceKey,
-        build: str,
-        *,
-        prepare: Callable[[PodConfig], object] | None = None,
-    ) -> None:
+    def __init__(self, geometry: Geometry, device: DeviceKey, build: str) -> None:
         self.geometry, self.device, self.build = geometry, device, build
-        self._prepare = prepare
         # Read once per call, so that a reader never pairs two versions.
         self._table: ConfigTable | None = None
 
@@ -64,9 +54,6 @@ class ActiveTable:
     def offer(self, data: bytes) -> ConfigTable:
         """Take a serialized table into use; raises TableError and keeps the old one if it is bad.
 
-        BuildError where a config could not be compiled now, though it may be later: the old one
-        stays too.
-
         A table that was measured on another geometry, device or kernel build is bad: its times
         say nothing here. So is one with a config that cannot run here: it would fail a step.
         """
@@ -78,10 +65,6 @@ class ActiveTable:
         for bucket, entry in table.entries.items():
             try:
                 target_of(self.device).require_feasible(entry.config, self.geometry)
-                if self._prepare is not None:
-                    self._prepare(entry.config)
-            except BuildError:
-                raise
             except PodAttentionError as error:
                 raise TableError(f"entry {str(bucket)!r}: {error}") from error
         self._table = table
@@ -94,7 +77,7 @@ class ActiveTable:
             return self.offer(path.read_bytes())
         except FileNotFoundError:
             logger.info("no config table at %s yet; defaults apply", path)
-        except (OSError, TableError, BuildError) as error:
+        except (OSError, TableError) as error:
             logger.error("config table %s rejected, the last good one stays: %s", path, error)
         return None
 

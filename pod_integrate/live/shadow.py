@@ -40,14 +40,23 @@ class Shadow:
         self._attention, self._clock, self._told = attention, clock, told
         self._verdict: Told | None = verdict
 
+    @property
+    def begun(self) -> bool:
+        """Whether it has run, so that a verdict will come."""
+        return self._verdict is None
+
     def run(self, attend: Attend, answered: Result) -> None:
         """After the first layer's answer; does nothing after further ones."""
         verdict, self._verdict = self._verdict, None
         if verdict is None:
             return
         mark = self._clock.start()
-        tried = attend(self._attention, torch.empty_like(answered.out))
-        self._told.copy_(differs(answered, tried), non_blocking=True)
+        try:
+            tried = attend(self._attention, torch.empty_like(answered.out))
+            self._told.copy_(differs(answered, tried), non_blocking=True)
+        except BaseException:
+            verdict(None)
+            raise
 
         def known(seconds: float | None) -> None:
             verdict(None if seconds is None else bool(self._told))

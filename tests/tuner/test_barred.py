@@ -20,7 +20,7 @@ from tuner_support import (
 )
 
 from pod_integrate.terms.config import PodConfig
-from pod_integrate.terms.experiment import SeenBucket
+from pod_integrate.terms.experiment import Outcome, SeenBucket
 from tuner.core import Tuner
 from tuner.messages import Noted
 
@@ -32,8 +32,7 @@ def tuner(tmp_path: Path, clock: Clock) -> Iterator[Tuner]:
     made.close()
 
 
-@pytest.mark.parametrize("outcome", ["mismatch", "failed"])
-def test_what_breaks_on_a_server_is_used_nowhere_any_more(tuner: Tuner, outcome: str) -> None:
+def test_wrong_answers_on_a_server_bar_their_config_everywhere(tuner: Tuner) -> None:
     near = [record(i, lengths=(STEP[0], [500 + i] * 5)) for i in range(50)]
     tuner.ingest(message(1, records=near))
     other = "p128@512+d4@512"
@@ -43,7 +42,7 @@ def test_what_breaks_on_a_server_is_used_nowhere_any_more(tuner: Tuner, outcome:
     seen = [SeenBucket(bucket=other, steps=10, attention_us=1e9)]
     while PodConfig.from_dict((bad := given(tuner, buckets=seen)).candidate) != entry.config:
         LiveServer(tuner, split_gains).run(bad)
-    told = report(bad, [], outcome=outcome, reason="lse differs by 3")  # type: ignore[arg-type]
+    told = report(bad, [], outcome="mismatch", reason="lse differs by 3")
     assert tuner.report_experiment(told) == Noted(True, True)
     assert entry_of(tuner) is None and "rollback" in kinds(tuner)
     assert overview(tuner)["totals"]["alerts"] >= 2
@@ -74,6 +73,22 @@ def test_a_barred_config_stays_barred_after_a_restart(tmp_path: Path, clock: Clo
 def test_a_default_that_fails_is_not_barred(tuner: Tuner) -> None:
     told = report(given(tuner), [], outcome="failed", reason="no memory")
     assert tuner.report_experiment(told).taken
+    assert not tuner.search.board.holds.barred(SCOPE)
+
+
+@pytest.mark.parametrize("outcome", ["measured", "failed", "infeasible"])
+def test_a_recheck_that_could_not_be_run_takes_nothing_out_of_force(
+    tuner: Tuner, outcome: Outcome
+) -> None:
+    server = LiveServer(tuner, split_gains)
+    while not (recheck := given(tuner)).guards:
+        server.run(recheck)
+    entry = entry_of(tuner)
+    assert entry is not None
+    reason = "" if outcome == "measured" else "no compiler here"
+    told = report(recheck, [], outcome=outcome, reason=reason)
+    assert tuner.report_experiment(told).taken
+    assert entry_of(tuner) == entry
     assert not tuner.search.board.holds.barred(SCOPE)
 
 

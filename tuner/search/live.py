@@ -16,6 +16,7 @@ from pod_integrate.errors import PodAttentionError
 from pod_integrate.terms.experiment import Experiment, ExperimentAsk, ExperimentReport, SeenBucket
 from pod_integrate.terms.keys import DeviceKey, Geometry
 from tuner.messages import LivePair, Scope, StudyKey, WorkerInfo
+from tuner.phases import Recheck
 from tuner.search.board import Board
 from tuner.search.campaign import Means
 from tuner.search.experiments import Running
@@ -85,14 +86,18 @@ class Live:
         known = spent(trial, running.phase)
         new = {pair.batch: pair for pair in report.pairs if pair.batch and pair.batch not in known}
         pairs = [LivePair(pair.baseline_us, pair.candidate_us, name) for name, pair in new.items()]
-        if pairs or report.outcome != "measured":
-            # An infeasible config could not be prepared: nothing was broken by it.
-            broke = report.outcome in ("mismatch", "failed")
+        # A server that cannot run what is in force says nothing about those that do.
+        unable = report.outcome in ("failed", "infeasible") and isinstance(running.phase, Recheck)
+        if not unable and (pairs or report.outcome != "measured"):
             board.take(key, Finding(
                 trial=running.trial, phase=running.phase, pairs=list(pairs),
-                outcome=report.outcome, reason=report.reason, broke=broke,
+                outcome=report.outcome, reason=report.reason,
             ), now)  # fmt: skip
-        self._count(running, report, now)
+        if unable:
+            logger.warning("%s cannot re-check %s: %s", report.server, key, report.reason)
+            self._wait(running, now)
+        else:
+            self._count(running, report, now)
         wanted = campaign.wants(running.trial, running.phase)
         over = report.done or not wanted or board.holds.is_paused(report.server)
         self._go_on(running, over, now)

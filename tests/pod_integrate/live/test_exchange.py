@@ -25,7 +25,6 @@ from support.exchange import (
     table,
 )
 
-from pod_integrate.errors import BuildError
 from pod_integrate.live.exchange import POSTED, UPDATED, Channel, Exchange
 from pod_integrate.live.registry import ActiveTable
 from pod_integrate.terms.config import PodConfig, TileConfig
@@ -73,35 +72,6 @@ def test_new_table_is_used_saved_and_asked_for_by_etag(
     restarted.load_file(channel.file)
     assert restarted.version == 7
     assert list(channel.file.parent.iterdir()) == [channel.file]
-
-
-def test_a_table_that_could_not_be_built_is_tried_again(tuner: Tuner, tmp_path: Path) -> None:
-    tries: list[PodConfig] = []
-
-    def prepare(config: PodConfig) -> None:
-        tries.append(config)
-        if len(tries) == 1:
-            raise BuildError("no space left on device")
-
-    active = ActiveTable(GEOMETRY, DEVICE, BUILD, prepare=prepare)
-    exchange = Exchange("http://tuner", server="s1", transport=httpx.MockTransport(tuner))
-    exchange.add(Channel(active, None, tmp_path / "table.json"))
-    tuner.handlers["/v1/table"] = served(table(7))
-    exchange.run_round()
-    assert (active.version, exchange.counts) == (0, {"table_not_built": 1})
-    exchange.run_round()
-    assert (active.version, tries) == (7, [CONFIG, CONFIG])
-
-
-def test_a_saved_table_that_cannot_be_built_leaves_the_default(tmp_path: Path) -> None:
-    def prepare(_config: PodConfig) -> None:
-        raise BuildError("no compiler")
-
-    path = tmp_path / "table.json"
-    path.write_bytes(table(7))
-    active = ActiveTable(GEOMETRY, DEVICE, BUILD, prepare=prepare)
-    assert active.load_file(path) is None
-    assert active.lookup(BUCKET).config is None
 
 
 INFEASIBLE = PodConfig(prefill=TileConfig(q_rows=16, kv_rows=32, warps=4), decode=TILE)
