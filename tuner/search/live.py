@@ -108,9 +108,14 @@ class Live:
 
     def expire(self, now: float) -> None:
         """Take back experiments whose server has let their time run out."""
+        self._board.experiments.drop_forgotten(self._board.store)
         for running in self._board.experiments.overdue(now):
             self._go_on(running, True, now)
-            if now - self._heard.get(running.server, -SILENT_SECONDS) < SILENT_SECONDS:
+            heard = self._heard.get(running.server)
+            if heard is None:
+                # Of an earlier process: it may have gone while nobody listened.
+                continue
+            if now - heard < SILENT_SECONDS:
                 # The bucket has no traffic there, or the server forgot: nobody's fault.
                 self._wait(running, now)
             elif self._board.experiments.count_silent(running):
