@@ -31,7 +31,7 @@ class TunerSettings(BaseSettings):
     trace_dir         Parquet archive of traces; empty: `traces` in data_dir
     archive_bytes     the archive's oldest files go once it is larger than this
     host, port        where HTTP listens; beyond loopback a token is required
-    token             bearer token that POST /v1/traces must carry; empty: none
+    token             bearer token that every write must carry; empty: none
     workers           measuring processes on this machine; 0: only ingest and serve tables
     worker_device     what they measure on: `cpu`, `cuda` (the current GPU), or `auto`: a GPU where
                       there is one

@@ -24,24 +24,27 @@ def json_answer(document: documents.Document, status: int = 200) -> Response:
     return Response(msgspec.json.encode(document), status, media_type=JSON)
 
 
-def is_json(request: Request, *, unsaid: str) -> bool:
-    """Whether a body is JSON and not msgpack; ApiError for anything else.
+def content_type(request: Request, *kinds: str) -> str:
+    """Which of `kinds` a body is, the first where the request names none; else ApiError."""
+    kind = request.headers.get("content-type", kinds[0]).split(";")[0].strip().lower()
+    if kind not in kinds:
+        raise ApiError(
+            415,
+            f"content type is {kind[:64]!r}; send Content-Type: {' or '.join(kinds)}",
+        )
+    return kind
 
-    unsaid  content type of a request that names none
+
+async def read(request: Request, limit: int, *, what: str, remedy: str) -> bytes:
+    """The body, given up as soon as it is longer than `limit`.
+
+    what, remedy  what the body is and how to make it shorter, for the error
     """
-    kind = request.headers.get("content-type", unsaid).split(";")[0].strip().lower()
-    if kind not in (MSGPACK, JSON):
-        raise ApiError(415, f"content type is {kind[:64]!r}; send {MSGPACK} or {JSON}")
-    return kind == JSON
-
-
-async def read(request: Request, limit: int) -> bytes:
-    """The body, given up as soon as it is longer than `limit`."""
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
         if len(body) > limit:
-            text = f"trace message is over {limit} bytes; post more often"
+            text = f"{what} is over {limit} bytes; {remedy}"
             # Closing saves reading the rest.
             raise ApiError(413, text, {"Connection": "close"})
     return bytes(body)

@@ -96,6 +96,7 @@ TRACES: dict[str, Any] = {
         202,
         _400="malformed; the text names the first bad place",
         _401="the tuner wants its token",
+        _403="from a web page of another site",
         _413="over 1 MiB; post more often",
         _415="neither msgpack nor JSON",
         _503="the core or its database is away; post the same message again later",
@@ -138,7 +139,9 @@ RECHECK: dict[str, Any] = {
         documents.Judged,
         _400="malformed; the text names the first bad place",
         _401="the tuner wants its token",
+        _403="from a web page of another site",
         _413="over 1 MiB",
+        _415="not JSON",
         _503="the core or its database is away",
     ),
     "openapi_extra": {

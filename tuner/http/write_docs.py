@@ -64,14 +64,17 @@ def _route(
 
 
 def _order(
-    summary: str, description: str, body: type[msgspec.Struct], example: dict[str, Any]
-) -> dict[str, Any]:
+    summary: str, description: str, body: type[msgspec.Struct], example: dict[str, Any], *,
+    most: str = "1 MiB",
+) -> dict[str, Any]:  # fmt: skip
     responses = answers(
         documents.Obeyed,
         _400="malformed; the text names the first bad place",
         _401="the tuner wants its token",
+        _403="from a web page of another site",
         _409="refused; the text says why",
-        _413="over 1 MiB",
+        _413=f"over {most}",
+        _415="not JSON",
         _503="the core or its database is away",
     )
     return _route("operators", summary, description, body, example, responses)
@@ -80,6 +83,7 @@ def _order(
 _REFUSED = {
     "_400": "malformed; the text names the first bad place",
     "_401": "the tuner wants its token",
+    "_403": "from a web page of another site",
     "_413": "over 1 MiB",
     "_415": "neither msgpack nor JSON",
     "_503": "the core or its database is away",
@@ -142,6 +146,7 @@ TABLE = _order(
     "and rolled back when they are slower than the default. At most 4 MiB.",
     TableOrder,
     {"who": "ada", "why": "proven on another machine", "table": _EXPORTED},
+    most="4 MiB",
 )
 
 PIN = _order(

@@ -1,0 +1,91 @@
+"""No web page of another site writes to a tuner, with or without a token."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import pytest
+from api_support import TOKEN, Served
+from tuner_support import overview
+
+ORDER = {"who": "evil"}
+
+
+def writes(client: httpx.Client) -> dict[str, dict[str, Any]]:
+    """The content that each route that writes documents, by path."""
+    paths = client.get("/openapi.json").json()["paths"]
+    return {
+        path.replace("{id}", "x"): item["post"]["requestBody"]["content"]
+        for path, item in paths.items()
+        if "post" in item
+    }
+
+
+def test_every_write_refuses_what_a_browser_sends_without_asking(client: httpx.Client) -> None:
+    found = writes(client)
+    assert len(found) >= 10
+    for path, content in found.items():
+        example = content["application/json"]["example"]
+        for kind in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data", ""):
+            answer = client.post(path, json=example, headers={"Content-Type": kind})
+            assert answer.status_code == 415, path
+            assert "application/json" in answer.json()["error"] and repr(kind) in answer.text
+
+
+def test_orders_are_json_only(client: httpx.Client) -> None:
+    kind = {"Content-Type": "application/x-msgpack"}
+    assert client.post("/v1/pause", content=b"\x80", headers=kind).status_code == 415
+    kind = {"Content-Type": "application/json; charset=utf-8"}
+    assert client.post("/v1/pause", json=ORDER, headers=kind).status_code == 200
+
+
+@pytest.mark.parametrize("served", ["", TOKEN], indirect=True)
+def test_every_write_refuses_a_page_of_another_site(served: Served, client: httpx.Client) -> None:
+    client.headers["Authorization"] = f"Bearer {TOKEN}"
+    other_port = "http://127.0.0.1:1"
+    for path, content in writes(client).items():
+        for origin in ("http://evil.example", other_port, "null", "", "http://["):
+            body = content["application/json"]["example"]
+            answer = client.post(path, json=body, headers={"Origin": origin})
+            assert answer.status_code == 403, (path, origin)
+            assert repr(origin) in answer.json()["error"]
+    assert not overview(served.tuner)["decisions"]
+
+
+def test_a_page_of_the_tuner_itself_may_write(served: Served, client: httpx.Client) -> None:
+    answer = client.post("/v1/pause", json=ORDER, headers={"Origin": served.url})
+    assert answer.status_code == 200
+    port = served.url.rpartition(":")[2]
+    for name, status in (("LocalHost", 200), ("[::1]", 200), ("evil.example", 403), ("[x", 403)):
+        headers = {"Origin": f"http://{name}:{port}", "Host": f"{name}:{port}"}
+        answer = client.post("/v1/pause", json=ORDER, headers=headers)
+        # Paused twice is refused for that alone.
+        assert answer.status_code in (status, 409 if status == 200 else status), name
+
+
+@pytest.mark.parametrize("served", [TOKEN], indirect=True)
+def test_with_a_token_any_name_of_the_tuner_is_its_own(client: httpx.Client) -> None:
+    headers = {"Origin": "https://tuner.example", "Host": "tuner.example"}
+    assert client.post("/v1/pause", json=ORDER, headers=headers).status_code == 401
+    headers["Authorization"] = f"Bearer {TOKEN}"
+    assert client.post("/v1/pause", json=ORDER, headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("/v1/traces", "trace message is over 1048576 bytes; post more often"),
+        ("/v1/pause", "pause order is over 1048576 bytes"),
+        ("/v1/table", "table order is over 4259840 bytes; the table's file may have 4194304"),
+        ("/v1/recheck", "re-check is over 1048576 bytes; send fewer pairs"),
+        ("/v1/experiments", "question for an experiment is over 1048576 bytes"),
+        ("/v1/experiments/x/report", "experiment report is over 1048576 bytes; report in parts"),
+    ],
+)
+def test_what_is_too_large_is_named(client: httpx.Client, path: str, said: str) -> None:
+    headers = {"Content-Type": "application/json"}
+    most = int(said.split(" bytes")[0].rpartition(" ")[2])
+    # One byte too many: the tuner has read all when it hangs up.
+    answer = client.post(path, content=b" " * (most + 1), headers=headers)
+    assert answer.status_code == 413 and answer.json()["error"].startswith(said)
