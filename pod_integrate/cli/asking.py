@@ -26,6 +26,11 @@ def fetch(method: str, url: str, path: str, **arguments: Any) -> bytes:
         raise SettingsError(
             f"tuner {public_url(url)}: {type(error).__name__}: {error}; is it up there?"
         ) from error
+    except UnicodeError as error:
+        # Bytes of the command line that are no text; the error itself would quote the whole body.
+        raise SettingsError(
+            "an argument is not valid Unicode text and cannot be sent; write it in UTF-8"
+        ) from error
     if answer.is_error:
         raise SettingsError(f"the tuner refused: {_said(answer)}")
     return answer.content

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import getpass
 import os
+import re
+import unicodedata
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +14,7 @@ import typer
 from pod_integrate.cli.paths import read_text
 from pod_integrate.cli.terminal import console
 from pod_integrate.errors import SettingsError
+from pod_integrate.terms import wire
 
 _URL = Annotated[
     str, typer.Option(envvar="POD_ATTN_TUNER_URL", help="Base URL of the tuner.", show_default=True)
@@ -32,6 +35,7 @@ _Scope = Annotated[
     typer.Option(help="`geometry|device|build`, where several have the bucket, as the error says."),
 ]
 _HERE = "http://127.0.0.1:8421"
+_NAMES = ("geometry", "device", "build")
 
 
 def add_orders(app: typer.Typer) -> None:
@@ -97,34 +101,78 @@ def send(
     """Post an order to a tuner and print what it did; raises SettingsError where it refused."""
     from pod_integrate.cli import asking
 
-    names = ("POD_ATTN_TUNER_TOKEN", "POD_TUNER_TOKEN")
-    token = next((os.environ[name] for name in names if os.environ.get(name)), "")
-    if token_file is not None:
-        token = read_text(token_file).strip()
+    token = _token(token_file)
     headers = {"Authorization": f"Bearer {token}"} if token else {}
-    person = {"who": who or getpass.getuser(), "why": why}
+    person = {"who": _person(who), "why": why}
     answer = asking.document("POST", url, f"/v1/{order}", json=body | person, headers=headers)
     console().print(answer["done"], soft_wrap=True, markup=False)
 
 
+def _token(file: Path | None) -> str:
+    """The bearer token of a file, else of the environment; empty: none."""
+    names = ("POD_ATTN_TUNER_TOKEN", "POD_TUNER_TOKEN")
+    source = next((name for name in names if os.environ.get(name)), "")
+    token = os.environ.get(source, "")
+    if file is not None:
+        source, token = str(file), read_text(file).strip()
+    if token and not (token.isascii() and token.isprintable()):
+        raise SettingsError(
+            f"the token of {source} has characters other than printable ASCII, which no HTTP "
+            "header can hold; give the tuner and its clients another one"
+        )
+    return token
+
+
+def _person(who: str | None) -> str:
+    """The name to file an order with: `who`, else the login name, spelled in ASCII."""
+    if who:
+        if len(who) > wire.MAX_KEY or not re.fullmatch(wire.KEY_PATTERN, who):
+            raise SettingsError(
+                f"--who {ascii(who)[:200]}: a name is at most {wire.MAX_KEY} characters of "
+                "printable ASCII; spell it so"
+            )
+        return who
+    try:
+        login = getpass.getuser()
+    except (KeyError, OSError):
+        # A container may run under a number that has no name.
+        login = ""
+    plain = unicodedata.normalize("NFKD", login).encode("ascii", "ignore").decode()
+    name = "".join(filter(str.isprintable, plain)).strip()
+    return name[: wire.MAX_KEY] or f"uid-{os.getuid()}"
+
+
 def _key(url: str, bucket: str, scope: str | None) -> dict[str, Any]:
-    """The bucket's full key: looked up where only one scope has it."""
+    """The bucket's full key: looked up where only one scope has it in its traffic or its table."""
+    if scope is not None:
+        parts = tuple(scope.split("|"))
+        if len(parts) != len(_NAMES):
+            raise SettingsError(f"--scope {scope!r} is not geometry|device|build")
+        return dict(zip(_NAMES, parts, strict=True)) | {"bucket": bucket}
+    scopes = _scopes(url, bucket)
+    if not scopes:
+        raise SettingsError(
+            f"the tuner has no bucket {bucket!r} in its traffic or its tables; its page lists "
+            "the former, `pod-attn table show` the latter, and --scope names one that is in neither"
+        )
+    if len(scopes) > 1:
+        found = ", ".join(repr("|".join(parts)) for parts in sorted(scopes))
+        raise SettingsError(f"{bucket} is in several scopes: choose one with --scope: {found}")
+    return dict(zip(_NAMES, scopes.pop(), strict=True)) | {"bucket": bucket}
+
+
+def _scopes(url: str, bucket: str) -> set[tuple[str, ...]]:
+    """Where a tuner has a bucket; an imported table lists buckets that had no traffic there."""
     from pod_integrate.cli import asking
 
-    names = ("geometry", "device", "build")
-    if scope is not None:
-        parts = scope.split("|")
-        if len(parts) != len(names):
-            raise SettingsError(f"--scope {scope!r} is not geometry|device|build")
-        return dict(zip(names, parts, strict=True)) | {"bucket": bucket}
-    rows = [
-        row
-        for row in asking.document("GET", url, "/v1/overview")["buckets"]
+    overview = asking.document("GET", url, "/v1/overview")
+    found = {
+        tuple(row[name] for name in _NAMES)
+        for row in overview["buckets"]
         if row["bucket"] == bucket
-    ]
-    if not rows:
-        raise SettingsError(f"the tuner has no bucket {bucket!r}; its page lists them")
-    if len(rows) > 1:
-        found = ", ".join(repr("|".join(row[name] for name in names)) for row in rows)
-        raise SettingsError(f"{bucket} is in several scopes: choose one with --scope: {found}")
-    return {name: rows[0][name] for name in names} | {"bucket": bucket}
+    }
+    for row in overview["tables"]:
+        scope = {name: row[name] for name in _NAMES}
+        if bucket in asking.document("GET", url, "/v1/table", params=scope)["entries"]:
+            found.add(tuple(scope.values()))
+    return found
