@@ -14,7 +14,6 @@ import typer
 from pod_integrate.cli.paths import read_text
 from pod_integrate.cli.terminal import console
 from pod_integrate.errors import SettingsError
-from pod_integrate.terms import wire
 
 _URL = Annotated[
     str, typer.Option(envvar="POD_ATTN_TUNER_URL", help="Base URL of the tuner.", show_default=True)
@@ -125,6 +124,8 @@ def _token(file: Path | None) -> str:
 
 def _person(who: str | None) -> str:
     """The name to file an order with: `who`, else the login name, spelled in ASCII."""
+    from pod_integrate.terms import wire
+
     if who:
         if len(who) > wire.MAX_KEY or not re.fullmatch(wire.KEY_PATTERN, who):
             raise SettingsError(
