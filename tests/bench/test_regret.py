@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import functools
 import math
+import shlex
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,7 @@ import pytest
 
 from benchmarks.gpu.truth.buckets import TRAFFIC
 from benchmarks.gpu.truth.grid import Grid
-from benchmarks.regret.__main__ import summary
+from benchmarks.regret.__main__ import command, summary
 from benchmarks.regret.invented import invent
 from benchmarks.regret.recorded import Recorded
 from benchmarks.regret.searches import SEARCHES, Search, run
@@ -133,3 +135,10 @@ def _whole(known: Recorded) -> set[PodConfig]:
 def test_summary_has_medians_of_what_was_chosen_and_of_the_best_tried() -> None:
     table = summary({"40": [(3.0, 1.0), (1.0, 0.5), (2.0, 0.0)]})
     assert table["40"]["median"] == 2.0 and table["40"]["best_tried"] == 0.5
+
+
+def test_a_headline_names_the_command_that_repeats_its_run() -> None:
+    options = argparse.Namespace(searches="study,model first", seeds=8, trials="24,40")
+    assert shlex.split(command(options))[3:] == [
+        *("--searches", "study,model first", "--seeds", "8", "--trials", "24,40"),
+    ]
