@@ -107,6 +107,7 @@ class LayerGroups:
         )
         if self._laboratory is not None:
             group.readiness.wake = self._laboratory.wake
+            group.readiness.count = self._laboratory.count
         if self._exchange is not None:
             self._exchange.add(Channel(active, recorder, file if self._reports else None))
         logger.info(

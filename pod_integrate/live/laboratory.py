@@ -25,8 +25,8 @@ from pod_integrate.terms.config import PodConfig
 
 logger = logging.getLogger(__name__)
 
-# Events that are no failures.
-READY, REFUSED = "configs_ready", "configs_refused"
+# An event that is no failure; those of readiness.py are counted here too.
+READY = "configs_ready"
 _LONGEST_PAUSE_SECONDS = 60.0
 
 
@@ -62,6 +62,10 @@ class Laboratory:
         """There is something to prepare."""
         self._awake.set()
 
+    def count(self, event: str) -> None:
+        """Something happened to a config of a group."""
+        self._failures.count(event)
+
     def stop(self, timeout: float = 2.0) -> None:
         """End experiments and the thread, waiting at most `timeout` seconds."""
         self._stopping.set()
@@ -77,6 +81,7 @@ class Laboratory:
             for group in groups:
                 for config, lengths in group.readiness.wanted():
                     self._prepare(group, config, lengths)
+                group.readiness.look()
             if self._experimenter is not None:
                 self._experimenter.round(groups)
         except Exception:
@@ -92,7 +97,6 @@ class Laboratory:
         except (ConfigInfeasibleError, MismatchError) as error:
             if config not in group.readiness.refused:
                 group.readiness.refuse(config, str(error))
-            self._failures.count(REFUSED)
         except (PodAttentionError, NoRoomError, torch.OutOfMemoryError) as error:
             group.readiness.postpone(config)
             said = f"[{config.short()}] {type(error).__name__}: {error}"

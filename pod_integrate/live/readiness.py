@@ -2,7 +2,7 @@
 
 A config is built, loaded, launched and verified by a thread that serves nobody; then its first use
 for each kind of step is a shadow. Until both are done the default runs. What fails is refused for
-the life of the process. Nothing is compiled or loaded in a step.
+the life of the process. Nothing is compiled or loaded in a step, and the driver is asked nothing.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from pod_integrate.devices.base import Device
 from pod_integrate.devices.call import Attention
 from pod_integrate.devices.clock import Clock
 from pod_integrate.errors import ConfigInfeasibleError, MismatchError
-from pod_integrate.live.shadow import Shadow
-from pod_integrate.live.verify import FLOOR_BYTES, Lengths, verify
+from pod_integrate.live.shadow import Shadow, Verdict
+from pod_integrate.live.verify import LEAST_BYTES, Lengths, NoRoomError, verify
 from pod_integrate.terms.config import PodConfig
 from pod_integrate.terms.keys import Geometry
 
@@ -30,6 +30,11 @@ logger = logging.getLogger(__name__)
 _AGAIN_SECONDS = 60.0
 # Of the thread that compiles: servers go first.
 _NICE = 10
+# Configs beside the default that are kept ready; those prepared longest ago go first, and are
+# prepared again when a step asks for them. A table and the experiments of a process have fewer.
+MOST_READY = 256
+# Events: answers that differ or what cannot run here; memory was too short to try a config.
+REFUSED, NO_ROOM = "configs_refused", "configs_without_memory"
 
 
 class Readiness:
@@ -47,12 +52,18 @@ class Readiness:
         self._ready: dict[PodConfig, Attention] = {default: self.default}
         self._proven: set[tuple[PodConfig, str]] = set()
         self.refused: dict[PodConfig, str] = {}
+        # Those of the refused whose answers differed from the default's.
+        self.wrong: set[PodConfig] = set()
         self._wanted: dict[PodConfig, Lengths] = {}
         self._not_before: dict[PodConfig, float] = {}
-        self._told: dict[PodConfig, torch.Tensor] = {}
+        # One is enough: there is one shadow at a time.
+        self._told: torch.Tensor | None = None
         self._shadow: Shadow | None = None
-        # Called when there is something to prepare.
+        # As of the last look, and whether a step was to try a config since then.
+        self._room, self._asked = True, False
+        # Called when there is something to prepare, and with events of this module.
         self.wake: Callable[[], None] = lambda: None
+        self.count: Callable[[str], None] = lambda event: None
 
     @property
     def owed(self) -> bool:
@@ -89,26 +100,47 @@ class Readiness:
         if attention is None:
             self.want(config, lengths)
             return None
-        spare = self._device.spare_bytes()
-        if spare is not None and spare < FLOOR_BYTES:
+        self._asked = True
+        if not self._room:
             return None
+        assert self._told is not None, "what is prepared has a place for its verdict"
         judge = functools.partial(self._judge, config, kind)
-        self._shadow = Shadow(attention, self._clock, self._told[config], judge)
+        self._shadow = Shadow(attention, self._clock, self._told, judge)
         return self._shadow
 
-    def _judge(self, config: PodConfig, kind: str, differs: bool | None) -> None:
+    def _judge(self, config: PodConfig, kind: str, said: Verdict) -> None:
         self._shadow = None
-        if differs:
-            self.refuse(config, f"its answers differ from the default's on a live {kind} step")
-        elif differs is not None:
+        if said == "differs":
+            reason = f"its answers differ from the default's on a live {kind} step"
+            self.refuse(config, reason, wrong=True)
+        elif said == "alike":
             self._proven.add((config, kind))
+        elif said == "no room":
+            self._room = False
 
-    def refuse(self, config: PodConfig, reason: str) -> None:
-        """Never run `config` in this process."""
+    def refuse(self, config: PodConfig, reason: str, *, wrong: bool = False) -> None:
+        """Never run `config` in this process.
+
+        wrong  its answers differed, so that its kernel is not to be trusted either
+        """
         self.refused[config] = reason
+        if wrong:
+            self.wrong.add(config)
         self._wanted.pop(config, None)
-        self._ready.pop(config, None)
+        self._drop(config)
+        self.count(REFUSED)
         logger.error("config [%s] is not used any more: %s", config.short(), reason)
+
+    def look(self) -> None:
+        """Ask for the memory that is free, where steps would try a config; for the other thread."""
+        if not self._asked:
+            return
+        self._asked = False
+        with self._device.background():
+            spare = self._device.spare_bytes()
+        self._room = spare is None or spare >= LEAST_BYTES
+        if not self._room:
+            self.count(NO_ROOM)
 
     def wanted(self) -> list[tuple[PodConfig, Lengths]]:
         """What to prepare; for the other thread."""
@@ -120,10 +152,12 @@ class Readiness:
         again  verify it on fresh inputs whatever was done before
 
         For the other thread, after the first live step of the process. Raises as Device.build, and
-        MismatchError; NoRoomError when it should be tried again later.
+        MismatchError, also for what was found wrong before; NoRoomError when it should be tried
+        again later.
         """
         if config in self.refused:
-            raise ConfigInfeasibleError(f"{config.short()} was refused: {self.refused[config]}")
+            kind = MismatchError if config in self.wrong else ConfigInfeasibleError
+            raise kind(f"{config.short()} was refused: {self.refused[config]}")
         found = self._ready.get(config)
         if found is None:
             _beneath(lambda: self._device.build(self._geometry, config))
@@ -131,22 +165,41 @@ class Readiness:
             with self._device.background():
                 found = self._device.attention(self._geometry, config)
                 self._verify(config, lengths)
-                self._told.setdefault(config, self._device.landing())
-            self._ready[config] = found
+                if self._told is None:
+                    self._told = self._device.landing()
+        self._keep(config, found)
         self._wanted.pop(config, None)
         return found
+
+    def _keep(self, config: PodConfig, attention: Attention) -> None:
+        if attention is self.default:
+            return
+        # In the order of their last preparation.
+        self._ready.pop(config, None)
+        self._ready[config] = attention
+        for oldest in list(self._ready)[1 : -MOST_READY or None]:
+            self._drop(oldest)
+
+    def _drop(self, config: PodConfig) -> None:
+        self._ready.pop(config, None)
+        self._proven -= {place for place in self._proven if place[0] == config}
 
     def _verify(self, config: PodConfig, lengths: Lengths) -> None:
         seed = int.from_bytes(os.urandom(4))
         try:
             verify(self._device, self._geometry, config, lengths, seed=seed)
         except MismatchError as error:
-            self.refuse(config, str(error))
+            self.refuse(config, str(error), wrong=True)
+            raise
+        except NoRoomError:
+            self.count(NO_ROOM)
             raise
 
     def postpone(self, config: PodConfig) -> None:
         """Preparing `config` failed for a reason that may pass: no step wants it for a while."""
-        self._not_before[config] = time.monotonic() + _AGAIN_SECONDS
+        now = time.monotonic()
+        self._not_before = {c: until for c, until in self._not_before.items() if until > now}
+        self._not_before[config] = now + _AGAIN_SECONDS
         self._wanted.pop(config, None)
 
 

@@ -8,6 +8,7 @@ device. The verdict comes with the clock's times; nothing waits for it.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 
@@ -16,8 +17,8 @@ from pod_integrate.devices.clock import Clock
 
 # Calls of an engine's layer with the attention to use, into the given memory or its own.
 Attend = Callable[[Attention, torch.Tensor | None], Result]
-# True: the answers differ; None: nobody knows.
-Told = Callable[[bool | None], None]
+Verdict = Literal["alike", "differs", "unknown", "no room"]
+Told = Callable[[Verdict], None]
 
 # Rows that are compared, evenly spread over the batch.
 _MOST_ROWS = 1024
@@ -54,12 +55,18 @@ class Shadow:
         try:
             tried = attend(self._attention, torch.empty_like(answered.out))
             self._told.copy_(differs(answered, tried), non_blocking=True)
+        except torch.OutOfMemoryError:
+            # The step has its answer: it must not fail for want of a second one.
+            self._clock.release(mark)
+            verdict("no room")
+            return
         except BaseException:
-            verdict(None)
+            verdict("unknown")
             raise
 
         def known(seconds: float | None) -> None:
-            verdict(None if seconds is None else bool(self._told))
+            said: Verdict = "differs" if self._told else "alike"
+            verdict("unknown" if seconds is None else said)
 
         # What was queued before the end of the span has ended with it, the copy too.
         self._clock.stop(mark, known)

@@ -24,8 +24,10 @@ Lengths = tuple[list[int], list[int]]
 _MOST_TOKENS = 2048
 # Of keys, and of values as much: requests share one pool, as they share prefixes on a server.
 _MOST_CACHE_BYTES = 64 << 20
-# What is left to the server before anything is allocated here.
-FLOOR_BYTES = 1 << 30
+# With less memory free inputs have a quarter of the rows and keys, and with less than the least
+# nothing is allocated: what verifying takes is a small part of what it leaves to the server.
+FLOOR_BYTES, LEAST_BYTES = 1 << 30, 384 << 20
+_SMALLER = 4
 
 
 class NoRoomError(Exception):
@@ -38,14 +40,15 @@ def verify(
     """Launch `config` and the default on one batch of `lengths`; runs on the current stream.
 
     Raises MismatchError where their answers differ by more than the op's pass rule allows, and
-    NoRoomError before anything is allocated where the device has less than FLOOR_BYTES to spare.
+    NoRoomError before anything is allocated where the device has less than LEAST_BYTES to spare.
     """
     spare = device.spare_bytes()
-    if spare is not None and spare < FLOOR_BYTES:
+    if spare is not None and spare < LEAST_BYTES:
         raise NoRoomError(
-            f"{spare >> 20} MiB of device memory are free, {FLOOR_BYTES >> 20} needed"
+            f"{spare >> 20} MiB of device memory are free, {LEAST_BYTES >> 20} needed"
         )
-    case = fresh_case(geometry, lengths, device=device, seed=seed)
+    smaller = 1 if spare is None or spare >= FLOOR_BYTES else _SMALLER
+    case = fresh_case(geometry, lengths, device=device, seed=seed, smaller=smaller)
     scalars = Scalars(geometry.head_dim**-0.5, geometry.window_left, geometry.logit_cap)
     default = device.attention(geometry)
 
@@ -63,12 +66,16 @@ def verify(
         ) from error
 
 
-def fresh_case(geometry: Geometry, lengths: Lengths, *, device: Device, seed: int) -> Case:
+def fresh_case(
+    geometry: Geometry, lengths: Lengths, *, device: Device, seed: int, smaller: int = 1
+) -> Case:
     """Unit-normal q, k, v of a batch at most as large as `lengths`; requests share their pages.
 
     Pages of a request are in random order; where two requests share some they stand elsewhere.
+
+    smaller  divides what rows and keys may take
     """
-    q_lens, kv_lens = _bounded(lengths, geometry)
+    q_lens, kv_lens = _bounded(lengths, geometry, smaller)
     place, size = device.place, geometry.page_size
     generator = torch.Generator(place).manual_seed(seed)
     width = max((-(-n // size) for n in kv_lens), default=0) + 1
@@ -100,12 +107,12 @@ def _attend(attention: Attention, case: Case, scalars: Scalars) -> Result:
     return Result(out, lse)
 
 
-def _bounded(lengths: Lengths, geometry: Geometry) -> Lengths:
+def _bounded(lengths: Lengths, geometry: Geometry, smaller: int) -> Lengths:
     """`lengths` cut to the rows and keys that verification may take memory for."""
     row = geometry.num_kv_heads * geometry.head_dim * TORCH_DTYPES[geometry.kv_dtype].itemsize
-    most_keys = max(1, _MOST_CACHE_BYTES // row)
+    most_keys = max(1, _MOST_CACHE_BYTES // smaller // row)
     return (
-        _cut(lengths[0], most_keys, _MOST_TOKENS),
+        _cut(lengths[0], most_keys, _MOST_TOKENS // smaller),
         [min(n, most_keys) for n in lengths[1]],
     )
 

@@ -106,8 +106,9 @@ def test_what_cannot_be_prepared_is_told_at_once_and_never_runs(
     host.rounds(2)
     told = [(r.id, r.outcome) for r in host.tuner.reports]
     if isinstance(error, MismatchError):
-        assert told == [("e1", "mismatch"), ("e2", "infeasible")]
-        assert host.failures.counts["experiment_mismatch"] == 1
+        # Whoever asks for it later hears the same: the tuner may have lost the first report.
+        assert told == [("e1", "mismatch"), ("e2", "mismatch")]
+        assert host.failures.counts["experiment_mismatch"] == 2
     else:
         assert told == [("e1", "failed"), ("e2", "failed")]
     assert str(error) in host.tuner.reports[0].reason
@@ -161,8 +162,8 @@ def test_answers_that_differ_in_shadow_end_it_as_a_mismatch_for_good() -> None:
     host.rounds(2)
     assert [(r.id, r.outcome) for r in host.tuner.reports][0] == ("e1", "mismatch")
     assert "live hybrid step" in host.tuner.reports[0].reason
-    assert host.tuner.reports[1].id == "e2" and host.tuner.reports[1].outcome == "infeasible"
-    assert host.failures.counts["experiment_mismatch"] == 1
+    assert host.tuner.reports[1].id == "e2" and host.tuner.reports[1].outcome == "mismatch"
+    assert host.failures.counts["experiment_mismatch"] == 2
 
 
 def fail_with(status: int | None, body: bytes | None) -> Callable[[FakeTuner], None]:

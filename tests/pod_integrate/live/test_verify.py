@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +16,8 @@ from pod_integrate.devices.cpu.device import CpuDevice, this_cpu
 from pod_integrate.devices.registry import standing_in
 from pod_integrate.errors import MismatchError
 from pod_integrate.live import verify
-from pod_integrate.live.verify import FLOOR_BYTES, NoRoomError, fresh_case
+from pod_integrate.live.verify import FLOOR_BYTES, LEAST_BYTES, NoRoomError, fresh_case
+from pod_integrate.measure.batches import Case
 from pod_integrate.terms.config import PodConfig
 from pod_integrate.terms.keys import Dtype, Geometry
 
@@ -113,10 +115,28 @@ def test_one_key_of_hundreds_left_out_is_a_mismatch_in_half_types(dtype: Dtype) 
 
 
 def test_without_room_nothing_is_allocated(monkeypatch: pytest.MonkeyPatch) -> None:
-    device = Broken(shifted, spare=FLOOR_BYTES - 1)
+    device = Broken(shifted, spare=LEAST_BYTES - 1)
     monkeypatch.setattr(verify, "fresh_case", lambda *_, **__: pytest.fail("allocated"))
-    with pytest.raises(NoRoomError, match="1023 MiB"):
+    with pytest.raises(NoRoomError, match="383 MiB"):
         verify.verify(device, GEOMETRY, other(device, GEOMETRY), LENGTHS, seed=1)
+
+
+def test_with_little_room_a_config_is_verified_on_smaller_inputs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made: list[Case] = []
+    fresh = verify.fresh_case
+
+    def noted(*args: Any, **kwargs: Any) -> Case:
+        made.append(fresh(*args, **kwargs))
+        return made[-1]
+
+    monkeypatch.setattr(verify, "fresh_case", noted)
+    lengths = ([1900], [1900])
+    for spare in (FLOOR_BYTES, FLOOR_BYTES - 1):
+        device = Broken(lambda _: None, spare=spare)
+        verify.verify(device, GEOMETRY, other(device, GEOMETRY), lengths, seed=1)
+    assert [len(case.q) for case in made] == [1900, 512]
 
 
 def test_inputs_are_bounded_whatever_the_step_was() -> None:
