@@ -18,11 +18,11 @@ from pod_integrate.errors import ConfigInfeasibleError, MismatchError, PodAttent
 from pod_integrate.live.client import TunerClient
 from pod_integrate.live.experiments import Arms, LiveExperiment, Seen
 from pod_integrate.live.failures import Failures
+from pod_integrate.live.lately import Lately
 from pod_integrate.live.layer_group import LayerGroup
 from pod_integrate.live.verify import NoRoomError
 from pod_integrate.terms.config import PodConfig
 from pod_integrate.terms.experiment import (
-    MAX_BUCKETS,
     MAX_REASON,
     WIRE_VERSION,
     Experiment,
@@ -30,7 +30,6 @@ from pod_integrate.terms.experiment import (
     ExperimentReport,
     Outcome,
     Pair,
-    SeenBucket,
 )
 from pod_integrate.terms.keys import Bucket
 
@@ -81,7 +80,7 @@ class Experimenter:
         self._server, self._client, self._failures = server, client, failures
         self._can_compile, self._now = can_compile, now
         self._leases: list[_Lease] = []
-        self._lately: dict[LayerGroup, dict[Bucket, Seen]] = {}
+        self._lately: dict[LayerGroup, Lately] = {}
 
     def round(self, groups: Iterable[LayerGroup]) -> None:
         """Report what is due and ask for more; raises nothing that the tuner is to blame for."""
@@ -101,34 +100,26 @@ class Experimenter:
 
     def _ask(self, group: LayerGroup) -> None:
         assert group.experiments is not None
-        lately = self._lately.setdefault(group, {})
-        for bucket, seen in group.experiments.take_seen().items():
-            before = lately.get(bucket)
-            lately[bucket] = seen._replace(steps=seen.steps + (before.steps if before else 0))
+        lately = self._lately.setdefault(group, Lately())
+        lately.add(group.experiments.take_seen())
         busy = {lease.experiment.bucket for lease in self._leases if lease.group is group}
-        free = [bucket for bucket in lately if str(bucket) not in busy]
-        if not free or len(self._leases) >= MOST_EXPERIMENTS:
+        offers = lately.offers(busy)
+        if not offers or len(self._leases) >= MOST_EXPERIMENTS:
             return
-        free.sort(key=lambda bucket: -lately[bucket].steps)
         ask = ExperimentAsk(
             version=WIRE_VERSION,
             server=self._server,
             geometry=str(group.geometry),
             device=str(group.active.device),
             build=group.active.build,
-            buckets=[_offer(bucket, lately[bucket]) for bucket in free[:MAX_BUCKETS]],
+            buckets=offers,
             variants_only=not self._can_compile(),
         )
         answer = self._client.ask_experiment(ask.encode())
         if answer is not None:
             experiment = Experiment.decode(answer)
             self._begin(group, experiment, lately.get(Bucket.parse(experiment.bucket)))
-        # What was seen counts half after every question, and not at all in the end.
-        self._lately[group] = {
-            bucket: seen._replace(steps=seen.steps // 2)
-            for bucket, seen in lately.items()
-            if seen.steps > 1
-        }
+        lately.fade()
 
     def _begin(self, group: LayerGroup, experiment: Experiment, seen: Seen | None) -> None:
         now = self._now()
@@ -206,9 +197,12 @@ class Experimenter:
         assert live is not None and experiments is not None
         experiments.running.pop(live.bucket, None)
         self._collect(lease)
-        if not lease.measured and not mismatch:
+        if not (lease.measured or mismatch or live.infeasible):
             logger.info("experiment in %s given back: %s", lease.experiment.bucket, reason)
         lease.outcome = ("mismatch", reason) if mismatch else _GIVEN_BACK
+        if live.infeasible:
+            lease.outcome = "infeasible", reason
+            self._failures.count(MISSED)
 
     def _collect(self, lease: _Lease) -> None:
         assert lease.live is not None
@@ -241,8 +235,3 @@ class Experimenter:
         self._leases.remove(lease)
         if lease.live is not None and lease.group.experiments is not None:
             lease.group.experiments.running.pop(lease.live.bucket, None)
-
-
-def _offer(bucket: Bucket, seen: Seen) -> SeenBucket:
-    captured = bool(seen.tiles)
-    return SeenBucket(bucket=str(bucket), steps=seen.steps, captured=captured, tiles=seen.tiles)

@@ -28,6 +28,8 @@ from pod_integrate.terms.keys import Bucket
 
 # A candidate that takes so many times as long in its first steps has lost.
 _HOPELESS, _HOPELESS_STEPS = 2.0, 2
+# Steps of a bucket whose captured grid cannot hold the candidate, before any that could.
+NO_ROOM_STEPS = 32
 
 
 class Arms(NamedTuple):
@@ -43,6 +45,7 @@ class LiveExperiment:
     experiment  as the tuner asked
     layers      attention calls of its last step
     ended       why no more steps are taken; empty while it goes on
+    infeasible  it ended because no step of this bucket can run the candidate
     """
 
     def __init__(self, experiment: Experiment, arms: Arms) -> None:
@@ -52,8 +55,9 @@ class LiveExperiment:
         self.layers = 0
         self.ended = ""
         self.mismatch = ""
+        self.infeasible = False
         self.begun = self._measured = 0
-        self._slow = 0
+        self._slow = self._without_room = 0
 
     @property
     def wants_steps(self) -> bool:
@@ -69,6 +73,14 @@ class LiveExperiment:
         """A step of this experiment; every other one begins with the candidate."""
         self.begun += 1
         return ExperimentStep(self, lengths, clock, budget, swapped=self.begun % 2 == 0)
+
+    def lack_room(self) -> None:
+        """A step replays a graph whose grid has no room for the candidate's KV split."""
+        self._without_room += 1
+        if not self.begun and self._without_room >= NO_ROOM_STEPS:
+            self.infeasible = True
+            split = self.arms.candidate.config.decode_split_tokens
+            self.ended = f"the captured grid has no room for decode_split_tokens {split}"
 
     def take(self, pair: Pair | None, layers: int) -> None:
         """A step has ended with a pair, or without one because a time was lost."""
@@ -167,6 +179,10 @@ def pair_of(seconds: Sequence[float], *, swapped: bool, digest: str) -> Pair | N
     return Pair(middle, other, digest)
 
 
+# Buckets that are remembered until somebody asks, who may be busy compiling for minutes.
+MOST_SEEN = 4096
+
+
 class Seen(NamedTuple):
     """Live steps of one bucket since somebody last asked.
 
@@ -188,17 +204,22 @@ class Experiments:
         self._seen: dict[Bucket, Seen] = {}
 
     def see(self, bucket: Bucket, lengths: Lengths, tiles: str = "") -> LiveExperiment | None:
-        """A live step begins; the experiment that it should be a step of, if any.
+        """A live step begins; the experiment that wants such a step, if any.
+
+        Whoever can run both of its configs now asks `draw` whether this is to be one.
 
         tiles  those of its graph, where it replays one
         """
         self.budget.count()
         before = self._seen.get(bucket)
-        self._seen[bucket] = Seen(1 if before is None else before.steps + 1, lengths, tiles)
+        if before is not None or len(self._seen) < MOST_SEEN:
+            self._seen[bucket] = Seen(1 if before is None else before.steps + 1, lengths, tiles)
         live = self.running.get(bucket)
-        if live is None or not live.wants_steps:
-            return None
-        return live if self.budget.draw(guards=live.experiment.guards) else None
+        return live if live is not None and live.wants_steps else None
+
+    def draw(self, live: LiveExperiment) -> bool:
+        """Whether the step that was just seen is one of `live`; the budget pays for it then."""
+        return self.budget.draw(guards=live.experiment.guards)
 
     def take_seen(self) -> dict[Bucket, Seen]:
         """Buckets since the last call; for the other thread."""

@@ -155,6 +155,8 @@ class LayerGroup:
         for arm in experiment.arms:
             if self.readiness.usable(arm.config, kind) is None:
                 return None, arm.config
+        if not self.experiments.draw(experiment):
+            return None, None
         self._experiment_step = experiment.begin(batch.lengths, self.clock, self.experiments.budget)
         return self._experiment_step, None
 

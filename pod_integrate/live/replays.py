@@ -50,6 +50,11 @@ def _experiment(
     if live is None or not warm or len(group.layers) < 2:
         return None
     if not all(_usable(group, step, captured, holds, arm.config) for arm in live.arms):
+        baseline, candidate = (holds(arm.config.decode_split_tokens) for arm in live.arms)
+        if baseline and not candidate:
+            live.lack_room()
+        return None
+    if not experiments.draw(live):
         return None
     begun = live.begin(step.lengths, group.clock, experiments.budget)
     stamp = group.stamped.add(timer, functools.partial(begun.timed, layers=len(group.layers)))

@@ -13,7 +13,9 @@ from support.layers import run_layers
 from pod_integrate.devices.cpu.device import CpuDevice
 from pod_integrate.devices.cuda.choices import tiles_name
 from pod_integrate.errors import BuildError, MismatchError
-from pod_integrate.live import readiness
+from pod_integrate.live import experiments, lately, readiness
+from pod_integrate.live.experimenter import MISSED
+from pod_integrate.live.experiments import NO_ROOM_STEPS, Seen
 from pod_integrate.terms.config import PodConfig, TileConfig
 from pod_integrate.terms.keys import Bucket, Geometry
 
@@ -145,6 +147,42 @@ def test_a_captured_bucket_is_offered_with_its_tiles_and_takes_no_others() -> No
     (report,) = host.tuner.reports
     assert report.outcome == "infeasible" and tiles in report.reason
     assert not host.group.experiments.running
+
+
+def test_a_candidate_that_no_captured_grid_holds_is_told_as_infeasible() -> None:
+    host = Host()
+    host.tuner.offers = [offer()]
+    host.steps(3)
+    host.rounds()
+    (live,) = host.group.experiments.running.values()  # type: ignore[union-attr]
+    for _ in range(NO_ROOM_STEPS):
+        live.lack_room()
+    host.rounds()
+    (report,) = host.tuner.reports
+    assert (report.outcome, report.done, report.pairs) == ("infeasible", True, [])
+    assert "no room for decode_split_tokens 64" in report.reason
+    assert host.failures.counts[MISSED] == 1
+
+
+def test_buckets_of_a_tuner_that_is_away_are_forgotten_in_the_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(lately, "MOST_SEEN", 3)
+    found = lately.Lately()
+    found.add({Bucket.of([1] * n, [64] * n): Seen(n, ([], [])) for n in (1, 2, 4, 8, 16)})
+    found.add({Bucket.of([1] * 8, [64] * 8): Seen(100, ([], []))})
+    steps = {offered.bucket: offered.steps for offered in found.offers(busy={"d16@64"})}
+    assert steps == {"d8@64": 108, "d4@64": 4}
+    assert found.get(Bucket.of([1], [64])) is None
+
+
+def test_steps_remember_a_bounded_number_of_buckets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(experiments, "MOST_SEEN", 2)
+    seen = Host().group.experiments
+    assert seen is not None
+    for n in (1, 2, 4, 1):
+        seen.see(Bucket.of([1] * n, [64] * n), ([1], [64]))
+    assert [(str(b), s.steps) for b, s in seen.take_seen().items()] == [("d1@64", 2), ("d2@64", 1)]
 
 
 def test_answers_that_differ_in_shadow_end_it_as_a_mismatch_for_good() -> None:

@@ -18,9 +18,10 @@ from pod_integrate.devices.cuda.variants import Variant, with_tiles
 from pod_integrate.devices.emulated.device import EmulatedDevice
 from pod_integrate.devices.graph_timer import SLOTS, GraphTimer
 from pod_integrate.devices.registry import standing_in
+from pod_integrate.engines.sglang.decode_room import DecodeRoom
 from pod_integrate.engines.sglang.graphs import DecodeGraphs, GraphStep
 from pod_integrate.live.budget import Budget
-from pod_integrate.live.experiments import Arms, Experiments, LiveExperiment
+from pod_integrate.live.experiments import NO_ROOM_STEPS, Arms, Experiments, LiveExperiment
 from pod_integrate.live.layer_group import LayerGroup
 from pod_integrate.live.recorder import Recorder
 from pod_integrate.live.registry import ActiveTable
@@ -204,6 +205,28 @@ def test_what_the_graph_cannot_run_is_never_begun(
     for _ in range(20):
         assert server.items(server.step()) == [ITEMS[CONFIG]] * 2
     assert server.live.begun == 0
+
+
+def test_a_split_without_room_costs_no_budget_and_ends_as_infeasible(
+    gpu: EmulatedDevice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = Server(gpu, monkeypatch, candidate=dataclasses.replace(CONFIG, decode_split_tokens=32))
+    monkeypatch.setattr(server.experiments.budget, "draw", lambda **_: pytest.fail("drawn"))
+    for _ in range(1 + NO_ROOM_STEPS):
+        assert not server.live.ended
+        server.step()
+    assert server.live.infeasible and "decode_split_tokens 32" in server.live.ended
+
+
+def test_a_candidate_that_had_room_before_is_not_infeasible(
+    gpu: EmulatedDevice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = Server(gpu, monkeypatch)
+    server.experiment_steps(1)
+    monkeypatch.setattr(DecodeRoom, "holds", lambda room, split: split == 64)
+    for _ in range(2 * NO_ROOM_STEPS):
+        server.step()
+    assert server.live.begun >= 1 and not server.live.infeasible
 
 
 def test_a_tuner_is_told_the_tiles_of_a_captured_bucket(
