@@ -10,7 +10,7 @@ from pod_integrate.devices.call import Attention, Result
 from pod_integrate.devices.clock import Clock, Mark
 from pod_integrate.devices.device_plan import DevicePlan
 from pod_integrate.devices.graph_timer import GraphTimer
-from pod_integrate.live.captured import StampedSteps
+from pod_integrate.live.captured import Captured, StampedSteps
 from pod_integrate.live.experiments import Experiments, ExperimentStep
 from pod_integrate.live.open_step import OpenStep
 from pod_integrate.live.readiness import Readiness
@@ -187,6 +187,13 @@ class LayerGroup:
         found = self.readiness.verified(config)
         assert found is not None, config
         return found
+
+    def is_wrong(self, captured: Captured) -> bool:
+        """Whether a graph launches tiles that gave wrong answers and are not the default's."""
+        wrong = self.readiness.wrong
+        if not wrong or captured.has_tiles_of(self.default):
+            return False
+        return any(captured.has_tiles_of(config) for config in list(wrong))
 
     def _warms_up(self, config: PodConfig, kind: str) -> bool:
         if (config, kind) in self._warm:

@@ -35,6 +35,7 @@ from pod_integrate.engines.sglang.facts import (
     layer_geometry,
     server_name,
 )
+from pod_integrate.engines.sglang.graph_guard import GraphGuard
 from pod_integrate.engines.sglang.graphs import DecodeGraphs
 from pod_integrate.engines.sglang.metrics import Metrics
 from pod_integrate.engines.sglang.rows import output_rows, write_loc
@@ -78,6 +79,8 @@ class PodAttnBackend(AttentionBackend):  # type: ignore[misc]
         )
         self._layers: dict[int, LayerGroup] = {}
         self._graphs: DecodeGraphs | None = None
+        self._guard: GraphGuard | None = None
+        self._runner = runner
         for module in runner.model.modules():
             if isinstance(module, RadixAttention):
                 self._group(module)
@@ -108,13 +111,14 @@ class PodAttnBackend(AttentionBackend):  # type: ignore[misc]
         check_decode_graphs(max_bs, max_num_tokens)
         if self._graphs is None:
             self._graphs = DecodeGraphs(self.req_to_token_pool.req_to_token, max_bs)
+            self._guard = GraphGuard(self._runner, self._graphs, self._metrics.count_event)
         else:
             self._graphs.renew(max_bs)
 
     def init_forward_metadata_out_graph(self, forward_batch: Any, in_capture: bool = False) -> None:
         """Prepare a step for its capture, or for a replay of what was captured."""
         mode = forward_batch.forward_mode
-        if self._graphs is None or not mode.is_decode():
+        if self._graphs is None or self._guard is None or not mode.is_decode():
             raise UnsupportedFeatureError(
                 f"attention backend pod captures decode steps only, got {mode!s}; use "
                 "--cuda-graph-backend-prefill breakable or disabled"
@@ -122,6 +126,7 @@ class PodAttnBackend(AttentionBackend):  # type: ignore[misc]
         if in_capture:
             step = self._graphs.capture(forward_batch, self._groups.all())
         else:
+            self._guard.replayed(int(forward_batch.batch_size))
             step = self._graphs.update(forward_batch)
             self._metrics.count_batch(step.bucket)
         self.forward_metadata = StepMetadata(step.batch, live=False, layers=step.layers)

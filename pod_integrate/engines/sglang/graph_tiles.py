@@ -31,9 +31,12 @@ class CapturedConfigs(NamedTuple):
 
 
 def configs_to_capture(group: LayerGroup, size: int) -> CapturedConfigs:
-    """For the decode graph of `size` requests; what it launches is loaded and verified."""
-    decodes = Bucket.of([1] * size, [1] * size).decodes
-    entries = {} if group.batch_invariant else group.active.decode_configs(decodes)
+    """For the decode graph of `size` requests; what it launches is loaded and verified.
+
+    Configs that were refused here choose nothing, and tiles that gave wrong answers never come
+    back, whatever split they run with.
+    """
+    entries = _entries(group, size)
     found = list(entries.values())
     names = {tiles_name(config) for config in found}
     if len(names) == 1:
@@ -47,3 +50,16 @@ def configs_to_capture(group: LayerGroup, size: int) -> CapturedConfigs:
             return CapturedConfigs(base, found)
     own = tiles_name(group.default)
     return CapturedConfigs(group.default, [c for c in found if tiles_name(c) == own])
+
+
+def _entries(group: LayerGroup, size: int) -> dict[Bucket, PodConfig]:
+    if group.batch_invariant:
+        return {}
+    decodes = Bucket.of([1] * size, [1] * size).decodes
+    refused = group.readiness.refused
+    own, wrong = tiles_name(group.default), {tiles_name(c) for c in group.readiness.wrong}
+    return {
+        bucket: config
+        for bucket, config in group.active.decode_configs(decodes).items()
+        if config not in refused and (tiles_name(config) == own or tiles_name(config) not in wrong)
+    }

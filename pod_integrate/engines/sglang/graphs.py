@@ -109,6 +109,17 @@ class DecodeGraphs:
             _rewrite(mine, batch, group, step if live else None)
         return GraphStep(batch, layers, step.bucket)
 
+    def is_wrong(self, size: int) -> bool:
+        """Whether the graph that runs a batch of `size` launches tiles that gave wrong answers.
+
+        Not where they are the default's, which run eagerly too.
+        """
+        found = self._captured.get(size)
+        if found is None:
+            larger = [captured for captured in self._captured if captured > size]
+            found = self._captured[min(larger)] if larger else {}
+        return any(group.is_wrong(layers.captured) for group, layers in found.items())
+
     def _batch(self, forward_batch: Any, size: int) -> HybridBatch:
         if forward_batch.seq_lens_cpu is None:
             raise UnsupportedFeatureError(
