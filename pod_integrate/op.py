@@ -47,15 +47,17 @@ def hybrid_attention(
     T query tokens, B requests, Hq/Hkv heads, D head dim, P pages of S tokens.
 
     q                [T, Hq, D]        fp32, bf16 or fp16; D contiguous, T = batch.num_tokens
-    k_cache, v_cache [P, S, Hkv, D]    dtype of q; D contiguous, other strides free
+    k_cache, v_cache [P, S, Hkv, D]    dtype of q, or both float8_e4m3fn; D contiguous, other
+                                       strides free
     batch            HybridBatch: lengths, page_indices, page_starts (see HybridBatch.build)
     config           how to run it; default default_config() of this device and geometry
     scale            multiplies q.k before softmax; default D ** -0.5. 0, or of a size within
                      2^-100..2^100
     window_left      a query at position i sees keys j >= i - window_left; -1: all before it
     logit_cap        score becomes cap * tanh(score / cap), cap within 2^-100..2^100; 0: no cap
-    k_scale, v_scale what keys and values of a quantised cache are multiplied by; only 1: no kernel
-                     takes such a cache yet
+    k_scale, v_scale what numbers of a float8_e4m3fn cache are multiplied by to be keys and values,
+                     > 0, scale x k_scale within the range of scale; 1 for any other cache. On a
+                     CPU only: no GPU kernel takes such a cache yet
     sinks            [Hq] fp32; exp(sink) joins each row's softmax denominator and so its lse
     out              [T, Hq, D] to write into, D contiguous, no two rows in one place, none of
                      them in memory of an input; default a new tensor

@@ -84,10 +84,11 @@ def fresh_case(
     places = (torch.arange(width, device=place) + shifts) % width
     shape = (width, size, geometry.num_kv_heads, geometry.head_dim)
     q_shape = (sum(q_lens), geometry.num_q_heads, geometry.head_dim)
-    dtype = TORCH_DTYPES[geometry.dtype]
+    dtype, kv_dtype = TORCH_DTYPES[geometry.dtype], TORCH_DTYPES[geometry.kv_dtype]
+    # Drawn in the dtype of q: torch draws no numbers of 8 bits.
     q, keys, values = (
-        torch.randn(wanted, generator=generator, device=place, dtype=dtype)
-        for wanted in (q_shape, shape, shape)
+        torch.randn(wanted, generator=generator, device=place, dtype=dtype).to(kept)
+        for wanted, kept in ((q_shape, dtype), (shape, kv_dtype), (shape, kv_dtype))
     )
     batch = HybridBatch.build(
         q_lens,

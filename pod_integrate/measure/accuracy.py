@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 
 from pod_integrate.errors import MismatchError
-from pod_integrate.measure.batches import Case
+from pod_integrate.measure.batches import Case, dequantised
 from pod_integrate.measure.reference import Attended, attention_reference
 from pod_integrate.op import Result, hybrid_attention
 from pod_integrate.terms.keys import Dtype
@@ -71,7 +71,9 @@ def attend_and_check(case: Case, **arguments: object) -> Result:
     """hybrid_attention on `case`, checked against the reference; `arguments` go to both."""
     got = hybrid_attention(*case, **arguments)  # type: ignore[arg-type]
     told = {name: value for name, value in arguments.items() if name not in ("config", "out")}
-    assert_matches_reference(case, got, **told)  # type: ignore[arg-type]
+    scales = {name: told.pop(name) for name in ("k_scale", "v_scale") if name in told}
+    exact = dequantised(case, **scales)  # type: ignore[arg-type]
+    assert_matches_reference(exact, got, **told)  # type: ignore[arg-type]
     return got
 
 
@@ -96,15 +98,16 @@ def require_alike(
     weights = None
     if halves:
         double = scalars._replace(scale=2 * scalars.scale, logit_cap=2 * scalars.logit_cap)
-        weights = attend(case.v_cache.square(), double)
+        squares = case.v_cache.to(dtype).square().to(case.v_cache.dtype)
+        weights = attend(squares, double)
     for begin in range(0, got.out.shape[0], _ROWS_AT_ONCE):
         rows = slice(begin, begin + _ROWS_AT_ONCE)
         out, lse = other.out[rows].float(), other.lse[rows]
         allowed = 2 * (2 * (_SINGLE + half_ulp * out.abs()) + rounding)
         if weights is not None:
             factor = torch.exp(weights.lse[rows] - 2 * lse).where(lse > -math.inf, 0.0)
-            squares = (factor[..., None] * weights.out[rows].float()).clamp(min=0.0)
-            allowed = allowed + 2 * _SPREAD * half_ulp * squares.sqrt()
+            spread = (factor[..., None] * weights.out[rows].float()).clamp(min=0.0).sqrt()
+            allowed = allowed + 2 * _SPREAD * half_ulp * spread
         _require_within(got.out[rows].float(), out, allowed, "out", begin)
         allowed_lse = 2 * (2 * _SINGLE + rounding * (1 + lse.abs()))
         _require_within(got.lse[rows], lse, allowed_lse, "lse", begin)

@@ -22,6 +22,15 @@ class Case(NamedTuple):
     batch: HybridBatch
 
 
+def dequantised(case: Case, *, k_scale: float = 1.0, v_scale: float = 1.0) -> Case:
+    """With what a quantised cache stands for, in float64, in its place; others as they are."""
+    keys, values = (
+        cache.double() * scale if cache.itemsize == 1 else cache
+        for cache, scale in ((case.k_cache, k_scale), (case.v_cache, v_scale))
+    )
+    return case._replace(k_cache=keys, v_cache=values)
+
+
 def make_batch(
     q_lens: Sequence[int],
     kv_lens: Sequence[int],
@@ -60,13 +69,13 @@ def make_batch(
     for start, count, kv_len in zip(starts, pages, kv_lens, strict=True):
         slots = torch.arange(count * size, device=device).view(count, size) < kv_len
         owned[indices.view(-1)[start : start + count].long()] = slots
-    dtype = TORCH_DTYPES[geometry.dtype]
+    dtype, kv_dtype = TORCH_DTYPES[geometry.dtype], TORCH_DTYPES[geometry.kv_dtype]
     shape = (total, size, geometry.num_kv_heads, geometry.head_dim)
     caches = []
     for _ in range(2):
         cache = torch.randn(shape, generator=values, device=device)
         cache[~owned] = fill_unused
-        caches.append(_spread(cache.to(dtype)) if strided else cache.to(dtype))
+        caches.append(_spread(cache.to(kv_dtype)) if strided else cache.to(kv_dtype))
     q_shape = (sum(q_lens), geometry.num_q_heads, geometry.head_dim)
     q = torch.randn(q_shape, generator=values, device=device).to(dtype)
     if strided:

@@ -7,14 +7,15 @@ import functools
 import torch
 
 from pod_integrate.errors import DtypeError, ShapeError
-from pod_integrate.terms.keys import Dtype, Geometry
+from pod_integrate.terms.keys import Dtype, Geometry, KvDtype
 
 DTYPES: dict[torch.dtype, Dtype] = {
     torch.float32: "fp32",
     torch.bfloat16: "bf16",
     torch.float16: "fp16",
 }
-TORCH_DTYPES: dict[Dtype, torch.dtype] = {name: dtype for dtype, name in DTYPES.items()}
+KV_DTYPES: dict[torch.dtype, KvDtype] = {**DTYPES, torch.float8_e4m3fn: "e4m3"}
+TORCH_DTYPES: dict[KvDtype, torch.dtype] = {name: dtype for dtype, name in KV_DTYPES.items()}
 
 
 # As kernels/cpu/src/checks.cpp; a GPU takes fewer (limits.HEAD_DIMS).
@@ -75,17 +76,17 @@ def geometry_of(
 def make_geometry(numbers: Numbers) -> Geometry:
     """The geometry of numbers_in; raises DtypeError as geometry_of."""
     heads, kv_heads, head_dim, dtype, kv_dtype, page_size, window_left, logit_cap = numbers
-    if dtype not in DTYPES or kv_dtype not in DTYPES:
+    if dtype not in DTYPES or kv_dtype not in KV_DTYPES:
         raise DtypeError(
-            f"q is {dtype}, k_cache {kv_dtype}; the kernel takes float32, bfloat16 and float16. "
-            "Cast q and the caches to one of them"
+            f"q is {dtype}, k_cache {kv_dtype}; the kernel takes float32, bfloat16 and float16, "
+            "and beside them caches of float8_e4m3fn. Cast q and the caches to one of them"
         )
     return Geometry(
         num_q_heads=heads,
         num_kv_heads=kv_heads,
         head_dim=head_dim,
         dtype=DTYPES[dtype],
-        kv_dtype=DTYPES[kv_dtype],
+        kv_dtype=KV_DTYPES[kv_dtype],
         page_size=page_size,
         window_left=window_left,
         logit_cap=logit_cap,

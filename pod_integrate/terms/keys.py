@@ -9,15 +9,17 @@ import dataclasses
 import math
 import re
 from collections.abc import Sequence
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 from pod_integrate.errors import ShapeError
 
+# Of q, and of K/V: a cache may hold fewer bits than the model computes with.
 Dtype = Literal["fp32", "bf16", "fp16"]
-ELEMENT_BYTES: dict[Dtype, int] = {"fp32": 4, "bf16": 2, "fp16": 2}
-_NAMES = "|".join(ELEMENT_BYTES)
+KvDtype = Literal["fp32", "bf16", "fp16", "e4m3"]
+ELEMENT_BYTES: dict[KvDtype, int] = {"fp32": 4, "bf16": 2, "fp16": 2, "e4m3": 1}
+_NAMES, _KV_NAMES = "|".join(get_args(Dtype)), "|".join(ELEMENT_BYTES)
 _GEOMETRY = re.compile(
-    rf"q(?P<hq>\d+)kv(?P<hkv>\d+)d(?P<dim>\d+)-(?P<dtype>{_NAMES})-kv(?P<kv>{_NAMES})"
+    rf"q(?P<hq>\d+)kv(?P<hkv>\d+)d(?P<dim>\d+)-(?P<dtype>{_NAMES})-kv(?P<kv>{_KV_NAMES})"
     r"-s(?P<page>\d+)-w(?P<window>-?\d+)-c(?P<cap>\d+(?:\.\d+)?)",
     re.ASCII,
 )
@@ -48,7 +50,7 @@ class Geometry:
     num_kv_heads: int
     head_dim: int
     dtype: Dtype
-    kv_dtype: Dtype
+    kv_dtype: KvDtype
     page_size: int
     window_left: int = -1
     logit_cap: float = 0.0

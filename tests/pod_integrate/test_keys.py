@@ -61,18 +61,19 @@ def test_bucket_distance_is_doublings_and_infinite_across_sides() -> None:
     st.integers(1, 128),
     st.integers(1, 128),
     st.sampled_from(["fp32", "bf16", "fp16"]),
+    st.booleans(),
     st.integers(-1, 10000),
     st.sampled_from([0.0, 30.0, 50.0, 12.5]),
 )
 def test_geometry_reads_back_what_it_prints(
-    hq: int, hkv: int, dtype: str, window: int, cap: float
+    hq: int, hkv: int, dtype: str, quantised: bool, window: int, cap: float
 ) -> None:
     geometry = Geometry(
         num_q_heads=hq,
         num_kv_heads=hkv,
         head_dim=64,
         dtype=dtype,  # type: ignore[arg-type]
-        kv_dtype=dtype,  # type: ignore[arg-type]
+        kv_dtype="e4m3" if quantised else dtype,  # type: ignore[arg-type]
         page_size=16,
         window_left=window,
         logit_cap=cap,
@@ -80,7 +81,9 @@ def test_geometry_reads_back_what_it_prints(
     assert Geometry.parse(str(geometry)) == geometry
 
 
-@pytest.mark.parametrize("text", ["", "q8kv4d64", "q8kv4d64-fp8-kvfp8-s1-w-1-c0"])
+@pytest.mark.parametrize(
+    "text", ["", "q8kv4d64", "q8kv4d64-fp8-kvfp8-s1-w-1-c0", "q8kv4d64-e4m3-kve4m3-s1-w-1-c0"]
+)
 def test_malformed_geometry_is_rejected(text: str) -> None:
     with pytest.raises(ShapeError, match="geometry"):
         Geometry.parse(text)

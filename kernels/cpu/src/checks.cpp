@@ -93,8 +93,9 @@ void check_pages(const Problem& p, int64_t indices, int64_t pages) {
   }
 }
 
-PagedCache check_cache(const Call& call, int64_t bytes) {
+PagedCache check_cache(const Call& call) {
   const TensorView &k = call.k_cache, &v = call.v_cache;
+  const int64_t bytes = k.dtype().bits / 8;
   check_rank(k, 4, "k_cache", "[P, S, Hkv, D]");
   check_rank(v, 4, "v_cache", "[P, S, Hkv, D]");
   check_cache_shape(call.q, k, v, call.page_size);
@@ -142,12 +143,13 @@ const float* check_sinks(const Call& call) {
 
 void set_scores(const Call& call, Problem& p) {
   constexpr double kLog2e = 1.4426950408889634;
-  const double scale = call.scalars.scale, cap = call.scalars.logit_cap;
-  check_scores(call.scalars);
+  const double scale = factor_of(call.scalars), cap = call.scalars.logit_cap;
   check_cache_scale(call.scalars.k_scale, "k_scale", call.k_cache);
   check_cache_scale(call.scalars.v_scale, "v_scale", call.v_cache);
+  check_scores(call.scalars);
   p.q_scale = static_cast<float>(cap > 0 ? scale / cap : scale * kLog2e);
   p.score_scale = static_cast<float>(cap * kLog2e);
+  p.value_scale = static_cast<float>(call.scalars.v_scale);
   p.window_left = static_cast<int>(call.scalars.window_left);
 }
 
@@ -163,13 +165,14 @@ Problem check_call(const Call& call) {
   p.num_requests = static_cast<int>(call.kv_lens.size(0));
   p.kv_lens = check_vector<int32_t>(call.kv_lens, -1, "kv_lens");
   p.q_indptr = check_vector<int32_t>(call.q_indptr, p.num_requests + 1, "q_indptr");
-  p.cache = check_cache(call, bytes);
+  p.cache = check_cache(call);
+  p.quantised = is_quantised(call.k_cache);
   p.num_q_heads = static_cast<int>(q.size(1));
   p.num_kv_heads = static_cast<int>(call.k_cache.size(2));
   p.head_dim = static_cast<int>(q.size(2));
   check_head_dim(p);
   p.group = p.num_q_heads / p.num_kv_heads;
-  p.row_bytes = static_cast<int>(p.head_dim * bytes);
+  p.row_bytes = p.head_dim * call.k_cache.dtype().bits / 8;
   check_lengths(p.q_indptr, p.kv_lens, p.num_requests);
   check_tokens(p, q.size(0));
   check_outputs(call);

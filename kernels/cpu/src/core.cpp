@@ -6,29 +6,31 @@
 namespace pod::cpu::POD_ISA {
 namespace {
 
+// Calls body(type of q, type of K and V).
 template <typename Body>
-void with_dtype(Dtype dtype, Body body) {
-  switch (dtype) {
+void with_types(const Problem& p, Body body) {
+  const auto with = [&](auto type) { p.quantised ? body(type, E4m3{}) : body(type, type); };
+  switch (p.dtype) {
     case Dtype::kFp32:
-      return body(float{});
+      return with(float{});
     case Dtype::kBf16:
-      return body(Bf16{});
+      return with(Bf16{});
     case Dtype::kFp16:
-      return body(Fp16{});
+      return with(Fp16{});
   }
 }
 
 void prefill(const Problem& p, const PodConfig& config, const Item& item, SplitGroup* groups,
              Scratch& scratch, Hooks& hooks) {
-  with_dtype(p.dtype, [&](auto type) {
-    PrefillItem<decltype(type)>(p, config, item, groups, scratch, hooks).run();
+  with_types(p, [&](auto type, auto kv) {
+    PrefillItem<decltype(type), decltype(kv)>(p, config, item, groups, scratch, hooks).run();
   });
 }
 
 void decode(const Problem& p, const PodConfig& config, const Item& item, SplitGroup* groups,
             Scratch& scratch) {
-  with_dtype(p.dtype, [&](auto type) {
-    DecodeItem<decltype(type)>(p, config, item, groups, scratch).run();
+  with_types(p, [&](auto type, auto kv) {
+    DecodeItem<decltype(type), decltype(kv)>(p, config, item, groups, scratch).run();
   });
 }
 

@@ -134,9 +134,9 @@ void check_outputs(const Call& call, LaunchArguments& a) {
 void set_scores(const Call& call, LaunchArguments& a) {
   constexpr double kLog2e = 1.4426950408889634;
   const double scale = call.scalars.scale, cap = call.scalars.logit_cap;
-  check_scores(call.scalars);
   check_cache_scale(call.scalars.k_scale, "k_scale", call.k_cache);
   check_cache_scale(call.scalars.v_scale, "v_scale", call.v_cache);
+  check_scores(call.scalars);
   // A negative scale would turn the maximum that the softmax subtracts into a minimum.
   if (scale < 0 && cap == 0) {
     TVM_FFI_THROW(ShapeError) << "scale must be >= 0, got " << scale << "; negate q instead";

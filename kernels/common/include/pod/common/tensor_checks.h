@@ -27,6 +27,7 @@ inline std::string name_of(DLDataType type) {
                      : type.code == kDLBfloat ? "bfloat"
                      : type.code == kDLInt    ? "int"
                                               : "other";
+  if (type.code == kDLFloat8_e4m3fn) return "float8_e4m3fn";
   return base + std::to_string(type.bits);
 }
 
@@ -45,6 +46,16 @@ inline void check_same_dtype(const TensorView& q, const TensorView& t, const cha
   if (t.dtype() == q.dtype()) return;
   TVM_FFI_THROW(DtypeError) << name << " is " << name_of(t.dtype()) << " but q is "
                             << name_of(q.dtype()) << "; cast one to the other's dtype";
+}
+
+// Whether a cache holds numbers of 8 bits, which k_scale and v_scale turn into keys and values.
+inline bool is_quantised(const TensorView& cache) { return is_type(cache, kDLFloat8_e4m3fn, 8); }
+
+inline void check_cache_dtype(const TensorView& q, const TensorView& cache, const char* name) {
+  if (is_quantised(cache) || cache.dtype() == q.dtype()) return;
+  TVM_FFI_THROW(DtypeError) << name << " is " << name_of(cache.dtype()) << " but q is "
+                            << name_of(q.dtype())
+                            << "; cast one to the other's dtype, or both caches to float8_e4m3fn";
 }
 
 inline void check_ndim(const TensorView& t, int rank, const char* name, const char* axes) {
@@ -71,8 +82,12 @@ inline void check_last_axis(const TensorView& t, const char* name) {
 inline void check_cache_shape(const TensorView& q, const TensorView& k, const TensorView& v,
                               int64_t page_size) {
   constexpr const char* kAxes = "[P, S, Hkv, D]";
-  check_same_dtype(q, k, "k_cache");
-  check_same_dtype(q, v, "v_cache");
+  check_cache_dtype(q, k, "k_cache");
+  check_cache_dtype(q, v, "v_cache");
+  if (v.dtype() != k.dtype()) {
+    TVM_FFI_THROW(DtypeError) << "v_cache is " << name_of(v.dtype()) << " but k_cache is "
+                              << name_of(k.dtype()) << "; cast one to the other's dtype";
+  }
   check_size(k, 3, q.size(2), "k_cache", kAxes, "D of q");
   for (int axis = 0; axis < 4; ++axis) {
     check_size(v, axis, k.size(axis), "v_cache", kAxes, "that axis of k_cache");
@@ -156,30 +171,42 @@ inline bool is_factor(double x, float least = 0x1p-100f) {
   return size >= least && size <= 0x1p100f;
 }
 
-// Neither kernel knows numbers of 8 bits: they are attended as they lie in the cache.
+// What a cache's numbers are multiplied by. One in the dtype of q is attended as it lies.
 inline void check_cache_scale(double got, const char* name, const TensorView& cache) {
   if (got == 1) return;
-  TVM_FFI_THROW(UnsupportedFeatureError)
-      << name << " is " << got << ", but no kernel scales a cache and this one is "
-      << name_of(cache.dtype()) << "; leave " << name
-      << " at 1, and multiply the cache where it is written";
+  if (!is_quantised(cache)) {
+    TVM_FFI_THROW(UnsupportedFeatureError)
+        << name << " is " << got << ", but only a cache of float8_e4m3fn is scaled and this one is "
+        << name_of(cache.dtype()) << "; leave " << name
+        << " at 1, and multiply the cache where it is written";
+  }
+  if (!is_factor(got) || got < 0) {
+    TVM_FFI_THROW(ShapeError) << name << " is " << got
+                              << ", which must be > 0 and within 2^-100..2^100; 1 takes the cache "
+                                 "as it is";
+  }
 }
 
+// What q.k is multiplied by where K is as it lies in the cache.
+inline double factor_of(const packed::Scalars& scalars) { return scalars.scale * scalars.k_scale; }
+
 inline void check_scores(const packed::Scalars& scalars) {
-  const double scale = scalars.scale, logit_cap = scalars.logit_cap;
+  const double scale = factor_of(scalars), logit_cap = scalars.logit_cap;
+  const char* name = scalars.k_scale == 1 ? "scale" : "scale x k_scale";
   const int64_t window_left = scalars.window_left;
   constexpr const char* kRange = "its size must be within 2^-100..2^100 (7.9e-31..1.3e30)";
   if (scale != 0 && !is_factor(scale)) {
-    TVM_FFI_THROW(ShapeError) << "scale is " << scale << " but the kernel computes in float32, so "
-                              << kRange << ", or 0 for equal weights; move the rest of it into q";
+    TVM_FFI_THROW(ShapeError) << name << " is " << scale
+                              << " but the kernel computes in float32, so " << kRange
+                              << ", or 0 for equal weights; move the rest of it into q";
   }
   if (logit_cap != 0 && (!is_factor(logit_cap) || logit_cap < 0)) {
     TVM_FFI_THROW(ShapeError) << "logit_cap is " << logit_cap << ", which must be finite and >= 0; "
                               << kRange << ", or 0 for no cap. A larger one is as good as none";
   }
   if (scale != 0 && logit_cap != 0 && !is_factor(scale / logit_cap, 0x1p-120f)) {
-    TVM_FFI_THROW(ShapeError) << "scale / logit_cap is " << scale / logit_cap << ", got scale "
-                              << scale << " and logit_cap " << logit_cap
+    TVM_FFI_THROW(ShapeError) << name << " / logit_cap is " << scale / logit_cap << ", got " << name
+                              << " " << scale << " and logit_cap " << logit_cap
                               << "; its size must be within 2^-120..2^100. Leave logit_cap out if "
                                  "logits stay far below it";
   }

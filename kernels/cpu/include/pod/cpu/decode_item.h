@@ -10,7 +10,8 @@
 
 namespace pod::cpu::POD_ISA {
 
-template <typename T>
+// T is the type of q and out, Kv that of K and V.
+template <typename T, typename Kv>
 class DecodeItem {
  public:
   DecodeItem(const Problem& p, const PodConfig& config, const Item& item, SplitGroup* groups,
@@ -97,8 +98,8 @@ class DecodeItem {
     const int dim = p_.head_dim;
     const float* q = x_.dq + r * dim;
     for (int j = 0; j < n; j += kKeys) {
-      const T* k[kKeys];
-      for (int i = 0; i < kKeys; ++i) k[i] = reinterpret_cast<const T*>(k_rows_[j + i]);
+      const Kv* k[kKeys];
+      for (int i = 0; i < kKeys; ++i) k[i] = reinterpret_cast<const Kv*>(k_rows_[j + i]);
       if (r == 0) prefetch_rows(0, j, j + kKeys, 0, p_.row_bytes);
       VecF acc[kLanes];
 #pragma GCC unroll 16
@@ -173,8 +174,8 @@ class DecodeItem {
       for (int v = 0; v < kVecs; ++v) acc[m][v] = VecF{};
     }
     for (int j = 0; j < n; ++j) {
-      const T* row = reinterpret_cast<const T*>(v_rows[j]) + d;
-      if (r == 0) prefetch_rows(stride_, j, j + 1, d * sizeof(T), kVecs * kLanes * sizeof(T));
+      const Kv* row = reinterpret_cast<const Kv*>(v_rows[j]) + d;
+      if (r == 0) prefetch_rows(stride_, j, j + 1, d * sizeof(Kv), kVecs * kLanes * sizeof(Kv));
       VecF value[kVecs];
 #pragma GCC unroll 4
       for (int v = 0; v < kVecs; ++v) value[v] = load(row + v * kLanes);

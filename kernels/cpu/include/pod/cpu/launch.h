@@ -60,9 +60,11 @@ struct Problem {
   const int32_t* kv_lens;
   int num_requests;
   int num_q_heads, num_kv_heads, group, head_dim;
-  Dtype dtype;
+  Dtype dtype;        // of q and out
+  bool quantised;     // K and V are e4m3, else of the dtype of q
   int row_bytes;      // of one K or V row of one head
-  float q_scale;      // folded into Q: scale * log2(e), or scale / cap
+  float q_scale;      // folded into Q: scale * log2(e), or scale / cap, times that of K
+  float value_scale;  // of V: folded into the answer
   float score_scale;  // cap * log2(e) when a cap is set, else 0
   int window_left;    // -1: none
 };

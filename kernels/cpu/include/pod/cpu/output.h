@@ -21,7 +21,7 @@ inline void store_answer(const Problem& p, const PackedRow& row, float* o, float
     for (int d = 0; d < p.head_dim; d += kLanes) store(o + d, load(o + d) * broadcast(keep));
     m = top;
   }
-  const VecF inverse = broadcast(l == 0 ? 0.0f : 1.0f / l);
+  const VecF inverse = broadcast(l == 0 ? 0.0f : p.value_scale / l);
   T* out = reinterpret_cast<T*>(p.out + row.token * p.out_token + row.head * p.out_head);
   for (int d = 0; d < p.head_dim; d += kLanes) store(out + d, load(o + d) * inverse);
   p.lse[row.token * p.lse_token + row.head * p.lse_head] =

@@ -2,7 +2,7 @@
 //
 // In       q rows of one request and KV head, K/V rows through the page list
 // Scratch  Q^T [panels][D][panel rows], O^T likewise, K and V tiles [kv_rows, D], S^T of one panel;
-//          all fp32, inputs are converted once when packed
+//          all fp32, inputs (q of type T, K and V of type Kv) are converted once when packed
 // Out      the answer, or a partial of a split group
 #pragma once
 
@@ -12,7 +12,7 @@
 
 namespace pod::cpu::POD_ISA {
 
-template <typename T>
+template <typename T, typename Kv>
 class PrefillItem {
  public:
   PrefillItem(const Problem& p, const PodConfig& config, const Item& item, SplitGroup* groups,
@@ -95,8 +95,8 @@ class PrefillItem {
     VecU flags{};
     for_each_row(p_, item_.request, item_.kv_head, begin, end,
                  [&](int i, const char* k, const char* v) {
-                   const T* k_row = reinterpret_cast<const T*>(k);
-                   const T* v_row = reinterpret_cast<const T*>(v);
+                   const Kv* k_row = reinterpret_cast<const Kv*>(k);
+                   const Kv* v_row = reinterpret_cast<const Kv*>(v);
                    for (int d = 0; d < dim; d += kLanes) {
                      store(x_.k + i * dim + d, load(k_row + d));
                      const VecF value = load(v_row + d);

@@ -24,12 +24,16 @@ typedef float VecF __attribute__((vector_size(kLanes * 4)));
 typedef int32_t VecI __attribute__((vector_size(kLanes * 4)));
 typedef uint32_t VecU __attribute__((vector_size(kLanes * 4)));
 typedef uint16_t VecH __attribute__((vector_size(kLanes * 2)));
+typedef uint8_t VecB __attribute__((vector_size(kLanes)));
 
 struct Bf16 {
   uint16_t bits;
 };
 struct Fp16 {
   uint16_t bits;
+};
+struct E4m3 {
+  uint8_t bits;
 };
 
 // x - 0 is x for every x, so this folds to a plain broadcast; 0 + x would not (x = -0).
@@ -98,6 +102,13 @@ inline VecF load(const Bf16* from) {
   return (VecF)(__builtin_convertvector(load_bits<VecH>(from), VecU) << 16);
 }
 inline VecF load(const Fp16* from) { return half_to_float(load_bits<VecH>(from)); }
+// Seven bits below the sign are a binary16 of an exponent that is 8 smaller, denormals included;
+// all ones are NaN.
+inline VecF load(const E4m3* from) {
+  const VecH x = __builtin_convertvector(load_bits<VecB>(from), VecH);
+  const VecH magnitude = x & 0x7f, nan = (VecH)(magnitude == 0x7f);
+  return half_to_float(((x & 0x80) << 8) | (magnitude << 7) | (nan & 0x7c00)) * broadcast(0x1p8f);
+}
 
 inline void store(float* to, VecF x) { store_bits(to, x); }
 // Round to nearest even; a NaN keeps its upper bits, made quiet, instead of rounding to infinity.
