@@ -36,6 +36,7 @@ PARTS = {
     "traces": ("engines", "a server's traces against torch's profiler, and what tracing costs"),
     "live": ("engines", "tuning on live steps of a server: its gain by bucket, and its cost"),
     "versus": ("speed", "source trees in turns: is a changed kernel as fast as before"),
+    "walls": ("walls", "what an SM does at most: copies by size, bytes in flight, L2, products"),
     "record": ("visit", "file the results of a visit: JSON, headlines, docs/gpu.md"),
     "ncu": ("profile", "Nsight Compute's metrics of one case"),
     "once": ("profile", "one case a few times, for a profiler or a sanitizer to watch"),

@@ -31,6 +31,7 @@ _PARTS = (
     "versus",
     "traces",
     "live",
+    "walls",
 )
 
 

@@ -1,0 +1,1 @@
+"""What an SM of a Hopper GPU does at most, alone and at once."""

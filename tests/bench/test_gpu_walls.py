@@ -1,0 +1,121 @@
+"""The walls part of benchmarks/gpu: its requests, its arithmetic, and that its sources compile."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks.gpu.walls import library as walls_library
+from benchmarks.gpu.walls import points, requests, walls
+from benchmarks.gpu.walls.points import Point, Pools
+from benchmarks.gpu.walls.records import Role, clock_ghz, least_in_flight, rate, summary
+from pod_integrate.builds import nvcc
+from pod_integrate.builds.report import is_wgmma_serialized
+
+POOLS = Pools(1 << 40, 1 << 30)
+POINTS = [(part, point) for part, make in points.PARTS.items() for point in make(POOLS)]
+
+
+def smem(point: Point) -> int:
+    first, second = point.request.streams
+    if point.kernel in points.SHAPES:
+        return requests.corun_smem(*points.SHAPES[point.kernel], first)
+    return requests.streams_smem(first, second)
+
+
+def test_every_request_fits_an_sm_and_its_barriers() -> None:
+    for part, point in POINTS:
+        assert smem(point) <= requests.MOST_SMEM, (part, point.labels)
+        for s in point.request.streams:
+            assert s.stages <= requests.MOST_STAGES and s.warps <= 8, (part, point.labels)
+
+
+def test_every_row_of_a_part_has_labels_of_its_own() -> None:
+    for part in points.PARTS:
+        rows = [tuple(point.labels.items()) for name, point in POINTS if name == part]
+        assert len(rows) == len(set(rows)) > 5, part
+
+
+def test_copies_stay_inside_of_their_pools() -> None:
+    for part, point in POINTS:
+        for s in (s for s in point.request.streams if s.warps):
+            assert s.rows & (s.rows - 1) == 0 and s.rows % s.copy_rows == 0, (part, point.labels)
+            assert s.groups * s.rows <= (
+                points.HBM_ROWS if s.pool == POOLS.hbm else points.GROUPS * points.GROUP_ROWS
+            )
+            assert s.copies % s.panels == 0 and s.scatter % 2 == 1
+
+
+def test_in_flight_is_what_the_row_says() -> None:
+    for part, point in POINTS:
+        if part == "in_flight":
+            assert point.request.streams[0].bytes_in_flight == point.labels["kib"] * 1024
+
+
+def records(*warps: tuple[int, int, int, int, int]) -> torch.Tensor:
+    return torch.tensor([warps], dtype=torch.int64)
+
+
+def test_a_rate_is_the_sum_over_warps_of_units_over_their_own_time() -> None:
+    found = records((0, 100, 0, 150, 7), (0, 50, 0, 100, 7), (0, 0, 0, 0, 0), (0, 10, 0, 10, 9))
+    assert rate(found, Role((0, 3), 2.0)) == pytest.approx((7 / 100 + 7 / 50) * 2e9)
+    assert rate(found, Role((2, 3), 1.0)) == 0
+    assert clock_ghz(found) == 1.5
+
+
+def test_a_summary_takes_medians_over_launches() -> None:
+    launches = [records((0, 10, 0, 20, units)) for units in (1, 100, 3)]
+    assert summary(launches, {"x": Role((0, 1), 1.0)}) == {"x": 3e8, "sm_ghz": 2.0}
+
+
+def test_enough_in_flight_is_where_the_rate_stays_near_its_best() -> None:
+    points_ = [(8.0, 1.0), (16.0, 2.8), (24.0, 2.4), (32.0, 2.9), (48.0, 3.0)]
+    assert least_in_flight(points_, 0.9) == 32.0
+    assert least_in_flight([], 0.9) is None
+
+
+def test_a_kind_that_never_comes_near_the_best_has_no_number() -> None:
+    rows = [
+        {"kind": "bulk", "warps": 1, "kib": 8, "bytes_s": 1.0},
+        {"kind": "bulk", "warps": 4, "kib": 8, "bytes_s": 2.0},
+        {"kind": "bulk", "warps": 4, "kib": 16, "bytes_s": 4.0},
+    ]
+    slow, fast = walls.enough_in_flight(rows)
+    assert slow["kib"] is None and slow["best_bytes_s"] == 1.0
+    assert fast["kib"] == 16
+
+
+def test_a_line_names_its_units() -> None:
+    row = {"kind": "bulk", "copies_s": 2e8, "bytes_s": 3.1e12, "sm_ghz": 1.755}
+    assert walls.line(row) == "kind bulk, 200 M copies/s, bytes 3.100 T/s, 1.755 GHz"
+
+
+def test_the_emulator_is_refused_with_its_reason(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        walls.main(["--backend", "emulator"])
+    assert "no copy engine" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def built() -> Path:
+    if not nvcc.is_here():
+        pytest.skip("no nvcc")
+    return walls_library.build()
+
+
+def test_structures_are_those_of_the_sources(built: Path) -> None:
+    assert walls_library.Library(built).kernels == [
+        *("bulk", "boxes", "copies"),
+        *points.SHAPES,
+    ]
+
+
+def test_measured_kernels_neither_spill_nor_wait_for_the_matrix_unit(built: Path) -> None:
+    said = walls_library.compiler_said(built)
+    spills = [int(n) for n in re.findall(r"(\d+) bytes spill", said)]
+    assert len(spills) == 10 and not any(spills)
+    assert not is_wgmma_serialized(said)
+    assert "setmaxnreg" not in said, "ptxas says it ignores it"
