@@ -71,11 +71,15 @@ class Worker:
         except subprocess.TimeoutExpired:
             self.stop()
         if not paths[1].exists():
-            tail = self._log.read_text(errors="replace")[-_LOG_TAIL:]
-            status = self._process.returncode
-            raise RuntimeError(f"exit status {status}, at most {limit:.0f} s:\n{tail}")
+            raise self.failure(limit)
         found: dict[str, Any] = json.loads(paths[1].read_text())
         return found
+
+    def failure(self, limit: float) -> RuntimeError:
+        """What is known of a worker that did not answer within `limit` seconds: its log's end."""
+        tail = self._log.read_text(errors="replace")[-_LOG_TAIL:]
+        status = self._process.poll()
+        return RuntimeError(f"exit status {status}, at most {limit:.0f} s:\n{tail}")
 
     def stop(self) -> None:
         """End the process and, as SGLang does on SIGTERM, its children."""

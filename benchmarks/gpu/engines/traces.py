@@ -1,9 +1,10 @@
 """Do a server's traces tell the truth, and what do they cost?
 
 SGLang on `pod` with mixed chunks and CUDA graphs, Llama with random weights, everything sent at
-once. Twice without and twice with tracing at its default share, in turns: the ratio of output
-tokens per second is the overhead. Then once with every step traced and torch's profiler beside it:
-the traces' attention times against the profiler's, over the same steps. A call lasts from the begin
+once. Once with every step traced and torch's profiler beside it: the traces' attention times
+against the profiler's, over the same steps. Then two engines side by side, one without tracing and
+one with it as a user has it (default share, default period), that answer in turns: the overhead is
+the median ratio of output tokens per second of neighbouring passes. A call lasts from the begin
 of its first kernel or memset to the end of its last one: that is what a step waits for, and what
 the traces are to tell.
 """
@@ -15,7 +16,6 @@ import gzip
 import itertools
 import json
 import re
-import statistics
 import sys
 import tempfile
 from pathlib import Path
@@ -26,12 +26,14 @@ from benchmarks.gpu.common import machine
 from benchmarks.gpu.common.output import Output, add_output
 from benchmarks.gpu.engines.job import Run, engine_arguments, make_model, make_requests, prebuild
 from benchmarks.gpu.engines.sglang import Worker, add_load
+from benchmarks.gpu.engines.turns import paired_cost, side_by_side
 from pod_integrate.settings import Settings
 from pod_integrate.terms.trace import StepRecord
 
 # Kernels of ours by their mangled or plain names: attention, and the merge of its splits.
 _OURS = re.compile(r"pod_kernel|merge_kernel")
 _WORK = ("kernel", "gpu_memset", "gpu_memcpy")
+# The profiled engine alone: so that its last records are there when they are counted.
 _POLL_SECONDS = "0.5"
 _RUN = Run("pod", "pod", mixed=True)
 
@@ -100,11 +102,6 @@ def traced(records: list[StepRecord], begin: float, end: float) -> dict[str, Any
     }
 
 
-def overhead(rates: dict[str, list[float]]) -> float:
-    """Share of output tokens per second that tracing costs, medians of all passes."""
-    return 1 - statistics.median(rates["on"]) / statistics.median(rates["off"])
-
-
 class TraceRuns:
     """The document under way."""
 
@@ -119,57 +116,73 @@ class TraceRuns:
             "failed": {},
         }
 
-    def rates(self, name: str) -> None:
-        """One engine, tracing `on` or `off`: tokens per second of each pass but the first."""
-        found = self._run(name)
-        if found is not None:
-            rates = [one["output_tokens_per_second"] for one in found["rates"]]
-            self.document["rates"][name] += rates
-            if all(self.document["rates"].values()):
-                self.document["overhead"] = overhead(self.document["rates"])
+    def rates(self) -> None:
+        """Two engines in turns, tracing off and on: tokens per second of each pass."""
+        rates: dict[str, list[float]] = {"off": [], "on": []}
+
+        def each(name: str, one: dict[str, float]) -> None:
+            rates[name].append(one["output_tokens_per_second"])
+            self.document["rates"] = rates
+            rounds = min(map(len, rates.values()))
+            if rounds:
+                found = paired_cost(*(some[:rounds] for some in rates.values()))
+                self.document["overhead"] = found["cost"]
+                self.document["overhead_interval"] = found["interval"]
             self._output.save(self.document)
+
+        with TraceSink() as sink:
+            environments: dict[str, dict[str, str]] = {
+                "off": {},
+                "on": {"POD_ATTN_TUNER_URL": sink.url},
+            }
+            try:
+                side_by_side(
+                    _RUN, self._job(), environments, (self._folder, self._options.out),
+                    passes=self._options.passes, limit=self._options.each, each=each,
+                )  # fmt: skip
+            except RuntimeError as error:
+                self._failed("rates", error)
+            self.document["records"] = len(sink.records())
+        self._output.save(self.document)
 
     def agreement(self) -> None:
         """One engine with every step traced, and a profiled pass."""
-        found = self._run("profiled")
-        if found is not None:
-            kernels = profiled(Path(found["profile"]["folder"]))
-            told = traced(found["records"], *found["profile"]["unix"])
-            self.document["agreement"] = told | kernels
-            if kernels["calls"]:
-                ratio = told["attention_us"] / kernels["call_us"]
-                self.document["agreement"]["traced_over_profiled"] = ratio
-            self._output.save(self.document)
-
-    def _run(self, name: str) -> dict[str, Any] | None:
-        job: dict[str, Any] = {
-            "engine": engine_arguments(_RUN, self._folder / "model", self._options),
-            "requests": make_requests(self._options),
-            "passes": self._options.passes,
-        }
-        job["warmup"] = [{**request, "at": 0.0} for request in job["requests"][::4]]
-        if name == "profiled":
-            job["profile"] = str(self._folder / "profile")
+        environment = {"POD_ATTN_POLL_SECONDS": _POLL_SECONDS, "POD_ATTN_TRACE_SAMPLE": "1"}
         with TraceSink() as sink:
-            environment = {"POD_ATTN_POLL_SECONDS": _POLL_SECONDS}
-            if name != "off":
-                environment["POD_ATTN_TUNER_URL"] = sink.url
-            if name == "profiled":
-                environment["POD_ATTN_TRACE_SAMPLE"] = "1"
+            environment["POD_ATTN_TUNER_URL"] = sink.url
             worker = Worker(
                 _RUN, self._folder, self._options.out, module="traces_run", environment=environment
             )
             try:
+                job = self._job() | {"profile": str(self._folder / "profile")}
                 found = worker.measure(job, self._options.each)
             except RuntimeError as error:
-                self.document["failed"][name] = str(error)
-                self._output.save(self.document)
-                print(f"{name} FAILED: {error}", flush=True)
-                return None
+                self._failed("profiled", error)
+                return
             finally:
                 worker.stop()
-            print(f"{name}: {len(sink.records())} records", flush=True)
-            return found | {"records": sink.records()}
+            records = sink.records()
+        print(f"profiled: {len(records)} records", flush=True)
+        kernels = profiled(Path(found["profile"]["folder"]))
+        told = traced(records, *found["profile"]["unix"])
+        self.document["agreement"] = told | kernels
+        if kernels["calls"]:
+            ratio = told["attention_us"] / kernels["call_us"]
+            self.document["agreement"]["traced_over_profiled"] = ratio
+        self._output.save(self.document)
+
+    def _job(self) -> dict[str, Any]:
+        requests = make_requests(self._options)
+        return {
+            "engine": engine_arguments(_RUN, self._folder / "model", self._options),
+            "requests": requests,
+            "warmup": [{**request, "at": 0.0} for request in requests[::4]],
+        }
+
+    def _failed(self, name: str, error: RuntimeError) -> None:
+        self.document["failed"][name] = str(error)
+        self._output.save(self.document)
+        print(f"{name} FAILED: {error}", flush=True)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -180,11 +193,11 @@ def main(arguments: list[str] | None = None) -> None:
         measurement = TraceRuns(options, Path(name))
         make_model(Path(name) / "model", options)
         prebuild(options)
-        measurement.agreement()
-        for run in ("off", "on", "on", "off")[: 2 * options.rounds]:
-            measurement.rates(run)
+        if options.agreement:
+            measurement.agreement()
+        measurement.rates()
     document = measurement.document
-    for key in ("agreement", "rates", "overhead", "failed"):
+    for key in ("agreement", "rates", "overhead", "overhead_interval", "failed"):
         print(f"{key}: {json.dumps(document.get(key))}")
     if document["failed"]:
         sys.exit(f"traces: failed are {', '.join(document['failed'])}")
@@ -196,9 +209,12 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         prog="traces", description=(__doc__ or "").split("\n")[0] + f" Default share: {default}."
     )
     add_load(parser)
-    parser.set_defaults(passes=5, interval=0.0)
+    parser.set_defaults(passes=12, interval=0.0)
     parser.add_argument("--prefill-graphs", choices=("breakable", "disabled"), default="breakable")
-    parser.add_argument("--rounds", type=int, choices=(1, 2), default=2, help="engines each way")
+    parser.add_argument(
+        "--agreement", action=argparse.BooleanOptionalAction, default=True,
+        help="the profiled engine first",
+    )  # fmt: skip
     parser.add_argument("--each", type=float, default=150.0, help="most seconds of one engine")
     refused = "SGLang runs its whole model, and the profiler is of GPUs"
     add_output(parser, refused={"emulator": refused})

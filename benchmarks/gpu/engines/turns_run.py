@@ -1,0 +1,43 @@
+"""An SGLang engine that answers its load once per line it is told; a process of its own.
+
+The first line names the files of the job and of the answer, as for sglang_run. The answer file is
+written anew each time: first when the engine has warmed up, then with each pass's seconds.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from benchmarks.gpu.engines.sglang_run import serving
+
+
+def write_whole(path: Path, document: Any) -> None:
+    """Never half a document to whom polls for it."""
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(document))
+    os.replace(part, path)
+
+
+def main() -> None:
+    """Import, wait for the job, warm up, then a pass per line until standard input ends."""
+    from sglang.srt.entrypoints.engine import Engine
+
+    print(f"{Engine.__name__} imported", flush=True)
+    files = sys.stdin.readline().rstrip("\n").split("\t")
+    if len(files) != 2:
+        return
+    job, answer = json.loads(Path(files[0]).read_text()), Path(files[1])
+    with serving(job) as (_, ask_once):
+        # What the short warm-up did not reach: counted by nobody.
+        ask_once(job["requests"])
+        write_whole(answer, {"ready": True})
+        for _ in sys.stdin:
+            write_whole(answer, {"seconds": ask_once(job["requests"])[1]})
+
+
+if __name__ == "__main__":
+    main()
