@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from pod_integrate.errors import SettingsError
@@ -13,6 +13,16 @@ from pod_integrate.redact import redact
 
 PREFIX = "POD_ATTN_"
 Isa = Literal["avx512", "avx2", "portable"]
+
+
+def header_token(token: SecretStr) -> SecretStr:
+    """`token`; raises ValueError, without quoting it, where an HTTP header cannot carry it."""
+    if not all("!" <= letter <= "~" for letter in token.get_secret_value()):
+        raise ValueError(
+            "a token is sent in an HTTP header: use visible ASCII letters without spaces, such as "
+            "those of `openssl rand -hex 32`"
+        )
+    return token
 
 
 class Settings(BaseSettings):
@@ -34,7 +44,7 @@ class Settings(BaseSettings):
     )
 
     tuner_url: str | None = Field(default=None, repr=False)
-    tuner_token: SecretStr | None = None
+    tuner_token: Annotated[SecretStr, AfterValidator(header_token)] | None = None
     trace_sample: float = Field(default=0.25, ge=0.0, le=1.0, allow_inf_nan=False)
     experiments: float = Field(default=0.02, ge=0.0, le=1.0, allow_inf_nan=False)
     table: Path | None = None

@@ -11,6 +11,7 @@ import pydantic
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from pod_integrate.errors import SettingsError
+from pod_integrate.settings import header_token
 from pod_integrate.terms.table import MIN_STEPS
 
 _Seconds = Annotated[float, pydantic.Field(gt=0, le=30 * 86400)]
@@ -70,7 +71,9 @@ class TunerSettings(BaseSettings):
     archive_bytes: Annotated[int, pydantic.Field(ge=1 << 20)] = 1 << 30
     host: str = "127.0.0.1"
     port: Annotated[int, pydantic.Field(ge=0, le=65535)] = 8421
-    token: pydantic.SecretStr = pydantic.SecretStr("")
+    token: Annotated[pydantic.SecretStr, pydantic.AfterValidator(header_token)] = (
+        pydantic.SecretStr("")
+    )
     workers: Annotated[int, pydantic.Field(ge=0, le=64)] = 1
     worker_device: Literal["auto", "cpu", "cuda"] = "auto"
     nice: Annotated[int, pydantic.Field(ge=0, le=19)] = 10

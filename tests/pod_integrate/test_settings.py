@@ -80,3 +80,20 @@ def test_empty_variable_is_as_good_as_an_unset_one(
     unset = in_use()
     monkeypatch.setenv(variable, "")
     assert in_use() == unset
+
+
+@pytest.mark.parametrize("token", ["gehe\u00efm", "two words", "line\n", "\u0660\u0661"])
+def test_a_token_that_no_header_carries_stops_tuner_and_server_unquoted(
+    token: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, load in (
+        ("POD_TUNER_TOKEN", tuner_settings),
+        ("POD_ATTN_TUNER_TOKEN", settings.load),
+    ):
+        monkeypatch.setenv(name, token)
+        with pytest.raises(SettingsError, match=f"{name}: .*visible ASCII") as refused:
+            load()
+        assert token not in str(refused.value)
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("POD_TUNER_TOKEN", "0aZ~!")
+    assert tuner_settings().token.get_secret_value() == "0aZ~!"

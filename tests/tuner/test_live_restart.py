@@ -111,7 +111,12 @@ def gone_trials(tuner: Tuner) -> None:
         tx.execute(sa.delete(schema.trials))
 
 
-@pytest.mark.parametrize("end", [pin, gone_trials])
+def pin_and_unpin(tuner: Tuner) -> None:
+    pin(tuner)
+    pin(tuner, pinned=False)
+
+
+@pytest.mark.parametrize("end", [pin, pin_and_unpin, adopt, gone_trials])
 def test_a_tuner_that_died_before_it_deleted_rows_does_not_hold_them(
     tmp_path: Path, clock: Clock, end: Any
 ) -> None:

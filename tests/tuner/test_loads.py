@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -12,6 +13,7 @@ from tuner_support import KEY, SCOPE, Clock, make_tuner, message, record
 from tuner.core import Tuner
 from tuner.messages import StudyKey
 from tuner.traffic.loads import Loads, Stored
+from tuner.view.overview import MAX_SAMPLED_BUCKETS, samples
 
 HALF_LIFE = 900.0
 
@@ -42,6 +44,39 @@ def test_the_order_is_that_of_the_decayed_times(seed: int) -> None:
     assert [one for one, _ in loads.lightest()] == [load.key for load in shown][::-1]
     assert loads.total_us(now) == pytest.approx(sum(told.values()))
     assert len(loads) == len(told)
+
+
+def test_a_scope_has_an_order_and_a_total_of_its_own() -> None:
+    loads, other = Loads(HALF_LIFE), SCOPE._replace(build="other")
+    elsewhere = StudyKey(*other, "d1@64")
+    for number in range(4):
+        loads.put(key(number), Stored(False, 4, 8.0, 10.0 + number, 8.0, 100.0))
+    loads.put(elsewhere, Stored(False, 4, 8.0, 1e6, 8.0, 400.0))
+    mine = [load.key for load in loads.heaviest(400.0, SCOPE)]
+    assert mine == [key(number) for number in (3, 2, 1, 0)]
+    assert [load.key for load in loads.heaviest(400.0, other)] == [elsewhere]
+    share = loads.total_us(400.0, SCOPE) + loads.total_us(400.0, other)
+    assert share == pytest.approx(loads.total_us(400.0))
+    loads.drop(elsewhere)
+    assert not list(loads.heaviest(400.0, other)) and loads.total_us(400.0, other) == 0.0
+
+
+def test_samples_of_one_scope_look_at_no_more_buckets_than_they_show(
+    tuner: Tuner, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = [([1] * (1 << n), [64 << context] * (1 << n)) for n in range(3) for context in range(9)]
+    tuner.ingest(message(0, [record(i, lengths=step) for i, step in enumerate(steps)]))
+    assert len(tuner.traffic) > MAX_SAMPLED_BUCKETS
+    looked, load = [], Stored.load
+
+    def counted(stored: Stored, *args: Any) -> Any:
+        looked.append(stored)
+        return load(stored, *args)
+
+    monkeypatch.setattr(Stored, "load", counted)
+    found = samples(tuner, SCOPE)
+    assert len(found.buckets) == len(looked) == MAX_SAMPLED_BUCKETS
+    assert samples(tuner, SCOPE._replace(build="other")).buckets == []
 
 
 def test_a_load_fades_by_half_in_a_half_life() -> None:

@@ -63,6 +63,7 @@ def in_force(tuner: Tuner) -> dict[Bucket, TableEntry]:
 
 
 def test_an_import_is_one_version_with_a_decision_of_its_person(tuner: Tuner) -> None:
+    tuner.ingest(message())
     answer = tuner.import_table(order(table()))
     assert answer == (True, "2 configs in force, 0 were already")
     body = tuner.table(SCOPE)
@@ -75,6 +76,23 @@ def test_an_import_is_one_version_with_a_decision_of_its_person(tuner: Tuner) ->
     again = tuner.import_table(order(table()))
     assert again == (True, "0 configs in force, 2 were already")
     assert tuner.table(SCOPE) == body
+
+
+def test_a_table_of_a_build_that_no_server_has_says_so(tuner: Tuner) -> None:
+    tuner.ingest(message())
+    answer = tuner.import_table(order(table(build="cpu-other")))
+    assert answer.done and "no server of build cpu-other was seen here" in answer.text
+    assert tuner.table(SCOPE) is None
+
+
+def test_entries_that_another_build_measured_are_named_as_such(tuner: Tuner) -> None:
+    tuner.ingest(message())
+    old = TableEntry(FINER, msgspec.structs.replace(EVIDENCE, build="cpu-old"))
+    entries = table().entries | {Bucket.parse(OTHER): old}
+    answer = tuner.import_table(order(table(entries=entries)))
+    assert answer.done and "1 were measured with another build (cpu-old)" in answer.text
+    said = {d["bucket"]: d["reason"] for d in overview(tuner)["decisions"]}
+    assert "with build cpu-old, which proves nothing" in said[OTHER] and "build" not in said[BUCKET]
 
 
 def test_what_was_imported_is_checked_here_and_goes_when_it_is_slower(

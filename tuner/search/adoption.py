@@ -2,6 +2,8 @@
 
 What was proven on another machine of the same device and build is no proof of this traffic, so an
 adopted config is compared with the default like any promotion, and rolled back when it is slower.
+A table acts on servers of its build alone; the answer says where nobody is one, and which entries
+were measured with another build.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from pod_integrate.terms.table import ConfigTable, TableEntry
 from tuner.messages import Proof, Scope, StudyKey
 from tuner.orders import Answer, TableOrder
 from tuner.search.board import Board
+from tuner.store import schema
 from tuner.store.rows import Decision, Trial, add_decision, insert_trial, load_trials, save_trial
 from tuner.tables.publish import Publisher
 
@@ -39,19 +42,40 @@ def adopt(board: Board, tables: Publisher, order: TableOrder, now: float) -> Ans
             left.append(f"the config of {bucket} failed here")
         elif known is None or known.config != entry.config:
             taken[key] = entry
+    seen = True
     if taken:
         with board.store.begin() as tx:
             adopted = {
                 key.parsed()[2]: _adopt(tx, key, entry, tables.promoted(key), order, now)
                 for key, entry in taken.items()
             }
+            for key in taken:
+                board.experiments.delete(tx, key)
             made = tables.change_all(tx, scope, {**adopted}, now)
+            seen = _is_known(tx, scope)
         tables.commit(scope, made)
     for key in taken:
         board.forget(key)
     same = len(table.entries) - len(taken) - len(left)
     text = f"{len(taken)} configs in force, {same} were already"
-    return Answer(True, "; ".join([text, *left])[:2000])
+    said = [text] if seen else [text, f"no server of build {scope.build} was seen here"]
+    return Answer(True, "; ".join([*said, *_of_other_builds(table), *left])[:2000])
+
+
+def _is_known(tx: sa.Connection, scope: Scope) -> bool:
+    """Whether a server has ever sent traces of the scope: tables act on no other one."""
+    c = schema.servers.c
+    here = [getattr(c, name) == value for name, value in scope._asdict().items()]
+    return tx.execute(sa.select(c.server).where(*here).limit(1)).first() is not None
+
+
+def _of_other_builds(table: ConfigTable) -> list[str]:
+    """What to say of entries that were not measured with the table's build."""
+    others = [e.evidence.build for e in table.entries.values() if e.evidence.build != table.build]
+    if not others:
+        return []
+    named = ", ".join(sorted(set(others)))
+    return [f"{len(others)} were measured with another build ({named}), which proves nothing here"]
 
 
 def _unusable(table: ConfigTable) -> str:
@@ -97,6 +121,8 @@ def _file(
 ) -> None:
     proof = entry.evidence
     reason = f"imported, proven by {proof.method} of {proof.measured_at}"
+    if proof.build != key.build:
+        reason += f" with build {proof.build}, which proves nothing of this one"
     add_decision(tx, Decision(
         now, "promote", key, f"{reason}: {order.why}" if order.why else reason, trial.number,
         trial.config.short(),

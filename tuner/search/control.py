@@ -44,6 +44,8 @@ class Control:
         if order.pinned:
             holds.pin(key, _who(order), now)
             self._board.forget(key)
+            # Now: an unpinned bucket's would come back with the next process.
+            self._board.experiments.drop_forgotten(self._board.store)
             return Answer(True, f"{key.bucket}: pinned")
         if holds.unpin(key, _who(order), now):
             return Answer(True, f"{key.bucket}: tuned again")

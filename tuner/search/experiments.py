@@ -41,7 +41,8 @@ class Running(NamedTuple):
 class Experiments:
     """Methods that take a transaction write; the caller's transaction has to succeed.
 
-    When it does not, `forget` the bucket; `drop_forgotten` deletes what the database has of it.
+    When it does not, `forget` the bucket; `drop_forgotten` deletes what the database has of it. Who
+    decides to give a bucket's up deletes them with that decision, by `delete`, and forgets them.
     """
 
     def __init__(self) -> None:
@@ -102,6 +103,10 @@ class Experiments:
     def overdue(self, now: float) -> list[Running]:
         """Those whose time is over."""
         return [held for held in self._held.values() if held.expires <= now]
+
+    def delete(self, tx: sa.Connection, key: StudyKey) -> None:
+        """Those of a bucket do not outlive this process, whenever it ends."""
+        tx.execute(sa.delete(schema.experiments).where(where(schema.experiments, key)))
 
     def forget(self, key: StudyKey) -> None:
         """Hold none of a bucket any more: reports on them are not taken."""

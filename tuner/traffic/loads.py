@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 
 from pod_integrate.errors import ShapeError
-from tuner.messages import StudyKey
+from tuner.messages import Scope, StudyKey
 from tuner.store import schema
 
 logger = logging.getLogger(__name__)
@@ -76,6 +76,60 @@ class Stored:
 _Place = tuple[float, StudyKey]
 
 
+class _Ranking:
+    """Buckets in the order of their time, and the time of all of them, decayed."""
+
+    def __init__(self, half_life: float) -> None:
+        self._half_life = half_life
+        self._order: list[_Place] = []
+        self._total, self._total_at = 0.0, 0.0
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def fill(self, stored: dict[StudyKey, Stored]) -> None:
+        """Start anew with these."""
+        self._order = sorted(self._place(key, one) for key, one in stored.items())
+        self._total_at = max((one.updated for one in stored.values()), default=0.0)
+        self._total = sum(self._weight(key, one) for key, one in stored.items())
+
+    def heaviest(self) -> Iterator[StudyKey]:
+        """The heaviest first."""
+        return (key for _, key in self._order)
+
+    def lightest(self) -> Iterator[StudyKey]:
+        """The lightest first."""
+        return (key for _, key in reversed(self._order))
+
+    def total_us(self, now: float) -> float:
+        """Attention time of all, decayed to `now`."""
+        return self._total * _fade(now - self._total_at, self._half_life)
+
+    def add(self, key: StudyKey, stored: Stored) -> None:
+        """One more, at the time that `bring_to` was last told or before."""
+        bisect.insort(self._order, self._place(key, stored))
+        self._total += self._weight(key, stored)
+
+    def remove(self, key: StudyKey, stored: Stored) -> None:
+        """One less."""
+        del self._order[bisect.bisect_left(self._order, self._place(key, stored))]
+        # Rounding must not leave less than nothing.
+        self._total = max(0.0, self._total - self._weight(key, stored))
+
+    def bring_to(self, now: float) -> None:
+        """Decay the total to `now`, which only grows."""
+        now = max(now, self._total_at)
+        self._total, self._total_at = self.total_us(now), now
+
+    def _weight(self, key: StudyKey, stored: Stored) -> float:
+        return stored.load(key, self._total_at, self._half_life).attention_us
+
+    def _place(self, key: StudyKey, stored: Stored) -> _Place:
+        if stored.weight <= 0.0:
+            return math.inf, key
+        return -math.log2(stored.weight) - stored.updated / self._half_life, key
+
+
 class Loads:
     """Every bucket's traffic as the database has it; what is older than `half_life` counts half.
 
@@ -85,8 +139,8 @@ class Loads:
     def __init__(self, half_life: float) -> None:
         self.half_life = half_life
         self._stored: dict[StudyKey, Stored] = {}
-        self._order: list[_Place] = []
-        self._total, self._total_at = 0.0, 0.0
+        self._all = _Ranking(half_life)
+        self._scopes: dict[Scope, _Ranking] = {}
 
     def __len__(self) -> int:
         return len(self._stored)
@@ -94,17 +148,16 @@ class Loads:
     def load(self, tx: sa.Connection) -> None:
         """Read every bucket; one that is unreadable is logged and skipped."""
         self._stored.clear()
+        scopes: dict[Scope, dict[StudyKey, Stored]] = {}
         for row in tx.execute(sa.select(schema.bucket_stats)):
             key = StudyKey(row.geometry, row.device, row.build, row.bucket)
             found = _read(key, row)
             if found is not None:
-                self._stored[key] = found
-        self._order = sorted(self._place(key, stored) for key, stored in self._stored.items())
-        self._total_at = max((stored.updated for stored in self._stored.values()), default=0.0)
-        self._total = sum(
-            stored.load(key, self._total_at, self.half_life).attention_us
-            for key, stored in self._stored.items()
-        )
+                self._stored[key] = scopes.setdefault(key.scope, {})[key] = found
+        self._all.fill(self._stored)
+        self._scopes = {scope: _Ranking(self.half_life) for scope in scopes}
+        for scope, stored in scopes.items():
+            self._scopes[scope].fill(stored)
 
     def stored(self, key: StudyKey) -> Stored | None:
         """What a bucket's row says, None for a bucket without one."""
@@ -115,46 +168,47 @@ class Loads:
         stored = self._stored.get(key)
         return None if stored is None else stored.load(key, now, self.half_life)
 
-    def heaviest(self, now: float) -> Iterator[BucketLoad]:
-        """Traffic of every bucket, heaviest first; for a caller that stops early."""
-        for _, key in self._order:
+    def heaviest(self, now: float, scope: Scope | None = None) -> Iterator[BucketLoad]:
+        """Traffic of every bucket (of a scope), heaviest first; for a caller that stops early."""
+        ranking = self._ranking(scope)
+        for key in ranking.heaviest() if ranking is not None else ():
             yield self._stored[key].load(key, now, self.half_life)
 
     def lightest(self) -> Iterator[tuple[StudyKey, float]]:
         """Every bucket and when it had traffic, the lightest first."""
-        for _, key in reversed(self._order):
+        for key in self._all.lightest():
             yield key, self._stored[key].updated
 
-    def total_us(self, now: float) -> float:
-        """Attention time of all buckets, decayed."""
-        return self._total * _fade(now - self._total_at, self.half_life)
+    def total_us(self, now: float, scope: Scope | None = None) -> float:
+        """Attention time of all buckets (of a scope), decayed."""
+        ranking = self._ranking(scope)
+        return 0.0 if ranking is None else ranking.total_us(now)
 
     def put(self, key: StudyKey, stored: Stored) -> None:
         """A bucket's row as it is now."""
         self._take_out(key, stored.updated)
         self._stored[key] = stored
-        bisect.insort(self._order, self._place(key, stored))
-        self._total += stored.load(key, self._total_at, self.half_life).attention_us
+        mine = self._scopes.setdefault(key.scope, _Ranking(self.half_life))
+        for ranking in (self._all, mine):
+            ranking.bring_to(stored.updated)
+            ranking.add(key, stored)
 
     def drop(self, key: StudyKey) -> None:
         """A bucket's row is gone."""
-        self._take_out(key, self._total_at)
+        self._take_out(key, 0.0)
+        if key.scope in self._scopes and not self._scopes[key.scope]:
+            del self._scopes[key.scope]
+
+    def _ranking(self, scope: Scope | None) -> _Ranking | None:
+        return self._all if scope is None else self._scopes.get(scope)
 
     def _take_out(self, key: StudyKey, now: float) -> None:
-        """Leave a bucket out, and bring the total to `now`."""
-        now = max(now, self._total_at)
-        self._total, self._total_at = self.total_us(now), now
+        """Leave a bucket out, and bring totals to `now`."""
         old = self._stored.pop(key, None)
         if old is not None:
-            del self._order[bisect.bisect_left(self._order, self._place(key, old))]
-            weight = old.load(key, now, self.half_life).attention_us
-            # Rounding must not leave less than nothing.
-            self._total = max(0.0, self._total - weight)
-
-    def _place(self, key: StudyKey, stored: Stored) -> _Place:
-        if stored.weight <= 0.0:
-            return math.inf, key
-        return -math.log2(stored.weight) - stored.updated / self.half_life, key
+            for ranking in (self._all, self._scopes[key.scope]):
+                ranking.bring_to(now)
+                ranking.remove(key, old)
 
 
 def _fade(seconds: float, half_life: float) -> float:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import sqlalchemy as sa
 
 from pod_integrate.terms.trace import TraceMessage
-from tuner.messages import StudyKey
+from tuner.messages import Scope, StudyKey
 from tuner.store.storage import Store
 from tuner.traffic.budget import Budgets
 from tuner.traffic.ingest import Buckets, Ingested, ingest
@@ -50,9 +50,9 @@ class Traffic:
         self._sure = True
         return taken
 
-    def heaviest(self, now: float) -> Iterator[BucketLoad]:
-        """Traffic of every bucket, decayed to `now`, heaviest first; stop early."""
-        return self._buckets.loads.heaviest(now)
+    def heaviest(self, now: float, scope: Scope | None = None) -> Iterator[BucketLoad]:
+        """Traffic of every bucket (of a scope), decayed to `now`, heaviest first; stop early."""
+        return self._buckets.loads.heaviest(now, scope)
 
     def __len__(self) -> int:
         return len(self._buckets.loads)
@@ -67,9 +67,9 @@ class Traffic:
         self._buckets.bounds.pop(key, None)
         self._times.forget(key)
 
-    def total_us(self, now: float) -> float:
-        """Attention time of all buckets, decayed."""
-        return self._buckets.loads.total_us(now)
+    def total_us(self, now: float, scope: Scope | None = None) -> float:
+        """Attention time of all buckets (of a scope), decayed."""
+        return self._buckets.loads.total_us(now, scope)
 
     def load_of(self, key: StudyKey, now: float) -> BucketLoad | None:
         """Traffic of one bucket; None when none was traced."""

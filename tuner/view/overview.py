@@ -57,9 +57,9 @@ def trials(tuner: Tuner, key: StudyKey) -> documents.Trials:
 def samples(tuner: Tuner, scope: Scope) -> documents.Samples:
     """The document of GET /v1/samples."""
     with tuner.store.read() as tx:
-        loads = tuner.traffic.heaviest(tuner.clock())
-        mine = [load for load in loads if load.key.scope == scope]
-        total = sum(load.attention_us for load in mine)
+        now = tuner.clock()
+        total = tuner.traffic.total_us(now, scope)
+        mine = itertools.islice(tuner.traffic.heaviest(now, scope), MAX_SAMPLED_BUCKETS)
         return documents.Samples(
             buckets=[
                 documents.SampledBucket(
@@ -69,7 +69,7 @@ def samples(tuner: Tuner, scope: Scope) -> documents.Samples:
                         :SAMPLES_SHOWN
                     ],
                 )
-                for load in mine[:MAX_SAMPLED_BUCKETS]
+                for load in mine
                 if load.attention_us > 0
             ]
         )
