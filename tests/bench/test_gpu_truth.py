@@ -14,7 +14,7 @@ from benchmarks.gpu.common.machines import Emulator
 from benchmarks.gpu.common.timing import Call, ColdTimer
 from benchmarks.gpu.truth import grid as grids
 from benchmarks.gpu.truth import truth
-from benchmarks.gpu.truth.buckets import TINY, TRAFFIC, Traffic
+from benchmarks.gpu.truth.buckets import RULES, TINY, TRAFFIC, Traffic
 from benchmarks.gpu.truth.grid import Grid, choices
 from benchmarks.gpu.truth.measure import Steps, measure, ratios
 from pod_integrate.devices.cuda import limits
@@ -29,11 +29,15 @@ H200 = DeviceKey("nvidia-h200", "sm90", 132)
 ARCH = limits.ARCHITECTURES["sm_90a"]
 
 
-@pytest.mark.parametrize("traffic", [*TRAFFIC, *TINY], ids=lambda traffic: traffic.name)
+@pytest.mark.parametrize("traffic", [*TRAFFIC, *RULES, *TINY], ids=lambda traffic: traffic.name)
 def test_steps_are_distinct_and_of_their_bucket(traffic: Traffic) -> None:
     steps = traffic.steps(10)
     assert len(set(steps)) == 10 and steps == traffic.steps(10)
     assert {str(Bucket.of(*step)) for step in steps} == {str(traffic.bucket)}
+
+
+def test_rules_are_judged_on_buckets_of_their_own_names() -> None:
+    assert len({traffic.name for traffic in RULES}) == len(RULES) > 20
 
 
 @pytest.mark.parametrize("traffic", TRAFFIC, ids=lambda traffic: traffic.name)

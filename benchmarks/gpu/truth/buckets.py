@@ -60,6 +60,22 @@ TRAFFIC = (
     Traffic("Llama-3-8B long chunk", 32, 8, 128, "p2k@16k+d64@8k"),
     Traffic("Llama-3-8B hybrid", 32, 8, 128, "p512@4k+d32@4k"),
 )
+# What the planner's own rules are judged by: small and large, with few and many heads, either side
+# alone and both.
+_RULES = {
+    (32, 8, 128): "p128@128 p512@512 p2k@2k p512@4k d8@2k d32@4k p256@2k+d32@2k p512@512+d32@1k "
+    "p512@2k+d128@1k p512@8k+d64@4k p1k@1k+d128@2k p1k@12k+d80@12k p2k@2k+d128@2k p2k@32k+d16@4k "
+    "p4k@4k+d128@4k p8k@8k+d16@8k p8k@8k+d4@32k p512@16k+d64@16k",
+    (8, 1, 128): "p512@512 p512@4k+d64@4k p2k@8k+d32@8k p1k@16k+d128@4k",
+    (16, 16, 128): "p512@2k+d32@2k p2k@2k+d32@2k",
+    (64, 8, 64): "p512@512 d64@4k p512@4k+d32@4k p2k@8k+d64@4k p4k@4k+d128@4k",
+    (9, 3, 64): "p256@256+d16@1k p1k@2k+d64@2k",
+}
+RULES = tuple(
+    Traffic(f"{q}/{kv}/{d} {batch}", q, kv, d, batch)
+    for (q, kv, d), batches in _RULES.items()
+    for batch in batches.split()
+)
 # Of the same kinds, for the emulated SM.
 TINY = (
     Traffic("tiny hybrid", 2, 1, 64, "p24@48+d3@40"),

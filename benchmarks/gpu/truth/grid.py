@@ -56,6 +56,14 @@ class Grid(NamedTuple):
         ]
 
 
+# What a planner decides by itself where a config leaves it open.
+RULES = Grid(
+    tiles=(TILES[0], TILES[3]),
+    ratios=((0, 0), (1, 1), (2, 1), (4, 1), (1, 2)),
+    waves=(0, 1),
+    splits=(1024, 2048, 4096, 8192, 0),
+    strategies=("fused", "streams"),
+)
 TINY = Grid(tiles=TILES[3:4], ratios=_RATIOS[:2], waves=(0, 1), splits=(256, 0))
 
 

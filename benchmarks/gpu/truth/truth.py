@@ -1,6 +1,7 @@
 """Times of every config of a grid on ten steps of four buckets: what searches are judged by.
 
-The search itself needs no GPU then: it asks the record.
+The search itself needs no GPU then: it asks the record. `--set rules` has a smaller grid on more
+and other buckets: what the planner's own rules are judged by.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from benchmarks.gpu.common.machines import Backend, backend
 from benchmarks.gpu.common.output import Output, add_output
 from benchmarks.gpu.common.timing import ColdTimer
 from benchmarks.gpu.truth import grid as grids
-from benchmarks.gpu.truth.buckets import TINY, TRAFFIC, Traffic
+from benchmarks.gpu.truth.buckets import RULES, TINY, TRAFFIC, Traffic
 from benchmarks.gpu.truth.grid import Grid
 from benchmarks.gpu.truth.measure import Steps, check, measure, ratios
 from pod_integrate.builds import nvcc
@@ -32,6 +33,8 @@ from pod_integrate.model.batches import Lengths
 
 SCHEMA = 1
 _CHUNK, _TINY_STEPS = 24, 3
+# By name: buckets, the grid, and the file that results go to.
+_SETS = {"searches": (TRAFFIC, Grid(), "truth"), "rules": (RULES, grids.RULES, "rules")}
 
 
 def build(machine: Backend, traffic: Sequence[Traffic], grid: Grid, workers: int) -> float:
@@ -140,8 +143,9 @@ def summary(document: dict[str, Any]) -> str:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Compile, then measure bucket after bucket, each within its share of the time; truth.json."""
+    """Compile, then measure each bucket within its share of the time; truth.json or rules.json."""
     parser = argparse.ArgumentParser(prog="truth", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--set", choices=_SETS, default="searches", help="of buckets, and a grid")
     parser.add_argument("--seconds", type=float, default=230.0, help="at most, all together")
     parser.add_argument("--steps", type=int, default=10, help="of each bucket")
     parser.add_argument("--rounds", type=int, default=2, help="over all configs, on each step")
@@ -152,10 +156,12 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     machine = backend(options.backend)
     tiny = machine.tiny
-    grid = grids.TINY if tiny else Grid()
+    buckets, grid, name = _SETS[options.set]
+    if tiny:
+        buckets, grid = TINY, grids.TINY
     grid = grid._replace(tiles=grid.tiles[: options.tiles or None])
     wanted = options.bucket or [""]
-    traffic = [t for t in (TINY if tiny else TRAFFIC) if any(part in t.name for part in wanted)]
+    traffic = [t for t in buckets if any(part in t.name for part in wanted)]
     compiled = 0.0 if tiny else build(machine, traffic, grid, options.workers)
     document = {
         "schema": SCHEMA,
@@ -166,7 +172,7 @@ def main(arguments: list[str] | None = None) -> None:
         "buckets": [],
     }
     print(f"compiled in {compiled:.0f} s", flush=True)
-    output, began = Output(options.out, "truth"), time.monotonic()
+    output, began = Output(options.out, name), time.monotonic()
     for number, each in enumerate(traffic, 1):
         # Traffic that is measured sooner leaves its time to the next one.
         until = began + (options.seconds - compiled) * number / len(traffic)
