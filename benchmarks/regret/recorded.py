@@ -71,6 +71,13 @@ def load(path: Path) -> tuple[dict[str, Any], list[Recorded]]:
 
 
 def _ratios(rows: list[str | None]) -> Array:
-    read = [row and [list(map(int, step.split())) for step in row.split(", ")] for row in rows]
+    read = [row and [_calls(step) for step in row.split(", ")] for row in rows]
     shape = np.array(next(row for row in read if row)).shape
     return np.array([row or np.full(shape, np.nan) for row in read]) / 1e4
+
+
+def _calls(step: str) -> list[int]:
+    """Of one step; the others take turns in the place of what was left out, `-`."""
+    calls = step.split()
+    known = [int(call) for call in calls if call != "-"]
+    return [known[i % len(known)] for i in range(len(calls))]

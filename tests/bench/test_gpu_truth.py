@@ -91,7 +91,9 @@ def test_decode_splits_are_told_apart_where_they_cut() -> None:
 
 
 class _Slowing(ColdTimer):
-    """A device that gets slower from call to call; virtual_decode is a config's true factor."""
+    """A device that gets slower from call to call, and sleeps between rounds: each one's first
+    call takes twice as long. virtual_decode is a config's true factor.
+    """
 
     def __init__(self) -> None:
         super().__init__(Emulator(), 1)
@@ -99,10 +101,11 @@ class _Slowing(ColdTimer):
 
     def each(self, calls: Sequence[Call]) -> list[float]:
         found = []
-        for call in calls:
+        for number, call in enumerate(calls):
             self.calls += 1
             assert isinstance(call, functools.partial)
-            found.append(100.0 * call.args[1].virtual_decode * (1 + 0.001 * self.calls))
+            asleep = 1.0 if number else 2.0
+            found.append(asleep * 100.0 * call.args[1].virtual_decode * (1 + 0.001 * self.calls))
         return found
 
 

@@ -83,6 +83,13 @@ def test_what_was_not_measured_is_told_as_such_and_costs_no_trial() -> None:
     assert len(found) == len(everything) - 1 == len(told)
 
 
+def test_a_call_that_was_left_out_is_answered_by_the_others_of_its_step() -> None:
+    rows = list(document()["rows"])
+    steps = ["9000 -", "- 8000", *["10000 10000"] * 8]
+    known = recorded(rows=[", ".join(steps), *rows[1:]])
+    assert known.ratios[0, :2].tolist() == [[0.9, 0.9], [0.8, 0.8]]
+
+
 def test_regret_is_zero_once_the_best_was_tried_and_never_rises_for_the_best_tried() -> None:
     known, everything = recorded(), configs()
     rows = [known.row(config) for config in everything]
