@@ -18,9 +18,11 @@ from pod_integrate.devices.registry import device_of
 
 # More than there are replays under way: two, with overlapped scheduling.
 SLOTS = 16
-# Neighbouring layers that are timed, spread over the model. Two launches of one thread a layer,
-# about 1 us of a GPU each: four pairs are some 18 us of a decode step.
+# Neighbouring layers that are timed, spread over the model: at most so many pairs, and one for so
+# many layers. Stamps are two launches of one thread a layer, about 1 us of a GPU each, in every
+# replay: what they cost of a decode step is to be as little in a small model as in a large one.
 TIMED_PAIRS = 4
+LAYERS_PER_PAIR = 8
 # The first two stamps have nothing between them: what a pair costs by itself.
 _EMPTY = 2
 
@@ -91,7 +93,7 @@ def timed_positions(layers: int) -> list[int]:
     """Positions of the timed ones of `layers` layers: pairs of an even one and its next."""
     if layers < 2:
         return list(range(layers))
-    pairs = min(TIMED_PAIRS, layers // 2)
+    pairs = min(TIMED_PAIRS, max(1, layers // LAYERS_PER_PAIR))
     stretch = layers // pairs
     # From the middle of a stretch: a step's first layer is not like the others.
     begins = [(i * stretch + (stretch - 1) // 2) & ~1 for i in range(pairs)]
