@@ -28,8 +28,9 @@ class TableAnswer(NamedTuple):
     etag: str | None
 
 
-class _Taken(msgspec.Struct):
+class _Noted(msgspec.Struct):
     taken: bool
+    done: bool = False
 
 
 class TunerClient:
@@ -108,9 +109,10 @@ class TunerClient:
             response.raise_for_status()
             answer = _read(response, MAX_MESSAGE_BYTES)
         try:
-            return msgspec.json.decode(answer or b"", type=_Taken).taken
+            noted = msgspec.json.decode(answer or b"", type=_Noted)
         except (msgspec.MsgspecError, ValueError) as error:
             raise TraceError(f"answer to a report is malformed: {error}") from error
+        return noted.taken and not noted.done
 
     def _post(self, path: str, body: bytes) -> AbstractContextManager[httpx.Response]:
         headers = {"Content-Type": "application/json"}

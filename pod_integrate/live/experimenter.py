@@ -11,17 +11,12 @@ import logging
 import time
 from collections.abc import Callable, Iterable
 
-import torch
-
-from pod_integrate.devices.cuda.choices import tiles_name
-from pod_integrate.errors import ConfigInfeasibleError, MismatchError, PodAttentionError
+from pod_integrate.live.arming import GIVEN_BACK, arm
 from pod_integrate.live.client import TunerClient
-from pod_integrate.live.experiments import Arms, LiveExperiment, Seen
+from pod_integrate.live.experiments import REPORT_PAIRS, LiveExperiment, Seen
 from pod_integrate.live.failures import Failures
 from pod_integrate.live.lately import Lately
 from pod_integrate.live.layer_group import LayerGroup
-from pod_integrate.live.verify import NoRoomError
-from pod_integrate.terms.config import PodConfig
 from pod_integrate.terms.experiment import (
     MAX_REASON,
     WIRE_VERSION,
@@ -35,14 +30,15 @@ from pod_integrate.terms.keys import Bucket
 
 logger = logging.getLogger(__name__)
 
-# Done, with the pairs that there are: no verdict on the config where there are none.
-_GIVEN_BACK: tuple[Outcome, str] = ("measured", "")
 # Events that are no failures.
 BEGUN, MISSED, PAIRS = "experiments_begun", "experiments_missed", "experiment_pairs"
 MISMATCH = "experiment_mismatch"
-MOST_EXPERIMENTS = 4
+# Those of rare buckets wait for their steps, and must not keep others waiting.
+MOST_EXPERIMENTS = 16
+# Of one round: reports come between.
+_ASKS = 4
 # Pairs wait for company, but not for long: the tuner may decide on them, or say stop.
-_REPORT_PAIRS, _REPORT_SECONDS = 8, 30.0
+_REPORT_SECONDS = 30.0
 # A last report that the tuner was away for is kept so long.
 _KEEP_SECONDS = 600.0
 
@@ -51,6 +47,7 @@ _KEEP_SECONDS = 600.0
 class _Lease:
     group: LayerGroup
     experiment: Experiment
+    seen: Seen | None
     deadline: float
     reported: float
     live: LiveExperiment | None = None
@@ -89,23 +86,32 @@ class Experimenter:
         for group in groups:
             if group.experiments is not None:
                 with self._failures.watch("experiment"):
-                    self._ask(group)
+                    self._ask_for(group)
 
     def close(self) -> None:
         """End all experiments and report their pairs, once."""
         for lease in list(self._leases):
-            if lease.outcome is None:
+            if lease.live is None:
+                lease.outcome = lease.outcome or GIVEN_BACK
+            elif lease.outcome is None:
                 self._end(lease, "the server ended")
             self._send(lease)
 
-    def _ask(self, group: LayerGroup) -> None:
+    def _ask_for(self, group: LayerGroup) -> None:
+        """Ask for experiments until there is nothing to try, or enough of them."""
         assert group.experiments is not None
         lately = self._lately.setdefault(group, Lately())
-        lately.add(group.experiments.take_seen())
+        lately.add(group.experiments.take_seen(), self._now())
+        for _ in range(_ASKS):
+            if not self._ask(group, lately):
+                return
+
+    def _ask(self, group: LayerGroup, lately: Lately) -> bool:
+        """Whether the tuner had something to try."""
         busy = {lease.experiment.bucket for lease in self._leases if lease.group is group}
         offers = lately.offers(busy)
         if not offers or len(self._leases) >= MOST_EXPERIMENTS:
-            return
+            return False
         ask = ExperimentAsk(
             version=WIRE_VERSION,
             server=self._server,
@@ -116,54 +122,35 @@ class Experimenter:
             variants_only=not self._can_compile(),
         )
         answer = self._client.ask_experiment(ask.encode())
-        if answer is not None:
-            experiment = Experiment.decode(answer)
-            self._begin(group, experiment, lately.get(Bucket.parse(experiment.bucket)))
-        lately.fade()
+        if answer is None:
+            return False
+        experiment = Experiment.decode(answer)
+        self._begin(group, experiment, lately.get(Bucket.parse(experiment.bucket)))
+        return True
 
     def _begin(self, group: LayerGroup, experiment: Experiment, seen: Seen | None) -> None:
         now = self._now()
-        lease = _Lease(group, experiment, now + experiment.seconds, now)
+        lease = _Lease(group, experiment, seen, now + experiment.seconds, now)
         self._leases.append(lease)
-        lease.outcome = self._prepare(lease, seen)
-        if lease.outcome is not None:
-            self._failures.count(MISMATCH if lease.outcome[0] == "mismatch" else MISSED)
+        self._arm(lease)
+
+    def _arm(self, lease: _Lease) -> None:
+        """Start an experiment whose configs are compiled, or tell why it cannot run."""
+        group, experiment = lease.group, lease.experiment
+        made = arm(experiment, lease.seen, group.readiness)
+        if made is None:
+            return
+        if not isinstance(made, LiveExperiment):
+            lease.outcome = made
+            self._failures.count(MISMATCH if made[0] == "mismatch" else MISSED)
             self._send(lease)
             return
-        assert lease.live is not None and group.experiments is not None
+        assert group.experiments is not None
+        lease.live = made
         # Preparing may have taken long, and is not what the lease is for.
         lease.deadline = self._now() + experiment.seconds
-        group.experiments.running[lease.live.bucket] = lease.live
+        group.experiments.running[made.bucket] = made
         self._failures.count(BEGUN)
-
-    def _prepare(self, lease: _Lease, seen: Seen | None) -> tuple[Outcome, str] | None:
-        """Make a live experiment of it; the outcome and a reason where it cannot run."""
-        experiment, readiness = lease.experiment, lease.group.readiness
-        if seen is None:
-            return _GIVEN_BACK
-        configs = [PodConfig.from_dict(c) for c in (experiment.baseline, experiment.candidate)]
-        if seen.tiles and {tiles_name(config) for config in configs} != {seen.tiles}:
-            return "infeasible", f"its steps replay graphs with tiles {seen.tiles}"
-        try:
-            arms = [
-                readiness.prepare(config, seen.lengths, again=experiment.verify)
-                for config in configs
-            ]
-        except MismatchError as error:
-            return "mismatch", str(error)
-        except ConfigInfeasibleError as error:
-            return "infeasible", str(error)
-        except PodAttentionError as error:
-            return "failed", f"{type(error).__name__}: {error}"
-        except (NoRoomError, torch.OutOfMemoryError) as error:
-            logger.info("experiment in %s given back: %s", experiment.bucket, error)
-            return _GIVEN_BACK
-        except Exception:
-            # A lease without an end would hold its place for ever.
-            logger.exception("experiment in %s given back", experiment.bucket)
-            return _GIVEN_BACK
-        lease.live = LiveExperiment(experiment, Arms(*arms))
-        return None
 
     def _follow(self, lease: _Lease) -> None:
         """Report what has come of an experiment, if it is time."""
@@ -174,7 +161,9 @@ class Experimenter:
             else:
                 self._send(lease)
             return
-        assert live is not None
+        if live is None:
+            self._arm(lease)
+            return
         refused = lease.group.readiness.refused
         bad = [refused[arm.config] for arm in live.arms if arm.config in refused]
         if bad:
@@ -187,7 +176,7 @@ class Experimenter:
         else:
             self._collect(lease)
             late = now - lease.reported > _REPORT_SECONDS
-            if len(lease.unsent) < _REPORT_PAIRS and not (lease.unsent and late):
+            if len(lease.unsent) < REPORT_PAIRS and not (lease.unsent and late):
                 return
         self._send(lease)
 
@@ -199,7 +188,7 @@ class Experimenter:
         self._collect(lease)
         if not (lease.measured or mismatch or live.infeasible):
             logger.info("experiment in %s given back: %s", lease.experiment.bucket, reason)
-        lease.outcome = ("mismatch", reason) if mismatch else _GIVEN_BACK
+        lease.outcome = ("mismatch", reason) if mismatch else GIVEN_BACK
         if live.infeasible:
             lease.outcome = "infeasible", reason
             self._failures.count(MISSED)

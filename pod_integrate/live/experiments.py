@@ -14,7 +14,7 @@ import functools
 import math
 import statistics
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from pod_integrate.devices.call import Attention, Result
@@ -23,11 +23,17 @@ from pod_integrate.live.budget import Budget
 from pod_integrate.live.shadow import Attend
 from pod_integrate.live.verify import Lengths
 from pod_integrate.terms import wire
-from pod_integrate.terms.experiment import Experiment, Pair, StepLengths
+from pod_integrate.terms.experiment import (
+    HOPELESS,
+    HOPELESS_STEPS,
+    Experiment,
+    Pair,
+    StepLengths,
+)
 from pod_integrate.terms.keys import Bucket
 
-# A candidate that takes so many times as long in its first steps has lost.
-_HOPELESS, _HOPELESS_STEPS = 2.0, 2
+# Pairs that are worth a report before an experiment is over.
+REPORT_PAIRS = 4
 # Steps of a bucket whose captured grid cannot hold the candidate, before any that could.
 NO_ROOM_STEPS = 32
 
@@ -46,10 +52,13 @@ class LiveExperiment:
     layers      attention calls of its last step
     ended       why no more steps are taken; empty while it goes on
     infeasible  it ended because no step of this bucket can run the candidate
+    wake        called when there is something to report
     """
 
-    def __init__(self, experiment: Experiment, arms: Arms) -> None:
-        self.experiment, self.arms = experiment, arms
+    def __init__(
+        self, experiment: Experiment, arms: Arms, wake: Callable[[], None] = lambda: None
+    ) -> None:
+        self.experiment, self.arms, self._wake = experiment, arms, wake
         self.bucket = Bucket.parse(experiment.bucket)
         self.pairs: deque[Pair] = deque()
         self.layers = 0
@@ -81,6 +90,7 @@ class LiveExperiment:
             self.infeasible = True
             split = self.arms.candidate.config.decode_split_tokens
             self.ended = f"the captured grid has no room for decode_split_tokens {split}"
+            self._wake()
 
     def take(self, pair: Pair | None, layers: int) -> None:
         """A step has ended with a pair, or without one because a time was lost."""
@@ -92,10 +102,17 @@ class LiveExperiment:
         self.layers = layers
         self._measured += 1
         self.pairs.append(pair)
-        if self._measured <= _HOPELESS_STEPS and pair.candidate_us > _HOPELESS * pair.baseline_us:
-            self._slow += 1
-            if self._slow == _HOPELESS_STEPS:
-                self.ended = f"slower by {_HOPELESS:g} times"
+        self._give_up(pair)
+        if self.ended or self.measured_all or len(self.pairs) >= REPORT_PAIRS:
+            self._wake()
+
+    def _give_up(self, pair: Pair) -> None:
+        """End it where the candidate loses that much; what is in force anyway is watched on."""
+        if self._measured > HOPELESS_STEPS or self.experiment.guards:
+            return
+        self._slow += pair.candidate_us > HOPELESS * pair.baseline_us
+        if self._slow == HOPELESS_STEPS:
+            self.ended = f"slower by {HOPELESS:g} times"
 
 
 class ExperimentStep:

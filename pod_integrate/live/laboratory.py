@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 # An event that is no failure; those of readiness.py are counted here too.
 READY = "configs_ready"
+# Whoever wakes it often gets a round that often.
+LEAST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 60.0
 
 
@@ -59,7 +61,7 @@ class Laboratory:
         self._thread.start()
 
     def wake(self) -> None:
-        """There is something to prepare."""
+        """There is something to prepare or to report."""
         self._awake.set()
 
     def count(self, event: str) -> None:
@@ -112,6 +114,7 @@ class Laboratory:
     def _run(self) -> None:
         while not self._stopping.is_set():
             self.run_round()
+            self._stopping.wait(LEAST_PAUSE_SECONDS)
             pause = self._pause * 2.0 ** min(self._failed_in_row, 16)
             self._awake.wait(min(pause, max(_LONGEST_PAUSE_SECONDS, self._pause)))
             self._awake.clear()

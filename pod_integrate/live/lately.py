@@ -8,15 +8,21 @@ from pod_integrate.live.experiments import MOST_SEEN, Seen
 from pod_integrate.terms.experiment import MAX_BUCKETS, SeenBucket
 from pod_integrate.terms.keys import Bucket
 
+HALF_LIFE_SECONDS = 5.0
+
 
 class Lately:
-    """Counts fade by half with every question that was asked; the lightest buckets go first."""
+    """Counts fade by half every few seconds; the lightest buckets go first."""
 
     def __init__(self) -> None:
         self._seen: dict[Bucket, Seen] = {}
+        self._faded = 0.0
 
-    def add(self, seen: dict[Bucket, Seen]) -> None:
-        """Steps since the last call."""
+    def add(self, seen: dict[Bucket, Seen], now: float) -> None:
+        """Steps since the last call; `now` in seconds."""
+        if now - self._faded >= HALF_LIFE_SECONDS:
+            self._faded = now
+            self._fade()
         for bucket, new in seen.items():
             before = self._seen.get(bucket)
             self._seen[bucket] = new._replace(steps=new.steps + (before.steps if before else 0))
@@ -34,8 +40,8 @@ class Lately:
         free.sort(key=lambda bucket: -self._seen[bucket].steps)
         return [_offer(bucket, self._seen[bucket]) for bucket in free[:MAX_BUCKETS]]
 
-    def fade(self) -> None:
-        """What was seen counts half after every question, and not at all in the end."""
+    def _fade(self) -> None:
+        """What was seen counts half, and not at all in the end."""
         self._seen = {
             bucket: seen._replace(steps=seen.steps // 2)
             for bucket, seen in self._seen.items()

@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import logging
 import os
-import threading
 import time
 from collections.abc import Callable
 
@@ -20,6 +19,7 @@ from pod_integrate.devices.base import Device
 from pod_integrate.devices.call import Attention
 from pod_integrate.devices.clock import Clock
 from pod_integrate.errors import ConfigInfeasibleError, MismatchError
+from pod_integrate.live.builds import Builds
 from pod_integrate.live.shadow import Shadow, Verdict
 from pod_integrate.live.verify import LEAST_BYTES, Lengths, NoRoomError, verify
 from pod_integrate.terms.config import PodConfig
@@ -28,8 +28,6 @@ from pod_integrate.terms.keys import Geometry
 logger = logging.getLogger(__name__)
 
 _AGAIN_SECONDS = 60.0
-# Of the thread that compiles: servers go first.
-_NICE = 10
 # Configs beside the default that are kept ready; those prepared longest ago go first, and are
 # prepared again when a step asks for them. A table and the experiments of a process have fewer.
 MOST_READY = 256
@@ -42,6 +40,7 @@ class Readiness:
 
     default  always ready
     clock    of the serving thread
+    builds   compiles what `prepare` loads
     """
 
     def __init__(
@@ -64,6 +63,7 @@ class Readiness:
         # Called when there is something to prepare, and with events of this module.
         self.wake: Callable[[], None] = lambda: None
         self.count: Callable[[str], None] = lambda event: None
+        self.builds = Builds(lambda c: device.build(geometry, c), lambda: self.wake())
 
     @property
     def owed(self) -> bool:
@@ -146,6 +146,13 @@ class Readiness:
         """What to prepare; for the other thread."""
         return list(self._wanted.items())
 
+    def is_built(self, config: PodConfig) -> bool:
+        """Whether `prepare` would not wait for a compiler, which goes to work if it would.
+
+        For the other thread; raises as Device.build.
+        """
+        return config in self._ready or config in self.refused or self.builds.is_built(config)
+
     def prepare(self, config: PodConfig, lengths: Lengths, *, again: bool = False) -> Attention:
         """Build, load, launch and verify `config` unless that is done; takes seconds.
 
@@ -160,7 +167,7 @@ class Readiness:
             raise kind(f"{config.short()} was refused: {self.refused[config]}")
         found = self._ready.get(config)
         if found is None:
-            _beneath(lambda: self._device.build(self._geometry, config))
+            self.builds.wait(config)
         if found is None or (again and found is not self.default):
             with self._device.background():
                 found = self._device.attention(self._geometry, config)
@@ -201,24 +208,3 @@ class Readiness:
         self._not_before = {c: until for c, until in self._not_before.items() if until > now}
         self._not_before[config] = now + _AGAIN_SECONDS
         self._wanted.pop(config, None)
-
-
-def _beneath(work: Callable[[], None]) -> None:
-    """Do `work` in a thread of low priority, which its child processes inherit, and wait for it.
-
-    Not in the thread that launches: on a CPU serving waits for the calls of others.
-    """
-    raised: list[BaseException] = []
-
-    def run() -> None:
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
-        try:
-            work()
-        except BaseException as error:
-            raised.append(error)
-
-    thread = threading.Thread(target=run, name="pod-build", daemon=True)
-    thread.start()
-    thread.join()
-    if raised:
-        raise raised[0]

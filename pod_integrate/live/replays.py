@@ -50,7 +50,7 @@ def _experiment(
     if live is None or not warm or len(group.layers) < 2:
         return None
     if not all(_usable(group, step, captured, holds, arm.config) for arm in live.arms):
-        baseline, candidate = (holds(arm.config.decode_split_tokens) for arm in live.arms)
+        baseline, candidate = (_has_room(captured, holds, arm.config) for arm in live.arms)
         if baseline and not candidate:
             live.lack_room()
         return None
@@ -69,12 +69,17 @@ def _turns(begun: ExperimentStep) -> tuple[PodConfig, PodConfig]:
 def _usable(
     group: LayerGroup, step: ReplayStep, captured: Captured, holds: Holds, config: PodConfig
 ) -> bool:
-    if not captured.has_tiles_of(config) or not holds(config.decode_split_tokens):
+    if not captured.has_tiles_of(config) or not _has_room(captured, holds, config):
         return False
-    if config is captured.config or group.readiness.verified(config) is not None:
+    if config == captured.config or group.readiness.verified(config) is not None:
         return True
     group.readiness.want(config, step.lengths)
     return False
+
+
+def _has_room(captured: Captured, holds: Holds, config: PodConfig) -> bool:
+    """Whether a replay runs `config`; what was captured runs in longer parts where it must."""
+    return config == captured.config or holds(config.decode_split_tokens)
 
 
 def _trace(

@@ -25,6 +25,8 @@ MAX_REASON = 4000
 MAX_BUCKETS = 64
 MAX_STEPS = 4096
 MAX_LEASE_SECONDS = 86_400.0
+# A candidate that takes so many times as long in its first two steps has lost.
+HOPELESS, HOPELESS_STEPS = 1.25, 2
 # Phases that begin so ask whether what is in force still holds.
 RECHECK = "recheck:"
 _MAX_ERROR = 500

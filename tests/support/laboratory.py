@@ -36,7 +36,7 @@ class FakeTuner:
         self.offers: list[Experiment] = []
         self.asks: list[ExperimentAsk] = []
         self.reports: list[ExperimentReport] = []
-        self.taken = True
+        self.taken, self.done = True, False
         self.status: int | None = None
         self.body: bytes | None = None
 
@@ -56,7 +56,7 @@ class FakeTuner:
         report = ExperimentReport.decode(request.read())
         assert request.url.path == f"/v1/experiments/{report.id}/report"
         self.reports.append(report)
-        return httpx.Response(200, json={"taken": self.taken})
+        return httpx.Response(200, json={"taken": self.taken, "done": self.done})
 
 
 class Host:

@@ -34,6 +34,8 @@ logger = logging.getLogger(__name__)
 
 # Twice as many as can be worth it at a time, see MIN_TIME_SHARE.
 MAX_CAMPAIGNS = 1000
+# Buckets this far from each other, in octaves, tell one another what they promote.
+_NEAR = 4.0
 
 
 class Board:
@@ -134,7 +136,7 @@ class Board:
             geometry, device, bucket = key.parsed()
             trials = load_trials(tx, key)
             study = Study(
-                geometry, device, trials=trials, seed=self.settings.seed,
+                geometry, device, trials=trials, seed=self.settings.seed, bucket=bucket,
                 neighbours=self._tables.neighbours(key.scope, bucket),
             )  # fmt: skip
         except PodAttentionError as error:
@@ -196,3 +198,15 @@ class Board:
                 yield tx, publish
             for table in made:
                 self._tables.commit(key.scope, table)
+                self._tell_neighbours(key)
+
+    def _tell_neighbours(self, key: StudyKey) -> None:
+        """Campaigns of similar buckets try next what has just been promoted."""
+        entry = self._tables.promoted(key)
+        if entry is None:
+            return
+        bucket = key.parsed()[2]
+        for other, campaign in self.campaigns.items():
+            near = other.scope == key.scope and bucket.distance(other.parsed()[2]) <= _NEAR
+            if near and other != key:
+                campaign.hear(entry.config)

@@ -103,6 +103,10 @@ class Campaign:
         """
         return self._state.recheck_due(now, live=live)
 
+    def hear(self, config: PodConfig) -> None:
+        """A similar bucket has just promoted `config`."""
+        self._state.hear(config)
+
     def shun(self, tx: sa.Connection, barred: frozenset[PodConfig]) -> None:
         """Neither measure nor promote these."""
         self._state.shun(tx, barred)

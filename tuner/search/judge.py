@@ -40,6 +40,7 @@ from typing import Literal, NamedTuple
 
 from scipy import special
 
+from pod_integrate.terms.experiment import HOPELESS
 from pod_integrate.terms.table import MIN_STEPS
 from tuner.messages import LivePair, Pair, Proof
 
@@ -171,8 +172,13 @@ def _held(median: float, lower: float | None, upper: float | None) -> str:
 
 
 def screened_out(pairs: Sequence[Pair]) -> bool:
-    """Whether screening may stop early: every step slower, and by 5 % in the median."""
+    """Whether screening may stop early: every step slower, and by 5 % in the median.
+
+    Two steps suffice where both say what no step of a good config does.
+    """
     speedups = step_speedups(pairs)
+    if len(speedups) == 2:
+        return max(speedups) * HOPELESS < 1
     return len(speedups) >= 3 and max(speedups) < 1 and statistics.median(speedups) < 0.95
 
 

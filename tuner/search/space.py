@@ -24,6 +24,12 @@ from pod_integrate.errors import ConfigError
 from pod_integrate.terms.config import PodConfig, TileConfig
 
 _SPLIT_NEVER = 14
+# Parameters that do nothing in steps without prefill, and in those without decodes: one side alone
+# has no ratio, and every strategy launches it alike.
+_IDLE = {
+    "decode": ("ratio", "strategy", "max_prefill_waves", "prefill."),
+    "prefill": ("ratio", "strategy", "decode_split_tokens_log2", "decode."),
+}
 
 
 class Within(NamedTuple):
@@ -102,6 +108,16 @@ def fixed(tiles: str, choices: Choices) -> dict[str, Any] | None:
     mine = {name: value for name, value in values.items() if name in known}
     inside = all(_inside(known[name], value) for name, value in mine.items())
     return mine if inside else None
+
+
+def idle(sides: str, default: PodConfig, choices: Choices) -> dict[str, Any]:
+    """The default's values of the parameters that do nothing in steps of such `sides`."""
+    try:
+        values = encode(default, choices)
+    except ConfigError:
+        return {}
+    names = _IDLE.get(sides, ())
+    return {name: value for name, value in values.items() if name.startswith(names)}
 
 
 def _tiles(params: Mapping[str, Any], base: PodConfig) -> PodConfig:

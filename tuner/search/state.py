@@ -13,6 +13,8 @@ from pod_integrate.errors import ConfigInfeasibleError
 from pod_integrate.terms.config import PodConfig
 from pod_integrate.terms.table import TableEntry, require_bearable
 from tuner.messages import Proof, StudyKey
+from tuner.phases import SCREEN
+from tuner.search.judge import step_speedups
 from tuner.search.space import Within
 from tuner.search.study import Study, speedup_of
 from tuner.settings import TunerSettings
@@ -20,6 +22,8 @@ from tuner.store.rows import Decision, DecisionKind, Trial, add_decision, insert
 
 # Trials between two looks for a candidate worth confirming: early gains are published early.
 _TRIALS_PER_LOOK = 8
+# Or at once, where all of a trial's steps were faster by so many times what a promotion needs.
+_SURE = 2.0
 # What a search of a bucket finds on average, as a share of its time.
 UNKNOWN_GAIN = 0.05
 
@@ -113,25 +117,40 @@ class State:
     def look(self, tx: sa.Connection, within: Within, *, final: bool) -> bool:
         """Pick the best trial that nobody tried to confirm, if it looks worth it."""
         done = [t for t in self.trials.values() if t.state == "complete"]
-        if not final and len(done) - self._looked < _TRIALS_PER_LOOK:
-            return False
-        self._looked = len(done)
-        goal = self.settings.min_speedup * (_speedup(self.promoted) if self.promoted else 1.0)
+        due = final or len(done) - self._looked >= _TRIALS_PER_LOOK
+        if due:
+            self._looked = len(done)
+        in_force = _speedup(self.promoted) if self.promoted else 1.0
         untried = [
             t for t in done
             if not t.confirmation and not t.fate and t.origin != "default"
             and within.allows(t.config)
         ]  # fmt: skip
         trial = min(untried, key=lambda t: (t.value, t.number), default=None)
-        if trial is None or _speedup(trial) < goal:
+        if trial is None or _speedup(trial) < in_force * self.settings.min_speedup:
+            return False
+        if not (due or self._is_sure(trial, in_force)):
             return False
         self.confirm(tx, trial)
         return True
+
+    def _is_sure(self, trial: Trial, in_force: float) -> bool:
+        """Whether a gain is so plain that its confirmation waits for no other trials."""
+        if any(t.confirmation and not t.fate for t in self.trials.values()):
+            return False
+        least = in_force * (1 + _SURE * (self.settings.min_speedup - 1))
+        steps = step_speedups(trial.pairs.get(SCREEN, ()))
+        return _speedup(trial) >= least and min(steps, default=0.0) > in_force
 
     def confirm(self, tx: sa.Connection, trial: Trial) -> None:
         """Make a trial the next candidate for promotion."""
         trial.confirmation = 1 + max(t.confirmation for t in self.trials.values())
         save_trial(tx, trial)
+
+    def hear(self, config: PodConfig) -> None:
+        """A similar bucket has just promoted `config`: it is the next one to try."""
+        if self.rested is None:
+            self.study.revisit([config])
 
     def shun(self, tx: sa.Connection, barred: frozenset[PodConfig]) -> None:
         """Never propose these, and give up trials of them."""

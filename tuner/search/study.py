@@ -9,9 +9,10 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
+import zlib
 from collections import deque
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
@@ -20,7 +21,7 @@ from pod_integrate.devices.base import Choices
 from pod_integrate.devices.registry import target_of
 from pod_integrate.errors import ConfigError
 from pod_integrate.terms.config import PodConfig
-from pod_integrate.terms.keys import DeviceKey, Geometry
+from pod_integrate.terms.keys import Bucket, DeviceKey, Geometry
 from tuner.search import space
 from tuner.search.space import ANY, Within
 from tuner.search.surrogate import SurrogateSampler
@@ -48,6 +49,8 @@ class Study:
     trials      what is known from before, in order of number
     neighbours  configs promoted for other buckets, nearest first; tried early
     seed        of the sampler
+    bucket      what does not matter to its steps stays as it is; where guesses begin: buckets
+                that begin with others have more of them built, and tell each other what they found
     choices     what is worth trying; default the device's
     """
 
@@ -59,6 +62,7 @@ class Study:
         trials: Iterable[Trial],
         neighbours: Iterable[PodConfig],
         seed: int,
+        bucket: Bucket | None = None,
         choices: Choices | None = None,
     ) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -73,7 +77,12 @@ class Study:
         self._tried = {trial.config for trial in known}
         for trial in known[-MAX_HISTORY:]:
             self._hydrate(trial)
-        self._queue = deque(self._first_configs(neighbours))
+        self._settled = space.idle(
+            bucket.sides if bucket else "hybrid", self.default, self._choices
+        )
+        # Parts of the space in which the sampler has found nothing new.
+        self._exhausted: set[Within] = set()
+        self._queue = deque(self._first_configs(neighbours, _turn_of(bucket)))
 
     def propose(self, within: Within = ANY) -> Proposal | None:
         """The next config of that part of the space, or None when the sampler finds nothing new.
@@ -87,6 +96,8 @@ class Study:
             elif within.allows(config):
                 self._queue.remove((origin, config))
                 return self._offer(config, origin)
+        if within in self._exhausted:
+            return None
         for ordinal in range(_ASKS_PER_PROPOSAL):
             asked = self._ask(within, ordinal)
             if asked is None:
@@ -98,6 +109,7 @@ class Study:
                 continue
             self._numbers[config] = asked.number
             return self._offer(config, "sampler")
+        self._exhausted.add(within)
         return None
 
     def shun(self, configs: Iterable[PodConfig]) -> None:
@@ -107,13 +119,16 @@ class Study:
     def _ask(self, within: Within, ordinal: int) -> optuna.Trial | None:
         """A trial of the sampler; where only some tiles are allowed these take turns."""
         if within.tiles is None:
-            return self._study.ask(self._distributions)
+            return self._sample({})
         places = [space.fixed(name, self._choices) for name in sorted(within.tiles)]
         allowed = [place for place in places if place is not None]
         if not allowed:
             return None
         turn = (len(self._tried) + ordinal) % len(allowed)
-        self._sampler.fixed = allowed[turn]
+        return self._sample(allowed[turn])
+
+    def _sample(self, fixed: dict[str, Any]) -> optuna.Trial:
+        self._sampler.fixed = self._settled | fixed
         try:
             return self._study.ask(self._distributions)
         finally:
@@ -130,8 +145,10 @@ class Study:
             self._study.tell(number, value)
 
     def revisit(self, configs: Iterable[PodConfig]) -> None:
-        """Put configs in front of the sampler, e.g. what neighbours promoted since."""
-        self._queue.extend(("neighbour", config) for config in configs)
+        """Put configs in front of all others: what neighbours promoted since."""
+        self._exhausted.clear()
+        for config in reversed(list(configs)):
+            self._queue.appendleft(("neighbour", self._settle(config)))
 
     def _offer(self, config: PodConfig, origin: str) -> Proposal:
         self._tried.add(config)
@@ -167,19 +184,35 @@ class Study:
         if state == TrialState.RUNNING:
             self._numbers[config] = len(self._study.get_trials(deepcopy=False)) - 1
 
-    def _first_configs(self, neighbours: Iterable[PodConfig]) -> list[tuple[str, PodConfig]]:
+    def _first_configs(
+        self, neighbours: Iterable[PodConfig], turn: int
+    ) -> list[tuple[str, PodConfig]]:
         """Default first: it is the A/A check of the measurement. Then good guesses."""
-        default = self.default
+        default, settle = self.default, self._settle
         change = dataclasses.replace
         split = default.decode_split_tokens or 512
+        first = list(self._choices.first)
+        turn %= max(1, len(first))
         return [
             ("default", default),
-            *(("neighbour", config) for config in neighbours),
-            ("paper 1:1", change(default, prefill_ctas=1, decode_ctas=1)),
-            *self._choices.first,
-            ("finer split", change(default, decode_split_tokens=max(32, split // 4))),
-            ("unsplit", change(default, decode_split_tokens=0, max_prefill_waves=0)),
+            *(("neighbour", settle(config)) for config in neighbours),
+            ("paper 1:1", settle(change(default, prefill_ctas=1, decode_ctas=1))),
+            *((origin, settle(config)) for origin, config in first[turn:] + first[:turn]),
+            ("finer split", settle(change(default, decode_split_tokens=max(32, split // 4)))),
+            ("unsplit", settle(change(default, decode_split_tokens=0, max_prefill_waves=0))),
         ]
+
+    def _settle(self, config: PodConfig) -> PodConfig:
+        """`config` with the default's values of what does not matter here."""
+        try:
+            known = space.encode(config, self._choices)
+        except ConfigError:
+            return config
+        return space.decode(known | self._settled, config)
+
+
+def _turn_of(bucket: Bucket | None) -> int:
+    return zlib.crc32(str(bucket).encode()) if bucket is not None else 0
 
 
 def speedup_of(value: float) -> float:

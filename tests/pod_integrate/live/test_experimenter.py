@@ -60,7 +60,7 @@ def test_a_long_experiment_is_reported_in_parts() -> None:
         host.steps(20)
         host.rounds()
     parts = [len(report.pairs) for report in host.tuner.reports]
-    assert len(parts) > 2 and sum(parts) == 40 and min(parts[:-1]) >= 8
+    assert len(parts) > 2 and sum(parts) == 40 and min(parts[:-1]) >= experiments.REPORT_PAIRS
     host.tuner.offers = [offer("e2", steps=40)]
     host.rounds()
     while len(host.group.experiments.running[make_batch().bucket].pairs) < 2:  # type: ignore[union-attr]
@@ -70,16 +70,31 @@ def test_a_long_experiment_is_reported_in_parts() -> None:
     assert (host.tuner.reports[-1].id, host.tuner.reports[-1].done) == ("e2", False)
 
 
-def test_a_tuner_that_wants_no_more_ends_an_experiment() -> None:
+@pytest.mark.parametrize("decided", [False, True])
+def test_a_tuner_that_wants_no_more_ends_an_experiment(decided: bool) -> None:
     host = Host()
     host.tuner.offers = [offer(steps=100)]
     host.steps(3)
     host.rounds()
-    host.tuner.taken = False
+    host.tuner.taken, host.tuner.done = decided, decided
     host.steps(60)
     host.rounds()
     assert host.group.experiments is not None and not host.group.experiments.running
     assert len(host.tuner.reports) == 1
+
+
+def test_what_is_worth_a_report_wakes_the_thread_that_sends_it() -> None:
+    woken: list[int] = []
+    host = Host()
+    host.group.readiness.wake = lambda: woken.append(len(host.tuner.reports))
+    host.tuner.offers = [offer(steps=100), offer("e2")]
+    host.steps(3)
+    host.rounds()
+    assert not woken
+    while not woken:
+        host.steps(1)
+    host.rounds()
+    assert len(host.tuner.reports[0].pairs) == experiments.REPORT_PAIRS
 
 
 def test_an_experiment_without_a_step_in_its_lease_is_given_back() -> None:
@@ -169,11 +184,13 @@ def test_buckets_of_a_tuner_that_is_away_are_forgotten_in_the_end(
 ) -> None:
     monkeypatch.setattr(lately, "MOST_SEEN", 3)
     found = lately.Lately()
-    found.add({Bucket.of([1] * n, [64] * n): Seen(n, ([], [])) for n in (1, 2, 4, 8, 16)})
-    found.add({Bucket.of([1] * 8, [64] * 8): Seen(100, ([], []))})
+    found.add({Bucket.of([1] * n, [64] * n): Seen(n, ([], [])) for n in (1, 2, 4, 8, 16)}, 0.0)
+    found.add({Bucket.of([1] * 8, [64] * 8): Seen(100, ([], []))}, lately.HALF_LIFE_SECONDS / 2)
     steps = {offered.bucket: offered.steps for offered in found.offers(busy={"d16@64"})}
     assert steps == {"d8@64": 108, "d4@64": 4}
     assert found.get(Bucket.of([1], [64])) is None
+    found.add({}, lately.HALF_LIFE_SECONDS)
+    assert {seen.bucket: seen.steps for seen in found.offers(busy=())}["d8@64"] == 54
 
 
 def test_steps_remember_a_bounded_number_of_buckets(monkeypatch: pytest.MonkeyPatch) -> None:

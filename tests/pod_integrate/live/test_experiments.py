@@ -78,13 +78,13 @@ def test_experiments_keep_to_their_share_of_steps() -> None:
 
 
 def test_what_slow_candidates_cost_stays_within_the_share_of_time() -> None:
-    server = Server(share=0.2, seconds=lambda c: 19e-3 if c == OTHER else 10e-3)
+    server = Server(share=0.2, seconds=lambda c: 54e-3 if c == OTHER else 45e-3)
     for _ in range(4000):
         server.step()
         server.now += 0.2
     lost = 9e-3 * (LAYERS // 2) * server.live.begun
     assert server.live.begun == 100
-    server = Server(share=0.2, seconds=lambda c: 1.9 if c == OTHER else 1.0, steps=4000)
+    server = Server(share=0.2, seconds=lambda c: 5.4 if c == OTHER else 4.5, steps=4000)
     for _ in range(4000):
         server.step()
     # 40 s passed, a fifth of them may be lost, 2.7 s of them in one step.

@@ -250,3 +250,13 @@ def test_steps_of_an_experiment_are_counted_and_not_traced(
     # The first replay of a graph is neither.
     assert drained.seen == 20
     assert len(drained.records) == 20 - 1 - server.live.begun < 19
+
+
+def test_a_captured_split_without_room_is_compared_as_it_runs(
+    gpu: EmulatedDevice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = Server(gpu, monkeypatch)
+    # As where contexts are so long that what was captured is cut into longer parts.
+    other = OTHER.decode_split_tokens
+    monkeypatch.setattr(DecodeRoom, "holds", lambda room, split: split == other)
+    assert len(server.experiment_steps(2)) == 2 and len(server.live.pairs) == 2
