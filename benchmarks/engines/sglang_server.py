@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 import httpx
 
 from pod_integrate.demo.processes import Child, free_port
-from pod_integrate.demo.workload import Fit, Request, built_in, prompt_ids
+from pod_integrate.demo.workload import Fit, built_in, prompt_ids
+from pod_integrate.replay.requests import Request
 
 START_SECONDS = 900.0
 _REQUEST_SECONDS = 400.0

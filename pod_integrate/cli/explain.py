@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from pod_integrate.terms.config import PodConfig
     from pod_integrate.terms.keys import DeviceKey, Geometry
 
-_GEOMETRY = "q32kv8d128-bf16-kvbf16-s16-w-1-c0"
+# Llama-3-8B, what a command asks about when it is told nothing else.
+GEOMETRY = "q32kv8d128-bf16-kvbf16-s16-w-1-c0"
 
 
 def explain(
@@ -42,7 +43,7 @@ def explain(
     ] = "a100",
     geometry: Annotated[
         str, typer.Option(help="Heads, head dim, dtypes, page size, window and cap of one rank.")
-    ] = _GEOMETRY,
+    ] = GEOMETRY,
     compare: Annotated[
         bool, typer.Option("--compare", help="Also rank a few other configs on this batch.")
     ] = False,

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 import httpx
 import numpy as np
 
-from pod_integrate.demo.workload import Request, prompt_ids
+from pod_integrate.demo.workload import prompt_ids
+from pod_integrate.replay.requests import Request
 
 
 @dataclasses.dataclass

@@ -24,8 +24,9 @@ from pod_integrate.demo.options import DemoOptions
 from pod_integrate.demo.processes import Child, free_port
 from pod_integrate.demo.summary import DemoResult, summary_rows
 from pod_integrate.demo.view import LiveView, Phases, print_summary
-from pod_integrate.demo.workload import BUILT_IN, Fit, Request, built_in, from_file
+from pod_integrate.demo.workload import BUILT_IN, Fit, built_in, from_file
 from pod_integrate.errors import StartError
+from pod_integrate.replay.requests import Request
 
 _START_TIMEOUT = 600.0
 _MAX_TOTAL_TOKENS = 65_536

@@ -8,36 +8,19 @@ between arrivals nearly exponential (coefficient of variation 1.09), so both are
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import datetime
 import itertools
-import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-from pod_integrate.errors import TraceError
+from pod_integrate.replay.requests import BLOCK_TOKENS, Request, read
 
 _PERCENT = (0, 1, 5, 10, 20, 30, 40, 50, 60, 70, 80, 90, 95, 99, 100)
 _PROMPT = (2, 29, 181, 207, 387, 403, 703, 1020, 1071, 1130, 1315, 2734, 4083, 4142, 14050)
 _ANSWER = (7, 16, 41, 54, 77, 91, 103, 129, 177, 384, 400, 424, 451, 601, 1000)
 _MAX_ROWS = 200_000
 BUILT_IN = "Azure LLM inference trace 2023 (conversation), built-in quantiles"
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Request:
-    """One request: seconds after the start, prompt and answer tokens, shared prefix blocks.
-
-    blocks  ids of shared 512-token prompt blocks (Mooncake's hash_ids); equal ids mean equal text
-    """
-
-    at: float
-    prompt_tokens: int
-    answer_tokens: int
-    blocks: tuple[int, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -75,53 +58,8 @@ def from_file(path: Path, count: int, fit: Fit, *, seed: int = 0) -> list[Reques
     arXiv CSV (num_prefill_tokens, num_decode_tokens) has lengths only: arrivals are Poisson.
     Raises TraceError naming the line that does not fit.
     """
-    try:
-        with path.open(newline="") as file:
-            head = file.readline()
-            file.seek(0)
-            rows = _jsonl(file, path) if head.startswith("{") else _csv(file, path)
-            requests = list(itertools.islice(rows, min(count, _MAX_ROWS)))
-    except (OSError, UnicodeDecodeError) as error:
-        raise TraceError(f"trace file {path} cannot be read: {error}") from error
-    if not requests:
-        raise TraceError(f"trace file {path} holds no request")
+    requests = list(itertools.islice(read(path), min(count, _MAX_ROWS)))
     return [_fit(r, fit) for r in _arrivals(requests, fit.rate, seed)]
-
-
-def _csv(file: Iterator[str], path: Path) -> Iterator[Request]:
-    reader = csv.DictReader(file)
-    columns = set(reader.fieldnames or ())
-    for line, row in enumerate(reader, start=2):
-        try:
-            if {"TIMESTAMP", "ContextTokens", "GeneratedTokens"} <= columns:
-                # Seven fractional digits in the published file; datetime takes six.
-                at = datetime.datetime.fromisoformat(row["TIMESTAMP"][:26]).timestamp()
-                yield Request(at, int(row["ContextTokens"]), int(row["GeneratedTokens"]))
-            elif {"num_prefill_tokens", "num_decode_tokens"} <= columns:
-                prompt, answer = float(row["num_prefill_tokens"]), float(row["num_decode_tokens"])
-                yield Request(0.0, round(prompt), round(answer))
-            else:
-                raise TraceError(
-                    f"{path}: unknown columns {sorted(columns)}; expected the Azure or arXiv CSV"
-                )
-        except (TypeError, ValueError) as error:
-            if isinstance(error, TraceError):
-                raise
-            raise TraceError(f"{path}:{line}: {error}") from error
-
-
-def _jsonl(file: Iterator[str], path: Path) -> Iterator[Request]:
-    for line, text in enumerate(file, start=1):
-        try:
-            row = json.loads(text)
-            yield Request(
-                float(row["timestamp"]) / 1000.0,
-                int(row["input_length"]),
-                int(row["output_length"]),
-                tuple(int(block) for block in row.get("hash_ids", ())),
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise TraceError(f"{path}:{line}: not a Mooncake record: {error!r}") from error
 
 
 def _arrivals(requests: list[Request], rate: float, seed: int) -> list[Request]:
@@ -149,7 +87,7 @@ def _fit(request: Request, fit: Fit) -> Request:
 
 def prompt_ids(request: Request, index: int, *, vocab: int, scale: float, seed: int) -> list[int]:
     """Token ids of a prompt: equal block ids give equal text, the rest is random per request."""
-    block = max(1, round(512 * scale))
+    block = max(1, round(BLOCK_TOKENS * scale))
     ids: list[int] = []
     for name in request.blocks:
         if len(ids) >= request.prompt_tokens:

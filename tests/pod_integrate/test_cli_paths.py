@@ -23,12 +23,15 @@ PATHS: dict[str, list[str]] = {
     "build report": ["build", "--arch", "sm_80", "--report", "{}"],
     "demo-model directory": ["demo-model", "{}"],
     "explain config": ["explain", "p512@4k", "{}"],
+    "replay file": ["replay", "{}", "--dry"],
+    "replay table": ["replay", "nothing.csv", "--dry", "--table", "{}"],
+    "replay state": ["replay", "nothing.csv", "--dry", "--state", "{}"],
     "table export file": ["table", "export", "http://127.0.0.1:9", "{}"],
     "table import file": ["table", "import", "{}", "http://127.0.0.1:9"],
     "tuner up state_dir": ["tuner", "up", "--no-ray", "--state-dir", "{}"],
     "tuner up token_file": ["tuner", "up", "--no-ray", "--token-file", "{}"],
 }
-READ = ("demo trace", "explain config", "table import file", "tuner up token_file")
+READ = ("demo trace", "replay file", "explain config", "table import file", "tuner up token_file")
 
 
 def commands(app: typer.Typer, prefix: str = "") -> Iterator[tuple[str, Any]]:

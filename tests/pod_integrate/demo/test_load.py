@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from pod_integrate.demo.load import LoadStats, run_load
-from pod_integrate.demo.workload import Request
+from pod_integrate.replay.requests import Request
 
 
 class _Server(BaseHTTPRequestHandler):

@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pod_integrate.demo.workload import Fit, Request, built_in, from_file, prompt_ids
+from pod_integrate.demo.workload import Fit, built_in, from_file, prompt_ids
 from pod_integrate.errors import TraceError
+from pod_integrate.replay.requests import Request
 
 DATA = Path(__file__).resolve().parents[4] / "shared" / "data"
 FIT = Fit(rate=2.0, scale=0.5, max_prompt=1000, max_answer=64)

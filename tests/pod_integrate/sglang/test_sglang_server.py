@@ -16,7 +16,7 @@ from support.tables import make_table
 from benchmarks.engines.sglang_server import VARIANTS, Answer, Server, sglang_server, wait_until
 from benchmarks.engines.sink import Mood, TraceSink
 from pod_integrate.demo.llama import make_demo_model
-from pod_integrate.demo.workload import Request
+from pod_integrate.replay.requests import Request
 from pod_integrate.terms.config import PodConfig
 from pod_integrate.terms.keys import Bucket, DeviceKey, Geometry
 from pod_integrate.terms.table import ConfigTable
