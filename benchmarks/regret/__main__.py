@@ -4,7 +4,9 @@
 
 FILE is what `python -m benchmarks.gpu truth` left; it is a data file of the tests. Every search
 runs with every seed on every bucket: seeds draw the steps that trials are screened on, and which
-calls of a step were its measurement. Results of an invented truth are no headlines.
+calls of a step were its measurement. What a search finds is what came out of its confirmations on
+other steps, as in the tuner; these count as trials too. Results of an invented truth are no
+headlines.
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ _HEADLINES = {
 def regrets(
     recorded: Recorded, name: str, seeds: int, checkpoints: list[int]
 ) -> dict[str, list[tuple[float, float]]]:
-    """By checkpoint and seed: regret of what looks best, and of the best one tried, in per cent."""
+    """By checkpoint and seed, in per cent: regret of what is in force, of the best one tried."""
     settings = TunerSettings(_env_file=None)  # type: ignore[call-arg]
     found: dict[str, list[tuple[float, float]]] = {str(at): [] for at in checkpoints}
     for seed in range(seeds):
@@ -46,8 +48,8 @@ def regrets(
             screen_steps=settings.screen_steps, pairs=settings.step_pairs,
         )  # fmt: skip
         for at in checkpoints:
-            looks, tried = path[at - 1]
-            found[str(at)].append((100 * looks, 100 * tried))
+            force, tried = path[at - 1]
+            found[str(at)].append((100 * force, 100 * tried))
     return found
 
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from pod_integrate.devices.registry import target_of
-from pod_integrate.terms.keys import DeviceKey, Geometry
+from pod_integrate.terms.keys import Bucket, DeviceKey, Geometry
 from tuner.search import space
 from tuner.search.study import Proposal, Study
 
 H100 = DeviceKey("nvidia-h100-80gb-hbm3", "sm90", 132)
 L40S = DeviceKey("nvidia-l40s", "sm89", 142)
 GEOMETRY = Geometry.uniform((32, 8, 128), "bf16", page_size=1)
+BUCKET = Bucket.parse("p512@4k+d32@4k")
 
 
 def make_study(device: DeviceKey) -> Study:
-    return Study(GEOMETRY, device, trials=[], neighbours=[], seed=0)
+    return Study(GEOMETRY, device, bucket=BUCKET, trials=[], neighbours=[], seed=0)
 
 
 def queued(study: Study) -> list[Proposal]:

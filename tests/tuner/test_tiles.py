@@ -12,7 +12,7 @@ from pod_integrate.devices.cuda.choices import TILES, tiles_name
 from pod_integrate.devices.registry import target_of
 from pod_integrate.terms.config import PodConfig
 from pod_integrate.terms.experiment import SeenBucket
-from pod_integrate.terms.keys import DeviceKey, Geometry
+from pod_integrate.terms.keys import Bucket, DeviceKey, Geometry
 from tuner.search.space import Within
 from tuner.search.study import Study
 
@@ -23,7 +23,7 @@ BUCKET = "p128@256+d4@256"
 
 
 def test_a_study_proposes_within_tiles_from_first_guesses_to_the_sampler() -> None:
-    study = Study(BF16, GPU, trials=[], neighbours=[], seed=1)
+    study = Study(BF16, GPU, bucket=Bucket.parse(BUCKET), trials=[], neighbours=[], seed=1)
     within = Within(frozenset({DEFAULT_TILES}))
     origins = set()
     for i in range(40):
@@ -39,7 +39,7 @@ def test_a_study_proposes_within_tiles_from_first_guesses_to_the_sampler() -> No
 
 @pytest.mark.parametrize("tiles", ["no-tiles-at-all", "p128x64s2w4-d16x64s2w4-c9-v1"])
 def test_unknown_tiles_get_no_proposal_of_the_sampler(tiles: str) -> None:
-    study = Study(BF16, GPU, trials=[], neighbours=[], seed=1)
+    study = Study(BF16, GPU, bucket=Bucket.parse(BUCKET), trials=[], neighbours=[], seed=1)
     assert study.propose(Within(frozenset({tiles}))) is None
 
 

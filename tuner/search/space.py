@@ -22,6 +22,7 @@ from pod_integrate.devices.base import Choices, Range
 from pod_integrate.devices.cuda.choices import tiles_name, tiles_of
 from pod_integrate.errors import ConfigError
 from pod_integrate.terms.config import PodConfig, TileConfig
+from tuner.search.axes import Rule
 
 _SPLIT_NEVER = 14
 # Parameters that do nothing in steps without prefill, and in those without decodes: one side alone
@@ -84,9 +85,7 @@ def encode(config: PodConfig, choices: Choices) -> dict[str, Any]:
     values: dict[str, Any] = {
         "ratio": _encode_ratio(config),
         "max_prefill_waves": config.max_prefill_waves,
-        "decode_split_tokens_log2": (
-            _log2(config.decode_split_tokens) if config.decode_split_tokens else _SPLIT_NEVER
-        ),
+        "decode_split_tokens_log2": _encode_split(config),
         "strategy": config.strategy,
         **({"tiles": tiles_name(config)} if "tiles" in known else _encode_tiles(config)),
     }
@@ -110,14 +109,29 @@ def fixed(tiles: str, choices: Choices) -> dict[str, Any] | None:
     return mine if inside else None
 
 
-def idle(sides: str, default: PodConfig, choices: Choices) -> dict[str, Any]:
-    """The default's values of the parameters that do nothing in steps of such `sides`."""
+def rules(sides: str, default: PodConfig, choices: Choices) -> list[Rule]:
+    """The parameters that do nothing in steps of such `sides`, and the default's values of them.
+
+    Where both ops have work the ratio does nothing but in a fused launch.
+    """
+    fused = [Rule("ratio", 0, ("strategy", "fused"))] if sides == "hybrid" else []
     try:
         values = encode(default, choices)
     except ConfigError:
-        return {}
+        return fused
     names = _IDLE.get(sides, ())
-    return {name: value for name, value in values.items() if name.startswith(names)}
+    idle = [Rule(name, value) for name, value in values.items() if name.startswith(names)]
+    return idle + [rule._replace(value=values[rule.name]) for rule in fused]
+
+
+def plain(config: PodConfig, rules: list[Rule], choices: Choices) -> PodConfig:
+    """The config with the rules' values where its own do nothing; one of another space as it is."""
+    try:
+        params = encode(config, choices)
+    except ConfigError:
+        return config
+    own = {rule.name: rule.value for rule in rules if rule.holds(params)}
+    return decode(params | own, config)
 
 
 def _tiles(params: Mapping[str, Any], base: PodConfig) -> PodConfig:
@@ -171,6 +185,10 @@ def _encode_ratio(config: PodConfig) -> int:
         raise ConfigError(f"CTA ratio of {config.short()} is not 1:n or n:1")
     towards = _log2(config.prefill_ctas) - _log2(config.decode_ctas)
     return towards + 1 if towards >= 0 else towards - 1
+
+
+def _encode_split(config: PodConfig) -> int:
+    return _log2(config.decode_split_tokens) if config.decode_split_tokens else _SPLIT_NEVER
 
 
 def _log2(value: int) -> int:

@@ -5,6 +5,7 @@ Everything that must outlive the process is in the trials' rows; the rest starts
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable
 
 import sqlalchemy as sa
@@ -13,7 +14,7 @@ from pod_integrate.errors import ConfigInfeasibleError
 from pod_integrate.terms.config import PodConfig
 from pod_integrate.terms.table import TableEntry, require_bearable
 from tuner.messages import Proof, StudyKey
-from tuner.phases import SCREEN
+from tuner.phases import SCREEN, Duel
 from tuner.search.judge import step_speedups
 from tuner.search.space import Within
 from tuner.search.study import Study, speedup_of
@@ -120,7 +121,7 @@ class State:
         due = final or len(done) - self._looked >= _TRIALS_PER_LOOK
         if due:
             self._looked = len(done)
-        in_force = _speedup(self.promoted) if self.promoted else 1.0
+        in_force = _confirmed(self.promoted) if self.promoted else 1.0
         untried = [
             t for t in done
             if not t.confirmation and not t.fate and t.origin != "default"
@@ -224,6 +225,12 @@ class State:
         except ConfigInfeasibleError as error:
             return str(error)
         return ""
+
+
+def _confirmed(trial: Trial) -> float:
+    """What the steps say that did not choose it: the best of many screenings flatters itself."""
+    speedups = step_speedups(trial.pairs.get(Duel(trial.confirmation), []))
+    return statistics.median(speedups) if speedups else _speedup(trial)
 
 
 def _speedup(trial: Trial) -> float:

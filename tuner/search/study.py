@@ -23,8 +23,9 @@ from pod_integrate.errors import ConfigError
 from pod_integrate.terms.config import PodConfig
 from pod_integrate.terms.keys import Bucket, DeviceKey, Geometry
 from tuner.search import space
+from tuner.search.axes import Traffic
 from tuner.search.space import ANY, Within
-from tuner.search.surrogate import SurrogateSampler
+from tuner.search.surrogate import Lesson, SurrogateSampler
 from tuner.store.rows import Trial
 
 logger = logging.getLogger(__name__)
@@ -41,6 +42,14 @@ class Proposal(NamedTuple):
     config: PodConfig
     origin: str
     infeasible: str
+
+
+class Known(NamedTuple):
+    """A trial of another study, and what it was measured on."""
+
+    config: PodConfig
+    value: float
+    traffic: Traffic
 
 
 class Study:
@@ -71,15 +80,15 @@ class Study:
         self.default = self._target.default_config(geometry)
         self._distributions = space.distributions(self._choices)
         self._numbers: dict[PodConfig, int] = {}
-        self._sampler = SurrogateSampler(seed, _STARTUP_TRIALS)
+        sides = bucket.sides if bucket else "hybrid"
+        self._rules = space.rules(sides, self.default, self._choices)
+        traffic = Traffic(bucket, geometry).place() if bucket else None
+        self._sampler = SurrogateSampler(seed, _STARTUP_TRIALS, self._rules, traffic)
         self._study = optuna.create_study(direction="minimize", sampler=self._sampler)
         known = list(trials)
-        self._tried = {trial.config for trial in known}
+        self._tried = {self._plain(trial.config) for trial in known}
         for trial in known[-MAX_HISTORY:]:
             self._hydrate(trial)
-        self._settled = space.idle(
-            bucket.sides if bucket else "hybrid", self.default, self._choices
-        )
         # Parts of the space in which the sampler has found nothing new.
         self._exhausted: set[Within] = set()
         self._queue = deque(self._first_configs(neighbours, _turn_of(bucket)))
@@ -102,7 +111,7 @@ class Study:
             asked = self._ask(within, ordinal)
             if asked is None:
                 return None
-            config = space.decode(asked.params, self.default)
+            config = self._plain(space.decode(asked.params, self.default))
             if config in self._tried:
                 # Told PRUNED it would count as bad.
                 self._study.tell(asked, state=TrialState.FAIL)
@@ -114,7 +123,11 @@ class Study:
 
     def shun(self, configs: Iterable[PodConfig]) -> None:
         """Never propose these."""
-        self._tried.update(configs)
+        self._tried.update(map(self._plain, configs))
+
+    def learn(self, known: Iterable[Known]) -> None:
+        """What other studies found, the ones most like this one first: guides the sampler."""
+        self._sampler.learn([lesson for each in known for lesson in self._lessons(each)])
 
     def _ask(self, within: Within, ordinal: int) -> optuna.Trial | None:
         """A trial of the sampler; where only some tiles are allowed these take turns."""
@@ -128,7 +141,7 @@ class Study:
         return self._sample(allowed[turn])
 
     def _sample(self, fixed: dict[str, Any]) -> optuna.Trial:
-        self._sampler.fixed = self._settled | fixed
+        self._sampler.fixed = fixed
         try:
             return self._study.ask(self._distributions)
         finally:
@@ -148,7 +161,7 @@ class Study:
         """Put configs in front of all others: what neighbours promoted since."""
         self._exhausted.clear()
         for config in reversed(list(configs)):
-            self._queue.appendleft(("neighbour", self._settle(config)))
+            self._queue.appendleft(("neighbour", self._plain(config)))
 
     def _offer(self, config: PodConfig, origin: str) -> Proposal:
         self._tried.add(config)
@@ -160,6 +173,18 @@ class Study:
             self.tell(config, None)
             return Proposal(config, origin, str(error))
         return Proposal(config, origin, "")
+
+    def _plain(self, config: PodConfig) -> PodConfig:
+        """`config` with the default's values of what does not matter here."""
+        return space.plain(config, self._rules, self._choices)
+
+    def _lessons(self, known: Known) -> list[Lesson]:
+        """None of a config that this study cannot try."""
+        try:
+            params = space.encode(known.config, self._choices)
+        except ConfigError:
+            return []
+        return [Lesson(params, known.value, known.traffic.place())]
 
     def _hydrate(self, trial: Trial) -> None:
         if trial.state == "running":
@@ -188,7 +213,7 @@ class Study:
         self, neighbours: Iterable[PodConfig], turn: int
     ) -> list[tuple[str, PodConfig]]:
         """Default first: it is the A/A check of the measurement. Then good guesses."""
-        default, settle = self.default, self._settle
+        default, settle = self.default, self._plain
         change = dataclasses.replace
         split = default.decode_split_tokens or 512
         first = list(self._choices.first)
@@ -201,14 +226,6 @@ class Study:
             ("finer split", settle(change(default, decode_split_tokens=max(32, split // 4)))),
             ("unsplit", settle(change(default, decode_split_tokens=0, max_prefill_waves=0))),
         ]
-
-    def _settle(self, config: PodConfig) -> PodConfig:
-        """`config` with the default's values of what does not matter here."""
-        try:
-            known = space.encode(config, self._choices)
-        except ConfigError:
-            return config
-        return space.decode(known | self._settled, config)
 
 
 def _turn_of(bucket: Bucket | None) -> int:

@@ -1,0 +1,166 @@
+"""What a surrogate measures between configs, and between the traffic that they were tried on.
+
+Parameters as numbers: categories by their place, integers as a share of their range. Traffic is
+what a bucket and a geometry tell of it, in logarithms, so that a chunk of 512 tokens is as far from
+one of 256 as 64 requests are from 32.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
+
+from pod_integrate.terms.keys import Bucket, Geometry
+
+Array = npt.NDArray[np.float64]
+_POOL, _AROUND = 1024, 8
+# Columns of a place's traffic that one weight goes for, and how far apart they are at most.
+_GROUPS = (slice(0, 2), slice(2, 6), slice(6, 9), slice(9, 10))
+_SPANS = (1.0, 8.0, 4.0, 1.0)
+_COLUMNS = 10
+
+
+class Rule(NamedTuple):
+    """A parameter that means nothing, and the value that it has then.
+
+    unless  a parameter and its value with which it means something
+    """
+
+    name: str
+    value: Any
+    unless: tuple[str, Any] | None = None
+
+    def holds(self, params: Mapping[str, Any]) -> bool:
+        """Whether the parameter means nothing beside these."""
+        return self.unless is None or params.get(self.unless[0]) != self.unless[1]
+
+
+class Traffic(NamedTuple):
+    """What a config was tried on.
+
+    build  the kernel's, as far as it is another one's; empty: this study's own
+    """
+
+    bucket: Bucket
+    geometry: Geometry
+    build: str = ""
+
+    def place(self) -> Array:
+        """[_COLUMNS]; NaN where a side has no work."""
+        b, g = self.bucket, self.geometry
+        numbers = (b.prefill_tokens, b.prefill_context, b.decodes, b.decode_context)
+        heads = (g.num_q_heads / g.num_kv_heads, g.num_kv_heads, g.head_dim)
+        sides = (float(b.prefill_tokens > 0), float(b.decodes > 0))
+        logs = [math.log2(n) if n else math.nan for n in (*numbers, *heads)]
+        return np.array([*sides, *logs, float(bool(self.build))])
+
+
+class Axes:
+    """Parameters of some distributions, then the traffic's columns.
+
+    rules  of parameters that mean nothing: they make no two places differ
+    """
+
+    def __init__(
+        self, distributions: Mapping[str, BaseDistribution], rules: Sequence[Rule] = ()
+    ) -> None:
+        self._distributions = dict(distributions)
+        self._names = list(distributions)
+        self._rules = [rule for rule in rules if rule.name in distributions]
+        categorical = [isinstance(d, CategoricalDistribution) for d in distributions.values()]
+        self._sizes = [_size(d) for d in self._distributions.values()]
+        self._categorical = np.array(categorical)
+        pairs = zip(categorical, self._sizes, strict=True)
+        self._scale = np.array([1.0 if c else max(1, n - 1) for c, n in pairs])
+
+    def knows(self, params: Mapping[str, Any]) -> bool:
+        """Whether these name every axis."""
+        return self._distributions.keys() <= params.keys()
+
+    def places(self, params: Sequence[Mapping[str, Any]]) -> Array:
+        """[n, axes] whole numbers from 0."""
+        known = self._distributions.items()
+        found = [[_place(d, each[name]) for name, d in known] for each in params]
+        return self._plain(np.array(found, dtype=np.float64).reshape(len(found), len(self._names)))
+
+    def held(self, places: Array, fixed: Mapping[str, Any]) -> Array:
+        """`places` with these parameters at these values."""
+        places = places.copy()
+        for axis, name in enumerate(self._names):
+            if name in fixed:
+                places[:, axis] = _place(self._distributions[name], fixed[name])
+        return self._plain(places)
+
+    def params(self, place: Array) -> dict[str, Any]:
+        """Inverse of `places`, of one."""
+        return {
+            name: d.choices[int(x)] if isinstance(d, CategoricalDistribution) else d.low + int(x)
+            for (name, d), x in zip(self._distributions.items(), place, strict=True)
+            if isinstance(d, CategoricalDistribution | IntDistribution)
+        }
+
+    def distances(self, a: Array, b: Array, on_a: Array, on_b: Array) -> Array:
+        """[axes + groups of the traffic, n, m].
+
+        a, b        [n, axes], [m, axes]
+        on_a, on_b  [n, _COLUMNS], [m, _COLUMNS]
+        """
+        apart = np.abs(a[:, None, :] - b[None, :, :])
+        apart = np.where(self._categorical, apart > 0, apart / self._scale)
+        traffic = np.nan_to_num(np.abs(on_a[:, None, :] - on_b[None, :, :]))
+        groups = [
+            traffic[:, :, columns].sum(axis=2) / span
+            for columns, span in zip(_GROUPS, _SPANS, strict=True)
+        ]
+        return np.concatenate([np.moveaxis(apart, 2, 0), np.array(groups)])
+
+    def pool(self, best: Array, rng: np.random.Generator) -> Array:
+        """Anywhere, and around the best: every value of each axis, and of some pairs of axes."""
+        anywhere = np.stack([rng.integers(n, size=_POOL) for n in self._sizes], axis=1)
+        near = []
+        for axis, size in enumerate(self._sizes):
+            for value in range(size):
+                near.append(best.copy())
+                near[-1][axis] = value
+        pairs = np.repeat(best[None], _POOL // _AROUND * 4, axis=0)
+        for row in pairs:
+            for axis in rng.choice(len(self._sizes), min(2, len(row)), replace=False):
+                row[axis] = rng.integers(self._sizes[axis])
+        whole = np.concatenate([anywhere.astype(np.float64), np.array(near), pairs])
+        return np.unique(self._plain(whole), axis=0)
+
+    def _plain(self, places: Array) -> Array:
+        for rule in self._rules:
+            idle: Any = slice(None)
+            if rule.unless is not None and rule.unless[0] in self._names:
+                name, value = rule.unless
+                idle = places[:, self._names.index(name)] != _place(
+                    self._distributions[name], value
+                )
+            axis = self._names.index(rule.name)
+            places[idle, axis] = _place(self._distributions[rule.name], rule.value)
+        return places
+
+
+def alike(count: int) -> Array:
+    """[count, _COLUMNS] of one traffic."""
+    return np.zeros((count, _COLUMNS))
+
+
+def _size(distribution: BaseDistribution) -> int:
+    if isinstance(distribution, CategoricalDistribution):
+        return len(tuple(distribution.choices))
+    assert isinstance(distribution, IntDistribution), distribution
+    return int(distribution.high) - int(distribution.low) + 1
+
+
+def _place(distribution: BaseDistribution, value: Any) -> int:
+    if isinstance(distribution, CategoricalDistribution):
+        return tuple(distribution.choices).index(value)
+    assert isinstance(distribution, IntDistribution), distribution
+    return int(value) - int(distribution.low)
