@@ -50,6 +50,7 @@ bool encode(CUtensorMap* map, const char* pool, int64_t rows, int box_rows, int 
 }
 
 int stream_bytes(const Stream& s) {
+  if (s.warps == 0) return 0;  // and nothing else of it is set
   return s.warps * s.stages * s.copies * s.copy_rows * kRowBytes / s.panels;
 }
 

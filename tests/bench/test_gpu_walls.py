@@ -113,6 +113,14 @@ def test_structures_are_those_of_the_sources(built: Path) -> None:
     ]
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the requests have no real pools")
+def test_every_request_gets_as_far_as_the_driver(built: Path) -> None:
+    library = walls_library.Library(built)
+    for part, point in POINTS:
+        error = library.launch(point.kernel, point.request)
+        assert re.search("driver|CUDA|cuTensorMap", error), (part, point.labels, error)
+
+
 def test_measured_kernels_neither_spill_nor_wait_for_the_matrix_unit(built: Path) -> None:
     said = walls_library.compiler_said(built)
     spills = [int(n) for n in re.findall(r"(\d+) bytes spill", said)]

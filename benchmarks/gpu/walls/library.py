@@ -78,10 +78,16 @@ class Library:
 
         records  [ctas, MOST_WARPS, 5] int64 on the device, zeroed here
         """
-        request.kernel = self.kernels.index(kernel)
         request.ctas = records.shape[0]
         records.zero_()
         request.records = records.data_ptr()
         request.stream = torch.cuda.current_stream(records.device).cuda_stream
-        if self._library.pod_walls_run(ctypes.byref(request)):
-            raise KernelUnavailableError(f"{kernel}: {self._library.pod_error().decode()}")
+        error = self.launch(kernel, request)
+        if error:
+            raise KernelUnavailableError(f"{kernel}: {error}")
+
+    def launch(self, kernel: str, request: Request) -> str:
+        """Launch what the request points to; what is wrong, or nothing."""
+        request.kernel = self.kernels.index(kernel)
+        failed = self._library.pod_walls_run(ctypes.byref(request))
+        return self._library.pod_error().decode() if failed else ""
