@@ -76,6 +76,8 @@ SECTIONS: dict[str, dict[str, str]] = {
         "tuner.aa_searches": "Searches on simulated live steps in which no config is better",
         "tuner.aa_false_promotion_pct": "... of them that promote one all the same",
         "tuner.watched_steps_to_roll_back": "Steps until a promotion 10 % slower is gone, at most",
+        "tuner.kill_rounds": "Rounds of SIGKILL of the tuner, its worker or a server",
+        "tuner.kill_lost": "... messages, evidence or promotions lost that were acknowledged",
         "tuner.fuzz_requests": "Requests that no client should send, answered by the tuner",
         "tuner.fuzz_5xx": "... of them with a failure (5xx)",
         "tuner.next_task_ms_10k_buckets": "CPU time of handing out a task, at 10,000 buckets",

@@ -90,6 +90,12 @@ def tuner_live(arguments: _Extra = None) -> None:
     _run("tuner_live", arguments)
 
 
+@app.command("kills")
+def kills(arguments: _Extra = None) -> None:
+    """SIGKILL of tuner, worker or server at random moments: nothing acknowledged may be lost."""
+    _run("kills", arguments)
+
+
 @app.command("gpu")
 def gpu(
     arguments: Annotated[
