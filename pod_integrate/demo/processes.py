@@ -83,6 +83,11 @@ class Child:
         self._signal(signal.SIGKILL)
         self._process.wait(5.0)
 
+    def kill(self) -> None:
+        """SIGKILL the group, as a machine that fails does; returns when the leader has ended."""
+        self._signal(signal.SIGKILL)
+        self._process.wait(5.0)
+
     def tail(self) -> str:
         """The last lines of the log."""
         lines = self.log.read_text(errors="replace").splitlines()

@@ -1,244 +1,122 @@
-"""What does tuning on live steps gain, and what does it cost?
+"""What does tuning on live steps gain, what does it cost, and what does a bad day do to it?
 
-SGLang on `pod` with mixed chunks and CUDA graphs, Llama with random weights, everything sent at
-once, again and again. Four engines, one after the other:
+SGLang on `pod` with mixed chunks and CUDA graphs serves --model: `llama8b`, the shape of Llama-3-8B
+with weights that SGLang draws, or `smollm2`, a small trained Llama from a GGUF file. All requests
+of a pass are sent at once; passes differ in their lengths. Stages, each saved when it is known:
 
-  default  no tuner: tokens per second, and attention times of every step
-  cost     a tuner, experiments at their default share: tokens per second are the cost of both
-  learn    the same tuner, experiments in `--share` of the steps, for `--learn` seconds
-  tuned    no tuner, the table that was learned: as `default`
+  cost   two engines in turns, one without a tuner, one that records and experiments by default:
+         what both cost, as the median ratio of output tokens per second of neighbours
+  learn  one engine, experiments in --share of the steps for --learn seconds; in the middle of that
+         the tuner is killed and started again. Then a config that was slower is put in force as by
+         an imported table: steps that its bucket serves until the tuner takes it back
+  tuned  two engines in turns without a tuner, one with the table that was learned: attention times
+         of every step by the device's clock, by bucket; and answers of a trained model
 
-Attention times are the device's, by bucket, in fresh runs without experiments. The gain is weighed
-by the time that the default spends in each bucket; a bucket that was not tuned counts as 1.
+The gain is weighed by the time that the default spends in each bucket; a bucket that was not tuned
+counts as 1.
 """
 
 from __future__ import annotations
 
 import argparse
+import concurrent.futures
+import functools
 import json
-import socket
-import statistics
 import sys
 import tempfile
-from collections import defaultdict
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
-import httpx
-
-from benchmarks.engines.sink import TraceSink
-from benchmarks.gpu.common import machine
-from benchmarks.gpu.common.output import Output, add_output
-from benchmarks.gpu.engines.job import Run, engine_arguments, make_model, make_requests, prebuild
+from benchmarks.gpu.common.output import add_output
+from benchmarks.gpu.engines import live_models
+from benchmarks.gpu.engines.job import Run, engine_arguments
+from benchmarks.gpu.engines.live_document import Live
+from benchmarks.gpu.engines.live_stages import compare, cost, learn, plant
+from benchmarks.gpu.engines.live_tuner import LocalTuner
 from benchmarks.gpu.engines.places import PLACES, REFUSED
-from benchmarks.gpu.engines.sglang import Worker, add_load
-from pod_integrate.demo.processes import Child
-from pod_integrate.terms.keys import Bucket
-from pod_integrate.terms.table import MIN_STEPS
-from pod_integrate.terms.trace import StepRecord
+from pod_integrate.devices.registry import device_named
 
-_RUN = Run("pod", "pod", mixed=True)
-_POLL_SECONDS = "0.5"
-_TUNER_SECONDS = 60.0
+RUN = Run("pod", "pod", mixed=True)
+STAGES = ("cost", "learn", "tuned")
+_ROOT = Path(__file__).resolve().parents[3]
 
 
-class Gain(TypedDict):
-    """Of one bucket: its share of the default's time, medians, and their ratio."""
-
-    share: float
-    default_us: float
-    tuned_us: float
-    speedup: float
-    steps: list[int]
-
-
-def by_bucket(records: Iterable[StepRecord]) -> dict[str, list[float]]:
-    """Microseconds of attention of every timed step, by bucket."""
-    found: dict[str, list[float]] = defaultdict(list)
-    for record in records:
-        if record.attention_us > 0:
-            found[str(Bucket.of(record.q_lens, record.kv_lens))].append(record.attention_us)
-    return dict(found)
-
-
-def gain(
-    default: dict[str, list[float]], tuned: dict[str, list[float]], entries: Iterable[str]
-) -> dict[str, Any]:
-    """Default time / tuned time, of each bucket with an entry and of all attention.
-
-    Medians of the steps of a bucket are compared, MIN_STEPS of both at least.
-    """
-    total = sum(map(sum, default.values()))
-    buckets: dict[str, Gain] = {}
-    for name in sorted(entries):
-        steps = (default.get(name, []), tuned.get(name, []))
-        if min(map(len, steps)) >= MIN_STEPS:
-            medians = [statistics.median(one) for one in steps]
-            buckets[name] = {
-                "share": sum(steps[0]) / total, "default_us": medians[0], "tuned_us": medians[1],
-                "speedup": medians[0] / medians[1], "steps": [len(one) for one in steps],
-            }  # fmt: skip
-    left = sum(one["share"] / one["speedup"] for one in buckets.values())
-    covered = sum(one["share"] for one in buckets.values())
-    return {
-        "buckets": buckets,
-        "covered_share": covered,
-        "speedup": 1.0 / (1.0 - covered + left) if total else None,
-    }
+def make_job(live: Live) -> dict[str, Any]:
+    """Of every engine: the model is made, variants are built."""
+    options = live.options
+    model, folder = live_models.MODELS[options.model], live.folder / "model"
+    told = live_models.write_model(folder, model, options)
+    live.say("the model is there")
+    loads = live_models.loads(model, options)
+    job: dict[str, Any] = {
+        "engine": engine_arguments(RUN, folder, options) | told,
+        "requests": loads[0], "loads": loads,
+        "warmup": [{**request, "new": 8} for request in loads[0][::4]],
+    }  # fmt: skip
+    if model.trained:
+        job["questions"] = live_models.questions(folder, _ROOT, options.questions)
+    device = device_named(options.device)
+    built = live_models.build_all(device, live_models.geometry_of(model))
+    live.say(f"{built} variants are built")
+    return job
 
 
-def decode_share(default: dict[str, list[float]], entries: Iterable[str]) -> float | None:
-    """Share of the time of decode-only steps that lies in tuned buckets."""
-    spent = {n: sum(t) for n, t in default.items() if not Bucket.parse(n).prefill_tokens}
-    total = sum(spent.values())
-    return sum(spent.get(name, 0.0) for name in entries) / total if total else None
+def run(live: Live) -> None:
+    """All stages that are asked for."""
+    job, wanted, out = make_job(live), live.options.stages, live.options.out
+    with LocalTuner(live.folder / "state", out) as tuner, _pool() as pool:
+        live.say("the tuner is up")
+        if "cost" in wanted:
+            live.stage("cost", lambda: cost(live, RUN, job, tuner))
+        if "learn" in wanted:
+            live.stage("learn", lambda: learn(live, RUN, job, tuner, pool, then=plant))
+    table = live.options.table or out / f"live_{live.options.model}_table.json"
+    if "tuned" in wanted and table.is_file():
+        live.stage("tuned", lambda: compare(live, RUN, job, table))
 
 
-class LocalTuner:
-    """A tuner of this machine without workers of its own; a context manager."""
-
-    def __init__(self, folder: Path, out: Path) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            port = probe.getsockname()[1]
-        self.url = f"http://127.0.0.1:{port}"
-        command = [sys.executable, "-m", "pod_integrate.cli", "tuner", "up", "--no-ray"]
-        command += ["--workers", "0", "--port", str(port), "--state-dir", str(folder)]
-        self._child = Child("tuner", command, log=out / "live_tuner.log")
-
-    def __enter__(self) -> LocalTuner:
-        self._child.wait_ready(f"{self.url}/healthz", timeout=_TUNER_SECONDS)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._child.stop()
-
-    def overview(self) -> dict[str, Any]:
-        """GET /v1/overview."""
-        answer = httpx.get(f"{self.url}/v1/overview", timeout=30)
-        answer.raise_for_status()
-        found: dict[str, Any] = answer.json()
-        return found
-
-    def table(self, scope: dict[str, Any]) -> bytes | None:
-        """The table in force of a server's scope, None before its first promotion."""
-        names = {name: scope[name] for name in ("geometry", "device", "build")}
-        answer = httpx.get(f"{self.url}/v1/table", params=names, timeout=30)
-        return answer.content if answer.status_code == 200 else None
-
-
-class LiveRuns:
-    """The document under way."""
-
-    def __init__(self, options: argparse.Namespace, folder: Path) -> None:
-        self._options, self._folder = options, folder
-        self._output = Output(options.out, "live")
-        self._times: dict[str, dict[str, list[float]]] = {}
-        self._entries: list[str] = []
-        names = ("running", "prompts", "longest", "new", "layers", "heads", "device", "share")
-        self.document: dict[str, Any] = {
-            "machine": machine.report(),
-            "load": {name: getattr(options, name) for name in (*names, "learn")},
-            "rates": {},
-            "failed": {},
-        }
-
-    def traced(self, name: str, table: Path | None = None) -> None:
-        """An engine without a tuner, all of its steps traced."""
-        with TraceSink() as sink:
-            environment = {"POD_ATTN_TUNER_URL": sink.url, "POD_ATTN_TRACE_SAMPLE": "1"}
-            if table is not None:
-                environment["POD_ATTN_TABLE"] = str(table)
-            self._engine(name, environment | {"POD_ATTN_EXPERIMENTS": "0"})
-            self._times[name] = by_bucket(sink.records())
-        self._save()
-
-    def learned(self) -> Path | None:
-        """The table that a tuner came to by live steps, in a file; None: it promoted nothing."""
-        with LocalTuner(self._folder / "state", self._options.out) as tuner:
-            self._engine("cost", {"POD_ATTN_TUNER_URL": tuner.url})
-            share = {"POD_ATTN_EXPERIMENTS": str(self._options.share)}
-            learn = {"seconds": self._options.learn}
-            self._engine("learn", {"POD_ATTN_TUNER_URL": tuner.url, **share}, **learn)
-            overview = tuner.overview()
-            self.document["tuner"] = {
-                name: overview[name] for name in ("totals", "tables", "buckets", "decisions")
-            }
-            body = tuner.table(overview["tables"][0]) if overview["tables"] else None
-        self._save()
-        if body is None:
-            return None
-        self._entries = list(json.loads(body)["entries"])
-        path: Path = self._options.out / "live_table.json"
-        path.write_bytes(body)
-        return path
-
-    def _engine(self, name: str, environment: dict[str, str], **more: Any) -> None:
-        job: dict[str, Any] = {
-            "engine": engine_arguments(_RUN, self._folder / "model", self._options),
-            "requests": make_requests(self._options),
-            "passes": self._options.passes,
-            **more,
-        }
-        job["warmup"] = [{**request, "at": 0.0} for request in job["requests"][::4]]
-        environment = {"POD_ATTN_POLL_SECONDS": _POLL_SECONDS, **environment}
-        worker = Worker(
-            _RUN, self._folder, self._options.out, module="traces_run", environment=environment
-        )
-        try:
-            found = worker.measure(job, self._options.each + more.get("seconds", 0.0))
-            rates = [one["output_tokens_per_second"] for one in found["rates"]]
-            self.document["rates"][name] = rates
-            print(f"{name}: {statistics.median(rates):.0f} tokens/s", flush=True)
-        except RuntimeError as error:
-            self.document["failed"][name] = str(error)
-            print(f"{name} FAILED: {error}", flush=True)
-        finally:
-            worker.stop()
-
-    def _save(self) -> None:
-        default = self._times.get("default", {})
-        if "tuned" in self._times:
-            self.document["gain"] = gain(default, self._times["tuned"], self._entries)
-        self.document["decode_tuned_share"] = decode_share(default, self._entries)
-        self.document["overhead"] = _overhead(self.document["rates"])
-        self._output.save(self.document)
-
-
-def _overhead(rates: dict[str, list[float]]) -> float | None:
-    """Share of output tokens per second that traces and experiments cost."""
-    if not {"default", "cost"} <= set(rates):
-        return None
-    return 1 - statistics.median(rates["cost"]) / statistics.median(rates["default"])
+def _pool() -> concurrent.futures.ThreadPoolExecutor:
+    return concurrent.futures.ThreadPoolExecutor(1)
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Measure, print and save live.json; ends with an error when a run failed."""
+    """Measure, print and save live_<model>.json; ends with an error when a stage failed."""
     options = _parse(arguments)
     options.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as name:
-        measurement = LiveRuns(options, Path(name))
-        make_model(Path(name) / "model", options)
-        prebuild(options)
-        measurement.traced("default")
-        table = measurement.learned()
-        if table is not None:
-            measurement.traced("tuned", table)
-    document = measurement.document
-    for key in ("gain", "decode_tuned_share", "overhead", "failed"):
-        print(f"{key}: {json.dumps(document.get(key))}")
-    if document["failed"]:
-        sys.exit(f"live: failed are {', '.join(document['failed'])}")
+        live = Live(options, Path(name))
+        run(live)
+    for key in ("overhead", "rollback", "gain", "decode_tuned_share", "answers", "failed"):
+        print(f"{key}: {json.dumps(live.document.get(key))}")
+    if live.document["failed"]:
+        sys.exit(f"live: failed are {', '.join(live.document['failed'])}")
+
+
+def _stages(text: str) -> list[str]:
+    names = text.split(",")
+    unknown = sorted(set(names) - set(STAGES))
+    if unknown:
+        raise argparse.ArgumentTypeError(f"{unknown} unknown, known are {', '.join(STAGES)}")
+    return names
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="live", description=(__doc__ or "").split("\n")[0])
-    add_load(parser)
-    parser.set_defaults(passes=5, interval=0.0)
-    parser.add_argument("--prefill-graphs", choices=("breakable", "disabled"), default="breakable")
+    add = functools.partial(parser.add_argument, type=int)
+    parser.add_argument("--model", choices=live_models.MODELS, default="llama8b")
+    parser.add_argument("--weights", type=Path, default=Path("weights.gguf"), help="of smollm2")
+    add("--layers", default=0, help="0: the model's own")
+    add("--running", default=0, help="requests of a pass; 0: the model's own")
+    add("--prompt", default=0, help="tokens in the mean; 0: the model's own")
+    add("--answer", default=0, help="tokens in the mean; 0: the model's own")
+    add("--rounds", default=4, help="passes of each engine, where two answer in turns")
+    add("--questions", default=32, help="prompts whose answers are compared, of a trained model")
     parser.add_argument("--share", type=float, default=0.3, help="of steps while it learns")
-    parser.add_argument("--learn", type=float, default=120.0, help="seconds of learning")
-    parser.add_argument("--each", type=float, default=150.0, help="most seconds of one engine")
+    parser.add_argument("--learn", type=float, default=150.0, help="seconds of learning")
+    parser.add_argument("--each", type=float, default=180.0, help="most seconds of a start or pass")
+    parser.add_argument("--stages", type=_stages, default=list(STAGES), help="default: all")
+    parser.add_argument("--table", type=Path, help="for `tuned` without `learn`")
     parser.add_argument("--device", choices=PLACES, default="cuda")
+    parser.add_argument("--prefill-graphs", choices=("breakable", "disabled"), default="breakable")
     add_output(parser, refused=REFUSED)
     return parser.parse_args(arguments)

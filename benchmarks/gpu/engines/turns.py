@@ -13,7 +13,7 @@ import math
 import random
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,12 @@ class Standing(Worker):
         self._say("pass")
         return float(self._wait(limit)["seconds"])
 
+    def answers(self, limit: float) -> list[list[int]]:
+        """Tokens of the job's `questions`; RuntimeError after `limit` seconds."""
+        self._say("answers")
+        tokens: list[list[int]] = self._wait(limit)["tokens"]
+        return tokens
+
     def stop(self) -> None:
         """End the process and what it reads from."""
         super().stop()
@@ -76,6 +82,34 @@ class Standing(Worker):
         return found
 
 
+@contextlib.contextmanager
+def standing(
+    run: Run,
+    job: dict[str, Any],
+    environments: Mapping[str, Mapping[str, str]],
+    folders: tuple[Path, Path],
+    *,
+    limit: float,
+) -> Iterator[dict[str, Standing]]:
+    """Warm engines by the names of their `environments`, ended afterwards; see side_by_side."""
+    workers: dict[str, Standing] = {}
+    try:
+        for place, (name, environment) in enumerate(environments.items()):
+            own = [folder / name for folder in folders]
+            for folder in own:
+                folder.mkdir(parents=True, exist_ok=True)
+            workers[name] = Standing(run, own[0], own[1], environment=environment)
+            port = _FIRST_PORT + place * _PORTS
+            workers[name].begin(job | {"engine": job["engine"] | {"port": port}})
+        until = time.monotonic() + limit
+        for worker in workers.values():
+            worker.ready(max(0.0, until - time.monotonic()))
+        yield workers
+    finally:
+        for worker in workers.values():
+            worker.stop()
+
+
 def side_by_side(
     run: Run,
     job: dict[str, Any],
@@ -93,24 +127,10 @@ def side_by_side(
     limit         seconds for all engines to come up, and for one pass
     RuntimeError, with the end of a log, when an engine fails or is late.
     """
-    workers: dict[str, Standing] = {}
-    try:
-        for place, (name, environment) in enumerate(environments.items()):
-            own = [folder / name for folder in folders]
-            for folder in own:
-                folder.mkdir(parents=True, exist_ok=True)
-            workers[name] = Standing(run, own[0], own[1], environment=environment)
-            port = _FIRST_PORT + place * _PORTS
-            workers[name].begin(job | {"engine": job["engine"] | {"port": port}})
-        until = time.monotonic() + limit
-        for worker in workers.values():
-            worker.ready(max(0.0, until - time.monotonic()))
+    with standing(run, job, environments, folders, limit=limit) as workers:
         for number in range(passes):
             for name in order(list(workers), number):
                 each(name, rates(job["requests"], workers[name].once(limit)))
-    finally:
-        for worker in workers.values():
-            worker.stop()
 
 
 def order(names: Sequence[str], number: int) -> list[str]:

@@ -6,6 +6,7 @@ written anew each time: first when the engine has warmed up, then with each pass
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import sys
@@ -23,7 +24,11 @@ def write_whole(path: Path, document: Any) -> None:
 
 
 def main() -> None:
-    """Import, wait for the job, warm up, then a pass per line until standard input ends."""
+    """Import, wait for the job, warm up, then a pass per line until standard input ends.
+
+    `loads` in the job: requests of each pass in turn, in place of the same ones; `questions`: what
+    the line `answers` asks for tokens of.
+    """
     from sglang.srt.entrypoints.engine import Engine
 
     print(f"{Engine.__name__} imported", flush=True)
@@ -35,8 +40,13 @@ def main() -> None:
         # What the short warm-up did not reach: counted by nobody.
         ask_once(job["requests"])
         write_whole(answer, {"ready": True})
-        for _ in sys.stdin:
-            write_whole(answer, {"seconds": ask_once(job["requests"])[1]})
+        loads = itertools.cycle(job.get("loads") or [job["requests"]])
+        for line in sys.stdin:
+            if line.strip() == "answers":
+                tokens = [found.tokens for found in ask_once(job["questions"])[0]]
+                write_whole(answer, {"tokens": tokens})
+            else:
+                write_whole(answer, {"seconds": ask_once(next(loads))[1]})
 
 
 if __name__ == "__main__":

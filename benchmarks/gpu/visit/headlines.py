@@ -21,7 +21,10 @@ _GRID = "pod-attn bench gpu -- numbers --grid"
 _HF = "pod-attn bench gpu -- hf"
 _SGLANG = "pod-attn bench gpu -- sglang --quick"
 _TRACES = "pod-attn bench gpu -- traces"
-_LIVE = "pod-attn bench gpu -- live"
+_LIVE = {
+    "llama8b": "pod-attn bench gpu -- live --model llama8b",
+    "smollm2": "pod-attn bench gpu -- live --model smollm2 --weights FILE",
+}
 _VERSUS = "python -m benchmarks.gpu versus --label {label} before=TREE after=."
 
 
@@ -133,17 +136,35 @@ def _trace_headlines(documents: dict[str, dict[str, Any]]) -> list[Headline]:
 
 
 def _live_headlines(documents: dict[str, dict[str, Any]]) -> list[Headline]:
-    document = documents.get("live", {})
+    found: dict[str, Headline] = {}
+    # What both models have is the larger one's.
+    for model, command in _LIVE.items():
+        document = documents.get(f"live_{model}", {})
+        for line in _live_lines(model, document, command):
+            found.setdefault(line[0], line)
+    return list(found.values())
+
+
+def _live_lines(model: str, document: dict[str, Any], command: str) -> list[Headline]:
     found: list[Headline] = []
     speedup = document.get("gain", {}).get("speedup")
     if speedup is not None:
-        load = document["load"]
-        unit = f"x, attention of all steps, {load['heads']} heads, {load['layers']} layers"
-        found.append(("live.gpu_speedup", speedup, unit, _LIVE))
+        (q_heads, kv_heads, head_dim), layers = (
+            document["load"]["heads"],
+            document["load"]["layers"],
+        )
+        shape = f"{q_heads}/{kv_heads} heads of {head_dim}, {layers} layers"
+        found.append((f"live.gpu_speedup_{model}", speedup, f"x, all attention, {shape}", command))
     if document.get("decode_tuned_share") is not None:
         share = document["decode_tuned_share"]
-        found.append(("live.decode_steps_tuned_share", share, "share of their time", _LIVE))
-    if document.get("overhead") is not None:
-        cost = 100 * document["overhead"]
-        found.append(("live.gpu_overhead_pct", cost, "% of output tokens/s", _LIVE))
+        found.append(("live.decode_steps_tuned_share", share, "share of their time", command))
+    if document.get("overhead"):
+        cost, interval = document["overhead"]["cost"], document["overhead"]["interval"]
+        low, high = (100 * end for end in interval)
+        unit = f"% of output tokens/s, 95 % interval {low:.2f} to {high:.2f}"
+        found.append(("live.gpu_overhead_pct", 100 * cost, unit, command))
+    rollback = document.get("rollback") or {}
+    if rollback.get("steps") is not None:
+        unit = f"steps of its bucket, of a config {rollback['speedup']:.2f} times as fast"
+        found.append(("live.rollback_steps", rollback["steps"], unit, command))
     return found

@@ -30,7 +30,8 @@ _PARTS = (
     "grid",
     "versus",
     "traces",
-    "live",
+    "live_llama8b",
+    "live_smollm2",
     "walls",
 )
 
