@@ -52,7 +52,7 @@ demo: $(VENV)/.demo-ready
 	  $(if $(ONCE),--once) $(DEMO_FLAGS)
 
 test: $(VENV)/.test-ready lint
-	$(BIN)/pod-attn build
+	CXX=$(CURDIR)/.ci/strict-c++ $(BIN)/pod-attn build
 	$(BIN)/python -m pytest $(PYTEST_FLAGS)
 
 test-random: $(VENV)/.test-ready

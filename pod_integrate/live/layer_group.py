@@ -23,7 +23,7 @@ from pod_integrate.terms.keys import Geometry
 from pod_integrate.terms.table import Source
 
 
-class Plan(NamedTuple):
+class StepPlan(NamedTuple):
     """How one group attends one step.
 
     attention  what runs its config, loaded
@@ -113,20 +113,20 @@ class LayerGroup:
         self.stamped = StampedSteps()
         self._warm: set[tuple[PodConfig, str]] = set()
 
-    def plan(self, batch: HybridBatch, *, live: bool) -> Plan:
+    def plan(self, batch: HybridBatch, *, live: bool) -> StepPlan:
         """Choose how a step is attended, and close the one before.
 
         live  False for warm-up batches, which leave no trace and ask for nothing
         """
         default = self.readiness.default
         if self.batch_invariant:
-            return Plan(default)
+            return StepPlan(default)
         kind = batch.bucket.sides
         found = self.active.lookup(batch.bucket)
         config = found.config or self.default
         attention = self.readiness.usable(config, kind)
         if not live:
-            return Plan(attention or default)
+            return StepPlan(attention or default)
         self.close_step()
         if self.readiness.owed or self.experiments is not None:
             # Where nothing is recorded nobody else asks the clock.
@@ -134,7 +134,7 @@ class LayerGroup:
         experiment, missing = self._experiment(batch, kind)
         if experiment is not None:
             self.skip_step()
-            return Plan(attention or default, experiment=experiment)
+            return StepPlan(attention or default, experiment=experiment)
         if attention is None:
             missing = config
         shadow = None
@@ -162,14 +162,14 @@ class LayerGroup:
 
     def _traced(
         self, batch: HybridBatch, attention: Attention, source: Source, shadow: Shadow | None
-    ) -> Plan:
+    ) -> StepPlan:
         if self.recorder is None:
-            return Plan(attention, shadow=shadow)
+            return StepPlan(attention, shadow=shadow)
         if self._warms_up(attention.config, batch.bucket.sides) or shadow is not None:
             self.recorder.skip()
         else:
             self.open = self.recorder.begin(batch, attention.config, source)
-        return Plan(attention, self.open, shadow=shadow)
+        return StepPlan(attention, self.open, shadow=shadow)
 
     def skip_step(self) -> None:
         """Count a step that is not traced."""

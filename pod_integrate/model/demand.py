@@ -20,7 +20,7 @@ import numpy as np
 from pod_integrate.devices.cuda import limits
 from pod_integrate.model.devices import Device
 from pod_integrate.model.floors import ELEMENT_BYTES
-from pod_integrate.model.items import Array, Plan
+from pod_integrate.model.items import Array, DecodedPlan
 from pod_integrate.terms.config import PodConfig, TileConfig
 from pod_integrate.terms.keys import Geometry
 
@@ -54,13 +54,17 @@ class Demand(NamedTuple):
     in_flight: Array
 
 
-def prefill_demand(plan: Plan, geometry: Geometry, config: PodConfig, device: Device) -> Demand:
+def prefill_demand(
+    plan: DecodedPlan, geometry: Geometry, config: PodConfig, device: Device
+) -> Demand:
     """Demand of the prefill CTAs of a plan."""
     flops = _prefill_flops(config, geometry, device)
     return _demand(plan.prefill, config.prefill, 1, geometry, device, flops, device.l2_ns)
 
 
-def decode_demand(plan: Plan, geometry: Geometry, config: PodConfig, device: Device) -> Demand:
+def decode_demand(
+    plan: DecodedPlan, geometry: Geometry, config: PodConfig, device: Device
+) -> Demand:
     """Demand of the decode CTAs of a plan; one holds `virtual_decode` items."""
     return _demand(
         *(plan.decode, config.decode, config.virtual_decode, geometry, device),

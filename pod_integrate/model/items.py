@@ -38,7 +38,7 @@ def _struct(fields: host_facts.Fields) -> np.dtype[Any]:
     )
 
 
-class Plan(NamedTuple):
+class DecodedPlan(NamedTuple):
     """Items of both ops in grid order and how they are dispatched.
 
     prefill, decode  arrays of plan_types().item, longest first
@@ -65,7 +65,7 @@ def make_plan(
     sms: int,
     *,
     fill_ctas: int | None = None,
-) -> Plan:
+) -> DecodedPlan:
     """Plan a batch for a device with `sms` SMs; fill_ctas as of plan_batch.
 
     Builds the host library on first use.
@@ -81,7 +81,7 @@ def make_plan(
     return _decode(words, capacity.prefill_ctas, capacity.decode_ctas, capacity.partial_rows)
 
 
-def _decode(words: Array, prefill_ctas: int, decode_ctas: int, partial_rows: int) -> Plan:
+def _decode(words: Array, prefill_ctas: int, decode_ctas: int, partial_rows: int) -> DecodedPlan:
     types = plan_types()
     header = words[: types.header.itemsize // 4].view(types.header)[0]
 
@@ -89,7 +89,7 @@ def _decode(words: Array, prefill_ctas: int, decode_ctas: int, partial_rows: int
         begin = int(header[f"{name}_offset"])
         return words[begin : begin + int(header[count]) * dtype.itemsize // 4].view(dtype)
 
-    return Plan(
+    return DecodedPlan(
         prefill=part("prefill", "prefill_items", types.item),
         decode=part("decode", "decode_items", types.item),
         merge=part("merge", "merge_blocks", types.merge),

@@ -22,7 +22,7 @@ from pod_integrate.model.demand import (
 from pod_integrate.model.devices import Device
 from pod_integrate.model.engine import Cta, SimulatedCta, Sms
 from pod_integrate.model.floors import require_gpu_dtype
-from pod_integrate.model.items import Plan, make_plan
+from pod_integrate.model.items import DecodedPlan, make_plan
 from pod_integrate.terms.config import PodConfig
 from pod_integrate.terms.keys import Geometry
 
@@ -49,7 +49,7 @@ class Simulation(NamedTuple):
     tensor_share: float
     dram_share: float
     waves: float
-    plan: Plan
+    plan: DecodedPlan
     records: list[SimulatedCta]
 
 
@@ -89,7 +89,7 @@ def simulate(
     )
 
 
-def _run(sms: Sms, plan: Plan, demands: tuple[Demand, Demand], config: PodConfig) -> int:
+def _run(sms: Sms, plan: DecodedPlan, demands: tuple[Demand, Demand], config: PodConfig) -> int:
     """Run all CTAs and return how many launches depend on each other."""
     prefill, decode = demands
     if plan.prefill_ctas + plan.decode_ctas == 0:
@@ -118,7 +118,7 @@ def _in_order(grids: list[tuple[str, Demand]]) -> Callable[[int], Cta | None]:
 class _Tickets:
     """The scheduler of a fused launch: ticket t of an SM is prefill iff (t mod n) P mod n < P."""
 
-    def __init__(self, plan: Plan, prefill: Demand, decode: Demand, sms: int) -> None:
+    def __init__(self, plan: DecodedPlan, prefill: Demand, decode: Demand, sms: int) -> None:
         self.ops = {"prefill": prefill, "decode": decode}
         self.next = {"prefill": 0, "decode": 0}
         self.ratio = plan.ratio
@@ -142,7 +142,7 @@ class _Tickets:
         return "prefill" if (ticket % total) * prefill % total < prefill else "decode"
 
 
-def _merge_us(plan: Plan, geometry: Geometry, device: Device) -> float:
+def _merge_us(plan: DecodedPlan, geometry: Geometry, device: Device) -> float:
     """The second launch: reads partial O, m and l, from L2 where they fit, writes O."""
     if not len(plan.merge):
         return 0.0

@@ -14,6 +14,7 @@ import pytest
 from pod_integrate.builds import native
 from pod_integrate.errors import BuildError
 
+ROOT = Path(__file__).resolve().parents[2]
 TINY = """
 #include <tvm/ffi/function.h>
 int64_t answer(int64_t x) { return x + 1; }
@@ -94,3 +95,22 @@ def test_compiler_that_the_environment_names_is_used(
     monkeypatch.setenv("CXX", str(wrapper))
     native.build("cpu")
     assert (tmp_path / "used").exists()
+
+
+@pytest.mark.parametrize("strict", [True, False])
+def test_a_warning_fails_the_build_of_a_test_run_and_no_users(
+    strict: bool, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tiny / "warned.cpp").write_text("int warned(int unused) { return 0; }\n")
+    native._build_id.cache_clear()
+    compiler = ROOT / ".ci" / "strict-c++"
+    planned = subprocess.run(
+        ["make", "-n", "-B", "test"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert f"CXX={compiler} " in planned.stdout
+    if not strict:
+        assert native.build("cpu").exists()
+        return
+    monkeypatch.setenv("CXX", str(compiler))
+    with pytest.raises(BuildError, match="unused"):
+        native.build("cpu")

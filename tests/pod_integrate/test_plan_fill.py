@@ -15,7 +15,7 @@ import torch
 from pod_integrate.devices.cuda import limits
 from pod_integrate.devices.cuda.planning import LEAST_SPLIT, plan_batch
 from pod_integrate.model.batches import Lengths
-from pod_integrate.model.items import Array, Plan, make_plan
+from pod_integrate.model.items import Array, DecodedPlan, make_plan
 from pod_integrate.terms.config import PodConfig
 from pod_integrate.terms.keys import Geometry
 
@@ -116,7 +116,7 @@ def ranges(items: Array) -> dict[tuple[int, int, int], list[tuple[int, int]]]:
     return {place: sorted(parts) for place, parts in found.items()}
 
 
-def count(whole: Plan, length: int) -> int:
+def count(whole: DecodedPlan, length: int) -> int:
     """Items when none may have more than `length` keys."""
     return sum(max(1, -(-int(n) // length)) for n in keys_of(whole.decode))
 

@@ -1,4 +1,4 @@
-"""A model's layers without a model: what an engine does with a Plan."""
+"""A model's layers without a model: what an engine does with a StepPlan."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 
 from pod_integrate.devices.call import Attention, Result
-from pod_integrate.live.layer_group import LayerGroup, Plan
+from pod_integrate.live.layer_group import LayerGroup, StepPlan
 from pod_integrate.terms.batch import HybridBatch
 from pod_integrate.terms.config import PodConfig
 
@@ -15,7 +15,7 @@ Seconds = Callable[[PodConfig], float]
 
 
 def run_layers(
-    plan: Plan,
+    plan: StepPlan,
     layers: int = 2,
     *,
     work: Callable[[Attention], None] = lambda attention: None,

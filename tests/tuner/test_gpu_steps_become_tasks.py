@@ -16,7 +16,7 @@ from pod_integrate.devices.emulated.device import EmulatedDevice
 from pod_integrate.devices.graph_timer import GraphTimer
 from pod_integrate.live.captured import Captured, ReplayStep
 from pod_integrate.live.groups import end_step
-from pod_integrate.live.layer_group import LayerGroup, Plan
+from pod_integrate.live.layer_group import LayerGroup, StepPlan
 from pod_integrate.live.recorder import Recorder
 from pod_integrate.live.registry import ActiveTable
 from pod_integrate.live.replays import replay
@@ -71,7 +71,7 @@ def attend(
     clock = group.recorder.clock
     mark = clock.start()
     if lengths[0] == EAGER[0]:
-        watch: Plan | StreamTimer = group.plan(batch_of(lengths), live=True)
+        watch: StepPlan | StreamTimer = group.plan(batch_of(lengths), live=True)
     else:
         watch = timer
         replay(group, ReplayStep(lengths, Bucket.of(*lengths)), captured, lambda split: True)

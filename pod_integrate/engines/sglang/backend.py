@@ -42,7 +42,7 @@ from pod_integrate.engines.sglang.rows import output_rows, write_loc
 from pod_integrate.engines.sglang.step import StepMetadata, hybrid_batch
 from pod_integrate.errors import UnsupportedFeatureError
 from pod_integrate.live.groups import LayerGroups
-from pod_integrate.live.layer_group import LayerGroup, Plan
+from pod_integrate.live.layer_group import LayerGroup, StepPlan
 from pod_integrate.op import attend
 from pod_integrate.terms.geometry import DTYPES
 from pod_integrate.terms.scalars import Scalars
@@ -198,7 +198,7 @@ class PodAttnBackend(AttentionBackend):  # type: ignore[misc]
         plan.run(layer.layer_id, functools.partial(self._run, rows, out, layer, group, sinks))
         return out.view(-1, layer.tp_q_head_num * layer.v_head_dim)
 
-    def _plan(self, group: LayerGroup) -> Plan:
+    def _plan(self, group: LayerGroup) -> StepPlan:
         step = self.forward_metadata
         if group not in step.plans:
             mine = step.layers.get(group)
@@ -206,7 +206,7 @@ class PodAttnBackend(AttentionBackend):  # type: ignore[misc]
                 step.plans[group] = group.plan(step.batch, live=step.live)
             else:
                 attention = group.captured_attention(mine.captured.config)
-                step.plans[group] = Plan(attention, timer=mine.captured.timer)
+                step.plans[group] = StepPlan(attention, timer=mine.captured.timer)
         return step.plans[group]
 
     def _run(

@@ -12,7 +12,7 @@ from pod_integrate.devices.device_plan import DevicePlan
 from pod_integrate.devices.twin_plan import TwinPlan
 from pod_integrate.errors import UnsupportedFeatureError
 from pod_integrate.live.captured import Captured
-from pod_integrate.live.layer_group import LayerGroup, Plan
+from pod_integrate.live.layer_group import LayerGroup, StepPlan
 from pod_integrate.terms.batch import HybridBatch
 
 
@@ -32,7 +32,7 @@ class StepMetadata:
 
     batch: HybridBatch
     live: bool
-    plans: dict[LayerGroup, Plan] = dataclasses.field(default_factory=dict)
+    plans: dict[LayerGroup, StepPlan] = dataclasses.field(default_factory=dict)
     layers: Mapping[LayerGroup, GraphLayers] = dataclasses.field(default_factory=dict)
 
     def device_plan(self, group: LayerGroup, layer: int) -> DevicePlan | None:

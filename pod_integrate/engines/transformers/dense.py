@@ -14,7 +14,7 @@ import torch
 
 from pod_integrate.engines.transformers.upload import upload
 from pod_integrate.errors import ShapeError
-from pod_integrate.live.layer_group import Plan
+from pod_integrate.live.layer_group import StepPlan
 from pod_integrate.terms.batch import HybridBatch
 from pod_integrate.terms.geometry import Numbers
 
@@ -35,7 +35,7 @@ class DenseStep:
     end: int
     q_length: int
     window: int | None = None
-    plans: dict[Numbers, Plan] = dataclasses.field(default_factory=dict)
+    plans: dict[Numbers, StepPlan] = dataclasses.field(default_factory=dict)
     _batches: dict[Any, HybridBatch] = dataclasses.field(default_factory=dict)
     _rows: torch.Tensor | None = None
 

@@ -15,7 +15,7 @@ from pod_integrate.devices.call import Attention, Result
 from pod_integrate.devices.clock import Mark
 from pod_integrate.devices.registry import device_of
 from pod_integrate.live.groups import LayerGroups
-from pod_integrate.live.layer_group import Plan
+from pod_integrate.live.layer_group import StepPlan
 from pod_integrate.terms.batch import HybridBatch
 from pod_integrate.terms.geometry import Numbers, make_geometry, numbers_of
 from pod_integrate.terms.scalars import Scalars
@@ -61,7 +61,7 @@ def attend(
     v_cache: torch.Tensor,
     batch: HybridBatch,
     options: Options,
-    plans: dict[Numbers, Plan],
+    plans: dict[Numbers, StepPlan],
     *,
     live: bool = True,
     out: torch.Tensor | None = None,

@@ -22,7 +22,7 @@ from pod_integrate.engines.transformers.layouts import (
 )
 from pod_integrate.engines.transformers.ring import RingGather, RingRows, RingStep
 from pod_integrate.engines.transformers.upload import upload
-from pod_integrate.live.layer_group import Plan
+from pod_integrate.live.layer_group import StepPlan
 from pod_integrate.terms.batch import HybridBatch
 from pod_integrate.terms.geometry import Numbers
 
@@ -58,7 +58,7 @@ class PagedStep:
         self.kv_lens = [p + q for p, q in zip(self.past, self.q_lens, strict=True)]
         self.num_tokens = sum(self.q_lens)
         self.live = not all(name.startswith(_WARMUP) for name in self.ids)
-        self.plans: dict[Numbers, Plan] = {}
+        self.plans: dict[Numbers, StepPlan] = {}
         self._groups: dict[int, GroupStep] = {}
 
     def group(self, group: CacheGroup, device: torch.device) -> GroupStep:
