@@ -106,7 +106,7 @@ def plant(
     planted = tuner.plant()
     if planted is None:
         live.save(rollback=None)
-        live.say("no config was slower in a bucket that has an entry: none is planted")
+        live.say("no config was slower when it was tried: none is planted")
         return
     first, began = tuner.steps(planted.bucket), time.monotonic()
     found: dict[str, Any] = {"bucket": planted.bucket, "speedup": planted.speedup, "steps": None}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+import datetime
 import json
 import socket
 import sys
@@ -13,8 +13,8 @@ import httpx
 
 from pod_integrate.demo.processes import Child
 from pod_integrate.terms.config import PodConfig
-from pod_integrate.terms.keys import Bucket
-from pod_integrate.terms.table import ConfigTable, TableEntry
+from pod_integrate.terms.keys import Bucket, DeviceKey, Geometry
+from pod_integrate.terms.table import MIN_STEPS, ConfigTable, Evidence, TableEntry
 
 _READY_SECONDS = 60.0
 # Buckets whose trials are kept for a picture of the page.
@@ -93,20 +93,15 @@ class LocalTuner:
     def plant(self) -> Planted | None:
         """Put a config in force that was slower when it was tried; None where none was.
 
-        As an imported table does: in the heaviest bucket that has an entry and such a config.
+        As an imported table does: in the heaviest bucket in which such a config was tried.
         """
-        body = self.table()
-        table = ConfigTable.from_json(body) if body is not None else None
-        for bucket in self.overview()["buckets"] if table is not None else ():
-            entry = table.entries.get(Bucket.parse(bucket["bucket"])) if table else None
+        for bucket in self.overview()["buckets"]:
             poor = slowest(self.trials(bucket)["trials"])
-            if table is None or entry is None or poor is None:
+            if poor is None:
                 continue
-            name, config = bucket["bucket"], PodConfig.from_dict(poor["config"])
-            found = Planted(name, poor["speedup"], self._rollbacks(name))
-            entries = {Bucket.parse(name): TableEntry(config, entry.evidence)}
-            changed = dataclasses.replace(table, entries=entries)
-            order = {"who": "benchmark", "table": json.loads(changed.to_json(checksum=True))}
+            found = Planted(bucket["bucket"], poor["speedup"], self._rollbacks(bucket["bucket"]))
+            table = json.loads(poor_table(bucket, poor).to_json(checksum=True))
+            order = {"who": "benchmark", "why": "a bad table", "table": table}
             httpx.post(f"{self.url}/v1/table", json=order, timeout=30).raise_for_status()
             return found
         return None
@@ -137,3 +132,21 @@ def slowest(trials: list[dict[str, Any]]) -> dict[str, Any] | None:
     low, high = _POOR
     poor = [t for t in trials if t["speedup"] is not None and low <= t["speedup"] <= high]
     return min(poor, key=lambda trial: trial["speedup"], default=None)
+
+
+def poor_table(bucket: dict[str, Any], trial: dict[str, Any]) -> ConfigTable:
+    """A table that claims the opposite of what was measured of a trial, an element of /v1/trials.
+
+    bucket  an element of the overview's `buckets`
+    """
+    now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    evidence = Evidence(
+        pairs=MIN_STEPS, steps=MIN_STEPS, median_speedup=1.1, lower_bound=1.05, confidence=0.95,
+        method="live", measured_at=now, build=bucket["build"], trial=trial["number"],
+    )  # fmt: skip
+    entry = TableEntry(PodConfig.from_dict(trial["config"]), evidence)
+    return ConfigTable(
+        version=1, geometry=Geometry.parse(bucket["geometry"]),
+        device=DeviceKey.parse(bucket["device"]), build=bucket["build"], updated=now,
+        entries={Bucket.parse(bucket["bucket"]): entry},
+    )  # fmt: skip
