@@ -14,6 +14,7 @@ import pytest
 
 from benchmarks.gpu.truth.buckets import TRAFFIC
 from benchmarks.gpu.truth.grid import Grid
+from benchmarks.regret import transfer
 from benchmarks.regret.__main__ import command, summary
 from benchmarks.regret.invented import invent
 from benchmarks.regret.recorded import Recorded
@@ -163,6 +164,22 @@ def _whole(known: Recorded) -> set[PodConfig]:
         for c in Grid().configs(known.default)
         for a, b in ratios
     }
+
+
+def test_what_the_other_buckets_found_is_taught_the_nearest_first() -> None:
+    new, near = recorded(), recorded(name="near", bucket="p512@4k+d64@4k")
+    far = recorded(name="far", bucket="d32@4k")
+    lessons = transfer.taught(new, [far, near], 6, 0)
+    buckets = [str(lesson.traffic.bucket) for lesson in lessons]
+    assert list(dict.fromkeys(buckets)) == ["p512@4k+d64@4k", "d32@4k"]
+    assert buckets == sorted(buckets, reverse=True) and buckets.count("d32@4k") > 1
+    # The latest first: the default, with which every search begins, comes last.
+    assert lessons[-1].config == new.default != lessons[0].config
+
+
+def test_a_search_is_near_once_it_stays_near() -> None:
+    assert transfer.until_near([0.2, 0.01, 0.05, 0.03, 0.0]) == 4
+    assert transfer.until_near([0.02, 0.0]) == 1 and transfer.until_near([0.1, 0.1]) == 3
 
 
 def test_summary_has_medians_of_what_was_chosen_and_of_the_best_tried() -> None:

@@ -21,8 +21,9 @@ Array = npt.NDArray[np.float64]
 _POOL, _AROUND = 1024, 8
 # Columns of a place's traffic that one weight goes for, and how far apart they are at most.
 _GROUPS = (slice(0, 2), slice(2, 6), slice(6, 9), slice(9, 10))
-_SPANS = (1.0, 8.0, 4.0, 1.0)
-_COLUMNS = 10
+_SPANS = (1.0, 8.0, 4.0, 4.0)
+TRAFFIC_GROUPS, _COLUMNS = len(_GROUPS), 10
+_USUAL = (512, 4096, 32, 4096)
 
 
 class Rule(NamedTuple):
@@ -51,13 +52,13 @@ class Traffic(NamedTuple):
     build: str = ""
 
     def place(self) -> Array:
-        """[_COLUMNS]; NaN where a side has no work."""
+        """[_COLUMNS]; a side without work stands where most work of its kind does."""
         b, g = self.bucket, self.geometry
         numbers = (b.prefill_tokens, b.prefill_context, b.decodes, b.decode_context)
         heads = (g.num_q_heads / g.num_kv_heads, g.num_kv_heads, g.head_dim)
         sides = (float(b.prefill_tokens > 0), float(b.decodes > 0))
-        logs = [math.log2(n) if n else math.nan for n in (*numbers, *heads)]
-        return np.array([*sides, *logs, float(bool(self.build))])
+        logs = [math.log2(n or usual) for n, usual in zip(numbers, _USUAL, strict=True)]
+        return np.array([*sides, *logs, *map(math.log2, heads), float(bool(self.build))])
 
 
 class Axes:
@@ -112,7 +113,7 @@ class Axes:
         """
         apart = np.abs(a[:, None, :] - b[None, :, :])
         apart = np.where(self._categorical, apart > 0, apart / self._scale)
-        traffic = np.nan_to_num(np.abs(on_a[:, None, :] - on_b[None, :, :]))
+        traffic = np.abs(on_a[:, None, :] - on_b[None, :, :])
         groups = [
             traffic[:, :, columns].sum(axis=2) / span
             for columns, span in zip(_GROUPS, _SPANS, strict=True)
@@ -145,6 +146,13 @@ class Axes:
             axis = self._names.index(rule.name)
             places[idle, axis] = _place(self._distributions[rule.name], rule.value)
         return places
+
+
+def apart(a: Array, b: Array) -> float:
+    """How far one traffic is from another, each [_COLUMNS]: a side more or less counts as most."""
+    columns = np.abs(a - b)
+    spans = zip(_GROUPS, _SPANS, strict=True)
+    return sum(float(columns[group].sum()) / span for group, span in spans)
 
 
 def alike(count: int) -> Array:

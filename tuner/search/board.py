@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import sqlalchemy as sa
 
@@ -22,8 +22,9 @@ from tuner.search.holds import Holds
 from tuner.search.leases import Leases
 from tuner.search.stages import Change, Finding
 from tuner.search.state import UNKNOWN_GAIN, State
-from tuner.search.study import Study
+from tuner.search.study import Known, Study
 from tuner.search.tasks import make_entry
+from tuner.search.transfer import lessons
 from tuner.settings import TunerSettings
 from tuner.store.rows import Trial, load_trials
 from tuner.store.storage import Store, is_storage_failure
@@ -36,6 +37,8 @@ logger = logging.getLogger(__name__)
 MAX_CAMPAIGNS = 1000
 # Buckets this far from each other, in octaves, tell one another what they promote.
 _NEAR = 4.0
+# Campaigns that may teach a new one.
+_STUDIES = 256
 
 
 class Board:
@@ -142,6 +145,7 @@ class Board:
         except PodAttentionError as error:
             logger.error("bucket %s cannot be tuned: %s", key, error)
             return None
+        study.learn(self._lessons(key, tx))
         entry = self._tables.entry(key.scope, bucket)
         state = State(
             key, study, trials, entry, self.settings, now,
@@ -209,4 +213,16 @@ class Board:
         for other, campaign in self.campaigns.items():
             near = other.scope == key.scope and bucket.distance(other.parsed()[2]) <= _NEAR
             if near and other != key:
-                campaign.hear(entry.config)
+                campaign.hear(entry.config, self._lessons(other))
+
+    def _lessons(self, key: StudyKey, tx: sa.Connection | None = None) -> list[Known]:
+        """What studies like a bucket's found; without `tx` only those in memory."""
+
+        def trials_of(other: StudyKey) -> Iterable[Trial]:
+            if other in self.campaigns:
+                return self.campaigns[other].trials.values()
+            return load_trials(tx, other) if tx is not None else ()
+
+        # The ones used last stand at the end.
+        lately = list(self.campaigns)[-_STUDIES:]
+        return lessons(key, [*lately, *self._tables.like(key)], trials_of)

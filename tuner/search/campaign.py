@@ -21,6 +21,7 @@ from tuner.search.judge import Verdict
 from tuner.search.space import ANY, Within
 from tuner.search.stages import Change, Duelling, Finding, Rechecking, Stage, screening, stage_of
 from tuner.search.state import State
+from tuner.search.study import Known
 from tuner.store.rows import DecisionKind, Trial, add_pairs, save_trial
 from tuner.traffic.samples import Sample
 from tuner.traffic.steps import fresh
@@ -103,9 +104,9 @@ class Campaign:
         """
         return self._state.recheck_due(now, live=live)
 
-    def hear(self, config: PodConfig) -> None:
-        """A similar bucket has just promoted `config`."""
-        self._state.hear(config)
+    def hear(self, config: PodConfig, known: list[Known]) -> None:
+        """A similar bucket has just promoted `config`; `known` is what such buckets found."""
+        self._state.hear(config, known)
 
     def shun(self, tx: sa.Connection, barred: frozenset[PodConfig]) -> None:
         """Neither measure nor promote these."""

@@ -15,7 +15,6 @@ import numpy.typing as npt
 Array = npt.NDArray[np.float64]
 # Rounds of a fit, and how far a step of it goes.
 _FIT_ROUNDS, _FIT_STEPS = 2, (0.3, 3.0)
-_FIRST_WEIGHT, _FIRST_NOISE = 0.6, 0.1
 _BOUNDS = (0.02, 20.0)
 _NOISE_BOUNDS = (1e-3, 1.0)
 # A value further out than so many spreads tells of a bad config, not of its neighbours' scale.
@@ -59,12 +58,14 @@ def standard(values: Array) -> Array:
     return np.minimum((values - middle) / spread, _CLIP)
 
 
-def fit(distances: Array, targets: Array, before: Array | None) -> Array:
-    """Weights for these points, from `before` on; axes along which none differ keep theirs."""
-    first = np.append(np.full(len(distances), _FIRST_WEIGHT), _FIRST_NOISE)
-    weights = first if before is None else before.copy()
-    exponent = np.tensordot(weights[:-1], distances, axes=1)
-    best = _likelihood(exponent, targets, weights)
+def fit(distances: Array, targets: Array, first: Array, before: Array | None = None) -> Array:
+    """Weights for these points, from `before` on; axes along which none differ keep theirs.
+
+    first  what they are expected to be, the noise last
+    """
+    weights = first.copy() if before is None else before.copy()
+    exponent = np.asarray(np.tensordot(weights[:-1], distances, axes=1), dtype=np.float64)
+    best = _likelihood(exponent, targets, weights, first)
     differ = [j for j in range(len(distances)) if distances[j].any()]
     for _ in range(_FIT_ROUNDS):
         for j in (*differ, len(distances)):
@@ -76,7 +77,7 @@ def fit(distances: Array, targets: Array, before: Array | None) -> Array:
                 moved = exponent
                 if not noise:
                     moved = exponent + (tried[j] - weights[j]) * distances[j]
-                found = _likelihood(moved, targets, tried)
+                found = _likelihood(moved, targets, tried, first)
                 if found > best:
                     best, weights, exponent = found, tried, moved
     return weights
@@ -86,10 +87,9 @@ def _kernel(distances: Array, weights: Array) -> Array:
     return np.asarray(np.exp(-np.tensordot(weights[:-1], distances, axes=1)))
 
 
-def _likelihood(exponent: Array, targets: Array, weights: Array) -> float:
+def _likelihood(exponent: Array, targets: Array, weights: Array, first: Array) -> float:
     """Log marginal likelihood, constants left out; a wide prior keeps weights from the edges."""
     low = np.linalg.cholesky(np.exp(-exponent) + weights[-1] * np.eye(len(targets)))
     seen = np.linalg.solve(low, targets)
-    prior = float((np.log(weights[:-1] / _FIRST_WEIGHT) ** 2).sum()) / 8
-    prior += float(np.log(weights[-1] / _FIRST_NOISE) ** 2) / 8
+    prior = float((np.log(weights / first) ** 2).sum()) / 8
     return -float(seen @ seen) / 2 - float(np.log(np.diag(low)).sum()) - prior

@@ -17,7 +17,7 @@ from tuner.messages import Proof, StudyKey
 from tuner.phases import SCREEN, Duel
 from tuner.search.judge import step_speedups
 from tuner.search.space import Within
-from tuner.search.study import Study, speedup_of
+from tuner.search.study import Known, Study, speedup_of
 from tuner.settings import TunerSettings
 from tuner.store.rows import Decision, DecisionKind, Trial, add_decision, insert_trial, save_trial
 
@@ -148,8 +148,12 @@ class State:
         trial.confirmation = 1 + max(t.confirmation for t in self.trials.values())
         save_trial(tx, trial)
 
-    def hear(self, config: PodConfig) -> None:
-        """A similar bucket has just promoted `config`: it is the next one to try."""
+    def hear(self, config: PodConfig, known: list[Known]) -> None:
+        """A similar bucket has just promoted `config`: it is the next one to try.
+
+        known  what such buckets found
+        """
+        self.study.learn(known)
         if self.rested is None:
             self.study.revisit([config])
 

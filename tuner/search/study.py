@@ -126,8 +126,12 @@ class Study:
         self._tried.update(map(self._plain, configs))
 
     def learn(self, known: Iterable[Known]) -> None:
-        """What other studies found, the ones most like this one first: guides the sampler."""
+        """What other studies found, the ones most like this one first, in place of guesses."""
+        known = list(known)
         self._sampler.learn([lesson for each in known for lesson in self._lessons(each)])
+        if sum(each.traffic.geometry == self._geometry for each in known) >= _STARTUP_TRIALS:
+            informed = ("default", "neighbour")
+            self._queue = deque(each for each in self._queue if each[0] in informed)
 
     def _ask(self, within: Within, ordinal: int) -> optuna.Trial | None:
         """A trial of the sampler; where only some tiles are allowed these take turns."""

@@ -16,6 +16,7 @@ import optuna
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
+from tuner.search.axes import TRAFFIC_GROUPS as _TRAFFIC
 from tuner.search.axes import Array, Axes, Rule, alike
 from tuner.search.process import Process, fit, improvement, standard
 
@@ -23,6 +24,9 @@ from tuner.search.process import Process, fit, improvement, standard
 _FIT_GROWTH = 1.15
 # More points than this make a proposal slow: lessons give way, the last ones first.
 _POINTS = 256
+# Weights that are expected of parameters and of traffic, and the noise: what another bucket
+# teaches has to prove itself.
+_ALIKE, _FOREIGN, _NOISE = 0.6, 2.0, 0.1
 
 
 class Lesson(NamedTuple):
@@ -65,7 +69,7 @@ class SurrogateSampler(optuna.samplers.BaseSampler):  # type: ignore[misc]
     def learn(self, lessons: Sequence[Lesson]) -> None:
         """Trials of other studies, the ones most like this one's first; in place of earlier ones.
 
-        With them nothing is drawn at random.
+        They count as told, but for the first one.
         """
         self._lessons = list(lessons)
         self._fitted = 0
@@ -90,7 +94,7 @@ class SurrogateSampler(optuna.samplers.BaseSampler):  # type: ignore[misc]
         """Values of these parameters; none before there are trials to learn from."""
         known = study.get_trials(deepcopy=False)
         told = [t for t in known if t.value is not None and t.state == TrialState.COMPLETE]
-        enough = len(told) >= self._startup or (self._lessons and told)
+        enough = told and len(told) + len(self._lessons) >= self._startup
         if not enough or not search_space:
             return {}
         axes = Axes(search_space, self._rules)
@@ -160,7 +164,10 @@ class _Model:
 
     def fitted(self, before: Array | None) -> Array:
         """Weights for these trials."""
-        return fit(self._apart(), self.targets, before)
+        distances = self._apart()
+        others = len(distances) - _TRAFFIC
+        first = np.array([_ALIKE] * others + [_FOREIGN] * _TRAFFIC + [_NOISE])
+        return fit(distances, self.targets, first, before)
 
     def settle(self, weights: Array, waiting: Array) -> None:
         """Make the process; `waiting` [m, axes] are as if they had turned out as expected."""

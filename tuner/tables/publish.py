@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import heapq
 import logging
 
 import sqlalchemy as sa
@@ -82,6 +83,15 @@ class Publisher:
         entries = table.entries if table is not None else {}
         near = sorted((bucket.distance(b), str(b), b) for b in entries if b != bucket)
         return [entries[b].config for _, _, b in near[:_NEIGHBOURS]]
+
+    def like(self, key: StudyKey) -> list[StudyKey]:
+        """Of each table of the key's device, the buckets with an entry that are nearest to its."""
+        bucket, found = key.parsed()[2], list[StudyKey]()
+        for scope, table in self._latest.items():
+            if scope.device == key.device:
+                near = heapq.nsmallest(_NEIGHBOURS, table.entries, key=bucket.distance)
+                found += [StudyKey(*scope, str(each)) for each in near]
+        return found
 
     def change(
         self, tx: sa.Connection, scope: Scope, bucket: Bucket, entry: TableEntry | None, now: float

@@ -1,0 +1,128 @@
+"""Trials until a new bucket is near its best, with and without what other buckets taught.
+
+    python -m benchmarks.regret.transfer [FILE]
+
+Of the recorded buckets each one is new once. The others were searched before, with so many trials
+each, and teach by them as in the tuner. A search is near when what it put in force is at most 3 %
+slower than the best config recorded; the trials of confirmations count.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import optuna
+
+from benchmarks import _results
+from benchmarks.regret.__main__ import TRUTH
+from benchmarks.regret.recorded import Recorded, load
+from benchmarks.regret.searches import Search, Shipped, run
+from pod_integrate.terms.config import PodConfig
+from pod_integrate.terms.keys import Bucket
+from tuner.search.axes import Traffic, apart
+from tuner.search.study import Known
+from tuner.settings import TunerSettings
+
+_NEAR, _AT = 0.03, (8, 16, 24, 40)
+
+
+class Listening(Search):
+    """Keeps what a search was told."""
+
+    def __init__(self, inner: Search) -> None:
+        self._inner = inner
+        self.told: list[tuple[PodConfig, float]] = []
+
+    def ask(self) -> PodConfig | None:
+        return self._inner.ask()
+
+    def tell(self, config: PodConfig, value: float | None) -> None:
+        if value is not None:
+            self.told.append((config, value))
+        self._inner.tell(config, value)
+
+
+def traffic_of(recorded: Recorded) -> Traffic:
+    """What a bucket's trials are measured on."""
+    return Traffic(Bucket.parse(recorded.bucket), recorded.geometry)
+
+
+def taught(recorded: Recorded, others: Sequence[Recorded], trials: int, seed: int) -> list[Known]:
+    """What the others found in so many trials each, the nearest one's latest first."""
+    own, found = traffic_of(recorded).place(), list[Known]()
+    for other in sorted(others, key=lambda each: apart(own, traffic_of(each).place())):
+        search = Listening(Shipped(other, seed))
+        path(other, search, trials, seed)
+        found += [Known(*each, traffic_of(other)) for each in reversed(search.told)]
+    return found
+
+
+def path(recorded: Recorded, search: Search, trials: int, seed: int) -> list[float]:
+    """Regret of what is in force after each trial."""
+    settings = TunerSettings(_env_file=None)  # type: ignore[call-arg]
+    found = run(
+        recorded, search, trials, seed,
+        screen_steps=settings.screen_steps, pairs=settings.step_pairs,
+    )  # fmt: skip
+    return [force for force, _ in found]
+
+
+def until_near(regrets: Sequence[float]) -> int:
+    """Trials until what is in force is near the best and stays so; all and one when it never is."""
+    far = [number for number, regret in enumerate(regrets, 1) if regret > _NEAR]
+    return max(far, default=0) + 1
+
+
+def compare(
+    buckets: Sequence[Recorded], recorded: Recorded, seeds: int, trials: int, before: int
+) -> dict[str, Any]:
+    """One bucket as the new one: medians over seeds of trials until near, and regrets in %."""
+    others = [each for each in buckets if each is not recorded]
+    paths: dict[str, list[list[float]]] = {"alone": [], "taught": []}
+    for seed in range(seeds):
+        paths["alone"].append(path(recorded, Shipped(recorded, seed), trials, seed))
+        search = Shipped(recorded, seed)
+        search.study.learn(taught(recorded, others, before, seed + 1000))
+        paths["taught"].append(path(recorded, search, trials, seed))
+    return {
+        how: {
+            "until_near": statistics.median(until_near(each) for each in found),
+            **{
+                str(at): round(100 * statistics.median(each[at - 1] for each in found), 2)
+                for at in _AT if at <= trials
+            },
+        }
+        for how, found in paths.items()
+    }  # fmt: skip
+
+
+def main() -> None:
+    """A line a bucket; file regret_transfer.json."""
+    parser = argparse.ArgumentParser(prog="transfer", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("truth", type=Path, nargs="?", default=TRUTH)
+    parser.add_argument("--seeds", type=int, default=8)
+    parser.add_argument("--trials", type=int, default=60, help="of the new bucket")
+    parser.add_argument("--before", type=int, default=24, help="trials of each of the others")
+    options = parser.parse_args()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    told, buckets = load(options.truth)
+    document: dict[str, Any] = {"truth": told, "seeds": options.seeds, "buckets": {}}
+    for recorded in buckets:
+        found = compare(buckets, recorded, options.seeds, options.trials, options.before)
+        document["buckets"][recorded.name] = found
+        said = "; ".join(
+            f"{how}: near after {each['until_near']:g} trials, "
+            + ", ".join(f"{at}: {each[str(at)]:.1f} %" for at in _AT)
+            for how, each in found.items()
+        )
+        print(f"{recorded.name:22s} {said}", flush=True)
+    if options.truth == TRUTH:
+        _results.write("regret_transfer", document)
+
+
+if __name__ == "__main__":
+    main()

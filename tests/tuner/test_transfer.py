@@ -1,0 +1,146 @@
+"""What one bucket's trials teach the next one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tuner_support import (
+    KEY,
+    RecordedBench,
+    drive,
+    make_tuner,
+    message,
+    record,
+    split_matters,
+)
+
+from pod_integrate.devices.registry import target_of
+from pod_integrate.terms.config import PodConfig
+from pod_integrate.terms.keys import Bucket, DeviceKey, Geometry
+from tuner.messages import StudyKey
+from tuner.search.axes import Traffic, apart
+from tuner.search.study import Known, Study
+from tuner.search.transfer import lessons, teachers
+from tuner.store.rows import Trial
+
+GPU = DeviceKey("nvidia-h200", "sm90", 132)
+LLAMA = Geometry.uniform((32, 8, 128), "bf16", page_size=1)
+SMALL = Geometry.uniform((9, 3, 64), "bf16", page_size=1)
+
+
+def key(bucket: str, **changes: str) -> StudyKey:
+    plain = StudyKey(str(LLAMA), str(GPU), "now", bucket)
+    return plain._replace(**changes)
+
+
+def cost(config: PodConfig) -> float:
+    """0 at its best: two launches side by side, decodes in one piece, prefill never split."""
+    return (
+        0.1 * (config.strategy != "streams")
+        + 0.05 * (config.decode_split_tokens != 0)
+        + 0.1 * config.max_prefill_waves
+    )
+
+
+def told(bucket: str, geometry: Geometry = LLAMA, *, trials: int = 24) -> list[Known]:
+    """What a search of a bucket found."""
+    parsed = Bucket.parse(bucket)
+    study = Study(geometry, GPU, trials=[], neighbours=[], seed=1, bucket=parsed)
+    found = []
+    for _ in range(trials):
+        proposal = study.propose()
+        assert proposal is not None
+        if not proposal.infeasible:
+            study.tell(proposal.config, cost(proposal.config))
+            found.append(Known(proposal.config, cost(proposal.config), Traffic(parsed, geometry)))
+    return found
+
+
+def test_the_nearest_studies_of_a_device_teach_and_other_devices_never() -> None:
+    near, far = key("p512@4k+d64@4k"), key("p512@4k+d32@16k")
+    older, small = key("p512@4k+d32@4k", build="old"), key("p512@4k+d32@4k", geometry=str(SMALL))
+    decodes, other = key("d32@4k"), key("p512@4k+d32@4k", device="nvidia-h100:sm90:132")
+    malformed = key("no bucket")
+    own = key("p512@4k+d32@4k")
+    everything = [far, decodes, other, malformed, own, small, older, near, near]
+    assert teachers(own, everything)[:2] == [near, far]
+    assert set(teachers(own, everything)) == {near, far, older, small}
+    assert teachers(malformed, everything) == []
+
+
+def test_traffic_is_further_apart_by_a_side_than_by_an_octave() -> None:
+    def place(bucket: str, geometry: Geometry = LLAMA, build: str = "") -> Traffic:
+        return Traffic(Bucket.parse(bucket), geometry, build)
+
+    own = place("p512@4k+d32@4k")
+    others = ("p512@4k+d64@4k", "p512@4k+d32@16k", "d32@4k")
+    distances = [apart(own.place(), place(other).place()) for other in others]
+    assert distances == sorted(distances) and apart(own.place(), own.place()) == 0
+    assert apart(own.place(), place("p512@4k+d32@4k", build="old").place()) > 0
+    assert apart(own.place(), place("p512@4k+d32@4k", SMALL).place()) > 0
+
+
+def test_lessons_are_the_latest_measured_trials_of_each_teacher() -> None:
+    config = target_of(GPU).default_config(LLAMA)
+    values = [*(float(i) for i in range(60)), None]
+    trials = [
+        Trial(
+            id=i, number=i, state="complete", config=config, origin="sampler", value=value,
+            created=0.0, updated=0.0,
+        )
+        for i, value in enumerate(values)
+    ]  # fmt: skip
+    near, older = key("p512@4k+d64@4k"), key("p512@4k+d32@4k", build="old")
+    own = key("p512@4k+d32@4k")
+    found = lessons(own, [older, near], lambda study: trials if study == near else trials[:2])
+    assert [known.value for known in found[:3]] == [59.0, 58.0, 57.0]
+    assert len(found) == 48 + 2
+    assert {known.traffic.build for known in found} == {"", "old"}
+
+
+def test_what_a_bucket_near_by_found_is_proposed_at_once_and_guesses_are_left_out() -> None:
+    alone, taught = (
+        Study(LLAMA, GPU, trials=[], neighbours=[], seed=2, bucket=Bucket.parse("p512@8k+d32@4k"))
+        for _ in range(2)
+    )
+    taught.learn(told("p512@4k+d32@4k"))
+    found: dict[Study, list[float]] = {alone: [], taught: []}
+    for study, values in found.items():
+        for _ in range(6):
+            proposal = study.propose()
+            assert proposal is not None
+            values.append(cost(proposal.config))
+            study.tell(proposal.config, values[-1])
+    assert min(found[taught]) == 0.0 < min(found[alone])
+
+
+def test_another_geometry_teaches_without_replacing_guesses() -> None:
+    study = Study(
+        LLAMA, GPU, trials=[], neighbours=[], seed=2, bucket=Bucket.parse("p512@4k+d32@4k")
+    )
+    study.learn(told("p512@4k+d32@4k", SMALL))
+    origins = []
+    for _ in range(4):
+        proposal = study.propose()
+        assert proposal is not None
+        origins.append(proposal.origin)
+    assert origins[:2] == ["default", "paper 1:1"] and "sampler" not in origins
+
+
+def test_a_bucket_met_later_is_taught_by_those_in_work(tmp_path: Path) -> None:
+    tuner = make_tuner(tmp_path, trials=16)
+    tuner.ingest(message())
+    bench = RecordedBench(split_matters)
+    drive(tuner, bench)
+    lengths = [128, 1, 1, 1, 1], [512, 256, 256, 256, 256]
+    steps = [
+        record(i, lengths=(lengths[0], [kv_len + i for kv_len in lengths[1]])) for i in range(64)
+    ]
+    tuner.ingest(message(1, steps))
+    drive(tuner, bench)
+    later = next(k for k in tuner.search.campaigns if k != KEY)
+    origins = [t.origin for t in tuner.search.campaigns[later].trials.values()]
+    # Of the guesses that a first bucket begins with nothing is left.
+    assert set(origins) == {"default", "neighbour", "sampler"}
+    assert "sampler" not in [t.origin for t in tuner.search.campaigns[KEY].trials.values()][:3]
+    tuner.close()

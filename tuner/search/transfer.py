@@ -1,0 +1,56 @@
+"""What a study is taught: trials of the studies most like it, of one device.
+
+A config that is good for one kind of steps is a good guess for the next kind. How good, the
+surrogate finds out from the trials: of a bucket near by, of another geometry, of an older build. A
+lesson is a guess and proves nothing; what it leads to is screened and confirmed like anything.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterable
+
+from pod_integrate.errors import PodAttentionError
+from tuner.messages import StudyKey
+from tuner.search.axes import Traffic, apart
+from tuner.search.study import Known
+from tuner.store.rows import Trial
+
+# Studies that teach, and trials of each of them, the latest ones: old trials are of old traffic.
+_TEACHERS, _TRIALS = 4, 48
+
+
+def teachers(key: StudyKey, studies: Iterable[StudyKey]) -> list[StudyKey]:
+    """The studies of the key's device that are most like it, the nearest first; without itself."""
+    own = traffic_of(key, key)
+    if own is None:
+        return []
+    near = []
+    for other in dict.fromkeys(studies):
+        traffic = traffic_of(other, key) if other.device == key.device and other != key else None
+        if traffic is not None:
+            near.append((apart(own.place(), traffic.place()), other))
+    return [other for _, other in heapq.nsmallest(_TEACHERS, near)]
+
+
+def lessons(
+    key: StudyKey, studies: Iterable[StudyKey], trials_of: Callable[[StudyKey], Iterable[Trial]]
+) -> list[Known]:
+    """What the teachers of `key` among these measured, the nearest one's latest trial first."""
+    found = []
+    for teacher in teachers(key, studies):
+        traffic = traffic_of(teacher, key)
+        if traffic is None:
+            continue
+        told = [(t.config, t.value) for t in trials_of(teacher) if t.value is not None]
+        found += [Known(config, value, traffic) for config, value in told[: -_TRIALS - 1 : -1]]
+    return found
+
+
+def traffic_of(key: StudyKey, to: StudyKey) -> Traffic | None:
+    """What a study's trials were measured on, as seen from another; None for a malformed key."""
+    try:
+        geometry, _, bucket = key.parsed()
+    except PodAttentionError:
+        return None
+    return Traffic(bucket, geometry, key.build if key.build != to.build else "")
