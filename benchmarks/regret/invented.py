@@ -53,6 +53,7 @@ def invent(traffic: Traffic, grid: Grid, seed: int) -> dict[str, Any]:
         "grid": grid._asdict(),
         "cells": " ".join(str(number[stands[config]]) for config in configs),
         "rows": [_row(row) for row in np.round(1e4 * np.exp(calls)).astype(int)],
+        "default": default.short(),
         "default_us": [round(float(us[own]), 2)] * _STEPS,
     }
 

@@ -31,12 +31,13 @@ class Recorded:
         self.name, self.bucket, self.device = document["name"], document["bucket"], device
         self.geometry = Geometry.parse(document["geometry"])
         target = target_of(device)
-        self.default = target.default_config(self.geometry)
         self.choices = choices(target, self.geometry)
         self.steps = [parse_step(text) for text in document["steps"]]
-        configs = Grid(**document["grid"]).configs(self.default)
+        configs = Grid(**document["grid"]).configs(target.default_config(self.geometry))
         rows = map(int, document["cells"].split())
         self._rows = dict(zip(configs, rows, strict=True))
+        # What was the default then: times are told by its.
+        self.default = next(c for c in configs if c.short() == document["default"])
         self.ratios = _ratios(document["rows"])
         self.weights: Array = np.array(document["default_us"])
         self.weights /= self.weights.sum()

@@ -101,8 +101,8 @@ def rows(
     found: dict[PodConfig, PodConfig] = {}
     for config in configs:
         own = canonical(config, steps)
-        # Neither changes what is planned but for the header.
-        plain = dataclasses.replace(own, prefill_ctas=0, decode_ctas=0, strategy="fused")
+        # Changes nothing of what is planned but the header.
+        plain = dataclasses.replace(own, prefill_ctas=0, decode_ctas=0)
         if plain not in plans:
             plans[plain] = tuple(_plan(plain, step, geometry, sms) for step in steps)
         same = (own.prefill_ctas, own.decode_ctas, own.strategy, *plans[plain])

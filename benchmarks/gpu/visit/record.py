@@ -33,6 +33,7 @@ _PARTS = (
     "live_llama8b",
     "live_smollm2",
     "walls",
+    "rules",
 )
 
 

@@ -201,7 +201,8 @@ PlanConfig plan_config(const packed::PodConfig& c) {
           c.prefill_ctas,
           c.decode_ctas,
           c.max_prefill_waves,
-          c.decode_split_tokens};
+          c.decode_split_tokens,
+          static_cast<Strategy>(c.strategy)};
 }
 
 void check_lengths(const PlanProblem& p) {

@@ -24,7 +24,7 @@ using tvm::ffi::TensorView;
 // it is. Decode items become shorter than the config has them until there are `fill_ctas` CTAs of
 // them or the GPU is full; 0 leaves them as long.
 Shape plan(TensorView q_indptr, TensorView kv_lens, int64_t num_q_heads, int64_t num_kv_heads,
-           int64_t window_left, Bytes config, int64_t num_sms, int64_t fill_ctas,
+           int64_t head_dim, int64_t window_left, Bytes config, int64_t num_sms, int64_t fill_ctas,
            TensorView buffer) {
   if (num_kv_heads < 1 || num_q_heads % num_kv_heads != 0) {
     TVM_FFI_THROW(ShapeError) << "q heads must be a multiple of KV heads, got Hq " << num_q_heads
@@ -36,6 +36,7 @@ Shape plan(TensorView q_indptr, TensorView kv_lens, int64_t num_q_heads, int64_t
   p.q_indptr = check_host_vector(q_indptr, p.requests + 1, "q_indptr");
   p.num_kv_heads = static_cast<int>(num_kv_heads);
   p.group = static_cast<int>(num_q_heads / num_kv_heads);
+  p.head_dim = static_cast<int>(head_dim);
   p.window_left = static_cast<int>(window_left);
   p.num_sms = static_cast<int>(num_sms);
   p.fill_ctas = static_cast<int>(fill_ctas);

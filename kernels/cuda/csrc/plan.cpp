@@ -87,12 +87,78 @@ void for_each_block(const PlanProblem& p, const PlanConfig& config, Op op, Visit
   }
 }
 
-void plan_prefill(const PlanProblem& p, const PlanConfig& config, Plan& plan) {
-  int64_t items = 0;
-  for_each_block(p, config, Op::kPrefill, [&](const Block&) { items += p.num_kv_heads; });
-  if (items == 0) return;
+// What decides how often the KV of a prefill is worth a cut.
+struct PrefillWork {
+  int64_t items = 0;        // not split
+  int64_t units = 0;        // KV tiles of all items
+  int longest = 0;          // KV tiles of an item, at most
+  int64_t rows = 0;         // of all items
+  int64_t decode_keys = 0;  // that decode items read, of all KV heads
+};
+
+PrefillWork prefill_work(const PlanProblem& p, const PlanConfig& config) {
+  PrefillWork work;
+  for_each_block(p, config, Op::kPrefill, [&](const Block& b) {
+    const int units = ceil_div(b.kv1 - b.kv0, config.tiles.prefill.kv_rows);
+    work.items += p.num_kv_heads;
+    work.units += int64_t{units} * p.num_kv_heads;
+    work.rows += int64_t{b.rows} * p.num_kv_heads;
+    work.longest = std::max(work.longest, units);
+  });
+  for_each_block(p, config, Op::kDecode, [&](const Block& b) {
+    work.decode_keys += int64_t{b.kv1 - b.kv0} * p.num_kv_heads;
+  });
+  return work;
+}
+
+// About how long a batch takes whose prefill items are cut in `splits`, in us of an H100: what the
+// whole GPU has to do, or its longest item, and then the merge. Elsewhere everything is faster or
+// slower by much the same, and only what is shorter matters.
+double prefill_us(const PlanProblem& p, const PlanConfig& config, const PrefillWork& work,
+                  int splits) {
+  // FLOP of a tile; its softmax takes as long as 64 columns more. FLOP/us of an SM's one or more
+  // prefill CTAs; bytes/us of an SM, and of partial rows that are written and read again.
+  constexpr double kSoftmaxColumns = 64, kLone = 3.0e6, kShared = 4.1e6, kRead = 23.5e3;
+  constexpr double kPartials = 1.4e6, kMergeUs = 5;
+  const TileConfig& tile = config.tiles.prefill;
+  const double columns = (p.head_dim + kSoftmaxColumns) * 128 / (128 + kSoftmaxColumns);
+  const double flop = 4 * columns * tile.q_rows * tile.kv_rows;
+  // One after the other, decodes hide nothing.
+  const double decode = config.strategy == Strategy::kSerial
+                            ? 0
+                            : 4.0 * p.head_dim * work.decode_keys / (kRead * p.num_sms);
+  const double prefill = flop * work.units / (kShared * p.num_sms);
+  const double ctas = std::clamp<double>(static_cast<double>(work.items * splits) / p.num_sms, 1,
+                                         config.tiles.ctas_per_sm);
+  const double longest =
+      ceil_div(work.longest, splits) * flop * ctas / (ctas > 1 ? kShared : kLone);
+  const double merge =
+      splits == 1 ? 0 : kMergeUs + 8.0 * p.head_dim * work.rows * splits / kPartials;
+  return std::max({decode, prefill, longest}) + merge;
+}
+
+// Ranges of KV of every prefill item. A split fills idle CTA slots, takes those of decode items,
+// and costs a merge: 512 tokens alone of 32 query and 8 KV heads of 128 take 24 us on an H100 whole
+// and 43 us in two. So one wave is the most that they may fill, and no more than surely pays; of
+// more waves there are as many as were asked for.
+int prefill_splits(const PlanProblem& p, const PlanConfig& config, const PrefillWork& work) {
+  constexpr double kSurely = 0.85;
   const int64_t slots = int64_t{config.max_prefill_waves} * p.num_sms * config.tiles.ctas_per_sm;
-  const int splits = static_cast<int>(std::max<int64_t>(1, slots / items));
+  const int most = static_cast<int>(std::max<int64_t>(1, slots / work.items));
+  if (config.max_prefill_waves != 1) return most;
+  int best = 1;
+  double least = kSurely * prefill_us(p, config, work, 1);
+  for (int splits = 2; splits <= std::min(most, work.longest); ++splits) {
+    const double us = prefill_us(p, config, work, splits);
+    if (us < least) best = splits, least = us;
+  }
+  return best;
+}
+
+void plan_prefill(const PlanProblem& p, const PlanConfig& config, Plan& plan) {
+  const PrefillWork work = prefill_work(p, config);
+  if (work.items == 0) return;
+  const int splits = prefill_splits(p, config, work);
   for_each_block(p, config, Op::kPrefill, [&](const Block& block) {
     add_items(p, block, config.tiles.prefill.kv_rows, splits, plan, plan.prefill);
   });
@@ -146,10 +212,20 @@ void plan_decode(const PlanProblem& p, const PlanConfig& config, Plan& plan) {
   sort_longest_first(plan.decode);
 }
 
+// Prefill : decode CTAs where the config leaves it open: proportional, so that both ops end
+// together, but while a prefill CTA or two per SM are all there are, these come early. One that is
+// drawn in the middle ends long after everything else. Of an H200, 512 tokens at 8K beside 64
+// decodes at 4K: 152 prefill CTAs take 460 us proportionally, 386 us at 1:1.
+void choose_ratio(const PlanProblem& p, const Plan& plan, int64_t& prefill, int64_t& decode) {
+  prefill = plan.prefill_ctas, decode = plan.decode_ctas;
+  const int64_t each = 4 * prefill <= 5 * p.num_sms ? 1 : 2;
+  if (2 * prefill <= 5 * p.num_sms && decode > each * prefill) prefill = 1, decode = each;
+}
+
 // Any ratio, scaled to a sum that keeps the device's arithmetic within 32 bits.
-void set_ratio(const PlanConfig& config, Plan& plan) {
+void set_ratio(const PlanProblem& p, const PlanConfig& config, Plan& plan) {
   int64_t prefill = config.prefill_ctas, decode = config.decode_ctas;
-  if (prefill == 0 && decode == 0) prefill = plan.prefill_ctas, decode = plan.decode_ctas;
+  if (prefill == 0 && decode == 0) choose_ratio(p, plan, prefill, decode);
   const int64_t sum = prefill + decode;
   if (sum > kMaxRatioSum) {
     const int64_t scaled = std::llround(static_cast<double>(prefill) * kMaxRatioSum / sum);
@@ -181,7 +257,7 @@ Plan make_plan(const PlanProblem& problem, const PlanConfig& config) {
   h.words = h.merge_offset + h.merge_blocks * kMergeWords;
   plan.prefill_ctas = h.prefill_items;
   plan.decode_ctas = ceil_div(h.decode_items, config.tiles.virtual_decode);
-  set_ratio(config, plan);
+  set_ratio(problem, config, plan);
   return plan;
 }
 

@@ -16,9 +16,10 @@ constexpr int kLeastSplit = 256;
 // The run-time half of a PodConfig; the variant fixes the other half.
 struct PlanConfig {
   PodConfig tiles;
-  int prefill_ctas, decode_ctas;  // CTA ratio; 0:0 is proportional to the CTAs of both ops
-  int max_prefill_waves;          // 0 never splits the KV of a prefill
+  int prefill_ctas, decode_ctas;  // CTA ratio; 0:0 leaves it to the batch
+  int max_prefill_waves;          // 0 never splits the KV of a prefill, 1 where that pays
   int decode_split_tokens;        // most keys of a decode item; 0 never splits the KV of a decode
+  Strategy strategy;              // prefill that runs alone is cut as if it were
 };
 
 struct PlanProblem {
@@ -27,6 +28,7 @@ struct PlanProblem {
   int requests;
   int num_kv_heads;
   int group;  // query heads per KV head
+  int head_dim;
   int window_left;
   int num_sms;
   int fill_ctas;  // most decode CTAs that a batch is given by items shorter than the config's

@@ -85,7 +85,8 @@ def plan_batch(
     """
     packed = pack_config(config)
     fill = num_sms * config.ctas_per_sm if fill_ctas is None else fill_ctas
-    heads = (geometry.num_q_heads, geometry.num_kv_heads, geometry.window_left)
+    g = geometry
+    heads = (g.num_q_heads, g.num_kv_heads, g.head_dim, g.window_left)
     plan = native.load("host").plan
     count, *needs = plan(q_indptr, kv_lens, *heads, packed, num_sms, fill, _scratch.words)
     if count > _scratch.words.numel():

@@ -40,4 +40,3 @@ def test_decode_ctas_hold_virtual_decode_items() -> None:
     plan = make_plan(Lengths.parse("p64@64+d9@100"), GEOMETRY, POD_2, 108)
     assert len(plan.decode) == 18 and plan.decode_ctas == 5
     assert plan.prefill_ctas == len(plan.prefill)
-    assert plan.ratio == (plan.prefill_ctas, plan.decode_ctas)

@@ -1,0 +1,95 @@
+"""Prefill items of the CUDA plan: cut where the longest would outlast the rest, nowhere else."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import hypothesis
+import hypothesis.strategies as st
+import pytest
+
+from pod_integrate.devices.cuda import limits
+from pod_integrate.model.batches import Lengths
+from pod_integrate.model.items import DecodedPlan, make_plan
+from pod_integrate.terms.keys import Geometry
+
+LLAMA, ONE_HEAD = (Geometry.uniform((4 * n, n, 128), "bf16", page_size=1) for n in (8, 1))
+SHIPPED = limits.default_tiles(limits.ARCHITECTURES["sm_90a"], 128)
+SMS = 132
+
+
+def planned(batch: Lengths, geometry: Geometry, waves: int, sms: int = SMS) -> DecodedPlan:
+    return make_plan(batch, geometry, dataclasses.replace(SHIPPED, max_prefill_waves=waves), sms)
+
+
+@pytest.mark.parametrize(
+    "batch", ["p128@128", "p512@512", "p256@2k", "p512@4k+d32@4k", "p512@16k+d64@16k"]
+)
+def test_prefill_stays_whole_where_a_merge_costs_more(batch: str) -> None:
+    lengths = Lengths.parse(batch)
+    assert planned(lengths, LLAMA, 1).prefill_ctas == planned(lengths, LLAMA, 0).prefill_ctas
+
+
+@pytest.mark.parametrize("batch", ["p512@16k", "p256@32k+d4@4k", "p64@64k+d16@2k"])
+def test_few_long_items_are_cut(batch: str) -> None:
+    lengths = Lengths.parse(batch)
+    whole, cut = (planned(lengths, ONE_HEAD, waves).prefill_ctas for waves in (0, 1))
+    assert 2 * whole <= cut <= SMS * SHIPPED.ctas_per_sm
+
+
+def test_the_same_prefill_beside_more_decodes_is_cut_less() -> None:
+    cuts = [
+        planned(Lengths.parse(f"p256@32k+d{count}@16k"), ONE_HEAD, 1).prefill_ctas
+        for count in (1, 64, 256, 2048)
+    ]
+    assert cuts == sorted(cuts, reverse=True) and cuts[0] > cuts[-1] == 8
+
+
+def test_more_waves_are_filled_whatever_that_costs() -> None:
+    lengths = Lengths.parse("p512@4k")
+    assert planned(lengths, LLAMA, 2).prefill_ctas == 4 * planned(lengths, LLAMA, 0).prefill_ctas
+
+
+@hypothesis.given(
+    chunks=st.lists(st.tuples(st.integers(20, 800), st.integers(0, 20000)), min_size=1, max_size=3),
+    decodes=st.lists(st.integers(1, 20000), max_size=8),
+    heads=st.sampled_from([1, 2, 8]),
+    sms=st.integers(1, 140),
+)
+@hypothesis.settings(max_examples=60, deadline=None)
+def test_the_rule_keeps_to_one_wave(
+    chunks: list[tuple[int, int]], decodes: list[int], heads: int, sms: int
+) -> None:
+    q_lens = [q for q, _ in chunks] + [1] * len(decodes)
+    kv_lens = [q + before for q, before in chunks] + decodes
+    geometry = Geometry.uniform((4 * heads, heads, 128), "bf16", page_size=1)
+    lengths = Lengths.of(q_lens, kv_lens)
+    whole, cut = (planned(lengths, geometry, waves, sms).prefill_ctas for waves in (0, 1))
+    assert whole <= cut <= max(whole, sms * SHIPPED.ctas_per_sm)
+
+
+@pytest.mark.parametrize(
+    ("batch", "ratio"),
+    [
+        ("p512@8k+d64@4k", (1, 1)),  # 128 prefill CTAs, one per SM
+        ("p1k@8k+d64@8k", (1, 2)),  # 256
+        ("p2k@8k+d64@8k", (512, 2048)),
+        ("p1k@8k+d8@2k", (256, 64)),  # fewer decode CTAs than prefill CTAs
+    ],
+)
+def test_few_prefill_ctas_come_early_and_many_in_proportion(
+    batch: str, ratio: tuple[int, int]
+) -> None:
+    assert planned(Lengths.parse(batch), LLAMA, 1).ratio == ratio
+
+
+def test_a_ratio_that_was_asked_for_stays() -> None:
+    config = dataclasses.replace(SHIPPED, prefill_ctas=1, decode_ctas=7)
+    assert make_plan(Lengths.parse("p512@8k+d64@4k"), LLAMA, config, SMS).ratio == (1, 7)
+
+
+def test_prefill_that_runs_before_decodes_is_cut_as_if_it_were_alone() -> None:
+    both, alone = Lengths.parse("p256@32k+d2k@16k"), Lengths.parse("p256@32k")
+    serial = dataclasses.replace(SHIPPED, strategy="serial")
+    cut, lone = (make_plan(b, ONE_HEAD, serial, SMS).prefill_ctas for b in (both, alone))
+    assert cut == lone > planned(both, ONE_HEAD, 1).prefill_ctas
