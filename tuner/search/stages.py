@@ -187,8 +187,7 @@ class Rechecking(Stage):
         if verdict.outcome == "not better":
             return _roll_back(state, tx, self.trial, verdict, now)
         if verdict.outcome == "better":
-            self.trial.rechecks += 1
-            state.checked = now
+            state.held(tx, self.trial, step_speedups(self.pairs), now)
         return None
 
     def fail(self, state: State, tx: sa.Connection, now: float) -> Change | None:

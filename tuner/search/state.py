@@ -15,6 +15,7 @@ from pod_integrate.terms.config import PodConfig
 from pod_integrate.terms.table import TableEntry, require_bearable
 from tuner.messages import Proof, StudyKey
 from tuner.phases import SCREEN, Duel
+from tuner.search.drift import Falling
 from tuner.search.judge import step_speedups
 from tuner.search.space import Within
 from tuner.search.study import Known, Study, speedup_of
@@ -60,6 +61,7 @@ class State:
         self._shunned: frozenset[PodConfig] = frozenset()
         # A restart may have come in the middle of a guard window.
         self._guarded = 0
+        self._watch = Falling(_confirmed(self.promoted)) if self.promoted else None
 
     @property
     def promise(self) -> float:
@@ -121,7 +123,7 @@ class State:
         due = final or len(done) - self._looked >= _TRIALS_PER_LOOK
         if due:
             self._looked = len(done)
-        in_force = _confirmed(self.promoted) if self.promoted else 1.0
+        in_force = self._watch.confirmed if self._watch else 1.0
         untried = [
             t for t in done
             if not t.confirmation and not t.fate and t.origin != "default"
@@ -178,10 +180,25 @@ class State:
             save_trial(tx, self.promoted)
         trial.fate, self.promoted, self.checked = "promoted", trial, now
         self._guarded = trial.rechecks
+        self._watch = Falling(_confirmed(trial))
+
+    def held(self, tx: sa.Connection, trial: Trial, speedups: list[float], now: float) -> None:
+        """What is promoted passed a re-check on these steps; one that gained less opens the search.
+
+        The config stays in force: it is still faster than the default.
+        """
+        trial.rechecks += 1
+        self.checked = now
+        if self._watch is not None and self._watch.add(speedups):
+            gains = statistics.median(speedups)
+            change = f"from {self._watch.confirmed:.3f} to {gains:.3f}"
+            self.decide(tx, "start", trial, f"its gain fell {change}: the search goes on", now)
+            self._watch = Falling(gains)
+            self._extend()
 
     def roll_back(self, trial: Trial) -> None:
         """The default is in force again, and the search goes on."""
-        trial.fate, self.promoted = "rolled back", None
+        trial.fate, self.promoted, self._watch = "rolled back", None, None
         self._extend()
 
     def rest(self, tx: sa.Connection, now: float) -> None:
