@@ -56,8 +56,7 @@ def hybrid_attention(
     window_left      a query at position i sees keys j >= i - window_left; -1: all before it
     logit_cap        score becomes cap * tanh(score / cap), cap within 2^-100..2^100; 0: no cap
     k_scale, v_scale what numbers of a float8_e4m3fn cache are multiplied by to be keys and values,
-                     > 0, scale x k_scale within the range of scale; 1 for any other cache. On a
-                     CPU only: no GPU kernel takes such a cache yet
+                     > 0, scale x k_scale within the range of scale; 1 for any other cache
     sinks            [Hq] fp32; exp(sink) joins each row's softmax denominator and so its lse
     out              [T, Hq, D] to write into, D contiguous, no two rows in one place, none of
                      them in memory of an input; default a new tensor

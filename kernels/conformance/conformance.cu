@@ -12,6 +12,7 @@
 #include "pod/ptx/ldmatrix.cuh"
 #include "pod/ptx/math.cuh"
 #include "pod/ptx/mma.cuh"
+#include "pod/ptx/shared.cuh"
 #include "pod/ptx/sync.cuh"
 #include "registers.cuh"
 #include "sections.cuh"
@@ -47,6 +48,21 @@ POD_DEVICE void dump_ldmatrix(const ConformanceArguments& a, uint32_t* smem, int
       section<kLdmatrixTrans>(a)[i * kWarpSize + thread] = trans[i];
     }
   }
+  ptx::sync_cta();
+}
+
+// Each thread stores where another one loads, and both see whose numbers came.
+POD_DEVICE void dump_shared_16(const ConformanceArguments& a, uint32_t* smem, int thread) {
+  const int other = (thread * 5 + 3) % kThreads;
+  const uint32_t* words = a.words + 4 * thread;
+  const auto word = [words](int i) { return static_cast<int>(words[i]); };
+  ptx::st_shared_16(ptx::smem_address(smem + 4 * other), {word(0), word(1), word(2), word(3)});
+  ptx::sync_cta();
+  for (int i = 0; i < 4; ++i) section<kStShared16>(a)[4 * thread + i] = smem[4 * thread + i];
+  const Int4 loaded = ptx::ld_shared_16(ptx::smem_address(smem + 4 * other));
+  uint32_t* to = section<kLdShared16>(a) + 4 * thread;
+  to[0] = static_cast<uint32_t>(loaded.x), to[1] = static_cast<uint32_t>(loaded.y);
+  to[2] = static_cast<uint32_t>(loaded.z), to[3] = static_cast<uint32_t>(loaded.w);
   ptx::sync_cta();
 }
 
@@ -108,6 +124,12 @@ POD_DEVICE void dump_math(const ConformanceArguments& a, int thread) {
     section<kMax>(a)[i] = bits_of(ptx::max(lo, hi));
     section<kPackBf16>(a)[i] = ptx::pack2<bf16>(lo, hi);
     section<kPackFp16>(a)[i] = ptx::pack2<fp16>(lo, hi);
+    // By what e4m3 is widened with, and by a number that rounds.
+    const bool widens = i % 2 == 0;
+    section<kMulBf16>(a)[i] =
+        ptx::mul2<bf16>(ptx::pack2<bf16>(lo, hi), widens ? 0x7b807b80u : 0x40404040u);
+    section<kMulFp16>(a)[i] =
+        ptx::mul2<fp16>(ptx::pack2<fp16>(lo, hi), widens ? 0x5c005c00u : 0x42004200u);
   }
 }
 
@@ -120,6 +142,8 @@ POD_DEVICE void dump_shuffles(const ConformanceArguments& a, int thread) {
   const int from = ptx::shfl(static_cast<int>(a.words[thread]), (thread * 7 + 3) % kWarpSize);
   section<kShfl>(a)[thread] = static_cast<uint32_t>(from);
   const int word = static_cast<int>(a.words[thread]);
+  section<kShflSegment4>(a)[thread] =
+      static_cast<uint32_t>(ptx::shfl_segment<4>(word, (thread * 3 + 1) % 4));
   section<kShflSegment8>(a)[thread] =
       static_cast<uint32_t>(ptx::shfl_segment<8>(word, (thread * 3 + 1) % 8));
   section<kShflSegment16>(a)[thread] =
@@ -189,6 +213,7 @@ POD_GLOBAL(kThreads, 1) instructions_kernel(const POD_GRID_CONSTANT ConformanceA
   const int thread = ptx::thread_index();
   dump_indices(a, smem, thread);
   dump_ldmatrix(a, smem, thread);
+  dump_shared_16(a, smem, thread);
   dump_mma<bf16>(a.mma[0], section<kMmaBf16>(a), thread);
   dump_mma<fp16>(a.mma[1], section<kMmaFp16>(a), thread);
   dump_cp_async(a, smem, thread);

@@ -76,7 +76,7 @@ def build(variant: Variant, arch: Architecture, progress: Progress | None = None
     if found is not None:
         return found
     require_head_dim(variant.head_dim)
-    require_fits(variant.config(), arch, variant.head_dim)
+    require_fits(variant.config(), arch, variant.head_dim, variant.kv_bytes)
     path = library_path(variant, arch)
     return cache.build_once(path, lambda to: _compile(variant, arch, to, progress))
 

@@ -68,7 +68,9 @@ class BuildReport(msgspec.Struct, frozen=True, kw_only=True):
         """Shared memory of a CTA that may run either op, in bytes."""
         variant, arch = Variant.parse(self.variant), limits.ARCHITECTURES[self.arch]
         static = max((kernel.static_smem for kernel in self.kernels), default=0)
-        return max(limits.cta_smem_bytes(variant.config(), arch, variant.head_dim)) + static
+        bytes_of = limits.cta_smem_bytes
+        sizes = bytes_of(variant.config(), arch, variant.head_dim, variant.kv_bytes)
+        return max(sizes) + static
 
     @property
     def resident_ctas(self) -> int:

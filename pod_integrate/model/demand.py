@@ -19,10 +19,10 @@ import numpy as np
 
 from pod_integrate.devices.cuda import limits
 from pod_integrate.model.devices import Device
-from pod_integrate.model.floors import ELEMENT_BYTES
+from pod_integrate.model.floors import Q_BYTES
 from pod_integrate.model.items import Array, DecodedPlan
 from pod_integrate.terms.config import PodConfig, TileConfig
-from pod_integrate.terms.keys import Geometry
+from pod_integrate.terms.keys import ELEMENT_BYTES, Geometry
 
 # Share of an SM's attainable tensor rate that one warp per scheduler draws, as nothing else hides
 # its softmax. Cycles of a 128 x 64 x 128 tile on an A100: 2048 / 0.95 of MMA, about 1250 of exp2,
@@ -109,13 +109,13 @@ def _demand(
 
 def _tile_bytes(tile: TileConfig, geometry: Geometry) -> int:
     """K and V of one step."""
-    return 2 * tile.kv_rows * geometry.head_dim * ELEMENT_BYTES
+    return 2 * tile.kv_rows * geometry.head_dim * ELEMENT_BYTES[geometry.kv_dtype]
 
 
 def _row_bytes(items: Array, geometry: Geometry) -> tuple[Array, Array]:
     """Bytes of Q and O in the dtype of q, and of partial O, m and l, by item."""
     rows, split = items["rows"].astype(np.float64), items["slot"] >= 0
-    plain = rows * geometry.head_dim * ELEMENT_BYTES
+    plain = rows * geometry.head_dim * Q_BYTES
     partial = rows * (geometry.head_dim + 2) * PARTIAL_BYTES
     return np.where(split, plain, 2 * plain), np.where(split, partial, 0.0)
 

@@ -17,7 +17,7 @@ from pod_integrate.model.picture import timeline
 from pod_integrate.model.published import POD_2, POD_4
 from pod_integrate.model.simulate import Simulation, simulate
 from pod_integrate.terms.config import STRATEGIES, PodConfig
-from pod_integrate.terms.keys import Geometry
+from pod_integrate.terms.keys import ELEMENT_BYTES, Geometry
 
 LABEL = "model, not a measurement"
 FLOOR_DEVICES = ("a100", "h100", "h200")
@@ -133,7 +133,7 @@ def _floor(floor: Floor) -> dict[str, float]:
 
 def _plan(run: Simulation, config: PodConfig, geometry: Geometry) -> dict[str, Any]:
     plan = run.plan
-    prefill, decode = limits.smem_bytes(config, geometry.head_dim)
+    prefill, decode = limits.smem_bytes(config, geometry.head_dim, ELEMENT_BYTES[geometry.kv_dtype])
     return {
         "prefill_items": len(plan.prefill),
         "decode_items": len(plan.decode),

@@ -12,10 +12,11 @@ from typing import NamedTuple
 from pod_integrate.errors import DtypeError
 from pod_integrate.model.batches import Lengths, visible_pairs
 from pod_integrate.model.devices import Device
-from pod_integrate.terms.keys import Geometry
+from pod_integrate.terms.keys import ELEMENT_BYTES, Geometry
 
 DECODE_TILE_ROWS = 16
-ELEMENT_BYTES = 2
+# Of q and O.
+Q_BYTES = 2
 
 
 class Cost(NamedTuple):
@@ -51,11 +52,11 @@ class Floor(NamedTuple):
 
 
 def require_gpu_dtype(geometry: Geometry) -> None:
-    """Raise DtypeError unless all values have the two bytes that the GPU kernel takes."""
-    if geometry.dtype == "fp32" or geometry.kv_dtype != geometry.dtype:
+    """Raise DtypeError for dtypes that the GPU kernel does not take."""
+    if geometry.dtype == "fp32" or geometry.kv_dtype not in (geometry.dtype, "e4m3"):
         raise DtypeError(
-            f"the model covers the GPU kernel, which takes bf16 or fp16 for q and KV alike, got "
-            f"{geometry.dtype} and {geometry.kv_dtype}"
+            f"the model covers the GPU kernel, which takes bf16 or fp16 for q and KV alike, or "
+            f"e4m3 for KV, got {geometry.dtype} and {geometry.kv_dtype}"
         )
 
 
@@ -63,12 +64,13 @@ def cost_of(lengths: Lengths, geometry: Geometry) -> Cost:
     """FLOPs and bytes of a batch; one-token requests are decode, all longer ones prefill."""
     require_gpu_dtype(geometry)
     window, dim = geometry.window_left, geometry.head_dim
+    kv_bytes = ELEMENT_BYTES[geometry.kv_dtype]
     pairs = sum(visible_pairs(q, kv, window) for q, kv in zip(*lengths.prefill, strict=True))
     keys = sum(visible_pairs(1, kv, window) for kv in lengths.decode.kv_lens)
     return Cost(
         prefill_flops=4 * dim * geometry.num_q_heads * pairs,
         decode_flops=4 * dim * DECODE_TILE_ROWS * geometry.num_kv_heads * keys,
-        decode_bytes=2 * ELEMENT_BYTES * dim * geometry.num_kv_heads * keys,
+        decode_bytes=2 * kv_bytes * dim * geometry.num_kv_heads * keys,
     )
 
 

@@ -24,7 +24,7 @@ from pod_integrate.devices.cuda.variants import Variant
 from pod_integrate.devices.emulated import emulator
 from pod_integrate.devices.emulated.emulator import EmulatorError, Schedule
 from pod_integrate.measure.accuracy import BF16_TOLERANCE
-from pod_integrate.measure.batches import Case, make_batch
+from pod_integrate.measure.batches import Case, dequantised, make_batch
 from pod_integrate.measure.reference import Attended, attention_reference
 from pod_integrate.terms.config import PodConfig
 from pod_integrate.terms.keys import Geometry
@@ -39,8 +39,11 @@ SCHEDULES = (
 _LSE_TOLERANCE = 2e-5
 
 
+SCALES: dict[str, Any] = {"k_scale": 0.7, "v_scale": 1.5}
+
+
 class Probe(NamedTuple):
-    """One call and its answer."""
+    """One call and its answer; `options` are the emulator's."""
 
     name: str
     case: Case
@@ -60,7 +63,11 @@ def _probe(
     change: Callable[[Case], None] | None = None,
     **options: Any,
 ) -> Probe:
+    """With scales of K and V these are of 8 bits."""
     geometry = Geometry.uniform((heads[0], heads[1], 64), "bf16", page_size=page_size)
+    scales = {name: options.pop(name) for name in SCALES if name in options}
+    if scales:
+        geometry = dataclasses.replace(geometry, kv_dtype="e4m3")
     seeded = (
         make_batch(q_lens, kv_lens, geometry=geometry, seed=seed, row_starts=row_starts)
         for seed in range(1000)
@@ -69,7 +76,8 @@ def _probe(
     case = next(case for case in seeded if not (case.batch.page_indices == 0).any())
     if change is not None:
         change(case)
-    return Probe(name, case, plan or {}, options, attention_reference(*case, **options))
+    exact = attention_reference(*dequantised(case, **scales), **options)
+    return Probe(name, case, plan or {}, options | scales, exact)
 
 
 def _make_scores_equal(case: Case) -> None:
@@ -100,6 +108,17 @@ def probes() -> list[Probe]:
         _probe("equal scores", [40, 1, 1], [150, 200, 50], plan=split, change=_make_scores_equal),
         _probe("NaN", [40, 1], [90, 100], plan=split, logit_cap=9.0, change=_make_some_nan),
         _probe("whole", [70, 1, 33], [90, 77, 33], plan={"max_prefill_waves": 0}),
+    ]
+
+
+def byte_probes() -> list[Probe]:
+    """The same of K and V of 8 bits, as far as these are read in other ways."""
+    split = {"decode_split_tokens": 64, "prefill_ctas": 1, "decode_ctas": 1}
+    whole = {"max_prefill_waves": 0}
+    return [
+        _probe("hybrid, split", [70, 1, 1, 3, 1], [200, 300, 90, 40, 33], plan=split, **SCALES),
+        _probe("whole", [150, 1, 33], [310, 77, 33], page_size=7, plan=whole, **SCALES),
+        _probe("cap", [40, 1], [120, 100], page_size=7, logit_cap=4.0, **SCALES),
     ]
 
 
@@ -164,7 +183,7 @@ def main() -> None:
     first, last, *pairs = sys.argv[1:]
     torch.set_num_threads(1)
     libraries = {name: Path(path) for name, path in (pair.split("=", 1) for pair in pairs)}
-    cases = probes()
+    cases = byte_probes() if Variant.parse(next(iter(libraries))).kv_bytes == 1 else probes()
     for number in range(int(first), int(last) + 1):
         print(json.dumps(run(number, libraries, cases)), flush=True)
 

@@ -86,8 +86,8 @@ MUTATIONS = (
     Mutation(
         "B fragments of K swapped",
         _PRODUCTS,
-        "mma_m16n8k16<T>(s[tile][n], a[tile], b[0], b[1])",
-        "mma_m16n8k16<T>(s[tile][n], a[tile], b[0], b[{on} ? 2 : 1])",
+        "mma_m16n8k16<T>(s[tile][n], a[block][tile], b[0], b[1])",
+        "mma_m16n8k16<T>(s[tile][n], a[block][tile], b[0], b[{on} ? 2 : 1])",
     ),
     Mutation(
         "B fragments of V swapped",
@@ -105,8 +105,8 @@ MUTATIONS = (
     Mutation(
         "no swizzle: right answers through bank conflicts",
         "layout/swizzle.cuh",
-        "return D % 64 == 0 ? row & 7 : row >> 1 & 3;",
-        "return {on} ? 0 : D % 64 == 0 ? row & 7 : row >> 1 & 3;",
+        "return kRowBytes % 128 == 0 ? row & 7",
+        "return {on} ? 0 : kRowBytes % 128 == 0 ? row & 7",
     ),
     Mutation(
         "decode warp masks another warp's keys",
@@ -117,8 +117,8 @@ MUTATIONS = (
     Mutation(
         "page lookup of the wrong row",
         _TILE,
-        "step * kRowsAtOnce;\n  }",
-        "({on} ? 0 : step * kRowsAtOnce);\n  }",
+        "return kv + first_row(thread) + step * kRowsAtOnce;",
+        "return kv + first_row(thread) + ({on} ? 0 : step * kRowsAtOnce);",
     ),
     # Masks and tails
     Mutation(
@@ -193,6 +193,6 @@ MUTATIONS = (
         "last columns of Q are its first ones",
         "copy/query_tile.cuh",
         "a.q_head + chunk * layout",
-        "a.q_head + ({on} && chunk == kChunks - 1 ? 0 : chunk) * layout",
+        "a.q_head + ({on} && chunk == 7 ? 0 : chunk) * layout",
     ),
 )

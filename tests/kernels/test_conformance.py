@@ -70,6 +70,18 @@ def test_pack2_rounds_to_nearest_even(dtype: str, inputs: Inputs, dumped: Sectio
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+def test_mul2_multiplies_halves(dtype: str, inputs: Inputs, dumped: Sections) -> None:
+    x = floats(inputs.values)
+    pair = torch.stack([x, x.flip(0)], dim=1).to(DTYPES[dtype])
+    widening = {"bf16": 2.0**120, "fp16": 2.0**8}[dtype]
+    factor = torch.tensor([widening, 3.0], dtype=DTYPES[dtype]).repeat(len(x) // 2)
+    want = (pair.double() * factor.double()[:, None]).float().to(DTYPES[dtype])
+    got = dumped[f"mul2:{dtype}"].view(DTYPES[dtype]).view(-1, 2)
+    assert torch.equal(got.isnan(), want.isnan())
+    assert torch.equal(got.nan_to_num(), want.nan_to_num())
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_mma_multiplies_the_documented_fragments(
     dtype: str, inputs: Inputs, dumped: Sections
 ) -> None:
@@ -136,6 +148,14 @@ def test_ldmatrix_gives_each_lane_its_elements(inputs: Inputs, dumped: Sections)
         assert torch.equal(dumped[name].view(4, 32), low | high << 16), name
 
 
+def test_sixteen_bytes_go_where_they_are_sent(inputs: Inputs, dumped: Sections) -> None:
+    words, other = words_of(inputs, threads=128), (torch.arange(128) * 5 + 3) % 128
+    stored = torch.empty_like(words)
+    stored[other] = words
+    assert torch.equal(dumped["st_shared_16"].view(128, 4), stored)
+    assert torch.equal(dumped["ld_shared_16"].view(128, 4), words)
+
+
 def test_copies_move_bytes_or_write_zeros(inputs: Inputs, dumped: Sections) -> None:
     first = inputs.words[:512]
     assert torch.equal(dumped["cp_async_16"], first)
@@ -151,7 +171,7 @@ def test_shuffles_and_indices(inputs: Inputs, dumped: Sections) -> None:
     masks = [sent[lane ^ mask] for mask in (1, 2, 4, 8, 16)]
     assert torch.equal(dumped["shfl_xor"], torch.cat(masks))
     assert torch.equal(dumped["shfl"], sent[(lane * 7 + 3) % 32])
-    for width in (8, 16):
+    for width in (4, 8, 16):
         source = lane // width * width + (lane * 3 + 1) % width
         assert torch.equal(dumped[f"shfl_segment:{width}"], sent[source])
     assert torch.equal(dumped["warp_uniform"], inputs.words[thread.long() // 32])

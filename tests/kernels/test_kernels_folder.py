@@ -89,7 +89,7 @@ def test_layers_of_the_cpu_kernel_point_one_way() -> None:
 WORDS = ("config.h", "smem.h", "arguments.h")
 LAYERS = (
     *(("ptx", "platform"), ("ptx", ""), ("stamp", "")),
-    *(("layout", "fragment"), ("layout", "swizzle"), ("layout", "rows")),
+    *(("layout", "fragment"), ("layout", "bytes"), ("layout", "swizzle"), ("layout", "rows")),
     *(("layout", "barriers"), ("layout", "scope"), ("layout", "panels")),
     *(("mask", ""), ("copy", ""), ("mma", "products"), ("mma", ""), ("softmax", "")),
     *(("output", ""), ("combine", "")),
@@ -97,6 +97,7 @@ LAYERS = (
         ("op", "kv_loop"),
         ("op", "panel_ring"),
         ("op", "rows"),
+        ("op", "start"),
         ("op", ""),
         ("op", "prefill_engine"),
     ),

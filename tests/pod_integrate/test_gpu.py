@@ -27,12 +27,14 @@ BASE = target_of(H100).default_config(GEOMETRY)
 PRINT_SMEM = """
 #include <cstdio>
 #include "pod/smem.h"
-struct Case { int head_dim; pod::PodConfig config; };
+struct Case { int head_dim, kv_bytes; pod::PodConfig config; };
 constexpr Case cases[] = {VARIANTS};
 int main() {
   for (const Case& c : cases) {
-    std::printf("%d %d %d\\n", pod::prefill_smem(c.config.prefill, c.head_dim).bytes,
-                pod::decode_cta_bytes(c.config, c.head_dim),
+    const auto prefill = pod::prefill_smem(c.config.prefill, c.head_dim, c.kv_bytes,
+                                           pod::PrefillEngine::kMma);
+    std::printf("%d %d %d\\n", prefill.bytes,
+                pod::decode_cta_bytes(c.config, c.head_dim, c.kv_bytes),
                 pod::cta_warps(c.config));
   }
 }
@@ -83,10 +85,10 @@ def test_shared_memory_and_warps_are_what_the_kernel_asks_for(tmp_path: Path) ->
         tiles = (
             f"{{{t.q_rows}, {t.kv_rows}, {t.stages}, {t.warps}}}" for t in (v.prefill, v.decode)
         )
-        rows.append(
-            f"{{{v.head_dim}, {{{', '.join(tiles)}, {v.ctas_per_sm}, {v.virtual_decode}}}}},"
-        )
-        want.append([*limits.smem_bytes(v.config(), v.head_dim), limits.cta_warps(v.config())])
+        config = f"{{{', '.join(tiles)}, {v.ctas_per_sm}, {v.virtual_decode}}}"
+        rows.append(f"{{{v.head_dim}, {v.kv_bytes}, {config}}},")
+        bytes_of = limits.smem_bytes(v.config(), v.head_dim, v.kv_bytes)
+        want.append([*bytes_of, limits.cta_warps(v.config())])
     source = tmp_path / "print.cpp"
     source.write_text(PRINT_SMEM.replace("VARIANTS", "\n".join(rows)))
     include = native.sources_dir() / "cuda" / "include"

@@ -36,6 +36,13 @@ def test_every_shipped_name_reads_back_and_is_a_file_name(arch: limits.Architect
         assert re.fullmatch(r"[a-z0-9-]{1,80}", variant.name)
 
 
+def test_a_cache_of_its_own_dtype_is_in_the_name_and_any_other_is_not() -> None:
+    variant = Variant.of(CONFIG, dataclasses.replace(GEOMETRY, kv_dtype="e4m3"))
+    assert variant.name == NAME.replace("bf16-", "bf16-kve4m3-")
+    assert Variant.parse(variant.name) == variant and variant.kv_bytes == 1
+    assert Variant.parse(NAME).kv_dtype == "bf16" and Variant.parse(NAME).kv_bytes == 2
+
+
 def test_fields_that_are_run_time_data_do_not_change_the_variant() -> None:
     other = dataclasses.replace(
         CONFIG, prefill_ctas=1, decode_ctas=3, max_prefill_waves=0, strategy="streams"
@@ -43,11 +50,14 @@ def test_fields_that_are_run_time_data_do_not_change_the_variant() -> None:
     assert Variant.of(other, GEOMETRY) == Variant.of(CONFIG, GEOMETRY)
 
 
-@pytest.mark.parametrize("field", ["dtype", "head_dim", "prefill", "decode", "ctas_per_sm"])
+@pytest.mark.parametrize(
+    "field", ["dtype", "kv_dtype", "head_dim", "prefill", "decode", "ctas_per_sm"]
+)
 def test_fields_that_are_compiled_in_change_name_and_defines(field: str) -> None:
     base = Variant.of(CONFIG, GEOMETRY)
     values: dict[str, Any] = {
         "dtype": "fp16",
+        "kv_dtype": "e4m3",
         "head_dim": 64,
         "prefill": base.decode,
         "decode": base.prefill,
@@ -65,7 +75,7 @@ def test_config_of_a_variant_is_of_that_variant() -> None:
 
 def test_defines_are_one_flag_per_field() -> None:
     assert Variant.parse(NAME).defines("wgmma") == [
-        *("-DPOD_DTYPE=bf16", "-DPOD_HEAD_DIM=128"),
+        *("-DPOD_DTYPE=bf16", "-DPOD_KV_DTYPE=bf16", "-DPOD_HEAD_DIM=128"),
         *("-DPOD_PREFILL_Q_ROWS=128", "-DPOD_PREFILL_KV_ROWS=64"),
         *("-DPOD_PREFILL_STAGES=1", "-DPOD_PREFILL_WARPS=4"),
         *("-DPOD_DECODE_Q_ROWS=16", "-DPOD_DECODE_KV_ROWS=64"),
@@ -79,6 +89,7 @@ def test_defines_are_one_flag_per_field() -> None:
     [
         ("sm_90a", "bf16-d128-p128x64s2w4-d16x192s1w4-c2-v1", "wgmma"),
         ("sm_90a", "fp16-d64-p128x64s3w4-d16x64s1w4-c2-v1", "wgmma"),
+        ("sm_90a", "bf16-kve4m3-d128-p128x64s2w4-d16x192s2w4-c2-v1", "wgmma"),
         ("sm_80", "bf16-d128-p128x64s2w4-d16x192s1w4-c2-v1", "mma"),
         ("sm_100", "bf16-d128-p128x64s2w4-d16x192s1w4-c2-v1", "mma"),
         ("sm_90a", "bf16-d96-p128x64s2w4-d16x64s1w4-c2-v1", "mma"),
@@ -97,6 +108,7 @@ def test_wgmma_where_the_architecture_has_it_and_the_tile_suits(
     "name",
     [
         *("", "bf16", NAME + "-x", NAME.replace("bf16", "fp32"), "../" + NAME),
+        *(NAME.replace("bf16-", "bf16-kvbf16-"), NAME.replace("bf16-", "bf16-kvfp16-")),
         *(NAME.replace("c2", "c02"), NAME.replace("128x64", "120x64"), NAME.replace("c2", "c")),
     ],
 )
@@ -115,13 +127,23 @@ def test_dtype_without_a_gpu_kernel_is_refused(dtypes: tuple[str, str]) -> None:
 @pytest.mark.parametrize("arch", limits.ARCHITECTURES.values(), ids=lambda arch: arch.name)
 def test_shipped_variants_fit_and_hold_every_default_once(arch: limits.Architecture) -> None:
     variants = shipped(arch)
-    assert len(set(variants)) == len(variants) <= 14
+    assert len(set(variants)) == len(variants) <= 16
     assert set(defaults(arch)) <= set(variants)
     assert {(v.head_dim, v.dtype) for v in defaults(arch)} == {
         (dim, dtype) for dim in limits.HEAD_DIMS for dtype in ("bf16", "fp16")
     }
     for variant in variants:
-        limits.require_fits(variant.config(), arch, variant.head_dim)
+        limits.require_fits(variant.config(), arch, variant.head_dim, variant.kv_bytes)
+
+
+@pytest.mark.parametrize("arch", limits.ARCHITECTURES.values(), ids=lambda arch: arch.name)
+def test_default_of_bytes_fits_at_every_head_dim_and_is_shipped_at_two(
+    arch: limits.Architecture,
+) -> None:
+    for head_dim in limits.HEAD_DIMS:
+        limits.require_fits(limits.default_tiles(arch, head_dim, 1), arch, head_dim, 1)
+    of_bytes = [v for v in shipped(arch) if v.kv_bytes == 1]
+    assert {(v.dtype, v.head_dim) for v in of_bytes} == {("bf16", 128), ("bf16", 64)}
 
 
 def test_papers_settings_are_shipped_where_they_fit() -> None:

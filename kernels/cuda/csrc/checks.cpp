@@ -38,7 +38,8 @@ void check_rows(const TensorView& t, const char* name) {
   if (!aligned) {
     TVM_FFI_THROW(ShapeError) << name << " needs rows that start at multiples of " << kAlignment
                               << " bytes, got strides that break it for shape " << shape_of(t)
-                              << "; slice it at multiples of 8 elements or copy it";
+                              << "; slice it at multiples of " << kAlignment / bytes
+                              << " elements or copy it";
   }
 }
 
@@ -67,7 +68,7 @@ void check_queries(const Call& call) {
 
 // The kernel keeps places of rows as 32-bit numbers of 16-byte units.
 void check_span(const TensorView& t, const char* name) {
-  const int64_t units = t.size(0) * t.stride(0) * kKvBytes / kAlignment;
+  const int64_t units = t.size(0) * t.stride(0) * (t.dtype().bits / 8) / kAlignment;
   if (units > int64_t{UINT32_MAX}) {
     TVM_FFI_THROW(ShapeError) << name << " spans " << (units >> 26)
                               << " GiB, the limit is 64 GiB; give each layer its own tensor";
@@ -76,7 +77,7 @@ void check_span(const TensorView& t, const char* name) {
 
 CacheStrides cache_strides(const TensorView& t) {
   const auto units = [&](int axis) {
-    return static_cast<uint32_t>(t.stride(axis) * kKvBytes / kAlignment);
+    return static_cast<uint32_t>(t.stride(axis) * (t.dtype().bits / 8) / kAlignment);
   };
   return {units(0), units(1), units(2)};
 }
@@ -133,7 +134,7 @@ void check_outputs(const Call& call, LaunchArguments& a) {
 
 void set_scores(const Call& call, LaunchArguments& a) {
   constexpr double kLog2e = 1.4426950408889634;
-  const double scale = call.scalars.scale, cap = call.scalars.logit_cap;
+  const double scale = factor_of(call.scalars), cap = call.scalars.logit_cap;
   check_cache_scale(call.scalars.k_scale, "k_scale", call.k_cache);
   check_cache_scale(call.scalars.v_scale, "v_scale", call.v_cache);
   check_scores(call.scalars);
@@ -148,6 +149,7 @@ void set_scores(const Call& call, LaunchArguments& a) {
   const double logit_scale = cap > 0 ? cap : scale;
   a.logit_scale = std::max(static_cast<float>(logit_scale), kLeast);
   a.score_scale = std::max(static_cast<float>(logit_scale * kLog2e), kLeast);
+  a.value_scale = static_cast<float>(call.scalars.v_scale);
   a.window_left = static_cast<int>(call.scalars.window_left);
 }
 

@@ -77,12 +77,12 @@ tvm::ffi::String describe() {
 }
 
 // Bytes of dynamic shared memory of a CTA that runs (a prefill item, decode items), for a packed
-// config and an engine of prefill: 0 mma, 1 wgmma.
-Shape cta_smem(tvm::ffi::Bytes config, int64_t head_dim, int64_t engine) {
+// config, the size of an element of K and V, and an engine of prefill: 0 mma, 1 wgmma.
+Shape cta_smem(tvm::ffi::Bytes config, int64_t head_dim, int64_t kv_bytes, int64_t engine) {
   const PodConfig tiles = plan_config(packed::unpack<packed::PodConfig>(config)).tiles;
-  const int dim = static_cast<int>(head_dim);
-  return Shape({prefill_cta_bytes(tiles, dim, static_cast<PrefillEngine>(engine)),
-                decode_cta_bytes(tiles, dim)});
+  const int dim = static_cast<int>(head_dim), bytes = static_cast<int>(kv_bytes);
+  return Shape({prefill_cta_bytes(tiles, dim, bytes, static_cast<PrefillEngine>(engine)),
+                decode_cta_bytes(tiles, dim, bytes)});
 }
 
 TVM_FFI_DLL_EXPORT_TYPED_FUNC(describe, describe);

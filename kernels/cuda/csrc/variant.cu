@@ -16,6 +16,7 @@ namespace {
 // A tag type: a struct as template value breaks nvcc 13.0 with gcc 12.
 struct Variant {
   using Element = POD_DTYPE;
+  using KvElement = POD_KV_DTYPE;
   static constexpr int head_dim = POD_HEAD_DIM;
   static constexpr PrefillEngine prefill_engine = PrefillEngine::POD_PREFILL_ENGINE;
   static constexpr PodConfig config{

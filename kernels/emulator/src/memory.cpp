@@ -28,17 +28,22 @@ uint32_t address_of(const Cta& cta, const uint8_t* byte) {
                                           : byte - cta.statics);
 }
 
+// Of 16 bytes that a thread wrote without the matrix unit: who fenced since may be asked for.
+void note_write(const Lane& self, const uint8_t* target) {
+  Cta& cta = *self.warp->cta;
+  CopyQueue& queue = *self.in_flight;
+  cta.landings[address_of(cta, target) / kCopyBytes] = {self.thread, queue.proxy_fences};
+  cta.unfenced += !queue.unfenced;
+  queue.unfenced = true;
+}
+
 void land(const Lane& self, const Copy& copy) {
   if (copy.source) {
     std::memcpy(copy.target, copy.source, kCopyBytes);
   } else {
     std::memset(copy.target, 0, kCopyBytes);
   }
-  Cta& cta = *self.warp->cta;
-  CopyQueue& queue = *self.in_flight;
-  cta.landings[address_of(cta, copy.target) / kCopyBytes] = {self.thread, queue.proxy_fences};
-  cta.unfenced += !queue.unfenced;
-  queue.unfenced = true;
+  note_write(self, copy.target);
 }
 
 // The 16 bytes at a shared address, which must be aligned to as much and inside.
@@ -102,6 +107,19 @@ const uint8_t* ldmatrix_row(uint32_t address) {
   const uint8_t* row = shared_16(address, "ldmatrix");
   races::reads(row, 16);
   return row;
+}
+
+void st_shared_16(uint32_t address, const void* bytes) {
+  uint8_t* to = shared_16(address, "st.shared");
+  races::writes(to, 16);
+  std::memcpy(to, bytes, 16);
+  note_write(*machine.current, to);
+}
+
+void ld_shared_16(void* bytes, uint32_t address) {
+  const uint8_t* from = shared_16(address, "ld.shared");
+  races::reads(from, 16);
+  std::memcpy(bytes, from, 16);
 }
 
 uint32_t smem_address(const void* object) {
@@ -184,8 +202,8 @@ void require_proxy_fence(const Cta& cta, uint32_t address, const char* what) {
   const Warp& writer = *cta.warps[static_cast<size_t>(landing.thread / kLanes)];
   if (writer.in_flight[landing.thread % kLanes].proxy_fences > landing.proxy_fences) return;
   fail(
-      "%s reads shared address 0x%x, which a cp.async of thread %d wrote; that thread has not "
-      "executed fence_proxy_async() since. Call it between its wait and the barrier",
+      "%s reads shared address 0x%x, which thread %d wrote by cp.async or st.shared; that thread "
+      "has not executed fence_proxy_async() since. Call it between the write and the barrier",
       what, address, landing.thread);
 }
 

@@ -55,6 +55,7 @@ def tiles_name(config: PodConfig) -> str:
     """Inverse of tiles_of; a config whose tiles are not in TILES has a name too."""
     variant = Variant(
         dtype="bf16",
+        kv_dtype="bf16",
         head_dim=128,
         prefill=config.prefill,
         decode=config.decode,
@@ -86,7 +87,8 @@ def _shipped(target: Target, geometry: Geometry) -> frozenset[str]:
     return frozenset(
         tiles_name(variant.config())
         for variant in shipped(architecture(target.key.capability))
-        if (variant.dtype, variant.head_dim) == (geometry.dtype, geometry.head_dim)
+        if (variant.dtype, variant.kv_dtype, variant.head_dim)
+        == (geometry.dtype, geometry.kv_dtype, geometry.head_dim)
     )
 
 

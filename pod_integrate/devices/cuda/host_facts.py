@@ -46,8 +46,10 @@ def words_of(fields: Fields) -> int:
     return max(first + count for first, count in fields.values())
 
 
-def cta_smem_bytes(config: PodConfig, head_dim: int, engine: PrefillEngine) -> tuple[int, int]:
+def cta_smem_bytes(
+    config: PodConfig, head_dim: int, engine: PrefillEngine, kv_bytes: int = 2
+) -> tuple[int, int]:
     """Dynamic shared memory of a CTA that runs (a prefill item, virtual_decode decode items)."""
     number = _ENGINES.index(engine)
-    prefill, decode = native.load("host").cta_smem(pack_config(config), head_dim, number)
+    prefill, decode = native.load("host").cta_smem(pack_config(config), head_dim, kv_bytes, number)
     return int(prefill), int(decode)

@@ -8,9 +8,10 @@ from pod_integrate.devices.cuda.architectures import ARCHITECTURES as ARCHITECTU
 from pod_integrate.devices.cuda.architectures import Architecture as Architecture
 from pod_integrate.devices.cuda.architectures import PrefillEngine as PrefillEngine
 from pod_integrate.devices.cuda.architectures import architecture as architecture
+from pod_integrate.devices.cuda.default_tiles import default_tiles as default_tiles
 from pod_integrate.errors import ConfigInfeasibleError, ShapeError
-from pod_integrate.terms.config import PodConfig, TileConfig
-from pod_integrate.terms.keys import DeviceKey, Geometry
+from pod_integrate.terms.config import PodConfig
+from pod_integrate.terms.keys import ELEMENT_BYTES, DeviceKey, Geometry
 
 HEAD_DIMS = (64, 96, 128, 256)
 REGISTERS = 65536
@@ -21,6 +22,7 @@ STATIC_BYTES = 128
 # So that panels of wgmma operands can start at a multiple of 1024 bytes.
 _SLACK: dict[PrefillEngine, int] = {"mma": 0, "wgmma": 1008}
 DECODE_ROWS = 16
+_GROUP_THREADS = 128  # of a warpgroup
 _MERGE_COLUMNS = 10  # m, l, and padding against bank conflicts
 _MAX_VIRTUAL_DECODE = 8
 _MAX_CTA_WARPS = 16
@@ -28,23 +30,31 @@ _MAX_CTA_WARPS = 16
 _OTHER_REGISTERS = 48
 
 
-def smem_bytes(config: PodConfig, head_dim: int) -> tuple[int, int]:
+def smem_bytes(config: PodConfig, head_dim: int, kv_bytes: int = 2) -> tuple[int, int]:
     """Dynamic shared memory of a CTA that runs (a prefill item, virtual_decode decode items).
 
-    As smem.h has it, two bytes per element: Q and the stages of K and V; decode warps reuse the
-    stages to merge their fp32 partial results.
+    As smem.h has it: Q of two bytes per element and the stages of K and V of `kv_bytes`; decode
+    warps reuse the stages to merge their fp32 partial results.
     """
     p, d = config.prefill, config.decode
-    prefill = 2 * head_dim * (p.q_rows + 2 * p.stages * p.kv_rows)
-    stages = 4 * head_dim * d.stages * d.kv_rows
+    prefill = 2 * head_dim * (p.q_rows + kv_bytes * p.stages * p.kv_rows)
+    stages = 2 * kv_bytes * head_dim * d.stages * d.kv_rows
     merge = d.warps * d.q_rows * (head_dim + _MERGE_COLUMNS) * 4 if d.warps > 1 else 0
     return prefill, config.virtual_decode * (2 * head_dim * d.q_rows + max(stages, merge))
 
 
-def cta_smem_bytes(config: PodConfig, arch: Architecture, head_dim: int) -> tuple[int, int]:
+def cta_smem_bytes(
+    config: PodConfig, arch: Architecture, head_dim: int, kv_bytes: int = 2
+) -> tuple[int, int]:
     """smem_bytes as a launch asks for it: with room to align what wgmma reads."""
-    prefill, decode = smem_bytes(config, head_dim)
-    return prefill + _SLACK[prefill_engine(config, arch, head_dim)], decode
+    engine = prefill_engine(config, arch, head_dim)
+    prefill, decode = smem_bytes(config, head_dim, kv_bytes)
+    if engine == "wgmma" and kv_bytes == 1:
+        p = config.prefill
+        # Two bytes per element, and where the one byte of each lands before it is widened.
+        landing = 2 * p.kv_rows * head_dim - 16 * _GROUP_THREADS
+        prefill = smem_bytes(config, head_dim)[0] + landing
+    return prefill + _SLACK[engine], decode
 
 
 def prefill_engine(config: PodConfig, arch: Architecture, head_dim: int) -> PrefillEngine:
@@ -81,7 +91,7 @@ def require_feasible(config: PodConfig, device: DeviceKey, geometry: Geometry) -
     """
     arch = architecture(device.capability)
     require_head_dim(geometry.head_dim)
-    require_fits(config, arch, geometry.head_dim)
+    require_fits(config, arch, geometry.head_dim, ELEMENT_BYTES[geometry.kv_dtype])
 
 
 def require_head_dim(head_dim: int) -> None:
@@ -93,46 +103,19 @@ def require_head_dim(head_dim: int) -> None:
         )
 
 
-def require_fits(config: PodConfig, arch: Architecture, head_dim: int) -> None:
+def require_fits(config: PodConfig, arch: Architecture, head_dim: int, kv_bytes: int = 2) -> None:
     """Raise ConfigInfeasibleError unless tiles divide, shared memory and registers suffice."""
     _require_shapes(config)
     _require_warps(config, arch)
-    _require_smem(config, arch, head_dim)
+    _require_smem(config, arch, cta_smem_bytes(config, arch, head_dim, kv_bytes))
     _require_registers(config, head_dim)
 
 
 def default_config(device: DeviceKey, geometry: Geometry) -> PodConfig:
     """A good config before anything was tuned; always feasible on `device`."""
     require_head_dim(geometry.head_dim)
-    return default_tiles(architecture(device.capability), geometry.head_dim)
-
-
-def default_tiles(arch: Architecture, head_dim: int) -> PodConfig:
-    """Two CTAs per SM, so that one of each op can overlap, with the largest tiles that fit."""
-    large = arch.smem_per_sm >= 164
-    if head_dim == 256:
-        # 64-row tiles with more keys per stage leave no second CTA at this head dim.
-        prefill = _tile(64, 32, 1, 4) if large else _tile(32, 32, 1, 2)
-        decode = _tile(16, 32, 2, 2) if large else _tile(16, 32, 1, 2)
-    elif head_dim == 128 and not large:
-        prefill, decode = _tile(64, 64, 1, 4), _tile(16, 64, 1, 4)
-    elif head_dim == 128 and arch.capability == (8, 0):
-        # 64 keys per stage cost an A100 a few spilled registers; two stages of 32 do not.
-        prefill, decode = _tile(128, 32, 2, 4), _tile(16, 64, 2, 4)
-    elif head_dim == 128:
-        # Among the best of a sweep on an H100 (docs/gpu.md): a lone decode CTA wants many keys.
-        prefill, decode = _tile(128, 64, 2, 4), _tile(16, 192, 1, 4)
-    else:
-        # At head dim 96 the smaller parts have no room for a second decode stage.
-        prefill = _tile(128, 64, 1, 4)
-        decode = _tile(16, 64, 2 if large or head_dim == 64 else 1, 4)
-    return PodConfig(
-        prefill=prefill,
-        decode=decode,
-        ctas_per_sm=2,
-        max_prefill_waves=1,
-        decode_split_tokens=2048,
-    )
+    kv_bytes = ELEMENT_BYTES[geometry.kv_dtype]
+    return default_tiles(architecture(device.capability), geometry.head_dim, kv_bytes)
 
 
 def _require_shapes(config: PodConfig) -> None:
@@ -177,15 +160,15 @@ def _require_warps(config: PodConfig, arch: Architecture) -> None:
         )
 
 
-def _require_smem(config: PodConfig, arch: Architecture, head_dim: int) -> None:
-    prefill, decode = cta_smem_bytes(config, arch, head_dim)
+def _require_smem(config: PodConfig, arch: Architecture, need: tuple[int, int]) -> None:
+    prefill, decode = need
     limit = min(
         (arch.smem_per_sm << 10) // config.ctas_per_sm - RESERVED_BYTES, arch.smem_per_cta << 10
     )
-    name, tile, need = ("prefill", config.prefill, prefill)
+    name, tile, most = ("prefill", config.prefill, prefill)
     if decode > prefill:
-        name, tile, need = ("decode", config.decode, decode)
-    if need + STATIC_BYTES <= limit:
+        name, tile, most = ("decode", config.decode, decode)
+    if most + STATIC_BYTES <= limit:
         return
     several = name == "decode" and config.virtual_decode > 1
     remedies = [f"{name}.stages ({tile.stages})"] if tile.stages > 1 else []
@@ -194,7 +177,7 @@ def _require_smem(config: PodConfig, arch: Architecture, head_dim: int) -> None:
         remedies.append(f"virtual_decode ({config.virtual_decode})")
     what = f"{config.virtual_decode} decode tiles need" if several else f"{name} tile needs"
     _refuse(
-        f"{what} {_kib(need)} of shared memory and {STATIC_BYTES} B of static variables; "
+        f"{what} {_kib(most)} of shared memory and {STATIC_BYTES} B of static variables; "
         f"{arch.name} leaves {_kib(limit)} per CTA at ctas_per_sm={config.ctas_per_sm}",
         f"Lower {' or '.join(remedies)}",
     )
@@ -220,10 +203,6 @@ def _require_registers(config: PodConfig, head_dim: int) -> None:
             f"Lower ctas_per_sm ({config.ctas_per_sm}), {name}.kv_rows ({kv_rows}) or the rows "
             f"per warp of the {name} tile",
         )
-
-
-def _tile(*values: int) -> TileConfig:
-    return TileConfig(**dict(zip(("q_rows", "kv_rows", "stages", "warps"), values, strict=True)))
 
 
 def _kib(count: int) -> str:

@@ -25,8 +25,8 @@ class CudaTarget(Target):
 
     def require_feasible(self, config: PodConfig, geometry: Geometry) -> None:
         """Tiles divide, shared memory and registers suffice; see limits.require_fits."""
-        limits.require_feasible(config, self.key, geometry)
         Variant.of(config, geometry)
+        limits.require_feasible(config, self.key, geometry)
 
     def choices(self, geometry: Geometry) -> Choices:
         """The tiles of `choices.TILES`: free combinations would hardly ever fit an SM."""

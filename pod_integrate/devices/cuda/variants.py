@@ -12,12 +12,16 @@ from typing import Literal, Self, get_args
 from pod_integrate.devices.cuda import limits
 from pod_integrate.errors import ConfigError, ConfigInfeasibleError, DtypeError
 from pod_integrate.terms.config import PodConfig, TileConfig
-from pod_integrate.terms.keys import Geometry
+from pod_integrate.terms.keys import ELEMENT_BYTES, Geometry, KvDtype
 
 GpuDtype = Literal["bf16", "fp16"]
 DTYPES: tuple[GpuDtype, ...] = get_args(GpuDtype)
+# Of K and V beside any of these; else K and V are as q.
+QUANTISED: KvDtype = "e4m3"
 _TILE = r"(\d+)x(\d+)s(\d+)w(\d+)"
-_NAME = re.compile(rf"({'|'.join(DTYPES)})-d(\d+)-p{_TILE}-d{_TILE}-c(\d+)-v(\d+)")
+_NAME = re.compile(
+    rf"({'|'.join(DTYPES)})(?:-kv({QUANTISED}))?-d(\d+)-p{_TILE}-d{_TILE}-c(\d+)-v(\d+)"
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,10 +30,12 @@ class Variant:
 
     Fields mean what they mean in PodConfig. Printed as
     `bf16-d128-p128x64s1w4-d16x64s2w4-c2-v1`: dtype, head dim, prefill and decode tile
-    (q_rows x kv_rows, stages, warps), ctas_per_sm, virtual_decode.
+    (q_rows x kv_rows, stages, warps), ctas_per_sm, virtual_decode. Where K and V are not of the
+    dtype of q their own follows it: `bf16-kve4m3-d128-...`.
     """
 
     dtype: GpuDtype
+    kv_dtype: KvDtype
     head_dim: int
     prefill: TileConfig
     decode: TileConfig
@@ -39,13 +45,15 @@ class Variant:
     @classmethod
     def of(cls, config: PodConfig, geometry: Geometry) -> Self:
         """The variant that runs `config` on `geometry`; raises DtypeError without a GPU dtype."""
-        if geometry.dtype not in DTYPES or geometry.kv_dtype != geometry.dtype:
+        if geometry.dtype not in DTYPES or geometry.kv_dtype not in (geometry.dtype, QUANTISED):
             raise DtypeError(
                 f"q is {geometry.dtype} and the KV cache {geometry.kv_dtype}; the GPU kernel takes "
-                f"{' or '.join(DTYPES)} for both. Cast q and the caches to one of them"
+                f"{' or '.join(DTYPES)} for both, or {QUANTISED} for the cache. Cast q and the "
+                "caches to one of them"
             )
         return cls(
             dtype=geometry.dtype,
+            kv_dtype=geometry.kv_dtype,
             head_dim=geometry.head_dim,
             prefill=config.prefill,
             decode=config.decode,
@@ -62,10 +70,11 @@ class Variant:
                 f"variant {name[:96]!r} is malformed; expected e.g. "
                 "'bf16-d128-p128x64s1w4-d16x64s2w4-c2-v1'"
             )
-        dtype, *numbers = found.groups()
+        dtype, kv_dtype, *numbers = found.groups()
         values = [int(number) for number in numbers]
         variant = cls(
             dtype=dtype,  # type: ignore[arg-type]
+            kv_dtype=kv_dtype or dtype,  # type: ignore[arg-type]
             head_dim=values[0],
             prefill=_tile(values[1:5]),
             decode=_tile(values[5:9]),
@@ -79,10 +88,16 @@ class Variant:
     @property
     def name(self) -> str:
         """Printable, safe in file names, one per variant."""
+        kept = "" if self.kv_dtype == self.dtype else f"-kv{self.kv_dtype}"
         return (
-            f"{self.dtype}-d{self.head_dim}-p{_short(self.prefill)}-d{_short(self.decode)}"
+            f"{self.dtype}{kept}-d{self.head_dim}-p{_short(self.prefill)}-d{_short(self.decode)}"
             f"-c{self.ctas_per_sm}-v{self.virtual_decode}"
         )
+
+    @property
+    def kv_bytes(self) -> int:
+        """Of an element of K or V."""
+        return ELEMENT_BYTES[self.kv_dtype]
 
     def config(self) -> PodConfig:
         """A PodConfig of this variant, run-time fields at their defaults."""
@@ -99,7 +114,11 @@ class Variant:
 
     def defines(self, prefill_engine: limits.PrefillEngine) -> list[str]:
         """Compiler flags that csrc/variant.cu is compiled with."""
-        values: dict[str, object] = {"DTYPE": self.dtype, "HEAD_DIM": self.head_dim}
+        values: dict[str, object] = {
+            "DTYPE": self.dtype,
+            "KV_DTYPE": self.kv_dtype,
+            "HEAD_DIM": self.head_dim,
+        }
         for side, tile in (("PREFILL", self.prefill), ("DECODE", self.decode)):
             for field, value in dataclasses.asdict(tile).items():
                 values[f"{side}_{field.upper()}"] = value
@@ -131,6 +150,8 @@ def defaults(arch: limits.Architecture) -> list[Variant]:
 def shipped(arch: limits.Architecture) -> list[Variant]:
     """What `pod-attn build --all` compiles: defaults of all head dims, and the paper's settings.
 
+    And defaults for caches of 8 bits, where models have them.
+
     The paper's: 2 CTAs/SM, the default's prefill tile beside four one-warp decode items, 4
     CTAs/SM of 64x32, and 3 CTAs/SM between them; as far as they fit the architecture. Source:
     POD-Attention, arXiv:2410.18038, section 4.
@@ -142,20 +163,28 @@ def shipped(arch: limits.Architecture) -> list[Variant]:
             variant = _variant(config, "bf16", head_dim)
             if variant not in wanted and _fits(variant, arch):
                 wanted.append(variant)
+    kv_bytes = ELEMENT_BYTES[QUANTISED]
+    wanted += [
+        _variant(limits.default_tiles(arch, dim, kv_bytes), "bf16", dim, QUANTISED)
+        for dim in (128, 64)
+    ]
     return wanted
 
 
 def _fits(variant: Variant, arch: limits.Architecture) -> bool:
     try:
-        limits.require_fits(variant.config(), arch, variant.head_dim)
+        limits.require_fits(variant.config(), arch, variant.head_dim, variant.kv_bytes)
     except ConfigInfeasibleError:
         return False
     return True
 
 
-def _variant(config: PodConfig, dtype: GpuDtype, head_dim: int) -> Variant:
+def _variant(
+    config: PodConfig, dtype: GpuDtype, head_dim: int, kv_dtype: KvDtype | None = None
+) -> Variant:
     return Variant(
         dtype=dtype,
+        kv_dtype=dtype if kv_dtype is None else kv_dtype,
         head_dim=head_dim,
         prefill=config.prefill,
         decode=config.decode,

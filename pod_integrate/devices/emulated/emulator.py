@@ -30,13 +30,13 @@ from pod_integrate.errors import ConfigError, PodAttentionError
 from pod_integrate.terms.batch import HybridBatch
 from pod_integrate.terms.config import STRATEGIES, PodConfig
 from pod_integrate.terms.geometry import geometry_of
+from pod_integrate.terms.keys import DeviceKey
 from pod_integrate.terms.scalars import Scalars
 
 Order = Literal["ascending", "descending", "random"]
 Copies = Literal["late", "early"]
 _STATISTICS = 16
-# int64 words of a CtaRecord of arguments.h.
-RECORD_WORDS = 5
+RECORD_WORDS = 5  # int64, of a CtaRecord of arguments.h
 # One configuration per library: a call and its schedule belong together.
 _lock = threading.Lock()
 
@@ -159,7 +159,7 @@ def attend(
         plan.require_fits(q, k_cache, batch, window_left)
         chosen, words, capacity = plan.config, plan.words, plan.capacity
     else:
-        chosen = config or limits.default_tiles(limits.ARCHITECTURES["sm_90a"], geometry.head_dim)
+        chosen = config or limits.default_config(DeviceKey("emulated", "sm90", 2), geometry)
         made = plan_batch(batch.q_indptr, batch.kv_lens, geometry, chosen, num_sms=schedule.num_sms)
         words, capacity = made.words, made.capacity
     factor = q.shape[-1] ** -0.5 if scale is None else scale

@@ -58,8 +58,9 @@ def test_shipped_variants_need_the_shared_memory_that_the_library_says(
 ) -> None:
     for variant in shipped(arch):
         engine, config = variant.prefill_engine(arch), variant.config()
-        assert limits.cta_smem_bytes(config, arch, variant.head_dim) == (
-            host_facts.cta_smem_bytes(config, variant.head_dim, engine)
+        shape = variant.head_dim, variant.kv_bytes
+        assert limits.cta_smem_bytes(config, arch, *shape) == (
+            host_facts.cta_smem_bytes(config, variant.head_dim, engine, variant.kv_bytes)
         )
 
 
@@ -78,10 +79,11 @@ TILES = st.builds(
     virtual=st.integers(1, 8),
     head_dim=st.sampled_from(limits.HEAD_DIMS),
     arch=st.sampled_from(sorted(limits.ARCHITECTURES)),
+    kv_bytes=st.sampled_from([1, 2]),
 )
 @hypothesis.settings(max_examples=100, deadline=None)
 def test_any_tile_needs_the_shared_memory_that_the_library_says(
-    prefill: TileConfig, decode: TileConfig, virtual: int, head_dim: int, arch: str
+    prefill: TileConfig, decode: TileConfig, virtual: int, head_dim: int, arch: str, kv_bytes: int
 ) -> None:
     config = PodConfig(
         prefill=prefill,
@@ -91,5 +93,5 @@ def test_any_tile_needs_the_shared_memory_that_the_library_says(
     )
     target = limits.ARCHITECTURES[arch]
     engine = limits.prefill_engine(config, target, head_dim)
-    said = host_facts.cta_smem_bytes(config, head_dim, engine)
-    assert limits.cta_smem_bytes(config, target, head_dim) == said
+    said = host_facts.cta_smem_bytes(config, head_dim, engine, kv_bytes)
+    assert limits.cta_smem_bytes(config, target, head_dim, kv_bytes) == said

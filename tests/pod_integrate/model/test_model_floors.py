@@ -60,6 +60,16 @@ def test_fused_floor_lies_between_the_longer_op_and_both() -> None:
         assert max(floor.prefill_us, floor.decode_us) <= floor.fused_us <= floor.serial_us
 
 
+def test_a_cache_of_bytes_is_read_in_half_the_time_and_multiplied_in_as_much() -> None:
+    geometry = paper_geometry(8, 8)
+    plain = cost_of(Lengths.parse("p64@128+d2@256"), geometry)
+    of_bytes = cost_of(
+        Lengths.parse("p64@128+d2@256"), dataclasses.replace(geometry, kv_dtype="e4m3")
+    )
+    assert 2 * of_bytes.decode_bytes == plain.decode_bytes > 0
+    assert of_bytes._replace(decode_bytes=plain.decode_bytes) == plain
+
+
 def test_values_that_the_gpu_kernel_does_not_take_are_refused() -> None:
     geometry = dataclasses.replace(paper_geometry(8, 8), dtype="fp32", kv_dtype="fp32")
     with pytest.raises(DtypeError, match="fp32"):

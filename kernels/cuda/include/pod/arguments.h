@@ -122,6 +122,7 @@ struct KernelArguments {
   float cap_argument;    // with a cap: tanh(q.k * cap_argument)
   float score_scale;     // > 0; turns q.k, or the tanh, into the exponent of a power of two
   float logit_scale;     // the same into a logit, natural
+  float value_scale;     // what V is multiplied by
   int sm_slots;
   int prefill_ctas;  // grid size: at least what the plan needs
 };

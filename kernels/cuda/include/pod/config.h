@@ -27,10 +27,9 @@ enum class Strategy : int { kFused = 0, kSerial = 1, kStreams = 2 };
 enum class PrefillEngine : int { kMma = 0, kWgmma = 1 };
 
 constexpr int kDecodeRows = 16;  // of the decode tile: one MMA tile
-constexpr int kQBytes = 2;       // of an element of Q and out
-constexpr int kKvBytes = 2;      // of an element of K and V
+constexpr int kQBytes = 2;       // of an element of Q and out; of K and V: as Q, or 1
 
-// Rows of K and V are multiples of 64 bytes, so that the swizzles of layout/swizzle.cuh apply.
+// Rows of K and V are multiples of 32 bytes, so that the swizzles of layout/swizzle.cuh apply.
 constexpr bool is_head_dim(int d) { return d == 64 || d == 96 || d == 128 || d == 256; }
 
 constexpr int larger(int a, int b) { return a > b ? a : b; }
@@ -40,6 +39,9 @@ constexpr int larger(int a, int b) { return a > b ? a : b; }
 constexpr int kGroupWarps = 4;
 constexpr int kGroupThreads = kGroupWarps * 32;
 constexpr int kCopyRegisters = 24, kMathRegisters = 232;
+// Widening keys and values of bytes on the way takes more of the one and leaves enough of the
+// other.
+constexpr int kWidenRegisters = 40, kWideMathRegisters = 216;
 
 // Warps that run items.
 constexpr int cta_warps(const PodConfig& c) {

@@ -60,7 +60,7 @@ class RowOutput {
     const RowEnd end = a_.sinks == nullptr ? end_row(m, l, a_.logit_scale)
                                            : end_row(m, l, a_.logit_scale, a_.sinks[head_]);
     if (writes) *lse_ = end.lse;
-    return end.inverse;
+    return end.inverse * a_.value_scale;
   }
 
   // Two neighbouring elements; `column` is even.

@@ -76,12 +76,13 @@ POD_DEVICE void take_work(Work<Variant>& work, const KernelArguments& a, const P
 template <class Variant>
 POD_DEVICE bool is_left_to_run(const KernelArguments& a, const Work<Variant>& work, uint8_t* smem) {
   constexpr bool kMoves = Variant::config.ctas_per_sm > 1;
+  constexpr bool kWidens = sizeof(typename Variant::KvElement) == 1;
   const int thread = ptx::thread_index() - kGroupThreads;
   if (thread < 0) {
-    if constexpr (kMoves) ptx::raise_registers<kMathRegisters>();
+    if constexpr (kMoves) ptx::raise_registers<kWidens ? kWideMathRegisters : kMathRegisters>();
     return true;
   }
-  if constexpr (kMoves) ptx::lower_registers<kCopyRegisters>();
+  if constexpr (kMoves) ptx::lower_registers<kWidens ? kWidenRegisters : kCopyRegisters>();
   if (work.ticket.count > 0 && work.ticket.op == Op::kPrefill) {
     op::Prefill<Variant>::copy(a, work.items[0], smem, thread);
   }

@@ -16,6 +16,7 @@ struct ItemSmem {
   int kv_tile;  // a stage of K, or of V
   int k, v;     // offsets of their first stages
   int scratch;  // offset of the place where decode warps meet
+  int landing;  // offset of the place where bytes to be widened land
   int bytes;    // of all
 };
 
@@ -27,18 +28,31 @@ constexpr int scratch_bytes(const TileConfig& tile, int head_dim) {
   return tile.warps == 1 ? 0 : tile.warps * kDecodeRows * (scratch_stride(head_dim) + 2) * 4;
 }
 
-constexpr ItemSmem item_smem(const TileConfig& tile, int head_dim, int scratch) {
-  const int q_row = head_dim * kQBytes, kv_row = head_dim * kKvBytes;
+constexpr ItemSmem item_smem(const TileConfig& tile, int head_dim, int kv_bytes, int scratch) {
+  const int q_row = head_dim * kQBytes, kv_row = head_dim * kv_bytes;
   const int q = tile.q_rows * q_row, kv_tile = tile.kv_rows * kv_row;
   const int stages = tile.stages * kv_tile;
-  return {q_row, kv_row, kv_tile, q, q + stages, q, q + larger(2 * stages, scratch)};
+  const int bytes = q + larger(2 * stages, scratch);
+  return {q_row, kv_row, kv_tile, q, q + stages, q, bytes, bytes};
 }
 
-constexpr ItemSmem prefill_smem(const TileConfig& tile, int head_dim) {
-  return item_smem(tile, head_dim, 0);
+// Where K and V of bytes land for wgmma, which takes both operands widened: 16 bytes of every
+// thread that copies in each of as many places as a tile of both has, but one.
+constexpr int kLandingBytes = kGroupThreads * 16;
+constexpr int landing_bytes(const TileConfig& tile, int head_dim) {
+  return 2 * tile.kv_rows * head_dim - kLandingBytes;
 }
-constexpr ItemSmem decode_smem(const TileConfig& tile, int head_dim) {
-  return item_smem(tile, head_dim, scratch_bytes(tile, head_dim));
+
+// `kv_bytes` is the size of an element of K and V.
+constexpr ItemSmem prefill_smem(const TileConfig& tile, int head_dim, int kv_bytes,
+                                PrefillEngine engine) {
+  const bool widened = engine == PrefillEngine::kWgmma && kv_bytes < kQBytes;
+  ItemSmem smem = item_smem(tile, head_dim, widened ? kQBytes : kv_bytes, 0);
+  if (widened) smem.bytes += landing_bytes(tile, head_dim);
+  return smem;
+}
+constexpr ItemSmem decode_smem(const TileConfig& tile, int head_dim, int kv_bytes) {
+  return item_smem(tile, head_dim, kv_bytes, scratch_bytes(tile, head_dim));
 }
 
 // Panels of the warpgroup's matrix unit start at multiples of this; dynamic shared memory is only
@@ -49,21 +63,25 @@ constexpr int alignment_slack(PrefillEngine engine) {
 }
 
 // Dynamic shared memory of a CTA that runs a prefill item, and of one that runs decode items.
-constexpr int prefill_cta_bytes(const PodConfig& config, int head_dim, PrefillEngine engine) {
-  return prefill_smem(config.prefill, head_dim).bytes + alignment_slack(engine);
+constexpr int prefill_cta_bytes(const PodConfig& config, int head_dim, int kv_bytes,
+                                PrefillEngine engine) {
+  return prefill_smem(config.prefill, head_dim, kv_bytes, engine).bytes + alignment_slack(engine);
 }
-constexpr int decode_cta_bytes(const PodConfig& config, int head_dim) {
-  return config.virtual_decode * decode_smem(config.decode, head_dim).bytes;
+constexpr int decode_cta_bytes(const PodConfig& config, int head_dim, int kv_bytes) {
+  return config.virtual_decode * decode_smem(config.decode, head_dim, kv_bytes).bytes;
 }
 
 // A variant's shared memory.
 template <class Variant>
 struct Smem {
-  static constexpr ItemSmem prefill = prefill_smem(Variant::config.prefill, Variant::head_dim);
-  static constexpr ItemSmem decode = decode_smem(Variant::config.decode, Variant::head_dim);
+  static constexpr int kKvBytes = sizeof(typename Variant::KvElement);
+  static constexpr ItemSmem prefill =
+      prefill_smem(Variant::config.prefill, Variant::head_dim, kKvBytes, Variant::prefill_engine);
+  static constexpr ItemSmem decode =
+      decode_smem(Variant::config.decode, Variant::head_dim, kKvBytes);
   static constexpr int kPrefillCta =
-      prefill_cta_bytes(Variant::config, Variant::head_dim, Variant::prefill_engine);
-  static constexpr int kDecodeCta = decode_cta_bytes(Variant::config, Variant::head_dim);
+      prefill_cta_bytes(Variant::config, Variant::head_dim, kKvBytes, Variant::prefill_engine);
+  static constexpr int kDecodeCta = decode_cta_bytes(Variant::config, Variant::head_dim, kKvBytes);
 };
 
 // What the loop over an item's KV tiles needs to know of its op.

@@ -12,9 +12,17 @@ namespace pod::copy {
 // looks up the place of one of its segment's rows, a tile ahead of the copies, and a shuffle with a
 // constant index hands it round: a page index costs one load per row and its latency is hidden,
 // whatever the page size.
-template <int D, int kRows, int kWarps, class Layout = layout::Rows<D>>
+template <int kRowBytes, int kRows, int kWarps, class Layout = layout::Rows<kRowBytes>>
 class KvLoader {
+  static constexpr int kChunks = kRowBytes / layout::kChunkBytes;
+  // Lanes of a segment past the row's chunks copy nothing.
+  static constexpr int kSegment = kChunks <= 4 ? 4 : kChunks <= 8 ? 8 : kChunks <= 16 ? 16 : 32;
+  static constexpr int kRowsAtOnce = kWarpSize / kSegment;
+  static constexpr int kWarpRows = kRows / kWarps;
+
  public:
+  static constexpr int kSteps = kWarpRows / kRowsAtOnce;
+
   // `thread` is 0 .. 32 * kWarps - 1.
   POD_DEVICE KvLoader(const KernelArguments& a, const Item& item, int thread)
       : a_(a), item_(item), thread_(thread) {}
@@ -54,13 +62,20 @@ class KvLoader {
   POD_DEVICE void load_k(uint32_t k_tile, int kv) const { load(k_tile, kv, a_.k, k_place_); }
   POD_DEVICE void load_v(uint32_t v_tile, int kv) const { load(v_tile, kv, a_.v, v_place_); }
 
+  // The same chunk by chunk: a thread copies one in each of kSteps steps, of row_of() of the tile,
+  // to where it likes.
+  POD_DEVICE static int row_of(int thread, int step) {
+    return first_row(thread) + step * kRowsAtOnce;
+  }
+  POD_DEVICE static int chunk_of(int thread) { return thread % kSegment; }
+  POD_DEVICE void load_k_chunk(uint32_t to, int kv, int step) const {
+    load_chunk(to, kv, step, a_.k, k_place_);
+  }
+  POD_DEVICE void load_v_chunk(uint32_t to, int kv, int step) const {
+    load_chunk(to, kv, step, a_.v, v_place_);
+  }
+
  private:
-  static constexpr int kChunks = D / layout::kChunkElements;
-  // Lanes of a segment past the row's chunks copy nothing.
-  static constexpr int kSegment = kChunks <= 8 ? 8 : kChunks <= 16 ? 16 : 32;
-  static constexpr int kRowsAtOnce = kWarpSize / kSegment;
-  static constexpr int kWarpRows = kRows / kWarps;
-  static constexpr int kSteps = kWarpRows / kRowsAtOnce;
   static constexpr int kPlaces = (kSteps + kSegment - 1) / kSegment;
   static constexpr int kBlockSteps = 8 / kRowsAtOnce;
   static constexpr int kPartSteps = Layout::kAtOnce < kBlockSteps ? Layout::kAtOnce : kBlockSteps;
@@ -78,6 +93,15 @@ class KvLoader {
 
   POD_DEVICE static int key_of(int kv, int thread, int step) {
     return kv + first_row(thread) + step * kRowsAtOnce;
+  }
+
+  POD_DEVICE void load_chunk(uint32_t to, int kv, int step, const void* cache,
+                             const uint32_t (&place)[kPlaces]) const {
+    static_assert(kSegment == kChunks, "every lane has a chunk");
+    const int thread = ptx::forget(thread_);
+    const uint32_t where = ptx::shfl_segment<kSegment>(place[step / kSegment], step % kSegment);
+    const char* from = static_cast<const char*>(cache) + chunk_of(thread) * layout::kChunkBytes;
+    ptx::cp_async_16(to, from + (uint64_t{where} << 4), kv + row_of(thread, step) < end());
   }
 
   // In parts, each of which holds few addresses. All but the last tile of an item are whole, and

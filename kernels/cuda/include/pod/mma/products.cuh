@@ -1,6 +1,7 @@
 // products.cuh: the two matrix products of attention on one warp's fragments.
 #pragma once
 
+#include "pod/layout/bytes.cuh"
 #include "pod/layout/swizzle.cuh"
 #include "pod/ptx/ldmatrix.cuh"
 #include "pod/ptx/math.cuh"
@@ -18,7 +19,7 @@ struct Queries {
   // The bytes of Q have landed and are visible.
   POD_DEVICE Queries(uint32_t q_rows, int lane) : q_rows(q_rows) {
     if constexpr (kInRegisters) {
-      const auto rows = layout::lane_row_a<D>(q_rows, lane);
+      const auto rows = layout::lane_row_a<D * kQBytes>(q_rows, lane);
       POD_UNROLL
       for (int tile = 0; tile < kTiles; ++tile) {
         POD_UNROLL
@@ -27,7 +28,8 @@ struct Queries {
     }
   }
 
-  POD_DEVICE void get(uint32_t (&a)[4], const layout::LaneRow<D>& rows, int tile, int k) const {
+  POD_DEVICE void get(uint32_t (&a)[4], const layout::LaneRow<D * kQBytes>& rows, int tile,
+                      int k) const {
     if constexpr (kInRegisters) {
       POD_UNROLL
       for (int j = 0; j < 4; ++j) a[j] = kept[tile][k][j];
@@ -37,14 +39,42 @@ struct Queries {
   }
 };
 
+// What one ldmatrix brings of K or V of type Kv: kBlocks blocks of 16 columns of 16 rows.
+template <typename Kv>
+constexpr int kBlocks = layout::kElementBytes / static_cast<int>(sizeof(Kv));
+
+// B fragments of two column tiles, b[0] and b[1], b[2] and b[3], of block `block`. Of K the tiles
+// are 8 keys each, of V 8 columns of O.
+template <typename T, typename Kv>
+POD_DEVICE void key_fragments(uint32_t (&b)[4], const uint32_t (&raw)[4], int block) {
+  if constexpr (sizeof(Kv) > 1) {
+    POD_UNROLL
+    for (int j = 0; j < 4; ++j) b[j] = raw[j];
+  } else {
+    layout::widen<T>(b[0], b[1], raw[block]);
+    layout::widen<T>(b[2], b[3], raw[2 + block]);
+  }
+}
+template <typename T, typename Kv>
+POD_DEVICE void value_fragments(uint32_t (&b)[4], const uint32_t (&raw)[4], int block) {
+  if constexpr (sizeof(Kv) > 1) {
+    POD_UNROLL
+    for (int j = 0; j < 4; ++j) b[j] = raw[j];
+  } else {
+    layout::widen<T>(b[0], b[2], raw[2 * block]);
+    layout::widen<T>(b[1], b[3], raw[2 * block + 1]);
+  }
+}
+
 // s[kTiles * 16, kColumns * 8] = Q K^T, where `k_rows` is the address of the first of the
 // kColumns * 8 rows of K.
-template <typename T, int D, int kTiles, int kColumns, bool kInRegisters>
+template <typename T, typename Kv, int D, int kTiles, int kColumns, bool kInRegisters>
 POD_DEVICE void scores(float (&s)[kTiles][kColumns][4],
                        const Queries<D, kTiles, kInRegisters>& queries, uint32_t k_rows, int lane) {
   lane = ptx::forget(lane);
-  const auto q_rows = layout::lane_row_a<D>(queries.q_rows, lane);
-  const auto rows = layout::lane_row_b<D>(k_rows, lane);
+  constexpr int kAlong = kBlocks<Kv>;
+  const auto q_rows = layout::lane_row_a<D * kQBytes>(queries.q_rows, lane);
+  const auto rows = layout::lane_row_b<D * sizeof(Kv)>(k_rows, lane);
   POD_UNROLL
   for (int tile = 0; tile < kTiles; ++tile) {
     POD_UNROLL
@@ -54,18 +84,28 @@ POD_DEVICE void scores(float (&s)[kTiles][kColumns][4],
     }
   }
   POD_UNROLL
-  for (int k = 0; k < D / 16; ++k) {
-    uint32_t a[kTiles][4];
+  for (int step = 0; step < D / 16 / kAlong; ++step) {
+    uint32_t a[kAlong][kTiles][4];
     POD_UNROLL
-    for (int tile = 0; tile < kTiles; ++tile) queries.get(a[tile], q_rows, tile, k);
-    POD_UNROLL
-    for (int n = 0; n < kColumns; n += 2) {
-      uint32_t b[4];
-      ptx::ldmatrix_x4(b, rows.at(n / 2, k));
+    for (int block = 0; block < kAlong; ++block) {
       POD_UNROLL
       for (int tile = 0; tile < kTiles; ++tile) {
-        ptx::mma_m16n8k16<T>(s[tile][n], a[tile], b[0], b[1]);
-        ptx::mma_m16n8k16<T>(s[tile][n + 1], a[tile], b[2], b[3]);
+        queries.get(a[block][tile], q_rows, tile, step * kAlong + block);
+      }
+    }
+    POD_UNROLL
+    for (int n = 0; n < kColumns; n += 2) {
+      uint32_t raw[4];
+      ptx::ldmatrix_x4(raw, rows.at(n / 2, step));
+      POD_UNROLL
+      for (int block = 0; block < kAlong; ++block) {
+        uint32_t b[4];
+        key_fragments<T, Kv>(b, raw, block);
+        POD_UNROLL
+        for (int tile = 0; tile < kTiles; ++tile) {
+          ptx::mma_m16n8k16<T>(s[tile][n], a[block][tile], b[0], b[1]);
+          ptx::mma_m16n8k16<T>(s[tile][n + 1], a[block][tile], b[2], b[3]);
+        }
       }
     }
   }
@@ -95,21 +135,28 @@ POD_DEVICE void pack_weights(Weights<kTiles, kColumns>& p, const float (&s)[kTil
 }
 
 // o += P V for P [kTiles * 16, kColumns * 8], where `v_rows` is the address of the first of the
-// kColumns * 8 rows of V.
-template <typename T, int D, int kTiles, int kColumns>
+// kColumns * 8 rows of V; columns of o as layout/bytes.cuh has them.
+template <typename T, typename Kv, int D, int kTiles, int kColumns>
 POD_DEVICE void weighted_values(float (&o)[kTiles][D / 8][4], const Weights<kTiles, kColumns>& p,
                                 uint32_t v_rows, int lane) {
-  const auto rows = layout::lane_row_a<D>(v_rows, ptx::forget(lane));
+  constexpr int kAlong = kBlocks<Kv>;
+  const auto rows = layout::lane_row_a<D * sizeof(Kv)>(v_rows, ptx::forget(lane));
   POD_UNROLL
   for (int k = 0; k < kColumns / 2; ++k) {
     POD_UNROLL
-    for (int d = 0; d < D / 16; ++d) {
-      uint32_t b[4];
-      ptx::ldmatrix_x4_trans(b, rows.at(k, d));
+    for (int step = 0; step < D / 16 / kAlong; ++step) {
+      uint32_t raw[4];
+      ptx::ldmatrix_x4_trans(raw, rows.at(k, step));
       POD_UNROLL
-      for (int tile = 0; tile < kTiles; ++tile) {
-        ptx::mma_m16n8k16<T>(o[tile][2 * d], p.a[tile][k], b[0], b[1]);
-        ptx::mma_m16n8k16<T>(o[tile][2 * d + 1], p.a[tile][k], b[2], b[3]);
+      for (int block = 0; block < kAlong; ++block) {
+        const int d = step * kAlong + block;
+        uint32_t b[4];
+        value_fragments<T, Kv>(b, raw, block);
+        POD_UNROLL
+        for (int tile = 0; tile < kTiles; ++tile) {
+          ptx::mma_m16n8k16<T>(o[tile][2 * d], p.a[tile][k], b[0], b[1]);
+          ptx::mma_m16n8k16<T>(o[tile][2 * d + 1], p.a[tile][k], b[2], b[3]);
+        }
       }
     }
   }

@@ -6,10 +6,9 @@
 // Out     out and lse, or partial O, m and l of a KV split
 #pragma once
 
-#include "pod/copy/query_tile.cuh"
 #include "pod/mma/products.cuh"
-#include "pod/op/kv_loop.cuh"
 #include "pod/op/rows.cuh"
+#include "pod/op/start.cuh"
 
 namespace pod::op {
 
@@ -38,12 +37,12 @@ POD_DEVICE void write_scratch(const Scratch<Variant>& scratch,
   for (int half = 0; half < Fragment::kHalves; ++half) {
     const int row = Fragment::row(lane, half);
     const float l = state.total(0, half);
-    float* o = scratch.o(warp, row) + Fragment::column(lane);
-    POD_UNROLL
-    for (int i = 0; i < Variant::head_dim / Fragment::kColumns; ++i) {
-      o[i * Fragment::kColumns] = state.o[0][i][Fragment::at(half, 0)];
-      o[i * Fragment::kColumns + 1] = state.o[0][i][Fragment::at(half, 1)];
-    }
+    float* o = scratch.o(warp, row);
+    layout::for_each_pair<typename Variant::KvElement>(state.o[0], half, lane,
+                                                       [&](int column, float x, float y) {
+                                                         o[column] = x;
+                                                         o[column + 1] = y;
+                                                       });
     if (Fragment::is_first(lane)) {
       scratch.m(warp, row) = state.m[0][half];
       scratch.l(warp, row) = l;
@@ -84,6 +83,7 @@ template <class Variant>
 POD_DEVICE void decode_item(const KernelArguments& a, const Item& item, uint8_t* smem, int barrier,
                             int thread) {
   using T = typename Variant::Element;
+  using Kv = typename Variant::KvElement;
   constexpr int D = Variant::head_dim;
   constexpr TileConfig tile = Variant::config.decode;
   constexpr ItemSmem kSmem = Smem<Variant>::decode;
@@ -92,10 +92,8 @@ POD_DEVICE void decode_item(const KernelArguments& a, const Item& item, uint8_t*
   const int lane = scope.lane(), warp = scope.warp();
   const uint32_t q_tile = ptx::smem_address(smem);
 
-  copy::load_queries<D, kDecodeRows, scope.kThreads>(q_tile, a, item, thread);
-  ptx::cp_async_commit();
   KvLoop<Variant, Op::kDecode> loop(a, item, scope, q_tile);
-  loop.start();
+  start<Variant, Op::kDecode>(loop, a, item, q_tile, thread);
   ptx::cp_async_wait<decltype(loop)::kInFlight>();
   scope.sync();
 
@@ -106,15 +104,15 @@ POD_DEVICE void decode_item(const KernelArguments& a, const Item& item, uint8_t*
   loop.run(
       [&](uint32_t k_tile, int kv) {
         float s[1][kColumns][4];
-        mma::scores<T, D>(s, queries, k_tile + key0 * kSmem.kv_row, lane);
+        mma::scores<T, Kv, D>(s, queries, k_tile + key0 * kSmem.kv_row, lane);
         weigh(state, s, a, item, 0, kv + key0, lane);
         mma::pack_weights<T>(p, s);
       },
       [&](uint32_t v_tile) {
-        mma::weighted_values<T, D>(state.o, p, v_tile + key0 * kSmem.kv_row, lane);
+        mma::weighted_values<T, Kv, D>(state.o, p, v_tile + key0 * kSmem.kv_row, lane);
       });
   if constexpr (tile.warps == 1) {
-    store_rows<T>(state, a, item, 0, lane);
+    store_rows<T, Kv>(state, a, item, 0, lane);
   } else {
     const Scratch<Variant> scratch{reinterpret_cast<float*>(smem + kSmem.scratch)};
     write_scratch<Variant>(scratch, state, warp, lane);

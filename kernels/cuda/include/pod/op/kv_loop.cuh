@@ -84,7 +84,7 @@ class KvLoop {
     if (kv + kRows < loader_.end()) loader_.look_up(kv + kRows);
   }
 
-  copy::KvLoader<Variant::head_dim, kRows, tile.warps> loader_;
+  copy::KvLoader<ItemShape<Variant, kOp>::smem.kv_row, kRows, tile.warps> loader_;
   KvRing<Variant, kOp> ring_;
   Scope<tile.warps> scope_;
   int kv0_;

@@ -28,6 +28,8 @@ struct PanelRing {
   POD_DEVICE uint32_t q() const { return tiles().base - Smem<Variant>::prefill.k; }
   POD_DEVICE uint32_t k(int stage) const { return tiles().k(stage); }
   POD_DEVICE uint32_t v(int stage) const { return tiles().v(stage); }
+  // Where bytes land before they are widened into a tile.
+  POD_DEVICE uint32_t landing() const { return q() + Smem<Variant>::prefill.landing; }
 
   POD_DEVICE static void await(Turn turn, int stage) {
     ptx::bar_sync(turn_barrier<kStages>(turn, stage), 2 * kGroupThreads);
@@ -50,7 +52,8 @@ POD_DEVICE void copy_panels(const KernelArguments& a, const Item& item, uint32_t
   using Ring = PanelRing<Variant>;
   constexpr int D = Variant::head_dim, kRows = Ring::kRows;
   const Ring ring(smem);
-  copy::KvLoader<D, kRows, kGroupWarps, layout::Panels<D, kRows>> loader(a, item, thread);
+  copy::KvLoader<D * layout::kElementBytes, kRows, kGroupWarps, layout::Panels<D, kRows>> loader(
+      a, item, thread);
   const int kv0 = ptx::warp_uniform(item.kv0), end = ptx::warp_uniform(item.kv1);
   int stage = 0, before = 0;
   loader.look_up(kv0);

@@ -5,6 +5,7 @@
 
 #include "pod/op/prefill_item.cuh"
 #include "pod/op/prefill_wgmma_item.cuh"
+#include "pod/op/wide_ring.cuh"
 
 namespace pod::op {
 
@@ -38,7 +39,11 @@ struct Prefill<Variant, PrefillEngine::kWgmma> {
   }
   POD_DEVICE static void copy(const KernelArguments& a, const Item& item, uint8_t* smem,
                               int thread) {
-    copy_panels<Variant>(a, item, panels_in(smem), thread);
+    if constexpr (sizeof(typename Variant::KvElement) > 1) {
+      copy_panels<Variant>(a, item, panels_in(smem), thread);
+    } else {
+      widen_panels<Variant>(a, item, panels_in(smem), thread);
+    }
   }
 
  private:

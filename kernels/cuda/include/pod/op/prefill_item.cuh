@@ -6,10 +6,9 @@
 // Out     out and lse, or partial O, m and l of a KV split
 #pragma once
 
-#include "pod/copy/query_tile.cuh"
 #include "pod/mma/products.cuh"
-#include "pod/op/kv_loop.cuh"
 #include "pod/op/rows.cuh"
+#include "pod/op/start.cuh"
 
 namespace pod::op {
 
@@ -17,6 +16,7 @@ template <class Variant>
 POD_DEVICE void prefill_item(const KernelArguments& a, const Item& item, uint32_t smem,
                              int thread) {
   using T = typename Variant::Element;
+  using Kv = typename Variant::KvElement;
   constexpr int D = Variant::head_dim;
   constexpr TileConfig tile = Variant::config.prefill;
   constexpr int kTiles = tile.q_rows / tile.warps / Fragment::kRows;
@@ -27,10 +27,8 @@ POD_DEVICE void prefill_item(const KernelArguments& a, const Item& item, uint32_
   const Scope<tile.warps> scope{item_barrier(0), thread};
   const int lane = scope.lane(), row0 = scope.warp() * kTiles * Fragment::kRows;
 
-  copy::load_queries<D, tile.q_rows, scope.kThreads>(smem, a, item, thread);
-  ptx::cp_async_commit();
   KvLoop<Variant, Op::kPrefill> loop(a, item, scope, smem);
-  loop.start();
+  start<Variant, Op::kPrefill>(loop, a, item, smem, thread);
   ptx::cp_async_wait<decltype(loop)::kInFlight>();
   scope.sync();
 
@@ -41,12 +39,12 @@ POD_DEVICE void prefill_item(const KernelArguments& a, const Item& item, uint32_
   loop.run(
       [&](uint32_t k_tile, int kv) {
         float s[kTiles][kColumns][4];
-        mma::scores<T, D>(s, queries, k_tile, lane);
+        mma::scores<T, Kv, D>(s, queries, k_tile, lane);
         weigh(state, s, a, item, row0, kv, lane);
         mma::pack_weights<T>(p, s);
       },
-      [&](uint32_t v_tile) { mma::weighted_values<T, D>(state.o, p, v_tile, lane); });
-  store_rows<T>(state, a, item, row0, lane);
+      [&](uint32_t v_tile) { mma::weighted_values<T, Kv, D>(state.o, p, v_tile, lane); });
+  store_rows<T, Kv>(state, a, item, row0, lane);
 }
 
 }  // namespace pod::op

@@ -134,12 +134,18 @@ POD_DEVICE void prefill_wgmma_item(const KernelArguments& a, const Item& item, u
                                    int thread) {
   using Math = PanelMath<Variant>;
   using T = typename Variant::Element;
+  using Kv = typename Variant::KvElement;
   constexpr int D = Variant::head_dim;
   constexpr TileConfig tile = Variant::config.prefill;
   static_assert(tile.q_rows == 2 * kBlockRows && tile.warps == kGroupWarps, "two blocks of rows");
-  copy::load_queries<D, tile.q_rows, kGroupThreads, typename Math::QueryPanels>(smem, a, item,
-                                                                                thread);
-  ptx::cp_async_commit();
+  if constexpr (sizeof(Kv) > 1) {
+    copy::load_queries<D, tile.q_rows, kGroupThreads, typename Math::QueryPanels>(smem, a, item,
+                                                                                  thread);
+    ptx::cp_async_commit();
+  } else {
+    copy::store_split_queries<D, tile.q_rows, kGroupThreads, typename Math::QueryPanels>(
+        smem, a, item, thread);
+  }
   RowState<D, 1> first, second;
   Math math(a, item, typename Math::Ring(smem), thread);
   ptx::cp_async_wait<0>();
@@ -155,8 +161,8 @@ POD_DEVICE void prefill_wgmma_item(const KernelArguments& a, const Item& item, u
   ptx::wgmma_fence();
   math.issue_values(second, last);
   math.await_values(second);
-  store_rows<T>(first, a, item, math.row0(0, thread), thread & 31);
-  store_rows<T>(second, a, item, math.row0(1, thread), thread & 31);
+  store_rows<T, Kv>(first, a, item, math.row0(0, thread), thread & 31);
+  store_rows<T, Kv>(second, a, item, math.row0(1, thread), thread & 31);
 }
 
 }  // namespace pod::op

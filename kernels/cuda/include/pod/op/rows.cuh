@@ -1,6 +1,7 @@
 // rows.cuh: what items of all kinds do with rows of scores, and with finished rows.
 #pragma once
 
+#include "pod/layout/bytes.cuh"
 #include "pod/output.cuh"
 
 namespace pod::op {
@@ -30,7 +31,7 @@ POD_DEVICE void weigh(RowState<D, kTiles>& state, float (&s)[kTiles][kColumns][4
 }
 
 // A warp's finished rows, the first of which is row0 of the item.
-template <typename T, int D, int kTiles>
+template <typename T, typename Kv, int D, int kTiles>
 POD_DEVICE void store_rows(const RowState<D, kTiles>& state, const KernelArguments& a,
                            const Item& item, int row0, int lane) {
   POD_UNROLL
@@ -42,12 +43,9 @@ POD_DEVICE void store_rows(const RowState<D, kTiles>& state, const KernelArgumen
       if (row < item.rows) {
         const RowOutput<T> output(a, item, row, D);
         const float inverse = output.end(state.m[tile][half], l, Fragment::is_first(lane));
-        POD_UNROLL
-        for (int i = 0; i < D / Fragment::kColumns; ++i) {
-          const float* o = state.o[tile][i];
-          output.store(i * Fragment::kColumns + Fragment::column(lane),
-                       o[Fragment::at(half, 0)] * inverse, o[Fragment::at(half, 1)] * inverse);
-        }
+        layout::for_each_pair<Kv>(state.o[tile], half, lane, [&](int column, float x, float y) {
+          output.store(column, x * inverse, y * inverse);
+        });
       }
     }
   }

@@ -1,4 +1,5 @@
-// math.cuh: approximate functions of the special-function unit, and rounding to 16 bits.
+// math.cuh: approximate functions of the special-function unit, rounding to and products of 16
+// bits.
 #pragma once
 
 #include "pod/ptx/platform.cuh"
@@ -46,6 +47,25 @@ POD_DEVICE uint32_t pack2<fp16>(float lo, float hi) {
   return packed;
 }
 
+// Two products, rounded to nearest even; subnormals are numbers.
+template <typename T>
+POD_DEVICE uint32_t mul2(uint32_t x, uint32_t y);
+
+template <>
+POD_DEVICE uint32_t mul2<bf16>(uint32_t x, uint32_t y) {
+  // sm_80 multiplies bf16 only to add: -0 leaves every product as it is.
+  uint32_t z;
+  asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(z) : "r"(x), "r"(y), "r"(0x80008000u));
+  return z;
+}
+
+template <>
+POD_DEVICE uint32_t mul2<fp16>(uint32_t x, uint32_t y) {
+  uint32_t z;
+  asm("mul.rn.f16x2 %0, %1, %2;" : "=r"(z) : "r"(x), "r"(y));
+  return z;
+}
+
 #else
 
 inline float ex2(float x) { return emulator::ex2(x); }
@@ -54,6 +74,10 @@ inline float rcp(float x) { return emulator::rcp(x); }
 template <typename T>
 inline uint32_t pack2(float lo, float hi) {
   return emulator::pack2<T>(lo, hi);
+}
+template <typename T>
+inline uint32_t mul2(uint32_t x, uint32_t y) {
+  return emulator::mul2<T>(x, y);
 }
 
 #endif

@@ -91,6 +91,9 @@ struct bf16 {
 struct fp16 {
   uint16_t bits;
 };
+struct e4m3 {
+  uint8_t bits;
+};
 
 // 16 bytes of plan data, read in one load on both machines.
 struct alignas(16) Int4 {

@@ -27,6 +27,8 @@ Lane& arrive(Lane& self, Collective op);
 void before_atomic();
 // The 16 bytes at a shared address, to be read by ldmatrix.
 const uint8_t* ldmatrix_row(uint32_t address);
+void st_shared_16(uint32_t address, const void* bytes);
+void ld_shared_16(void* bytes, uint32_t address);
 // Ends the launch with this text and the thread's place.
 [[noreturn]] void fail(const char* format, ...) __attribute__((format(printf, 1, 2)));
 
@@ -180,6 +182,27 @@ inline uint32_t pack2(float lo, float hi) {
     static_assert(std::is_same_v<T, fp16>, "pack2 takes bf16 and fp16");
     return to_fp16(lo) | to_fp16(hi) << 16;
   }
+}
+
+template <class T>
+inline float from_half(uint32_t bits) {
+  bits &= 0xffffu;
+  if constexpr (std::is_same_v<T, bf16>) {
+    bits <<= 16;
+    float value;
+    std::memcpy(&value, &bits, 4);
+    return value;
+  } else {
+    static_assert(std::is_same_v<T, fp16>, "halves are bf16 or fp16");
+    _Float16 value;
+    std::memcpy(&value, &bits, 2);
+    return static_cast<float>(value);
+  }
+}
+
+template <class T>
+inline uint32_t mul2(uint32_t x, uint32_t y) {
+  return pack2<T>(from_half<T>(x) * from_half<T>(y), from_half<T>(x >> 16) * from_half<T>(y >> 16));
 }
 
 }  // namespace emulator

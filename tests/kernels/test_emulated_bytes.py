@@ -1,0 +1,107 @@
+"""The CUDA kernel over K and V of 8 bits, on emulated SMs: every way that bytes take."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import pytest
+import torch
+from test_emulated_kernel import SHAPES, Shape
+
+from pod_integrate.devices.cuda.variants import Variant
+from pod_integrate.devices.emulated import emulator
+from pod_integrate.devices.emulated.emulator import Schedule
+from pod_integrate.errors import DtypeError, ShapeError
+from pod_integrate.measure.accuracy import assert_matches_reference
+from pod_integrate.measure.batches import dequantised, make_batch
+from pod_integrate.terms.batch import HybridBatch
+from pod_integrate.terms.keys import Geometry
+
+E4M3 = torch.float8_e4m3fn
+SCALES: dict[str, Any] = {"k_scale": 0.37, "v_scale": 2.5}
+# Rows of 4, 6, 8 and 16 chunks; the last two prefill on wgmma, with two and three stages.
+VARIANTS = (
+    "bf16-kve4m3-d64-p64x32s1w4-d16x64s1w4-c2-v1",
+    "fp16-kve4m3-d96-p64x32s1w2-d16x32s3w1-c2-v2",
+    "fp16-kve4m3-d256-p64x32s1w4-d16x32s1w2-c2-v1",
+    "bf16-kve4m3-d128-p128x64s2w4-d16x64s2w4-c2-v1",
+    "fp16-kve4m3-d64-p128x64s3w4-d16x64s1w4-c2-v1",
+)
+SCHEDULES = (
+    Schedule(order="random", num_sms=3, preempt_percent=5, seed=9),
+    Schedule(order="random", copies="early", preempt_percent=30, seed=5),
+    Schedule(order="descending", num_sms=1),
+)
+
+
+def geometry_of(variant: Variant, heads: tuple[int, int] = (4, 2), page_size: int = 16) -> Geometry:
+    geometry = Geometry.uniform((*heads, variant.head_dim), variant.dtype, page_size=page_size)
+    return dataclasses.replace(geometry, kv_dtype=variant.kv_dtype)
+
+
+@pytest.mark.parametrize(
+    ("shape", "schedule"),
+    [(shape, SCHEDULES[i % len(SCHEDULES)]) for i, shape in enumerate(SHAPES.values())],
+    ids=SHAPES,
+)
+@pytest.mark.parametrize("name", VARIANTS)
+def test_matches_reference(name: str, shape: Shape, schedule: Schedule) -> None:
+    variant = Variant.parse(name)
+    geometry = geometry_of(variant, shape.heads, shape.page_size)
+    case = make_batch(shape.q_lens, shape.kv_lens, geometry=geometry, seed=1, **shape.batch)
+    config = dataclasses.replace(variant.config(), **shape.config)
+    told = SCALES | shape.features
+    got = emulator.attend(*case, config=config, schedule=schedule, **told)
+    exact = dequantised(case, **SCALES)
+    assert_matches_reference(exact, got.attention, rounded_weights=True, **shape.features)
+    assert got.stats.ldmatrix_extra_wavefronts == 0, "ldmatrix meets bank conflicts"
+
+
+@pytest.mark.parametrize("rows", [1, 64], ids=["decode", "prefill"])
+@pytest.mark.parametrize("name", [VARIANTS[0], VARIANTS[4]])
+def test_every_number_is_widened_exactly(name: str, rows: int) -> None:
+    """256 keys of one weight, of which one is not 0: four times the mean is its number."""
+    variant = Variant.parse(name)
+    numbers = torch.arange(256, dtype=torch.uint8).view(E4M3).view(4, 64)
+    keys = rows + 3
+    k, v = torch.zeros(2, keys, 1, 1, 64).to(E4M3)
+    v[:4, 0, 0] = numbers
+    batch = HybridBatch.build(
+        *([rows], [keys]),
+        page_indices=torch.arange(keys, dtype=torch.int32),
+        page_starts=[0],
+        page_size=1,
+    )
+    q = torch.zeros(rows, 1, 64, dtype=torch.float16 if variant.dtype == "fp16" else torch.bfloat16)
+    got = emulator.attend(q, k, v, batch, config=variant.config(), v_scale=4.0).out[0, 0]
+    # NaN has one pattern, which counts as the number after the largest.
+    values = numbers.float().nan_to_num(480.0)
+    values[numbers.view(torch.uint8) == 0xFF] = -480.0
+    assert torch.allclose(got.float(), values.sum(0), rtol=2**-8, atol=0)
+
+
+def test_broken_bytes_stay_with_those_who_see_them() -> None:
+    variant = Variant.parse(VARIANTS[0])
+    case = make_batch([40, 1], [90, 70], geometry=geometry_of(variant), seed=2, fill_unused=0.0)
+    sound = emulator.attend(*case, config=variant.config()).out
+    broken = make_batch([40, 1], [90, 70], geometry=geometry_of(variant), seed=2)
+    assert broken.k_cache.float().isnan().any()
+    assert torch.equal(emulator.attend(*broken, config=variant.config()).out, sound)
+
+
+def test_what_bytes_cannot_be_is_refused() -> None:
+    variant = Variant.parse(VARIANTS[0])
+    case = make_batch([1], [20], geometry=geometry_of(variant), seed=3)
+    with pytest.raises(ShapeError, match="k_scale is 0, which must be > 0"):
+        emulator.attend(*case, config=variant.config(), k_scale=0.0)
+    wide = torch.zeros(*case.k_cache.shape[:3], 72, dtype=torch.uint8).view(E4M3)[..., 8:]
+    with pytest.raises(ShapeError, match="slice it at multiples of 16 elements"):
+        emulator.attend(case.q, wide, wide, case.batch, config=variant.config())
+    with pytest.raises(DtypeError, match="v_cache is bfloat16 but k_cache is float8_e4m3fn"):
+        emulator.attend(case.q, case.k_cache, case.v_cache.bfloat16(), case.batch)
+    other = case.k_cache.to(torch.float8_e5m2)
+    with pytest.raises(DtypeError, match="caches of float8_e4m3fn"):
+        emulator.attend(case.q, other, other, case.batch, config=variant.config())
+    assert math.isfinite(float(emulator.attend(*case, config=variant.config()).lse[0, 0]))
