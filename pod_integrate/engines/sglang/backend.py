@@ -28,6 +28,7 @@ from pod_integrate.engines.sglang.checks import (
     check_layers,
 )
 from pod_integrate.engines.sglang.facts import (
+    cache_scales,
     device_type,
     engine_facts,
     is_reporting_rank,
@@ -44,7 +45,7 @@ from pod_integrate.errors import UnsupportedFeatureError
 from pod_integrate.live.groups import LayerGroups
 from pod_integrate.live.layer_group import LayerGroup, StepPlan
 from pod_integrate.op import attend
-from pod_integrate.terms.geometry import DTYPES
+from pod_integrate.terms.geometry import DTYPES, KV_DTYPES
 from pod_integrate.terms.scalars import Scalars
 
 logger = logging.getLogger(__name__)
@@ -66,7 +67,8 @@ class PodAttnBackend(AttentionBackend):  # type: ignore[misc]
         # Under these names models, SGLang's fused KV writers and its graph runners ask for them.
         self.token_to_kv_pool = runner.token_to_kv_pool
         self.req_to_token_pool = runner.req_to_token_pool
-        self._dtype = DTYPES[runner.dtype]
+        self._dtypes = DTYPES[runner.dtype], KV_DTYPES[runner.kv_cache_dtype]
+        self._quantised = runner.kv_cache_dtype != runner.dtype
         # Compiled and loaded now: a request should not wait for it, nor fail on it.
         self._device.load()
         self._metrics = Metrics(enabled=bool(getattr(runner.server_args, "enable_metrics", False)))
@@ -222,6 +224,7 @@ class PodAttnBackend(AttentionBackend):  # type: ignore[misc]
         """Attend `rows` into `out`, or into `instead` where it is given."""
         step, geometry = self.forward_metadata, group.geometry
         tokens = step.batch.num_tokens
+        scales = cache_scales(layer) if self._quantised else ()
         return attend(
             attention,
             rows[:tokens],
@@ -229,7 +232,7 @@ class PodAttnBackend(AttentionBackend):  # type: ignore[misc]
             self.token_to_kv_pool.get_key_buffer(layer.layer_id).unsqueeze(1),
             self.token_to_kv_pool.get_value_buffer(layer.layer_id).unsqueeze(1),
             step.batch,
-            plain(Scalars(layer.scaling, geometry.window_left, geometry.logit_cap)),
+            plain(Scalars(layer.scaling, geometry.window_left, geometry.logit_cap, *scales)),
             sinks=sinks,
             out=out[:tokens] if instead is None else instead,
             plan=step.device_plan(group, layer.layer_id),
@@ -240,7 +243,7 @@ class PodAttnBackend(AttentionBackend):  # type: ignore[misc]
         if group is None:
             check_layers([layer_facts(layer, self._device)], self._machine)
             group = self._layers[layer.layer_id] = self._groups.get(
-                layer_geometry(layer, self._dtype)
+                layer_geometry(layer, *self._dtypes)
             )
             group.layers.append(layer.layer_id)
         return group

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from pod_integrate.devices.base import Device, Limits
-from pod_integrate.terms.keys import Dtype, Geometry
+from pod_integrate.terms.keys import Dtype, Geometry, KvDtype
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -158,7 +158,7 @@ def layer_facts(layer: Any, device: Device) -> LayerFacts:
     )
 
 
-def layer_geometry(layer: Any, dtype: Dtype) -> Geometry:
+def layer_geometry(layer: Any, dtype: Dtype, kv_dtype: KvDtype) -> Geometry:
     """Geometry of one RadixAttention layer; every slot of SGLang's pool is a page of one token."""
     window = layer.sliding_window_size
     return Geometry(
@@ -166,12 +166,21 @@ def layer_geometry(layer: Any, dtype: Dtype) -> Geometry:
         num_kv_heads=layer.tp_k_head_num,
         head_dim=layer.qk_head_dim,
         dtype=dtype,
-        kv_dtype=dtype,
+        kv_dtype=kv_dtype,
         page_size=1,
         # SGLang's window keeps keys j >= i - window, the same as window_left.
         window_left=int(window) if window is not None and window > -1 else -1,
         logit_cap=float(layer.logit_cap or 0.0),
     )
+
+
+def cache_scales(layer: Any) -> tuple[float, float]:
+    """What a layer's keys and values in a quantised pool are multiplied by.
+
+    SGLang divides by its tensors when it writes; a checkpoint without scales has 1.
+    """
+    keys, values = layer.k_scale_float, layer.v_scale_float
+    return 1.0 if keys is None else float(keys), 1.0 if values is None else float(values)
 
 
 def is_reporting_rank(runner: Any) -> bool:

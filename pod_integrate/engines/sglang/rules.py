@@ -10,7 +10,6 @@ import torch
 
 from pod_integrate.devices.cuda.device import LIMITS
 from pod_integrate.engines.sglang.facts import EngineFacts
-from pod_integrate.terms.geometry import DTYPES
 
 Facts = TypeVar("Facts")
 INT32_MAX = 2**31 - 1
@@ -80,9 +79,9 @@ ENGINE: tuple[Rule[EngineFacts], ...] = (
     ),
     Rule(
         "this KV cache dtype",
-        lambda f: f.kv_cache_dtype not in DTYPES or f.kv_cache_dtype != f.dtype,
+        lambda f: f.kv_cache_dtype not in (f.dtype, torch.float8_e4m3fn),
         lambda f: f"{f.kv_cache_dtype} for a {f.dtype} model",
-        "pass --kv-cache-dtype auto",
+        "pass --kv-cache-dtype fp8_e4m3 or auto",
         ("flashinfer", "triton", "torch_native"),
     ),
     Rule(

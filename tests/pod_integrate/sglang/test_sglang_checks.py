@@ -41,7 +41,7 @@ UNSUPPORTED_ENGINE: list[tuple[dict[str, Any], str | None, str | None]] = [
     ({"encoder_decoder": True}, "flashinfer or torch_native", "backend torch_native$"),
     ({"speculative": "EAGLE"}, "EAGLE; drop it or use .* flashinfer or fa3", "EAGLE; drop it$"),
     ({"dllm": "LowConfidence"}, "flashinfer$", "no backend of SGLang is known"),
-    ({"kv_cache_dtype": torch.float8_e4m3fn}, "auto or .* flashinfer", "auto or .* torch_native$"),
+    ({"kv_cache_dtype": torch.float8_e5m2}, "e4m3 or auto or .* flashinfer", "torch_native$"),
     (ON_GPU, "--dtype bfloat16 or use .* triton", None),
     ({"unified_memory": True}, "drop the flag or .* triton$", "drop the flag$"),
     ({"hisparse": True}, "--enable-hisparse; drop the flag$", "--enable-hisparse; drop the flag$"),

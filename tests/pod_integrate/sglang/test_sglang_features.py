@@ -129,7 +129,7 @@ def test_unknown_argument_of_a_model_is_refused(kit: SimpleNamespace, fixture: A
 @pytest.mark.parametrize(
     ("attribute", "value", "expected"),
     [
-        ("kv_cache_dtype", torch.float8_e4m3fn, "--kv-cache-dtype auto"),
+        ("kv_cache_dtype", torch.float8_e5m2, "--kv-cache-dtype fp8_e4m3 or auto"),
         ("use_mla_backend", True, "MLA"),
         ("spec_algorithm", SimpleNamespace(is_speculative=lambda: True), "speculative decoding"),
         ("token_to_kv_pool", SimpleNamespace(), "SimpleNamespace"),
