@@ -80,23 +80,31 @@ class Check:
     head_dim: int
     config: PodConfig
     label: str
+    quantised: bool = False
 
     @property
     def name(self) -> str:
         """Unique within the sweep."""
-        return f"{self.shape.name} | {self.dtype} d{self.head_dim} | {self.label}"
+        kept = " over e4m3" if self.quantised else ""
+        return f"{self.shape.name} | {self.dtype}{kept} d{self.head_dim} | {self.label}"
 
     @property
     def geometry(self) -> Geometry:
         """Of the call."""
         s = self.shape
-        return Geometry.uniform(
+        plain = Geometry.uniform(
             (s.heads[0], s.heads[1], self.head_dim),
             self.dtype,
             page_size=s.page_size,
             window_left=s.window_left,
             logit_cap=s.logit_cap,
         )
+        return dataclasses.replace(plain, kv_dtype="e4m3") if self.quantised else plain
+
+    @property
+    def scales(self) -> dict[str, float]:
+        """Of K and V: keyword arguments of the call."""
+        return {"k_scale": 0.37, "v_scale": 2.5} if self.quantised else {}
 
     def make(self) -> Case:
         """Inputs on the host; unused slots hold NaN."""
@@ -138,7 +146,25 @@ def all_checks(arch: Architecture) -> Iterator[Check]:
     for label, settings in RUN_TIME.items():
         yield from _core("bf16", 128, dataclasses.replace(base, **settings), label)
     for variant in variants.shipped(arch)[len(variants.defaults(arch)) :]:
-        yield from _core(variant.dtype, variant.head_dim, variant.config(), variant.name)
+        if variant.kv_bytes > 1:
+            yield from _core(variant.dtype, variant.head_dim, variant.config(), variant.name)
+
+
+def byte_checks(arch: Architecture) -> Iterator[Check]:
+    """K and V of 8 bits: every shape with the shipped defaults, chosen ones with the others."""
+    for head_dim in HEAD_DIMS:
+        config = default_tiles(arch, head_dim, 1)
+        for shape in SHAPES:
+            if head_dim in (64, 128) or shape.name in _CORE:
+                yield Check(shape, "bf16", head_dim, config, "default", quantised=True)
+    base = default_tiles(arch, 128, 1)
+    for strategy in STRATEGIES[1:]:
+        other = dataclasses.replace(base, strategy=strategy)  # type: ignore[arg-type]
+        yield from _core("bf16", 128, other, strategy, quantised=True)
+    for label, settings in RUN_TIME.items():
+        config = dataclasses.replace(base, **settings)
+        yield from _core("bf16", 128, config, label, quantised=True)
+    yield from _core("fp16", 128, base, "default", quantised=True)
 
 
 RUN_TIME: dict[str, dict[str, Any]] = {
@@ -158,16 +184,26 @@ def tiny_checks(arch: Architecture) -> Iterator[Check]:
         yield Check(shape.tiny(), "bf16", 64, config, "default")
 
 
-def _core(dtype: Dtype, head_dim: int, config: PodConfig, label: str) -> Iterator[Check]:
+def tiny_byte_checks(arch: Architecture) -> Iterator[Check]:
+    """The same of K and V of 8 bits, those of many features."""
+    config = dataclasses.replace(default_tiles(arch, 64, 1), decode_split_tokens=64)
     for shape in SHAPES:
         if shape.name in _CORE:
-            yield Check(shape, dtype, head_dim, config, label)
+            yield Check(shape.tiny(), "bf16", 64, config, "default", quantised=True)
+
+
+def _core(
+    dtype: Dtype, head_dim: int, config: PodConfig, label: str, *, quantised: bool = False
+) -> Iterator[Check]:
+    for shape in SHAPES:
+        if shape.name in _CORE:
+            yield Check(shape, dtype, head_dim, config, label, quantised)
 
 
 def feasible(check: Check, arch: Architecture) -> bool:
     """Whether the check's config fits; a run-time setting may not fit a small part."""
     try:
-        require_fits(check.config, arch, check.head_dim)
+        require_fits(check.config, arch, check.head_dim, 1 if check.quantised else 2)
     except ConfigInfeasibleError:
         return False
     return True

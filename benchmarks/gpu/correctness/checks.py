@@ -19,9 +19,16 @@ from benchmarks.gpu.common.machines import Backend, backend, moved
 from benchmarks.gpu.common.output import Output, add_output
 from benchmarks.gpu.correctness import device
 from benchmarks.gpu.correctness.accuracy import AccuracyChecks
-from benchmarks.gpu.correctness.cases import Check, all_checks, feasible, tiny_checks
+from benchmarks.gpu.correctness.cases import (
+    Check,
+    all_checks,
+    byte_checks,
+    feasible,
+    tiny_byte_checks,
+    tiny_checks,
+)
 from pod_integrate.measure.accuracy import assert_matches_reference
-from pod_integrate.measure.batches import Case
+from pod_integrate.measure.batches import Case, dequantised
 
 _SAVE_EVERY = 20
 
@@ -108,9 +115,10 @@ def _one(machine: Backend, check: Check) -> None:
     case = moved(check.make(), machine.device)
     features = check.features(machine.device)
     out = torch.full_like(case.q, float("nan"), memory_format=torch.contiguous_format)
-    got = machine.attend(case, check.config, out=out, **features)
+    got = machine.attend(case, check.config, out=out, **features, **check.scales)
     machine.synchronize()
-    assert_matches_reference(case, got, rounded_weights=True, **features)
+    exact = dequantised(case, **check.scales)
+    assert_matches_reference(exact, got, rounded_weights=True, **features)
 
 
 def repeated(machine: Backend, case: Case, check: Check, times: int) -> None:
@@ -128,7 +136,9 @@ def run(machine: Backend, output: Output, seconds: float) -> dict[str, Any]:
     tally = Tally(output)
     tally.told["machine"] = machine_report.report()
     until = time.monotonic() + seconds
-    checks = list(all_checks(machine.arch) if not machine.tiny else tiny_checks(machine.arch))
+    arch = machine.arch
+    checks = list(all_checks(arch) if not machine.tiny else tiny_checks(arch))
+    of_bytes = list(byte_checks(arch) if not machine.tiny else tiny_byte_checks(arch))
     try:
         if not machine.tiny:
             for name, check in device.device_checks(machine):
@@ -137,7 +147,7 @@ def run(machine: Backend, output: Output, seconds: float) -> dict[str, Any]:
         times = 50 if not machine.tiny else 1
         tally.run("same bits every time", lambda: repeated(machine, case, checks[0], times))
         accuracy(machine, tally, until)
-        sweep(machine, checks, tally, until)
+        sweep(machine, [*of_bytes, *checks], tally, until)
     finally:
         tally.save()
     return tally.document()

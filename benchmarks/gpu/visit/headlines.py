@@ -25,6 +25,7 @@ _LIVE = {
     "llama8b": "pod-attn bench gpu -- live --model llama8b",
     "smollm2": "pod-attn bench gpu -- live --model smollm2 --weights FILE",
 }
+_FP8 = "python -m benchmarks.gpu fp8"
 _VERSUS = "python -m benchmarks.gpu versus --label {label} before=TREE after=."
 
 
@@ -47,7 +48,7 @@ def headlines(documents: dict[str, dict[str, Any]]) -> list[Headline]:
         ratio = summary["floor_ratio_geomean"]
         found.append(("gpu.floor_ratio_geomean", ratio, "x, time / floor", _NUMBERS))
     parts = [_check_headlines, _grid_headlines, _hf_headlines, _sglang_headlines]
-    parts += [_versus_headlines, _trace_headlines, _live_headlines]
+    parts += [_versus_headlines, _fp8_headlines, _trace_headlines, _live_headlines]
     return found + [line for part in parts for line in part(documents)]
 
 
@@ -117,6 +118,20 @@ def _versus_headlines(documents: dict[str, dict[str, Any]]) -> list[Headline]:
     name = f"gpu.speed_after_{document['label']}_geomean"
     unit = f"x, time before / after, {len(found['cases'])} cases"
     return [(name, found["geomean"], unit, _VERSUS.format(label=document["label"]))]
+
+
+def _fp8_headlines(documents: dict[str, dict[str, Any]]) -> list[Headline]:
+    summary = documents.get("fp8", {}).get("summary", {})
+    return [
+        (
+            f"fp8.{kind}_time_vs_bf16",
+            summary[kind],
+            f"x, {summary[f'{kind}_cases']} cases, both defaults",
+            _FP8,
+        )
+        for kind in ("decode", "hybrid")
+        if kind in summary
+    ]
 
 
 def _trace_headlines(documents: dict[str, dict[str, Any]]) -> list[Headline]:

@@ -12,6 +12,7 @@ from typing import Any
 from benchmarks.gpu.common.machines import compiled_for
 from benchmarks.gpu.common.output import Output, add_output
 from benchmarks.gpu.correctness import conformance_build
+from benchmarks.gpu.correctness.cases import byte_checks, feasible
 from benchmarks.gpu.speed.sweep_space import sweep_variants
 from pod_integrate.builds import native, nvcc
 from pod_integrate.builds.report import BuildReport
@@ -29,7 +30,12 @@ def jobs(arch: Architecture | None) -> dict[str, Callable[[], object]]:
     if arch is None:
         return wanted
     wanted[f"conformance, {arch.name}"] = lambda: conformance_build.build_gpu(arch)
-    for variant in dict.fromkeys([*variants.shipped(arch), *sweep_variants(arch)]):
+    of_checks = [
+        Variant.of(check.config, check.geometry)
+        for check in byte_checks(arch)
+        if feasible(check, arch)
+    ]
+    for variant in dict.fromkeys([*variants.shipped(arch), *of_checks, *sweep_variants(arch)]):
         wanted[variant.name] = lambda variant=variant: nvcc.build(variant, arch)  # type: ignore[misc]
     return wanted
 

@@ -29,6 +29,7 @@ _PARTS = (
     "ncu",
     "grid",
     "versus",
+    "fp8",
     "traces",
     "live_llama8b",
     "live_smollm2",

@@ -1,0 +1,151 @@
+"""Time over a cache of 8 bits against one of bf16: decodes at long contexts, hybrid batches.
+
+Both hold the same numbers, so that their answers must agree, and both run their default configs;
+other decode tiles are tried over the 8 bits. Cold L2, CUDA events, calls of the two in turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import statistics
+import time
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+
+from benchmarks.gpu.common import machine as machine_report
+from benchmarks.gpu.common.machines import Backend, backend
+from benchmarks.gpu.common.output import Output, add_output
+from benchmarks.gpu.common.timing import ColdTimer
+from benchmarks.gpu.speed.cases import make_case, sized
+from benchmarks.gpu.speed.summary import geomean
+from pod_integrate.devices.cuda import limits
+from pod_integrate.errors import ConfigInfeasibleError
+from pod_integrate.measure.accuracy import BF16_TOLERANCE
+from pod_integrate.measure.batches import Case
+from pod_integrate.model.floors import CaseSpec
+from pod_integrate.terms.config import PodConfig, TileConfig
+
+_REPEATS = 30
+_KIB = 1024
+# Of these the first request, the chunk, is left out.
+_DECODES = (
+    CaseSpec("decode 4@32K, 32/8", 32, 8, 0, 0, 4, 32 * _KIB),
+    CaseSpec("decode 16@32K, 32/8", 32, 8, 0, 0, 16, 32 * _KIB),
+    CaseSpec("decode 32@32K, 32/8", 32, 8, 0, 0, 32, 32 * _KIB),
+    CaseSpec("decode 32@32K, 16/4", 16, 4, 0, 0, 32, 32 * _KIB),
+    CaseSpec("decode 32@32K, 8/1", 8, 1, 0, 0, 32, 32 * _KIB),
+)
+_HYBRID = (
+    CaseSpec("hybrid 512@16K + 54@16K, 32/4", 32, 4, 512, 16 * _KIB, 54, 16 * _KIB),
+    CaseSpec("hybrid 1K@12K + 80@12K, 16/4", 16, 4, 1024, 12 * _KIB, 80, 12 * _KIB),
+    CaseSpec("hybrid 2K@16K + 64@16K, 32/8", 32, 8, 2048, 16 * _KIB, 64, 16 * _KIB),
+    CaseSpec("hybrid 512@32K + 32@32K, 32/8", 32, 8, 512, 32 * _KIB, 32, 32 * _KIB),
+)
+# kv_rows, stages, warps of decode tiles that are tried where they fit.
+_TILES = ((64, 2, 4), (64, 4, 4), (128, 1, 4), (128, 2, 4), (128, 3, 4), (192, 1, 4), (256, 1, 4))
+
+
+class Pair(NamedTuple):
+    """One batch over numbers of 8 bits, and over the same numbers in bf16."""
+
+    quantised: Case
+    plain: Case
+
+
+def pair(machine: Backend, spec: CaseSpec) -> Pair:
+    """Of a case; pages in random order."""
+    case = make_case(spec, machine.device, "decode" if spec.name.startswith("decode") else "all")
+    keys, values = (cache.to(torch.float8_e4m3fn) for cache in (case.k_cache, case.v_cache))
+    plain = case._replace(k_cache=keys.to(case.q.dtype), v_cache=values.to(case.q.dtype))
+    return Pair(case._replace(k_cache=keys, v_cache=values), plain)
+
+
+def tried(machine: Backend, spec: CaseSpec) -> Iterator[PodConfig]:
+    """Default tiles over 8 bits with other decode tiles."""
+    default = limits.default_tiles(machine.arch, spec.head_dim, 1)
+    for kv_rows, stages, warps in _TILES if not machine.tiny else ():
+        decode = TileConfig(q_rows=16, kv_rows=kv_rows, stages=stages, warps=warps)
+        config = dataclasses.replace(default, decode=decode)
+        try:
+            limits.require_fits(config, machine.arch, spec.head_dim, 1)
+        except ConfigInfeasibleError:
+            continue
+        if config != default:
+            yield config
+
+
+def measure(machine: Backend, spec: CaseSpec, timer: ColdTimer, *, others: bool) -> dict[str, Any]:
+    """Medians in us of both defaults, calls in turns, and of other tiles over 8 bits."""
+    both = pair(machine, spec)
+    plain = limits.default_tiles(machine.arch, spec.head_dim)
+    quantised = limits.default_tiles(machine.arch, spec.head_dim, 1)
+
+    def run_plain() -> torch.Tensor:
+        return machine.attend(both.plain, plain).out
+
+    def run_quantised() -> torch.Tensor:
+        return machine.attend(both.quantised, quantised).out
+
+    # Also a warm-up.
+    difference = float((run_plain().float() - run_quantised().float()).abs().max())
+    times = timer.each([run_plain, run_quantised] * timer.repeats)
+    bf16, e4m3 = (statistics.median(times[first::2]) for first in (0, 1))
+    entry: dict[str, Any] = {
+        "bf16_us": round(bf16, 2),
+        "e4m3_us": round(e4m3, 2),
+        "ratio": e4m3 / bf16,
+        "difference": difference,
+        "agree": difference < BF16_TOLERANCE,
+        "config": quantised.to_dict(),
+        "tried": {},
+    }
+    for config in tried(machine, spec) if others else ():
+        found = timer.time(lambda config=config: machine.attend(both.quantised, config))  # type: ignore[misc]
+        entry["tried"][config.short()] = found.median_us
+    return entry
+
+
+def summarize(cases: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Geometric means of time over 8 bits / time over bf16, by kind; `best` with any tile tried."""
+    summary: dict[str, Any] = {"agree": all(case["agree"] for case in cases.values())}
+    for kind in ("decode", "hybrid"):
+        chosen = [case for name, case in cases.items() if name.startswith(kind)]
+        if chosen:
+            summary[kind] = geomean([case["ratio"] for case in chosen])
+            best = [min([case["e4m3_us"], *case["tried"].values()]) for case in chosen]
+            ratios = [us / case["bf16_us"] for us, case in zip(best, chosen, strict=True)]
+            summary[f"{kind}_best"] = geomean(ratios)
+            summary[f"{kind}_cases"] = len(chosen)
+    return summary
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Print one line per case, save fp8.json after each."""
+    parser = argparse.ArgumentParser(prog="fp8", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--seconds", type=float, default=120.0, help="start no case after these")
+    parser.add_argument("--repeats", type=int, default=_REPEATS, help="of each time")
+    parser.add_argument("--defaults", action="store_true", help="try no other tiles")
+    add_output(parser)
+    options = parser.parse_args(arguments)
+    machine, output = backend(options.backend), Output(options.out, "fp8")
+    timer, until = ColdTimer(machine, options.repeats), time.monotonic() + options.seconds
+    document: dict[str, Any] = {"machine": machine_report.report(), "cases": {}, "not_run": []}
+    with torch.inference_mode():
+        for spec in (sized(machine, spec) for spec in (*_DECODES, *_HYBRID)):
+            if time.monotonic() > until:
+                document["not_run"].append(spec.name)
+                continue
+            entry = measure(machine, spec, timer, others=not options.defaults)
+            document["cases"][spec.name] = entry
+            document["summary"] = summarize(document["cases"])
+            output.save(document)
+            print(
+                f"{spec.name}: {entry['bf16_us']} us bf16, {entry['e4m3_us']} us e4m3, ratio "
+                f"{entry['ratio']:.3f}, agree {entry['agree']}",
+                flush=True,
+            )
+    output.save(document)
+    print(document.get("summary"))
