@@ -19,13 +19,14 @@ from benchmarks.regret.__main__ import command, summary
 from benchmarks.regret.invented import invent
 from benchmarks.regret.recorded import Recorded
 from benchmarks.regret.searches import SEARCHES, Search, run
+from pod_integrate.devices.cuda.choices import TILES
 from pod_integrate.devices.registry import target_of
 from pod_integrate.terms.config import PodConfig
 from pod_integrate.terms.keys import DeviceKey
 
 H200 = DeviceKey("nvidia-h200", "sm90", 132)
 SMALL = Grid(
-    tiles=Grid().tiles[3:5], ratios=((0, 0), (1, 1)), waves=(0, 1), splits=(2048,),
+    tiles=(TILES[0], TILES[4]), ratios=((0, 0), (1, 1)), waves=(0, 1), splits=(2048,),
     strategies=("fused",),
 )  # fmt: skip
 

@@ -64,7 +64,7 @@ RULES = Grid(
     splits=(1024, 2048, 4096, 8192, 0),
     strategies=("fused", "streams"),
 )
-TINY = Grid(tiles=TILES[3:4], ratios=_RATIOS[:2], waves=(0, 1), splits=(256, 0))
+TINY = Grid(tiles=TILES[:1], ratios=_RATIOS[:2], waves=(0, 1), splits=(256, 0))
 
 
 def choices(target: Target, geometry: Geometry) -> Choices:
