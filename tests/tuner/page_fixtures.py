@@ -86,6 +86,8 @@ class FakeTuner:
         listener = socket.socket()
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(("127.0.0.1", self.port))
+        # From here on a browser waits where it would be refused: the thread may be late.
+        listener.listen()
         self.port = listener.getsockname()[1]
         config = uvicorn.Config(
             self._app(), log_level="warning", timeout_graceful_shutdown=1, lifespan="off"
