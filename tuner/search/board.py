@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from pod_integrate.errors import PodAttentionError
 from pod_integrate.terms.table import ConfigTable
 from tuner.messages import StudyKey
-from tuner.search.campaign import Campaign, Means, Work
+from tuner.search.campaign import Assignment, Campaign, Means
 from tuner.search.experiments import Experiments
 from tuner.search.holds import Holds
 from tuner.search.leases import Leases
@@ -80,7 +80,9 @@ class Board:
         campaign = self.campaigns.get(key)
         return campaign is not None and campaign.idle(now)
 
-    def next_work(self, tx: sa.Connection, key: StudyKey, now: float, means: Means) -> Work | None:
+    def next_work(
+        self, tx: sa.Connection, key: StudyKey, now: float, means: Means
+    ) -> Assignment | None:
         """What to measure in a bucket now; what somebody measures already is left out."""
         campaign = self.campaign(tx, key, now)
         if campaign is None:

@@ -42,7 +42,7 @@ class Means(NamedTuple):
     within: Within = ANY
 
 
-class Work(NamedTuple):
+class Assignment(NamedTuple):
     """What to measure next: the stage's trial against `baseline`.
 
     steps   what to measure them on; None: live steps
@@ -123,7 +123,9 @@ class Campaign:
             case Recheck():
                 return trial is self.promoted and trial.rechecks == phase.passed
 
-    def next_work(self, tx: sa.Connection, busy: set[int], now: float, means: Means) -> Work | None:
+    def next_work(
+        self, tx: sa.Connection, busy: set[int], now: float, means: Means
+    ) -> Assignment | None:
         """What to measure now; None when all of it is being measured or the bucket rests.
 
         busy  numbers of trials that a worker or a server holds
@@ -197,7 +199,7 @@ class Campaign:
         self._state.confirm(tx, trial)
         self._state.decide(tx, "start", trial, reason, now, who=who)
 
-    def _recheck(self, busy: set[int], now: float, means: Means) -> Work | None:
+    def _recheck(self, busy: set[int], now: float, means: Means) -> Assignment | None:
         trial = self.promoted
         if trial is None or trial.number in busy:
             return None
@@ -205,7 +207,7 @@ class Campaign:
             return None
         return self._work(Rechecking(trial, Recheck(trial.rechecks)), means)
 
-    def _duel(self, busy: set[int], means: Means) -> Work | None:
+    def _duel(self, busy: set[int], means: Means) -> Assignment | None:
         for trial in self.trials.values():
             if trial.confirmation and not trial.fate and trial.number not in busy:
                 work = self._work(self._next_duel(trial), means)
@@ -221,7 +223,7 @@ class Campaign:
                 return rival
         return Duelling(trial, Duel(trial.confirmation))
 
-    def _work(self, stage: Stage, means: Means) -> Work | None:
+    def _work(self, stage: Stage, means: Means) -> Assignment | None:
         baseline = stage.baseline(self._state)
         if not (means.within.allows(baseline) and means.within.allows(stage.trial.config)):
             return None
@@ -230,11 +232,11 @@ class Campaign:
         if means.pool is None:
             # A promoted config was verified before it came to this.
             verify = not isinstance(stage, Rechecking)
-            return Work(stage, baseline, None, wanted, verify, False) if wanted > 0 else None
+            return Assignment(stage, baseline, None, wanted, verify, False) if wanted > 0 else None
         left = fresh(means.pool, stage.trial, stage.phase)
         wanted = min(wanted, _STEPS_PER_TASK)
         if not left or wanted <= 0:
             return None
-        return Work(
+        return Assignment(
             stage, baseline, left[:wanted], wanted, verify=have == 0, last=len(left) <= wanted
         )

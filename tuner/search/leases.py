@@ -7,7 +7,7 @@ import logging
 from typing import NamedTuple
 
 from tuner.messages import StudyKey, Task, WorkerInfo
-from tuner.search.campaign import Work
+from tuner.search.campaign import Assignment
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ class Lease(NamedTuple):
     """A task in somebody's hands."""
 
     task: Task
-    work: Work
+    work: Assignment
     worker: str
     expires: float
 

@@ -7,13 +7,13 @@ import uuid
 from pod_integrate.terms.experiment import Experiment
 from pod_integrate.terms.table import Evidence, TableEntry
 from tuner.messages import StudyKey, Task, iso
-from tuner.search.campaign import Work
+from tuner.search.campaign import Assignment
 from tuner.search.experiments import Running
 from tuner.search.stages import Change
 from tuner.settings import TunerSettings
 
 
-def make_task(settings: TunerSettings, key: StudyKey, work: Work, lost: int) -> Task:
+def make_task(settings: TunerSettings, key: StudyKey, work: Assignment, lost: int) -> Task:
     """`work` as a task for a worker."""
     trial, steps = work.stage.trial, work.steps or []
     taken = sum(len(pairs) for pairs in trial.pairs.values())
@@ -34,7 +34,7 @@ def make_task(settings: TunerSettings, key: StudyKey, work: Work, lost: int) -> 
     )
 
 
-def make_experiment(running: Running, work: Work, seconds: float) -> Experiment:
+def make_experiment(running: Running, work: Assignment, seconds: float) -> Experiment:
     """`work` as an experiment for a server."""
     return Experiment(
         id=running.id,
