@@ -51,11 +51,11 @@ def improvement(best: float, mean: Array, spread: Array) -> Array:
     return gain
 
 
-def standard(values: Array) -> Array:
-    """Zero median, and one spread; values are logarithms, so that this is a ratio's spread."""
+def standard(values: Array) -> tuple[Array, float]:
+    """With zero median and one spread; values are logarithms, so that the spread is a ratio's."""
     middle = float(np.median(values))
     spread = max(1e-3, 1.4826 * float(np.median(np.abs(values - middle))), float(values.std()) / 2)
-    return np.minimum((values - middle) / spread, _CLIP)
+    return np.minimum((values - middle) / spread, _CLIP), spread
 
 
 def fit(distances: Array, targets: Array, first: Array, before: Array | None = None) -> Array:

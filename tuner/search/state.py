@@ -14,11 +14,12 @@ from pod_integrate.errors import ConfigInfeasibleError
 from pod_integrate.terms.config import PodConfig
 from pod_integrate.terms.table import TableEntry, require_bearable
 from tuner.messages import Proof, StudyKey
-from tuner.phases import SCREEN, Duel
+from tuner.phases import SCREEN
 from tuner.search.drift import Falling
+from tuner.search.gains import UNKNOWN_GAIN, confirmed, promised, speedup
 from tuner.search.judge import step_speedups
 from tuner.search.space import Within
-from tuner.search.study import Known, Study, speedup_of
+from tuner.search.study import Known, Study
 from tuner.settings import TunerSettings
 from tuner.store.rows import Decision, DecisionKind, Trial, add_decision, insert_trial, save_trial
 
@@ -26,8 +27,6 @@ from tuner.store.rows import Decision, DecisionKind, Trial, add_decision, insert
 _TRIALS_PER_LOOK = 8
 # Or at once, where all of a trial's steps were faster by so many times what a promotion needs.
 _SURE = 2.0
-# What a search of a bucket finds on average, as a share of its time.
-UNKNOWN_GAIN = 0.05
 
 
 class State:
@@ -61,21 +60,22 @@ class State:
         self._shunned: frozenset[PodConfig] = frozenset()
         # A restart may have come in the middle of a guard window.
         self._guarded = 0
-        self._watch = Falling(_confirmed(self.promoted)) if self.promoted else None
+        self._watch = Falling(confirmed(self.promoted)) if self.promoted else None
 
     @property
     def promise(self) -> float:
         """What the search may still gain, as a share of the bucket's time.
 
-        A candidate that waits for its confirmation: what screening says of it. Else what a search
-        finds on average, less with every trial that has been made; 0 at rest.
+        A candidate that waits for its confirmation: what screening says of it. Else what the next
+        trials are expected to improve on the best one by; while only guesses are tried, what a
+        search finds on average, less with every trial that has been made. 0 at rest.
         """
         waiting = [t for t in self.trials.values() if t.confirmation and not t.fate]
         if waiting:
-            return max(UNKNOWN_GAIN, *(1 - 1 / _speedup(trial) for trial in waiting))
+            return max(UNKNOWN_GAIN, *(1 - 1 / speedup(trial) for trial in waiting))
         if self.rested is not None:
             return 0.0
-        return UNKNOWN_GAIN / (1 + self._measured() / self.settings.trials)
+        return promised(self._measured() / self.settings.trials, self.study.expects)
 
     def idle(self, now: float) -> bool:
         """Whether the search rests, and neither a check nor a trial waits."""
@@ -130,7 +130,7 @@ class State:
             and within.allows(t.config)
         ]  # fmt: skip
         trial = min(untried, key=lambda t: (t.value, t.number), default=None)
-        if trial is None or _speedup(trial) < in_force * self.settings.min_speedup:
+        if trial is None or speedup(trial) < in_force * self.settings.min_speedup:
             return False
         if not (due or self._is_sure(trial, in_force)):
             return False
@@ -143,7 +143,7 @@ class State:
             return False
         least = in_force * (1 + _SURE * (self.settings.min_speedup - 1))
         steps = step_speedups(trial.pairs.get(SCREEN, ()))
-        return _speedup(trial) >= least and min(steps, default=0.0) > in_force
+        return speedup(trial) >= least and min(steps, default=0.0) > in_force
 
     def confirm(self, tx: sa.Connection, trial: Trial) -> None:
         """Make a trial the next candidate for promotion."""
@@ -180,7 +180,7 @@ class State:
             save_trial(tx, self.promoted)
         trial.fate, self.promoted, self.checked = "promoted", trial, now
         self._guarded = trial.rechecks
-        self._watch = Falling(_confirmed(trial))
+        self._watch = Falling(confirmed(trial))
 
     def held(self, tx: sa.Connection, trial: Trial, speedups: list[float], now: float) -> None:
         """What is promoted passed a re-check on these steps; one that gained less opens the search.
@@ -246,13 +246,3 @@ class State:
         except ConfigInfeasibleError as error:
             return str(error)
         return ""
-
-
-def _confirmed(trial: Trial) -> float:
-    """What the steps say that did not choose it: the best of many screenings flatters itself."""
-    speedups = step_speedups(trial.pairs.get(Duel(trial.confirmation), []))
-    return statistics.median(speedups) if speedups else _speedup(trial)
-
-
-def _speedup(trial: Trial) -> float:
-    return speedup_of(trial.value) if trial.value is not None else 1.0

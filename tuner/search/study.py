@@ -125,6 +125,11 @@ class Study:
         """Never propose these."""
         self._tried.update(map(self._plain, configs))
 
+    @property
+    def expects(self) -> float | None:
+        """What the last proposal was expected to gain, a logarithm; None while guesses are left."""
+        return None if self._queue else self._sampler.expects
+
     def learn(self, known: Iterable[Known]) -> None:
         """What other studies found, the ones most like this one first, in place of guesses."""
         known = list(known)

@@ -52,6 +52,9 @@ class SurrogateSampler(optuna.samplers.BaseSampler):  # type: ignore[misc]
     rules    of parameters that mean nothing here
     traffic  the study's own, where lessons are of others
     fixed    parameters that have one value for now
+
+    expects  what the last proposal was expected to be better by than the best one before, as a
+             logarithm; None before there was one
     """
 
     def __init__(
@@ -63,6 +66,7 @@ class SurrogateSampler(optuna.samplers.BaseSampler):  # type: ignore[misc]
         self._traffic = alike(1)[0] if traffic is None else traffic
         self._lessons: list[Lesson] = []
         self.fixed: Mapping[str, Any] = {}
+        self.expects: float | None = None
         self._weights: Array | None = None
         self._fitted = 0
 
@@ -109,6 +113,7 @@ class SurrogateSampler(optuna.samplers.BaseSampler):  # type: ignore[misc]
         mean, spread = model.predict(pool)
         own = axes.held(model.points[: len(told)], self.fixed)
         gain = improvement(float(model.predict(own)[0].min()), mean, spread)
+        self.expects = float(gain.max()) * model.spread
         return axes.params(pool[int(gain.argmax())])
 
     def sample_independent(
@@ -138,7 +143,7 @@ class SurrogateSampler(optuna.samplers.BaseSampler):  # type: ignore[misc]
             axes,
             np.concatenate([points, taught]),
             np.concatenate([traffic, *(each.traffic[None] for each in lessons)]),
-            standard(np.array([*values, *(each.value for each in lessons)])),
+            np.array([*values, *(each.value for each in lessons)]),
             self._traffic,
         )
         if self._weights is None or len(told) >= self._fitted * _FIT_GROWTH:
@@ -152,15 +157,18 @@ class _Model:
 
     points   [n, axes]
     traffic  [n, columns]
-    targets  [n]
+    values   [n]
     own      [columns], what is asked about
+
+    targets  the values as the process sees them, and their `spread`
     """
 
     def __init__(
-        self, axes: Axes, points: Array, traffic: Array, targets: Array, own: Array
+        self, axes: Axes, points: Array, traffic: Array, values: Array, own: Array
     ) -> None:
         self._axes, self._own = axes, own
-        self.points, self._traffic, self.targets = points, traffic, targets
+        self.points, self._traffic = points, traffic
+        self.targets, self.spread = standard(values)
 
     def fitted(self, before: Array | None) -> Array:
         """Weights for these trials."""

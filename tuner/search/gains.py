@@ -1,0 +1,37 @@
+"""Speed-ups of trials: as screening told them, as confirmed, as a search promises them."""
+
+from __future__ import annotations
+
+import statistics
+
+from tuner.phases import Duel
+from tuner.search.judge import step_speedups
+from tuner.search.study import speedup_of
+from tuner.store.rows import Trial
+
+# What a search of a bucket finds on average, as a share of its time.
+UNKNOWN_GAIN = 0.05
+# Even a search that expects nothing goes on where there is nothing else to do.
+_LEAST_GAIN, _TRIALS_AHEAD = 1e-4, 3
+
+
+def promised(made: float, expects: float | None) -> float:
+    """What a search may still gain, as a share of the bucket's time.
+
+    made     share of its trials that were made
+    expects  gain of the next trial as the surrogate sees it; one leads to others
+    """
+    if expects is None:
+        return UNKNOWN_GAIN / (1 + made)
+    return min(1.0, max(_LEAST_GAIN, _TRIALS_AHEAD * expects))
+
+
+def confirmed(trial: Trial) -> float:
+    """What the steps say that did not choose it: the best of many screenings flatters itself."""
+    speedups = step_speedups(trial.pairs.get(Duel(trial.confirmation), []))
+    return statistics.median(speedups) if speedups else speedup(trial)
+
+
+def speedup(trial: Trial) -> float:
+    """As told, 1 before that."""
+    return speedup_of(trial.value) if trial.value is not None else 1.0
