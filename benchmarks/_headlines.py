@@ -63,6 +63,8 @@ SECTIONS: dict[str, dict[str, str]] = {
         "op.sdpa_loop_ratio_median": "... median hybrid batch",
     },
     "Engines": {
+        "advise.error_median_pct": "Tokens/s that `pod-attn advise` says, off served loads by",
+        "advise.error_worst_pct": "... at worst",
         "gpu.sglang_saturated_vs_fa3": "SGLang on POD against the better of two `fa3` servers",
         "gpu.generate_batch_speedup_vs_sdpa": "transformers' `generate_batch` against `sdpa`, GPU",
         "hf.generate_batch_speedup_vs_sdpa": "transformers' `generate_batch` against `sdpa`, CPU",

@@ -22,6 +22,8 @@ PATHS: dict[str, list[str]] = {
     "demo state": ["demo", "--once", "--state", "{}"],
     "build report": ["build", "--arch", "sm_80", "--report", "{}"],
     "demo-model directory": ["demo-model", "{}"],
+    "advise file": ["advise", "{}"],
+    "advise model": ["advise", "nothing.csv", "--model", "{}"],
     "explain config": ["explain", "p512@4k", "{}"],
     "replay file": ["replay", "{}", "--dry"],
     "replay table": ["replay", "nothing.csv", "--dry", "--table", "{}"],
@@ -31,7 +33,15 @@ PATHS: dict[str, list[str]] = {
     "tuner up state_dir": ["tuner", "up", "--no-ray", "--state-dir", "{}"],
     "tuner up token_file": ["tuner", "up", "--no-ray", "--token-file", "{}"],
 }
-READ = ("demo trace", "replay file", "explain config", "table import file", "tuner up token_file")
+READ = (
+    "demo trace",
+    "replay file",
+    "advise file",
+    "advise model",
+    "explain config",
+    "table import file",
+    "tuner up token_file",
+)
 
 
 def commands(app: typer.Typer, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -1,0 +1,164 @@
+"""`pod-attn advise`: whether mixed chunks, POD and which chunk size would pay for a log."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pod_integrate.cli.terminal import Figures, console
+
+if TYPE_CHECKING:
+    from pod_integrate.model.dense import DenseModel
+    from pod_integrate.replay.advise import Setting
+
+_CHUNKS = "512,1024,2048,4096,8192"
+_MOST_CHUNKS = 12
+_LARGEST_CHUNK = 1 << 17
+# Below it a gain is within the model's error, and the simpler setting is the better one.
+_WORTH = 1.03
+LABEL = "model, not a measurement"
+
+
+def advise(
+    file: Annotated[
+        Path, typer.Argument(help="A request log: Azure CSV, Mooncake JSONL or arXiv CSV.")
+    ],
+    model: Annotated[
+        Path | None,
+        typer.Option(help="config.json of a dense decoder, or its folder. Default: Llama-3-8B."),
+    ] = None,
+    device: Annotated[
+        str, typer.Option(help="GPU of the model: a100, h100, h200, l40s or rtx4090.")
+    ] = "h100",
+    tp: Annotated[int, typer.Option("--tp", min=1, help="Tensor-parallel ranks.")] = 1,
+    chunks: Annotated[
+        str, typer.Option(help="Chunk sizes to compare (--chunked-prefill-size), with commas.")
+    ] = _CHUNKS,
+    itl_ms: Annotated[
+        float | None,
+        typer.Option(min=0.001, help="p99 of the time between tokens at most, milliseconds."),
+    ] = None,
+    max_running: Annotated[int, typer.Option(help="Requests in the server at once.")] = 256,
+    budget: Annotated[int, typer.Option(help="Tokens of KV cache.")] = 262_144,
+    reuse: Annotated[
+        bool, typer.Option(help="Prompts start behind shared blocks (Mooncake).")
+    ] = True,
+    scale: Annotated[float, typer.Option(help="Factor on all lengths.")] = 1.0,
+    requests: Annotated[
+        int, typer.Option(min=1, max=100_000, help="Of the log, from its first, at most.")
+    ] = 256,
+    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable output.")] = False,
+) -> None:  # fmt: skip
+    """Say whether to mix chunks, with which chunk size, and what POD would gain: a model.
+
+    The log's requests run through a model of a saturated server with chunked prefill, once with
+    prefill steps of their own and once with mixed chunks (`--enable-mixed-chunk`); attention of
+    mixed steps is taken one op after the other and, as POD, in one launch. Prints for each chunk
+    size the output tokens/s, the times between tokens, and where the time goes. docs/model.md has
+    what is counted, and how far served loads on GPUs were from it. Nothing is measured here.
+    """
+    from pod_integrate.errors import SettingsError
+    from pod_integrate.model.devices import find_device
+    from pod_integrate.replay import advise as work
+    from pod_integrate.replay.serving import Rules
+
+    sizes = _sizes(chunks)
+    rules = Rules(max_running=max_running, budget=budget, reuse=reuse, scale=scale)
+    shape = _model(model, tp)
+    question = work.Question(shape, shape.geometry(), find_device(device), rules, requests)
+    screen = console(stderr=True)
+    with screen.status("reading") as status:
+        found = work.advise(question, work.requests_of(file), sizes, status.update)
+    chosen = work.best(found, itl_ms)
+    plain = work.best([s for s in found if s.name == work.UNMIXED], itl_ms)
+    if not any(s.tokens_per_s for s in found):
+        raise SettingsError(f"no request of {file} fits --budget {budget}: raise it, or --scale")
+    document = {
+        "label": LABEL,
+        "device": question.device.label,
+        "geometry": str(question.geometry),
+        "settings": [s._asdict() for s in found],
+        "advice": advice(chosen, plain, itl_ms),
+    }
+    if as_json:
+        console().print_json(json.dumps(document))
+        return
+    _print(document, found)
+
+
+def advice(chosen: Setting | None, plain: Setting | None, itl_ms: float | None) -> str:
+    """What to do, in a sentence.
+
+    chosen, plain  the best of all settings, and of those without mixed chunks
+    """
+    if chosen is None:
+        return (
+            f"no setting keeps the p99 of the time between tokens at {itl_ms:g} ms or below: try "
+            "smaller chunks, fewer --max-running, or more ranks"
+        )
+    if plain is not None and chosen.tokens_per_s < _WORTH * plain.tokens_per_s:
+        return (
+            f"--chunked-prefill-size {plain.chunk} without mixed chunks: {_figures(plain)}; mixing "
+            "gains less than the model can tell"
+        )
+    if chosen.name == "unmixed":
+        return f"--chunked-prefill-size {chosen.chunk} without mixed chunks: {_figures(chosen)}"
+    backend = " --attention-backend pod" if "POD" in chosen.name else ""
+    text = (
+        f"--enable-mixed-chunk --chunked-prefill-size {chosen.chunk}{backend}: {_figures(chosen)}"
+    )
+    if plain is None:
+        return f"{text}; without mixed chunks no chunk size keeps the target"
+    return f"{text}, {chosen.tokens_per_s / plain.tokens_per_s:.2f}x of the best without mixing"
+
+
+def _figures(setting: Setting) -> str:
+    return f"{setting.tokens_per_s:.0f} tokens/s, ITL p99 {setting.itl_ms[1]:.1f} ms"
+
+
+def _sizes(text: str) -> list[int]:
+    from pod_integrate.errors import SettingsError
+
+    parts = [part.strip() for part in text.split(",")]
+    wrong = [p for p in parts if not p.isdecimal() or not 16 <= int(p) <= _LARGEST_CHUNK]
+    if wrong or len(parts) > _MOST_CHUNKS:
+        raise SettingsError(
+            f"--chunks must be at most {_MOST_CHUNKS} integers of 16 to {_LARGEST_CHUNK}, joined "
+            f"by commas, got {text!r}"
+        )
+    return sorted({int(part) for part in parts})
+
+
+def _model(path: Path | None, tp: int) -> DenseModel:
+    from pod_integrate.errors import SettingsError
+    from pod_integrate.model.dense import LLAMA_3_8B, DenseModel
+
+    if path is None:
+        found = LLAMA_3_8B._replace(tp=tp)
+        found.check()
+        return found
+    file = path / "config.json" if path.is_dir() else path
+    try:
+        config = json.loads(file.read_text())
+    except OSError as error:
+        raise SettingsError(f"model config {file} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise SettingsError(f"model config {file} is no JSON: {error}") from error
+    if not isinstance(config, dict):
+        raise SettingsError(f"model config {file} is no JSON object")
+    return DenseModel.of_config(config, tp)
+
+
+def _print(document: dict[str, Any], found: list[Setting]) -> None:
+    screen = console()
+    screen.print(f"{document['geometry']} on {document['device']} ({LABEL})", soft_wrap=True)
+    columns = ("chunk", "tokens/s", "ITL p50 ms", "p99", "hybrid", "attention")
+    table = Figures(("", *columns), title="a saturated server")
+    for s in found:
+        cells = (f"{s.chunk}", f"{s.tokens_per_s:.0f}", f"{s.itl_ms[0]:.1f}", f"{s.itl_ms[1]:.1f}")
+        table.add_row(s.name, *cells, f"{s.hybrid_share:.0%}", f"{s.attention_share:.0%}")
+    screen.print(table)
+    screen.print(f"advice: {document['advice']}", soft_wrap=True)
