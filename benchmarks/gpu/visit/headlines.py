@@ -173,6 +173,9 @@ def _live_lines(model: str, document: dict[str, Any], command: str) -> list[Head
     if document.get("decode_tuned_share") is not None:
         share = document["decode_tuned_share"]
         found.append(("live.decode_steps_tuned_share", share, "share of their time", command))
+        if model != next(iter(_LIVE)):
+            name = f"live.decode_steps_tuned_share_{model}"
+            found.append((name, share, "share of their time", command))
     if document.get("overhead"):
         cost, interval = document["overhead"]["cost"], document["overhead"]["interval"]
         low, high = (100 * end for end in interval)
