@@ -41,7 +41,7 @@ class Scene:
     def __init__(self, folder: Path) -> None:
         self.url, self._folder = f"http://127.0.0.1:{free_port(8441)}", folder
         self.ledger = Ledger(folder / "journal", folder / "state" / "tuner.db")
-        self._log = (folder / "log").open("ab")
+        self._log, self._noted = (folder / "log").open("ab"), 0
         self._client = httpx.Client(base_url=self.url, timeout=10.0, trust_env=False)
         self.tuner, self.server = self._start_tuner(), self._start_server()
 
@@ -56,8 +56,10 @@ class Scene:
         process = self._start(
             *("pod_integrate.cli", "tuner", "up", "--no-ray", "--workers", "1", "--port", port),
             *("--state-dir", str(self._folder / "state")),
-            POD_TUNER_TRIALS="12", POD_TUNER_REVISIT_SECONDS="5", POD_TUNER_SLICE_SECONDS="0.2",
-            POD_TUNER_NICE="0", POD_TUNER_TOKEN="", POD_TUNER_DATABASE_URL="",
+            # Much to try, and what a killed server had is soon another's.
+            POD_TUNER_TRIALS="1000", POD_TUNER_EXPERIMENT_SECONDS="5",
+            POD_TUNER_SLICE_SECONDS="0.2", POD_TUNER_NICE="0",
+            POD_TUNER_TOKEN="", POD_TUNER_DATABASE_URL="",
         )  # fmt: skip
         deadline = time.monotonic() + _READY_SECONDS
         while self.overview() is None:
@@ -86,6 +88,12 @@ class Scene:
                 return int(child)
         return None
 
+    def await_work(self) -> None:
+        """Until the server has had something acknowledged since the last kill, within reason."""
+        deadline, before = time.monotonic() + _READY_SECONDS, self._noted
+        while self.ledger.noted_bytes <= before and time.monotonic() < deadline:
+            time.sleep(0.05)
+
     def kill(self, kind: str) -> bool:
         """One process, and start what nobody else starts; False where it was not there."""
         if kind == "worker":
@@ -107,6 +115,7 @@ class Scene:
         shown = self.overview()
         assert shown is not None
         self.ledger.check(shown)
+        self._noted = self.ledger.noted_bytes
 
     def close(self) -> None:
         """End everything."""
@@ -126,6 +135,7 @@ def run(scene: Scene, rounds: int, pick: random.Random) -> Counter[str]:
     """Kill so many times; how often whom."""
     killed: Counter[str] = Counter()
     while sum(killed.values()) < rounds:
+        scene.await_work()
         time.sleep(pick.uniform(*_WORK_SECONDS))
         shown = scene.overview()
         if shown is not None:

@@ -35,6 +35,11 @@ class Ledger:
     _decisions: dict[int, str] = dataclasses.field(default_factory=dict)
     _totals: dict[str, int] = dataclasses.field(default_factory=dict)
 
+    @property
+    def noted_bytes(self) -> int:
+        """Length of the journal: grows with what is acknowledged."""
+        return self.journal.stat().st_size if self.journal.exists() else 0
+
     def see(self, overview: dict[str, Any]) -> None:
         """The tuner has answered with this."""
         self._decisions |= {row["id"]: row["kind"] for row in overview["decisions"]}

@@ -40,6 +40,7 @@ from pod_integrate.terms.trace import StepRecord, TraceMessage, encode
 # As small as the CPU kernel takes, so that a worker's tasks last no longer than their slices.
 GEOMETRY = Geometry.uniform((4, 2, 64), "fp32", page_size=1)
 _RECORDS, _PART = 16, 4
+_DECODES = 2, 4, 8, 16
 _AWAY_SECONDS = 0.2
 
 
@@ -141,7 +142,7 @@ class Server:
     def _steps(self, bucket: Bucket | None = None) -> Iterator[tuple[list[int], list[int]]]:
         """Steps whose lengths hardly ever repeat."""
         while True:
-            decodes = 2 ** self._random.randrange(2, 4)
+            decodes = self._random.choice(_DECODES)
             kv_lens = [self._random.randrange(260, 500) for _ in range(decodes)]
             step = [1] * decodes, kv_lens
             if bucket is None or Bucket.of(*step) == bucket:
@@ -149,7 +150,7 @@ class Server:
 
 
 def _buckets() -> list[Bucket]:
-    return [Bucket.of([1] * n, [380] * n) for n in (4, 8)]
+    return [Bucket.of([1] * n, [380] * n) for n in _DECODES]
 
 
 def _gain(config: PodConfig) -> float:
