@@ -54,7 +54,7 @@ def traffic_of(recorded: Recorded) -> Traffic:
 def taught(recorded: Recorded, others: Sequence[Recorded], trials: int, seed: int) -> list[Known]:
     """What the others found in so many trials each, the nearest one's latest first."""
     own, found = traffic_of(recorded).place(), list[Known]()
-    for other in sorted(others, key=lambda each: apart(own, traffic_of(each).place())):
+    for other in sorted(others, key=lambda each: float(apart(own, traffic_of(each).place()))):
         search = Listening(Shipped(other, seed))
         path(other, search, trials, seed)
         found += [Known(*each, traffic_of(other)) for each in reversed(search.told)]

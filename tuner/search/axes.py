@@ -22,6 +22,12 @@ _POOL, _AROUND = 1024, 8
 # Columns of a place's traffic that one weight goes for, and how far apart they are at most.
 _GROUPS = (slice(0, 2), slice(2, 6), slice(6, 9), slice(9, 10))
 _SPANS = (1.0, 8.0, 4.0, 4.0)
+_SHARES = np.concatenate(
+    [
+        np.full(columns.stop - columns.start, 1 / span)
+        for columns, span in zip(_GROUPS, _SPANS, strict=True)
+    ]
+)
 TRAFFIC_GROUPS, _COLUMNS = len(_GROUPS), 10
 _USUAL = (512, 4096, 32, 4096)
 
@@ -148,11 +154,10 @@ class Axes:
         return places
 
 
-def apart(a: Array, b: Array) -> float:
-    """How far one traffic is from another, each [_COLUMNS]: a side more or less counts as most."""
-    columns = np.abs(a - b)
-    spans = zip(_GROUPS, _SPANS, strict=True)
-    return sum(float(columns[group].sum()) / span for group, span in spans)
+def apart(a: Array, b: Array) -> Array:
+    """How far one traffic [_COLUMNS] is from others [..., _COLUMNS], a side more counting most."""
+    found: Array = np.abs(a - b) @ _SHARES
+    return found
 
 
 def alike(count: int) -> Array:

@@ -7,12 +7,15 @@ lesson is a guess and proves nothing; what it leads to is screened and confirmed
 
 from __future__ import annotations
 
-import heapq
+import functools
 from collections.abc import Callable, Iterable
 
+import numpy as np
+
 from pod_integrate.errors import PodAttentionError
+from pod_integrate.terms.keys import Bucket, Geometry
 from tuner.messages import StudyKey
-from tuner.search.axes import Traffic, apart
+from tuner.search.axes import Array, Traffic, apart
 from tuner.search.study import Known
 from tuner.store.rows import Trial
 
@@ -22,15 +25,17 @@ _TEACHERS, _TRIALS = 4, 48
 
 def teachers(key: StudyKey, studies: Iterable[StudyKey]) -> list[StudyKey]:
     """The studies of the key's device that are most like it, the nearest first; without itself."""
-    own = traffic_of(key, key)
-    if own is None:
-        return []
-    near = []
+    own, near = traffic_of(key, key), list[StudyKey]()
+    places: list[Array] = []
     for other in dict.fromkeys(studies):
         traffic = traffic_of(other, key) if other.device == key.device and other != key else None
         if traffic is not None:
-            near.append((apart(own.place(), traffic.place()), other))
-    return [other for _, other in heapq.nsmallest(_TEACHERS, near)]
+            near.append(other)
+            places.append(_place(traffic))
+    if own is None or not near:
+        return []
+    order = np.argsort(apart(_place(own), np.array(places)), kind="stable")
+    return [near[number] for number in order[:_TEACHERS]]
 
 
 def lessons(
@@ -49,8 +54,21 @@ def lessons(
 
 def traffic_of(key: StudyKey, to: StudyKey) -> Traffic | None:
     """What a study's trials were measured on, as seen from another; None for a malformed key."""
+    known = _traffic(key.geometry, key.bucket)
+    if known is None or key.build == to.build:
+        return known
+    return known._replace(build=key.build)
+
+
+# A new bucket looks at the same few hundred studies as the one before.
+@functools.lru_cache(maxsize=4096)
+def _traffic(geometry: str, bucket: str) -> Traffic | None:
     try:
-        geometry, _, bucket = key.parsed()
+        return Traffic(Bucket.parse(bucket), Geometry.parse(geometry))
     except PodAttentionError:
         return None
-    return Traffic(bucket, geometry, key.build if key.build != to.build else "")
+
+
+@functools.lru_cache(maxsize=4096)
+def _place(traffic: Traffic) -> Array:
+    return traffic.place()
