@@ -23,8 +23,7 @@ from benchmarks.regret.recorded import Recorded, load
 from benchmarks.regret.searches import Search, Shipped, run
 from pod_integrate.terms.config import PodConfig
 from pod_integrate.terms.keys import Bucket
-from tuner.search.axes import Traffic, apart
-from tuner.search.study import Known
+from tuner.search.axes import Known, Traffic, apart
 from tuner.settings import TunerSettings
 
 _NEAR, _AT = 0.03, (8, 16, 24, 40)

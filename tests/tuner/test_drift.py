@@ -16,6 +16,7 @@ from tuner.core import Tuner
 from tuner.messages import Pair, RecheckPairs
 from tuner.search import drift
 from tuner.search.drift import TOLERANCE, Falling
+from tuner.search.gains import aged
 
 
 def first_alarm(below: float, length: int, rng: np.random.Generator) -> int:
@@ -80,3 +81,23 @@ def test_a_promoted_config_that_gains_less_opens_the_search_and_stays(tuner: Tun
     assert ConfigTable.from_json(tuner.table(SCOPE) or b"").entries
     drive(tuner, RecordedBench(split_matters))
     assert len(tuner.search.campaigns[KEY].trials) > asked
+
+
+def test_a_search_that_is_opened_again_tries_the_oldest_of_the_best_once_more(
+    tuner: Tuner,
+) -> None:
+    tuner.ingest(message())
+    drive(tuner, RecordedBench(split_matters))
+    campaign = tuner.search.campaigns[KEY]
+    before = list(campaign.trials.values())
+    state = campaign._state
+    chosen = aged(before, state.settings.revisit_trials)
+    done = [t for t in before if t.state == "complete" and t.origin != "default"]
+    assert len(chosen) == state.settings.revisit_trials // 4
+    assert state.promoted is not None and state.promoted.config not in chosen
+    # A barred one is not tried again, however good it was.
+    state.study.shun(chosen[:1])
+    state._extend()
+    drive(tuner, RecordedBench(split_matters))
+    again = [t for t in campaign.trials.values() if t.origin == "again"]
+    assert [t.config for t in again] == chosen[1:] and len(done) > len(chosen)

@@ -18,8 +18,8 @@ from pod_integrate.devices.registry import target_of
 from pod_integrate.terms.config import PodConfig
 from pod_integrate.terms.keys import Bucket, DeviceKey, Geometry
 from tuner.messages import StudyKey
-from tuner.search.axes import Traffic, apart
-from tuner.search.study import Known, Study
+from tuner.search.axes import Known, Traffic, apart
+from tuner.search.study import Study
 from tuner.search.transfer import lessons, teachers
 from tuner.store.rows import Trial
 

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 
+from pod_integrate.terms.config import PodConfig
 from pod_integrate.terms.keys import Bucket, Geometry
 
 Array = npt.NDArray[np.float64]
@@ -65,6 +66,14 @@ class Traffic(NamedTuple):
         sides = (float(b.prefill_tokens > 0), float(b.decodes > 0))
         logs = [math.log2(n or usual) for n, usual in zip(numbers, _USUAL, strict=True)]
         return np.array([*sides, *logs, *map(math.log2, heads), float(bool(self.build))])
+
+
+class Known(NamedTuple):
+    """A trial of another study, and what it was measured on."""
+
+    config: PodConfig
+    value: float
+    traffic: Traffic
 
 
 class Axes:

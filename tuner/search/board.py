@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from pod_integrate.errors import PodAttentionError
 from pod_integrate.terms.table import ConfigTable
 from tuner.messages import StudyKey
+from tuner.search.axes import Known
 from tuner.search.campaign import Assignment, Campaign, Means
 from tuner.search.experiments import Experiments
 from tuner.search.gains import UNKNOWN_GAIN
@@ -23,7 +24,7 @@ from tuner.search.holds import Holds
 from tuner.search.leases import Leases
 from tuner.search.stages import Change, Finding
 from tuner.search.state import State
-from tuner.search.study import Known, Study
+from tuner.search.study import Study
 from tuner.search.tasks import make_entry
 from tuner.search.transfer import lessons
 from tuner.settings import TunerSettings

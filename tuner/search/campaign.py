@@ -17,11 +17,11 @@ import sqlalchemy as sa
 
 from pod_integrate.terms.config import PodConfig
 from tuner.phases import Duel, Phase, Recheck, Screen
+from tuner.search.axes import Known
 from tuner.search.judge import Verdict
 from tuner.search.space import ANY, Within
 from tuner.search.stages import Change, Duelling, Finding, Rechecking, Stage, screening, stage_of
 from tuner.search.state import State
-from tuner.search.study import Known
 from tuner.store.rows import DecisionKind, Trial, add_pairs, save_trial
 from tuner.traffic.samples import Sample
 from tuner.traffic.steps import fresh

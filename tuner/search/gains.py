@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Iterable
 
+from pod_integrate.terms.config import PodConfig
 from tuner.phases import Duel
 from tuner.search.judge import step_speedups
 from tuner.search.study import speedup_of
@@ -13,6 +15,8 @@ from tuner.store.rows import Trial
 UNKNOWN_GAIN = 0.05
 # Even a search that expects nothing goes on where there is nothing else to do.
 _LEAST_GAIN, _TRIALS_AHEAD = 1e-4, 3
+# Trials that get another chance in turn.
+_BEST, _OLD_SHARE = 8, 4
 
 
 def promised(made: float, expects: float | None) -> float:
@@ -24,6 +28,23 @@ def promised(made: float, expects: float | None) -> float:
     if expects is None:
         return UNKNOWN_GAIN / (1 + made)
     return min(1.0, max(_LEAST_GAIN, _TRIALS_AHEAD * expects))
+
+
+def aged(trials: Iterable[Trial], places: int) -> list[PodConfig]:
+    """Configs worth a part of so many trials, since traffic and machines change.
+
+    Of the best ones those that were measured longest ago; neither the default nor what is in force
+    or failed.
+    """
+    latest = {t.config: t for t in trials}
+    done = [
+        t for t in latest.values()
+        if t.state == "complete" and t.origin != "default" and t.value is not None
+        and t.fate in ("", "rejected", "superseded")
+    ]  # fmt: skip
+    best = sorted(done, key=lambda t: (-speedup(t), t.number))[:_BEST]
+    oldest = sorted(best, key=lambda t: (t.updated, t.number))
+    return [t.config for t in oldest[: places // _OLD_SHARE]]
 
 
 def confirmed(trial: Trial) -> float:

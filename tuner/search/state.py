@@ -15,11 +15,12 @@ from pod_integrate.terms.config import PodConfig
 from pod_integrate.terms.table import TableEntry, require_bearable
 from tuner.messages import Proof, StudyKey
 from tuner.phases import SCREEN
+from tuner.search.axes import Known
 from tuner.search.drift import Falling
-from tuner.search.gains import UNKNOWN_GAIN, confirmed, promised, speedup
+from tuner.search.gains import UNKNOWN_GAIN, aged, confirmed, promised, speedup
 from tuner.search.judge import step_speedups
 from tuner.search.space import Within
-from tuner.search.study import Known, Study
+from tuner.search.study import Study
 from tuner.settings import TunerSettings
 from tuner.store.rows import Decision, DecisionKind, Trial, add_decision, insert_trial, save_trial
 
@@ -234,10 +235,11 @@ class State:
         return sum(t.value is not None or t.state == "running" for t in self.trials.values())
 
     def _extend(self) -> None:
-        """Open the search again for some more trials, what neighbours found since first."""
+        """Open the search for more trials: what neighbours found since first, old ones next."""
         self.rested = None
         self._budget = self._measured() + self.settings.revisit_trials
-        self.study.revisit(self._neighbours())
+        again = aged(self.trials.values(), self.settings.revisit_trials)
+        self.study.revisit(self._neighbours(), again)
 
     def _unbearable(self, config: PodConfig) -> str:
         """Why no table may hold `config` for this bucket, empty when one may."""

@@ -23,7 +23,7 @@ from pod_integrate.errors import ConfigError
 from pod_integrate.terms.config import PodConfig
 from pod_integrate.terms.keys import Bucket, DeviceKey, Geometry
 from tuner.search import space
-from tuner.search.axes import Traffic
+from tuner.search.axes import Known, Traffic
 from tuner.search.space import ANY, Within
 from tuner.search.surrogate import Lesson, SurrogateSampler
 from tuner.store.rows import Trial
@@ -42,14 +42,6 @@ class Proposal(NamedTuple):
     config: PodConfig
     origin: str
     infeasible: str
-
-
-class Known(NamedTuple):
-    """A trial of another study, and what it was measured on."""
-
-    config: PodConfig
-    value: float
-    traffic: Traffic
 
 
 class Study:
@@ -91,6 +83,7 @@ class Study:
             self._hydrate(trial)
         # Parts of the space in which the sampler has found nothing new.
         self._exhausted: set[Within] = set()
+        self._shunned: set[PodConfig] = set()
         self._queue = deque(self._first_configs(neighbours, _turn_of(bucket)))
 
     def propose(self, within: Within = ANY) -> Proposal | None:
@@ -123,7 +116,8 @@ class Study:
 
     def shun(self, configs: Iterable[PodConfig]) -> None:
         """Never propose these."""
-        self._tried.update(map(self._plain, configs))
+        self._shunned.update(map(self._plain, configs))
+        self._tried |= self._shunned
 
     @property
     def expects(self) -> float | None:
@@ -166,9 +160,16 @@ class Study:
         else:
             self._study.tell(number, value)
 
-    def revisit(self, configs: Iterable[PodConfig]) -> None:
-        """Put configs in front of all others: what neighbours promoted since."""
+    def revisit(self, configs: Iterable[PodConfig], again: Iterable[PodConfig] = ()) -> None:
+        """Put configs in front of all others: what neighbours promoted since.
+
+        again  tried long ago: they follow, and may be tried once more
+        """
         self._exhausted.clear()
+        for config in map(self._plain, again):
+            if config not in self._shunned:
+                self._tried.discard(config)
+                self._queue.appendleft(("again", config))
         for config in reversed(list(configs)):
             self._queue.appendleft(("neighbour", self._plain(config)))
 

@@ -15,8 +15,7 @@ import numpy as np
 from pod_integrate.errors import PodAttentionError
 from pod_integrate.terms.keys import Bucket, Geometry
 from tuner.messages import StudyKey
-from tuner.search.axes import Array, Traffic, apart
-from tuner.search.study import Known
+from tuner.search.axes import Array, Known, Traffic, apart
 from tuner.store.rows import Trial
 
 # Studies that teach, and trials of each of them, the latest ones: old trials are of old traffic.
