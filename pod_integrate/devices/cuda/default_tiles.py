@@ -47,8 +47,8 @@ def _of_bytes(arch: Architecture, head_dim: int, large: bool) -> tuple[TileConfi
     if head_dim == 256:
         prefill = _tile(64, 32, 1, 4) if large else _tile(32, 32, 1, 2)
         return prefill, _tile(16, 64, 2, 2) if large else _tile(16, 32, 2, 2)
-    if "wgmma" in arch.engines and head_dim == 64:
-        return _tile(128, 64, 2, 4), _tile(16, 128, 2, 4)
+    if "wgmma" in arch.engines and head_dim in (64, 128):
+        return _tile(128, 64, 2, 4), _tile(16, 192 if head_dim == 128 else 128, 2, 4)
     # Beside 128 rows the fragments of what is widened leave no register.
     prefill = _tile(128 if head_dim == 64 else 64, 64, 1, 4)
     return prefill, _tile(16, 128 if large else 64, 2, 4)

@@ -41,7 +41,7 @@ constexpr int kGroupThreads = kGroupWarps * 32;
 constexpr int kCopyRegisters = 24, kMathRegisters = 232;
 // Widening keys and values of bytes on the way takes more of the one and leaves enough of the
 // other.
-constexpr int kWidenRegisters = 40, kWideMathRegisters = 216;
+constexpr int kWidenRegisters = 32, kWideMathRegisters = 224;
 
 // Warps that run items.
 constexpr int cta_warps(const PodConfig& c) {
