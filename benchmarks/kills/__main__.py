@@ -43,7 +43,8 @@ class Scene:
         self.ledger = Ledger(folder / "journal", folder / "state" / "tuner.db")
         self._log, self._noted = (folder / "log").open("ab"), 0
         self._client = httpx.Client(base_url=self.url, timeout=10.0, trust_env=False)
-        self.tuner, self.server = self._start_tuner(), self._start_server()
+        self._start_tuner()
+        self.server = self._start_server()
 
     def _start(self, *words: str, **environment: str) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
@@ -51,9 +52,10 @@ class Scene:
             stdin=subprocess.DEVNULL, env=os.environ | environment,
         )  # fmt: skip
 
-    def _start_tuner(self) -> subprocess.Popen[bytes]:
+    def _start_tuner(self) -> None:
         port = self.url.rpartition(":")[2]
-        process = self._start(
+        # Known before it is waited for, so that Ctrl-C leaves none behind.
+        self.tuner = process = self._start(
             *("pod_integrate.cli", "tuner", "up", "--no-ray", "--workers", "1", "--port", port),
             *("--state-dir", str(self._folder / "state")),
             # Much to try, and what a killed server had is soon another's.
@@ -67,7 +69,6 @@ class Scene:
                 process.kill()
                 raise SystemExit(f"the tuner did not start; see {self._folder / 'log'}")
             time.sleep(0.1)
-        return process
 
     def _start_server(self) -> subprocess.Popen[bytes]:
         return self._start("benchmarks.kills.server", self.url, str(self._folder / "journal"))
@@ -107,7 +108,7 @@ class Scene:
         if kind == "server":
             self.server = self._start_server()
             return True
-        self.tuner = self._start_tuner()
+        self._start_tuner()
         return True
 
     def check(self) -> None:
