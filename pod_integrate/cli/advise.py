@@ -63,19 +63,27 @@ def advise(
     from pod_integrate.errors import SettingsError
     from pod_integrate.model.devices import find_device
     from pod_integrate.replay import advise as work
+    from pod_integrate.replay import requests as logs
     from pod_integrate.replay.serving import Rules
 
     sizes = _sizes(chunks)
     rules = Rules(max_running=max_running, budget=budget, reuse=reuse, scale=scale)
     shape = _model(model, tp)
     question = work.Question(shape, shape.geometry(), find_device(device), rules, requests)
+    if logs.is_recorded(file):
+        raise SettingsError(
+            f"{file} holds steps that a server ran, whose chunks are what they are: advice needs a "
+            "log of requests; pod-attn replay --dry says what the steps held"
+        )
     screen = console(stderr=True)
     with screen.status("reading") as status:
         found = work.advise(question, work.requests_of(file), sizes, status.update)
     chosen = work.best(found, itl_ms)
     plain = work.best([s for s in found if s.name == work.UNMIXED], itl_ms)
     if not any(s.tokens_per_s for s in found):
-        raise SettingsError(f"no request of {file} fits --budget {budget}: raise it, or --scale")
+        raise SettingsError(
+            f"no request of {file} fits --budget {budget}: raise it, or lower --scale"
+        )
     document = {
         "label": LABEL,
         "device": question.device.label,
@@ -116,18 +124,23 @@ def advice(chosen: Setting | None, plain: Setting | None, itl_ms: float | None) 
 
 
 def _figures(setting: Setting) -> str:
-    return f"{setting.tokens_per_s:.0f} tokens/s, ITL p99 {setting.itl_ms[1]:.1f} ms"
+    p99 = f", ITL p99 {setting.itl_ms[1]:.1f} ms" if setting.itl_ms else ""
+    return f"{setting.tokens_per_s:.0f} tokens/s{p99}"
 
 
 def _sizes(text: str) -> list[int]:
     from pod_integrate.errors import SettingsError
 
     parts = [part.strip() for part in text.split(",")]
-    wrong = [p for p in parts if not p.isdecimal() or not 16 <= int(p) <= _LARGEST_CHUNK]
+    # No size has more digits; a number of thousands of them is none for int() either.
+    wrong = [
+        p for p in parts
+        if not (p.isascii() and p.isdecimal() and len(p) <= 6 and 16 <= int(p) <= _LARGEST_CHUNK)
+    ]  # fmt: skip
     if wrong or len(parts) > _MOST_CHUNKS:
         raise SettingsError(
             f"--chunks must be at most {_MOST_CHUNKS} integers of 16 to {_LARGEST_CHUNK}, joined "
-            f"by commas, got {text!r}"
+            f"by commas, got {text!r:.80}"
         )
     return sorted({int(part) for part in parts})
 
@@ -145,7 +158,7 @@ def _model(path: Path | None, tp: int) -> DenseModel:
         config = json.loads(file.read_text())
     except OSError as error:
         raise SettingsError(f"model config {file} cannot be read: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise SettingsError(f"model config {file} is no JSON: {error}") from error
     if not isinstance(config, dict):
         raise SettingsError(f"model config {file} is no JSON object")
@@ -158,7 +171,8 @@ def _print(document: dict[str, Any], found: list[Setting]) -> None:
     columns = ("chunk", "tokens/s", "ITL p50 ms", "p99", "hybrid", "attention")
     table = Figures(("", *columns), title="a saturated server")
     for s in found:
-        cells = (f"{s.chunk}", f"{s.tokens_per_s:.0f}", f"{s.itl_ms[0]:.1f}", f"{s.itl_ms[1]:.1f}")
+        gaps = [f"{ms:.1f}" for ms in s.itl_ms] if s.itl_ms else ["-", "-"]
+        cells = (f"{s.chunk}", f"{s.tokens_per_s:.0f}", *gaps)
         table.add_row(s.name, *cells, f"{s.hybrid_share:.0%}", f"{s.attention_share:.0%}")
     screen.print(table)
     screen.print(f"advice: {document['advice']}", soft_wrap=True)

@@ -59,13 +59,21 @@ class Builds:
                 thread.join()
 
     def _run(self, config: PodConfig) -> None:
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
         error: BaseException | None = None
         began = time.monotonic()
         try:
+            _give_way()
             self._build(config)
         except BaseException as raised:
             error = raised
         self._over[config] = error
         if time.monotonic() - began >= _FIND_SECONDS:
             self._wake()
+
+
+def _give_way() -> None:
+    """This thread, and what it starts, at nice 10 or above: nobody may rise from more."""
+    thread = threading.get_native_id()
+    nice = os.getpriority(os.PRIO_PROCESS, thread)
+    if nice < _NICE:
+        os.setpriority(os.PRIO_PROCESS, thread, _NICE)

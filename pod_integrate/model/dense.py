@@ -20,6 +20,7 @@ from pod_integrate.terms.geometry import require_heads
 from pod_integrate.terms.keys import Geometry
 
 WEIGHT_BYTES = 2
+_MOST_LAYERS = 1024
 # Of the data sheet's tensor rate, in products of some thousand rows. Assumed: 785 of 989 TFLOP/s
 # were measured on an H100 with large square ones, and a model's are smaller.
 PRODUCT_SHARE = 0.7
@@ -52,30 +53,27 @@ class DenseModel(NamedTuple):
 
     @classmethod
     def of_config(cls, config: Mapping[str, Any], tp: int = 1) -> DenseModel:
-        """Of a model's config.json. SettingsError for what is missing, or is not dense."""
-        config = config.get("text_config", config)
-        experts = next((n for n in ("num_experts", "num_local_experts") if config.get(n)), None)
-        if experts is not None:
-            raise SettingsError(
-                f"advice is for dense models, got {experts} = {config[experts]}: which experts a "
-                "step reads is not in a log of lengths"
-            )
-        try:
-            hidden, q_heads = int(config["hidden_size"]), int(config["num_attention_heads"])
-            found = cls(
-                layers=int(config["num_hidden_layers"]),
-                hidden=hidden,
-                intermediate=int(config["intermediate_size"]),
-                vocab=int(config["vocab_size"]),
-                q_heads=q_heads,
-                kv_heads=int(config.get("num_key_value_heads") or q_heads),
-                head_dim=int(config.get("head_dim") or hidden // q_heads),
-                tp=tp,
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise SettingsError(
-                f"config.json of a dense decoder lacks or has no {error}"
-            ) from error
+        """Of a model's config.json.
+
+        SettingsError for what is missing, is no size, or is not of a dense decoder of 16-bit
+        weights whose layers all see the whole context.
+        """
+        inner = config.get("text_config", config)
+        if not isinstance(inner, Mapping):
+            raise SettingsError(f"text_config of config.json must be an object, got {inner!r:.60}")
+        _require_plain(config)
+        _require_plain(inner)
+        hidden, q_heads = _size(inner, "hidden_size"), _size(inner, "num_attention_heads")
+        found = cls(
+            layers=_size(inner, "num_hidden_layers", most=_MOST_LAYERS),
+            hidden=hidden,
+            intermediate=_size(inner, "intermediate_size"),
+            vocab=_size(inner, "vocab_size"),
+            q_heads=q_heads,
+            kv_heads=_size(inner, "num_key_value_heads", or_else=q_heads),
+            head_dim=_size(inner, "head_dim", or_else=hidden // q_heads),
+            tp=tp,
+        )
         found.check()
         return found
 
@@ -116,6 +114,43 @@ class DenseModel(NamedTuple):
         touched = ELEMENTWISE_PASSES * WEIGHT_BYTES * self.hidden * tokens
         layer += touched / (device.dram_bytes * device.dram_share) * 1e6
         return STEP_US + self.layers * layer + _product_us(self.head_weights, answers, device)
+
+
+def _size(
+    config: Mapping[str, Any], name: str, *, or_else: int | None = None, most: int = 1 << 24
+) -> int:
+    value = config.get(name)
+    if value is None:
+        value = or_else
+    if value is None:
+        raise SettingsError(f"config.json of a dense decoder needs {name}")
+    if type(value) is not int or not 1 <= value <= most:
+        raise SettingsError(f"{name} of config.json must be 1 to {most}, got {value!r:.60}")
+    return value
+
+
+def _require_plain(config: Mapping[str, Any]) -> None:
+    """SettingsError for a model that this one would be wrong of."""
+    for name in ("num_experts", "num_local_experts", "n_routed_experts"):
+        if config.get(name) not in (None, 0, 1):
+            raise SettingsError(
+                f"advice is for dense models, got {name} = {config[name]!r:.60}: which experts a "
+                "step reads is not in a log of lengths"
+            )
+    if config.get("kv_lora_rank") is not None:
+        raise SettingsError("advice is for grouped heads, got kv_lora_rank: latent attention (MLA)")
+    if config.get("quantization_config") is not None:
+        raise SettingsError(
+            "advice is for weights of 16 bits, got quantization_config: take it out of config.json "
+            "to ask about the unquantised model"
+        )
+    windowed = config.get("sliding_window") is not None and config.get("use_sliding_window", True)
+    kinds = config.get("layer_types") or ["full_attention"]
+    if windowed or any(kind != "full_attention" for kind in kinds):
+        raise SettingsError(
+            "advice is for layers that see the whole context, got sliding_window = "
+            f"{config.get('sliding_window')!r:.60}, layer_types = {sorted(set(map(str, kinds)))}"
+        )
 
 
 def _product_us(weights: float, rows: int, device: Device) -> float:

@@ -43,7 +43,8 @@ class Setting(NamedTuple):
     name             UNMIXED, MIXED or POD
     chunk            tokens of a step at most
     tokens_per_s     output tokens
-    itl_ms           p50 and p99 of the time between tokens of a running request
+    itl_ms           p50 and p99 of the time between tokens of a running request; None where no
+                     request got two
     hybrid_share     of the time, in steps with prefill and decode
     attention_share  of the time, in attention
     """
@@ -51,7 +52,7 @@ class Setting(NamedTuple):
     name: str
     chunk: int
     tokens_per_s: float
-    itl_ms: tuple[float, float]
+    itl_ms: tuple[float, float] | None
     hybrid_share: float
     attention_share: float
 
@@ -115,7 +116,7 @@ def advise(
 
 def best(settings: Iterable[Setting], itl_ms: float | None) -> Setting | None:
     """That with most tokens/s among those whose p99 ITL is at most `itl_ms`; None of none."""
-    fitting = [s for s in settings if itl_ms is None or s.itl_ms[1] <= itl_ms]
+    fitting = [s for s in settings if itl_ms is None or not s.itl_ms or s.itl_ms[1] <= itl_ms]
     return max(fitting, key=lambda s: s.tokens_per_s, default=None)
 
 
@@ -150,7 +151,7 @@ def _timed(
     """Times of the log's steps; `heavy` gets a step and the attention time of hybrid buckets."""
     found, serving = _Timed(), Serving(rules)
     for step in serving.steps(itertools.islice(requests, question.requests)):
-        decodes = step.q_lens.count(1)
+        decodes = step.decodes
         prefills = len(step.q_lens) - decodes
         layer = attention_us(step.q_lens, step.kv_lens, question.geometry, question.device.key)
         attention = layer * question.model.layers
@@ -185,7 +186,7 @@ def _setting(name: str, chunk: int, timed: _Timed, speedup: float) -> Setting:
     )
 
 
-def _gaps(step: Array, decodes: npt.NDArray[np.int64]) -> tuple[float, float]:
+def _gaps(step: Array, decodes: npt.NDArray[np.int64]) -> tuple[float, float] | None:
     """p50 and p99 of the time since a running request's last token, in ms.
 
     Steps without decodes make those who wait wait longer.
@@ -193,7 +194,7 @@ def _gaps(step: Array, decodes: npt.NDArray[np.int64]) -> tuple[float, float]:
     ends = np.cumsum(step)
     told = np.flatnonzero(decodes)
     if len(told) < 2:
-        return (0.0, 0.0)
+        return None
     gaps = np.diff(ends[told])
     order = np.argsort(gaps)
     weight = np.cumsum(decodes[told[1:]][order])

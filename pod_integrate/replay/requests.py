@@ -47,7 +47,7 @@ def read(path: Path) -> Iterator[Request]:
     """
     found = False
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:
             head = file.read(1)
             file.seek(0)
             lines = _lines(file, path)
@@ -114,6 +114,8 @@ def _row(row: dict[str, str], columns: set[str], path: Path) -> Request:
 
 def _jsonl(file: Iterable[str], path: Path) -> Iterator[Request]:
     for line, text in enumerate(file, start=1):
+        if not text.strip():
+            continue
         try:
             row = json.loads(text)
             request = Request(
@@ -122,7 +124,9 @@ def _jsonl(file: Iterable[str], path: Path) -> Iterator[Request]:
                 int(row["output_length"]),
                 tuple(int(block) for block in row.get("hash_ids", ())),
             )
-        except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+        except (
+            *(AttributeError, KeyError, TypeError, ValueError), OverflowError, RecursionError
+        ) as error:  # fmt: skip
             raise TraceError(f"{path}:{line}: not a Mooncake record: {error!r}") from error
         yield _checked(request, path, line)
 

@@ -29,13 +29,16 @@ from pod_integrate.terms.trace import MAX_ROWS
 class Step(NamedTuple):
     """Lengths of one forward step, prefill first, and its attention time where it was measured.
 
-    layers  attention calls that took so long; 0 where nothing was measured
+    layers   attention calls that took so long; 0 where nothing was measured
+    decodes  rows, the last ones, of running requests, by the model; a prompt's last chunk may have
+             one token too
     """
 
     q_lens: list[int]
     kv_lens: list[int]
     attention_us: float = 0.0
     layers: int = 0
+    decodes: int = 0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -108,13 +111,14 @@ class Serving:
         waiting = iter(requests)
         while True:
             q_lens, kv_lens, filled = self._prefill(waiting)
+            prefills = len(q_lens)
             if self._rules.mixed or not q_lens:
                 self._decode(q_lens, kv_lens)
             if not q_lens:
                 return
             self._running += filled
             self._leave()
-            yield Step(q_lens, kv_lens)
+            yield Step(q_lens, kv_lens, decodes=len(q_lens) - prefills)
 
     def _prefill(self, waiting: Iterator[Request]) -> tuple[list[int], list[int], list[_Running]]:
         """Rows of this step's chunk, and the requests whose prompts end with it."""

@@ -16,7 +16,7 @@ from tuner.core import Tuner
 from tuner.messages import Pair, RecheckPairs
 from tuner.search import drift
 from tuner.search.drift import TOLERANCE, Falling
-from tuner.search.gains import aged
+from tuner.search.gains import aged, watched
 
 
 def first_alarm(below: float, length: int, rng: np.random.Generator) -> int:
@@ -78,6 +78,12 @@ def test_a_promoted_config_that_gains_less_opens_the_search_and_stays(tuner: Tun
     assert len(tuner.search.campaigns[KEY].trials) == asked
     assert all(recheck(1.5, 100_000 * i) == "kept" for i in range(1, 3))
     assert len(reasons()) == 1 and "to 1.500" in reasons()[0]
+    # A restart goes on with what was accepted: the same fall opens the search once.
+    state = tuner.search.campaigns[KEY]._state
+    assert state.promoted is not None and state._watch is not None
+    again = watched(state.promoted)
+    assert again.confirmed == state._watch.confirmed == 1.5
+    assert again._sums == pytest.approx(state._watch._sums)
     assert ConfigTable.from_json(tuner.table(SCOPE) or b"").entries
     drive(tuner, RecordedBench(split_matters))
     assert len(tuner.search.campaigns[KEY].trials) > asked

@@ -6,7 +6,8 @@ import statistics
 from collections.abc import Iterable
 
 from pod_integrate.terms.config import PodConfig
-from tuner.phases import Duel
+from tuner.phases import Duel, Recheck
+from tuner.search.drift import Falling
 from tuner.search.judge import step_speedups
 from tuner.search.study import speedup_of
 from tuner.store.rows import Trial
@@ -51,6 +52,16 @@ def confirmed(trial: Trial) -> float:
     """What the steps say that did not choose it: the best of many screenings flatters itself."""
     speedups = step_speedups(trial.pairs.get(Duel(trial.confirmation), []))
     return statistics.median(speedups) if speedups else speedup(trial)
+
+
+def watched(trial: Trial) -> Falling:
+    """The watch over what is promoted, as its re-checks, which are filed, left it."""
+    watch = Falling(confirmed(trial))
+    for number in range(trial.rechecks):
+        speedups = step_speedups(trial.pairs.get(Recheck(number), []))
+        if watch.add(speedups):
+            watch = Falling(statistics.median(speedups))
+    return watch
 
 
 def speedup(trial: Trial) -> float:

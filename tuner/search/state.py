@@ -17,7 +17,7 @@ from tuner.messages import Proof, StudyKey
 from tuner.phases import SCREEN
 from tuner.search.axes import Known
 from tuner.search.drift import Falling
-from tuner.search.gains import UNKNOWN_GAIN, aged, confirmed, promised, speedup
+from tuner.search.gains import UNKNOWN_GAIN, aged, confirmed, promised, speedup, watched
 from tuner.search.judge import step_speedups
 from tuner.search.space import Within
 from tuner.search.study import Study
@@ -61,7 +61,7 @@ class State:
         self._shunned: frozenset[PodConfig] = frozenset()
         # A restart may have come in the middle of a guard window.
         self._guarded = 0
-        self._watch = Falling(confirmed(self.promoted)) if self.promoted else None
+        self._watch = watched(self.promoted) if self.promoted else None
 
     @property
     def promise(self) -> float:

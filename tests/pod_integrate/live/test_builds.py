@@ -86,3 +86,21 @@ def test_other_experiments_begin_while_one_compiles(compiler: Compiler) -> None:
     assert compiler.over.wait(20.0)
     host.rounds()
     assert set(host.group.experiments.running) == {Bucket.of(*lengths), make_batch().bucket}
+
+
+def test_a_process_that_gives_way_already_compiles_too(
+    compiler: Compiler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(which: int, who: int, priority: int) -> None:
+        raise PermissionError(f"nice {priority} from 15")
+
+    monkeypatch.setattr(os, "getpriority", lambda which, who: 15)
+    monkeypatch.setattr(os, "setpriority", refuse)
+    compiler.go.set()
+    found = Builds(compiler.build, compiler.over.set)
+    found.wait(OTHER)
+    assert compiler.seen == [OTHER]
+    # Whatever else fails in the thread is raised where somebody waits, and never waited for.
+    monkeypatch.setattr(os, "getpriority", lambda which, who: 0)
+    with pytest.raises(PermissionError):
+        found.wait(DEFAULT)

@@ -23,6 +23,12 @@ H100 = find_device("h100")
 REQUESTS = [Request(0.0, 3000 + 100 * i, 20 + 13 * i % 50) for i in range(16)]
 
 
+SMOLLM2 = {
+    "num_hidden_layers": 2, "hidden_size": 576, "intermediate_size": 1536, "vocab_size": 49152,
+    "num_attention_heads": 9, "num_key_value_heads": 3,
+}  # fmt: skip
+
+
 def question(**rules: Any) -> Question:
     model = LLAMA_3_8B._replace(layers=4)
     return Question(model, model.geometry(), H100, Rules(max_running=6, **rules), 16)
@@ -38,7 +44,8 @@ def test_mixing_keeps_long_prompts_from_stalling_running_requests(
     settings: dict[str, Setting],
 ) -> None:
     assert settings[UNMIXED].hybrid_share == 0.0 < settings[MIXED].hybrid_share
-    assert settings[MIXED].itl_ms[1] < settings[UNMIXED].itl_ms[1]
+    mixed, unmixed = settings[MIXED].itl_ms, settings[UNMIXED].itl_ms
+    assert mixed is not None and unmixed is not None and mixed[1] < unmixed[1]
 
 
 def test_one_launch_gains_in_hybrid_steps_and_changes_nothing_else(
@@ -86,25 +93,51 @@ def test_a_step_reads_all_weights_until_products_take_longer() -> None:
 
 
 def test_config_json_is_read_and_what_is_not_dense_refused() -> None:
-    config = {
-        "num_hidden_layers": 2, "hidden_size": 576, "intermediate_size": 1536, "vocab_size": 49152,
-        "num_attention_heads": 9, "num_key_value_heads": 3,
-    }  # fmt: skip
+    config = SMOLLM2
     model = DenseModel.of_config({"text_config": config})
     assert (model.q_heads, model.kv_heads, model.head_dim) == (9, 3, 64)
     assert str(model.geometry()) == "q9kv3d64-bf16-kvbf16-s1-w-1-c0"
-    with pytest.raises(SettingsError, match="num_experts = 8"):
-        DenseModel.of_config(config | {"num_experts": 8})
-    with pytest.raises(SettingsError, match="vocab_size"):
-        DenseModel.of_config({k: v for k, v in config.items() if k != "vocab_size"})
     with pytest.raises(SettingsError, match="does not divide"):
         DenseModel.of_config(config, tp=4)
     with pytest.raises(PodAttentionError):
         DenseModel.of_config(config | {"num_key_value_heads": 2})
+    assert DenseModel.of_config(config | {"num_local_experts": 1, "sliding_window": None}) == model
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"num_experts": 8}, "num_experts = 8"),
+        ({"n_routed_experts": 64}, "n_routed_experts = 64"),
+        ({"kv_lora_rank": 512}, "MLA"),
+        ({"quantization_config": {"quant_method": "fp8"}}, "16 bits"),
+        ({"sliding_window": 4096}, "sliding_window = 4096"),
+        ({"layer_types": ["linear_attention", "full_attention"]}, "linear_attention"),
+        ({"vocab_size": None}, "needs vocab_size"),
+        ({"num_attention_heads": 0}, "num_attention_heads"),
+        ({"num_hidden_layers": True}, "num_hidden_layers"),
+        ({"num_hidden_layers": 2.7}, "num_hidden_layers"),
+        ({"num_hidden_layers": 10**300}, "num_hidden_layers"),
+        ({"hidden_size": float("inf")}, "hidden_size"),
+        ({"text_config": None}, "text_config"),
+        ({"text_config": []}, "text_config"),
+    ],
+)
+def test_what_the_model_would_be_wrong_of_is_refused(change: dict[str, Any], said: str) -> None:
+    with pytest.raises(SettingsError, match=said):
+        DenseModel.of_config(SMOLLM2 | change)
 
 
 def setting(name: str, rate: float, p99: float = 10.0, chunk: int = 512) -> Setting:
     return Setting(name, chunk, rate, (1.0, p99), 0.5, 0.5)
+
+
+@pytest.mark.parametrize("mixed", [True, False])
+def test_a_chunk_of_one_token_is_no_answer(mixed: bool) -> None:
+    tails = [Request(0.0, 513, 4)] * 8
+    asked = question(mixed=mixed, chunk=512)
+    timed = advise._timed(asked, asked.rules, tails, {})
+    assert sum(timed.decodes) + timed.prompts == 8 * 4
 
 
 def test_best_is_the_quickest_that_keeps_the_target() -> None:
@@ -145,7 +178,17 @@ def test_a_budget_that_no_request_fits_is_said(tmp_path: Path) -> None:
     assert "--budget 100" in str(found.exception)
 
 
-@pytest.mark.parametrize("chunks", ["512,8", "x", "", "512,,1024", ",".join(["512"] * 13)])
+def test_recorded_steps_have_the_chunks_that_they_have(tmp_path: Path) -> None:
+    archive = tmp_path / "steps.parquet"
+    archive.write_bytes(b"PAR1....")
+    found = CliRunner().invoke(cli.app, ["advise", str(archive)])
+    assert isinstance(found.exception, SettingsError)
+    assert "pod-attn replay --dry" in str(found.exception)
+
+
+@pytest.mark.parametrize(
+    "chunks", ["512,8", "9" * 5000, "x", "", "512,,1024", ",".join(["512"] * 13)]
+)
 def test_chunk_sizes_that_are_none_are_refused(tmp_path: Path, chunks: str) -> None:
     found = CliRunner().invoke(cli.app, ["advise", str(tmp_path), "--chunks", chunks])
     assert isinstance(found.exception, SettingsError)

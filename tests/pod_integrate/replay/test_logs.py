@@ -55,6 +55,7 @@ def test_a_log_is_open_no_further_than_it_was_asked_for(tmp_path: Path) -> None:
         ("num_prefill_tokens,num_decode_tokens\ninf,1\n", ":2: "),
         ('{"timestamp": 0, "input_length": 1, "output_length": 1}\n[]\n', ":2: not a Mooncake"),
         ('{"timestamp": 0, "input_length": 1, "output_length": 1}\n{', ":2: not a Mooncake"),
+        ('{"timestamp": 0, "input_length": 1e400, "output_length": 1}', ":1: not a Mooncake"),
     ],
 )
 def test_a_record_that_is_malformed_names_its_line(text: str, said: str, tmp_path: Path) -> None:
@@ -63,6 +64,14 @@ def test_a_record_that_is_malformed_names_its_line(text: str, said: str, tmp_pat
     with pytest.raises(TraceError) as refused:
         list(read(path))
     assert f"{path}{said}" in str(refused.value)
+
+
+def test_a_byte_order_mark_and_blank_lines_are_no_records(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    path.write_text("\ufeff" + AZURE + "2023-11-16 18:15:46.68,3,4\n\n")
+    assert [r.prompt_tokens for r in read(path)] == [3]
+    path.write_text('{"timestamp": 0, "input_length": 5, "output_length": 1}\n\n')
+    assert [r.prompt_tokens for r in read(path)] == [5]
 
 
 @pytest.mark.parametrize("start", ["{", "a"])

@@ -39,14 +39,19 @@ def test_every_prompt_is_prefilled_once_and_every_answer_decoded(chunk: int, mix
 
 def test_one_request_is_cut_in_chunks_and_then_decoded() -> None:
     steps = run([Request(0.0, 100, 3)], chunk=64)
-    assert steps == [Step([64], [64]), Step([36], [100]), Step([1], [101]), Step([1], [102])]
+    assert steps == [
+        Step([64], [64]),
+        Step([36], [100]),
+        Step([1], [101], decodes=1),
+        Step([1], [102], decodes=1),
+    ]
 
 
 def test_running_requests_join_a_prefill_and_take_their_tokens_of_its_chunk() -> None:
     requests = [Request(0.0, 16, 9), Request(0.0, 100, 1)]
     mixed = run(requests, chunk=32)
     assert mixed[0] == Step([16, 16], [16, 16])
-    assert mixed[1] == Step([31, 1], [47, 17])
+    assert mixed[1] == Step([31, 1], [47, 17], decodes=1)
     apart = run(requests, chunk=32, mixed=False)
     assert all(set(step.q_lens) == {1} or min(step.q_lens) > 1 for step in apart)
 
