@@ -10,6 +10,7 @@ import pytest
 
 from benchmarks.gpu.engines import turns
 from benchmarks.gpu.engines.job import Run
+from benchmarks.gpu.engines.turns_run import in_groups
 
 RUN = Run("pod", "pod", mixed=True)
 JOB: dict[str, Any] = {"engine": {"model_path": "m"}, "requests": [{"ids": [1] * 6, "new": 4}]}
@@ -38,6 +39,13 @@ def test_the_interval_holds_the_cost_and_is_in_order() -> None:
 def test_no_round_has_no_cost() -> None:
     with pytest.raises(ValueError, match="no round"):
         turns.paired_cost([], [])
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 9, 20])
+def test_groups_hold_every_question_once_in_its_order(count: int) -> None:
+    groups = in_groups(list(range(9)), count)
+    assert [one for some in groups for one in some] == list(range(9))
+    assert len(groups) == min(count, 9)
 
 
 WORKER = """

@@ -23,6 +23,7 @@ _POLL_SECONDS = "0.5"
 # Between two looks at what the tuner says, and passes that a planted config gets at most.
 _LOOK_SECONDS, _PLANTED_PASSES = 0.25, 4
 _DEFAULT, _TUNED = "default", "tuned"
+_OTHER_BATCHES = 4
 Job = dict[str, Any]
 
 
@@ -171,9 +172,17 @@ def _compared(
 
 
 def _answers(workers: dict[str, Standing], limit: float) -> dict[str, Any]:
-    """Greedy answers with the table, and of the default once more, against the default's."""
-    first = workers[_DEFAULT].answers(limit)
-    again = {"again": workers[_DEFAULT].answers(limit), _TUNED: workers[_TUNED].answers(limit)}
+    """Greedy answers with the table, against the default's; and the default against itself.
+
+    In the same batches, and in others: what a trained model in bf16 differs by without any tuning.
+    """
+    default = workers[_DEFAULT]
+    first = default.answers(limit)
+    again = {
+        "again": default.answers(limit),
+        "in other batches": default.answers(limit, parts=_OTHER_BATCHES),
+        _TUNED: workers[_TUNED].answers(limit),
+    }
     equal = {name: sum(a == b for a, b in zip(first, o, strict=True)) for name, o in again.items()}
     return {
         "questions": len(first),

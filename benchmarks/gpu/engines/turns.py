@@ -51,9 +51,12 @@ class Standing(Worker):
         self._say("pass")
         return float(self._wait(limit)["seconds"])
 
-    def answers(self, limit: float) -> list[list[int]]:
-        """Tokens of the job's `questions`; RuntimeError after `limit` seconds."""
-        self._say("answers")
+    def answers(self, limit: float, *, parts: int = 1) -> list[list[int]]:
+        """Tokens of the job's `questions`; RuntimeError after `limit` seconds.
+
+        parts  as many groups of questions, one after the other: the same ones in other batches
+        """
+        self._say(f"answers {parts}")
         tokens: list[list[int]] = self._wait(limit)["tokens"]
         return tokens
 

@@ -23,11 +23,17 @@ def write_whole(path: Path, document: Any) -> None:
     os.replace(part, path)
 
 
+def in_groups(questions: list[Any], count: int) -> list[list[Any]]:
+    """`questions` in their order, in at most `count` groups of one size."""
+    size = -(-len(questions) // count)
+    return [questions[i : i + size] for i in range(0, len(questions), size)]
+
+
 def main() -> None:
     """Import, wait for the job, warm up, then a pass per line until standard input ends.
 
     `loads` in the job: requests of each pass in turn, in place of the same ones; `questions`: what
-    the line `answers` asks for tokens of.
+    the line `answers N` asks for tokens of, in N groups that are asked one after the other.
     """
     from sglang.srt.entrypoints.engine import Engine
 
@@ -42,8 +48,10 @@ def main() -> None:
         write_whole(answer, {"ready": True})
         loads = itertools.cycle(job.get("loads") or [job["requests"]])
         for line in sys.stdin:
-            if line.strip() == "answers":
-                tokens = [found.tokens for found in ask_once(job["questions"])[0]]
+            word, _, parts = line.strip().partition(" ")
+            if word == "answers":
+                groups = in_groups(job["questions"], int(parts))
+                tokens = [found.tokens for some in groups for found in ask_once(some)[0]]
                 write_whole(answer, {"tokens": tokens})
             else:
                 write_whole(answer, {"seconds": ask_once(next(loads))[1]})
