@@ -122,8 +122,8 @@ CASE(wgmma_in_divergent_code) {
 }
 
 CASE(copies_that_wgmma_reads_without_a_proxy_fence) {
-  const std::vector<std::string> parts = {"wgmma reads shared address",
-                                          "cp.async of thread 77 wrote", "fence_proxy_async()"};
+  const std::vector<std::string> parts = {
+      "wgmma reads shared address", "which thread 77 wrote by cp.async", "fence_proxy_async()"};
   auto multiply = [] {
     float d[8][4];
     ptx::sync_cta();

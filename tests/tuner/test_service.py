@@ -186,7 +186,8 @@ def test_on_ray_a_killed_core_and_worker_come_back_and_nothing_acknowledged_is_l
     keys["device"] = str(device_named("cpu").key_of(1))
     # Whether anything beats the default in so few trials is luck; that the search ends is not.
     until(lambda: status(process) in ("promoted", "default is best"), PATIENCE)
-    assert process.overview()["totals"]["trials"] >= 8
+    # A plain gain is promoted before the search ends.
+    until(lambda: process.overview()["totals"]["trials"] >= 8, PATIENCE)
     table = process.client.get("/v1/table", params=keys)
     assert table.status_code == (200 if status(process) == "promoted" else 404)
     # Serve's replicas bind one internal gRPC port to [::]; nothing else may leave loopback.
