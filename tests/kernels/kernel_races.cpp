@@ -89,10 +89,11 @@ struct Batch {
                               static_cast<int>(kv_lens.size()),
                               kKvHeads,
                               kHeads / kKvHeads,
+                              kDim,
                               -1,
                               kSms,
                               0};
-    const Plan made = make_plan(problem, {tiles, 0, 0, 4, 48});
+    const Plan made = make_plan(problem, {tiles, 0, 0, 4, 48, Strategy::kFused});
     plan.resize(made.header.words);
     write_plan(made, plan.data());
     counters.resize(counter_bytes(kSms) / 4);
@@ -116,7 +117,7 @@ struct Batch {
     a.partial_o = partial_o.data(), a.partial_sums = partial_sums.data();
     a.group = kHeads / kKvHeads, a.page_size = kPageSize, a.window_left = -1;
     a.page_divider = divider(kPageSize);
-    a.score_scale = 0.1f, a.logit_scale = 0.07f, a.sm_slots = kSms;
+    a.score_scale = 0.1f, a.logit_scale = 0.07f, a.value_scale = 1.0f, a.sm_slots = kSms;
   }
 };
 
