@@ -51,6 +51,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "gpu.corun_share": "Busy time in which an SM held both ops, mean of the cases",
         "gpu.speed_after_numerics_geomean": "Speed of the kernel after its numerics became exact",
         "gpu.speed_after_house_geomean": "Speed of the kernel after the move into rooms",
+        "gpu.speed_after_plan_geomean": "... after the planner cut prefill only where it pays",
         "fp8.decode_time_vs_bf16": "Time of decodes at 32K over a cache of 8 bits against bf16",
         "fp8.hybrid_time_vs_bf16": "Time of hybrid batches over a cache of 8 bits against bf16",
         "kernel.variants_built": "Variants of the GPU kernel built, six architectures together",
