@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from benchmarks.gpu.common import machine as machine_report
+from benchmarks.gpu.common.compiled import compile_together, workers
 from benchmarks.gpu.common.machines import Backend, backend, moved
 from benchmarks.gpu.common.output import Output, add_output
 from benchmarks.gpu.correctness import device
@@ -27,6 +28,7 @@ from benchmarks.gpu.correctness.cases import (
     tiny_byte_checks,
     tiny_checks,
 )
+from pod_integrate.devices.cuda.variants import Variant
 from pod_integrate.measure.accuracy import assert_matches_reference
 from pod_integrate.measure.batches import Case, dequantised
 
@@ -121,6 +123,12 @@ def _one(machine: Backend, check: Check) -> None:
     assert_matches_reference(exact, got, rounded_weights=True, **features)
 
 
+def _compiled(machine: Backend, checks: Iterable[Check]) -> float:
+    wanted = [check for check in checks if feasible(check, machine.arch)]
+    variants = (Variant.of(check.config, check.geometry) for check in wanted)
+    return round(compile_together(machine, variants, workers()), 1)
+
+
 def repeated(machine: Backend, case: Case, check: Check, times: int) -> None:
     """Every repeat and strategy gives the same bits; a moving answer is a race."""
     features = check.features(machine.device)
@@ -135,10 +143,12 @@ def run(machine: Backend, output: Output, seconds: float) -> dict[str, Any]:
     """The whole sweep on a machine; device-only checks first, because they are few."""
     tally = Tally(output)
     tally.told["machine"] = machine_report.report()
-    until = time.monotonic() + seconds
     arch = machine.arch
     checks = list(all_checks(arch) if not machine.tiny else tiny_checks(arch))
     of_bytes = list(byte_checks(arch) if not machine.tiny else tiny_byte_checks(arch))
+    if not machine.tiny:
+        tally.told["compile_seconds"] = _compiled(machine, [*of_bytes, *checks])
+    until = time.monotonic() + seconds
     try:
         if not machine.tiny:
             for name, check in device.device_checks(machine):
@@ -156,7 +166,12 @@ def run(machine: Backend, output: Output, seconds: float) -> dict[str, Any]:
 def main(arguments: list[str] | None = None) -> None:
     """Print failures and counts, save checks.json."""
     parser = argparse.ArgumentParser(prog="checks", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--seconds", type=float, default=240.0, help="start no check after these")
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=240.0,
+        help="start no check after these; compiling comes first and is not counted",
+    )
     add_output(parser)
     options = parser.parse_args(arguments)
     result = run(backend(options.backend), Output(options.out, "checks"), options.seconds)

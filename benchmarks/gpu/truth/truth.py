@@ -7,8 +7,6 @@ and other buckets: what the planner's own rules are judged by.
 from __future__ import annotations
 
 import argparse
-import concurrent.futures
-import os
 import random
 import statistics
 import time
@@ -18,6 +16,7 @@ from typing import Any
 import torch
 
 from benchmarks.gpu.common import machine as machine_report
+from benchmarks.gpu.common.compiled import compile_together, workers
 from benchmarks.gpu.common.machines import Backend, backend
 from benchmarks.gpu.common.output import Output, add_output
 from benchmarks.gpu.common.timing import ColdTimer
@@ -25,7 +24,6 @@ from benchmarks.gpu.truth import grid as grids
 from benchmarks.gpu.truth.buckets import RULES, TINY, TRAFFIC, Traffic
 from benchmarks.gpu.truth.grid import Grid
 from benchmarks.gpu.truth.measure import Steps, check, measure, ratios
-from pod_integrate.builds import nvcc
 from pod_integrate.devices.cuda import limits
 from pod_integrate.devices.cuda.choices import tiles_of
 from pod_integrate.devices.cuda.variants import Variant
@@ -37,17 +35,14 @@ _CHUNK, _TINY_STEPS = 24, 3
 _SETS = {"searches": (TRAFFIC, Grid(), "truth"), "rules": (RULES, grids.RULES, "rules")}
 
 
-def build(machine: Backend, traffic: Sequence[Traffic], grid: Grid, workers: int) -> float:
+def build(machine: Backend, traffic: Sequence[Traffic], grid: Grid, jobs: int) -> float:
     """Compile the variants of all geometries at once; seconds that it took."""
-    wanted: dict[Variant, None] = {}
+    wanted: list[Variant] = []
     for each in traffic:
         default = limits.default_tiles(machine.arch, each.head_dim)
-        for config in (default, *map(tiles_of, grid.tiles)):
-            wanted[Variant.of(config, each.geometry)] = None
-    began = time.monotonic()
-    with concurrent.futures.ThreadPoolExecutor(workers) as pool:
-        list(pool.map(lambda variant: nvcc.build(variant, machine.arch), wanted))
-    return time.monotonic() - began
+        configs = (default, *map(tiles_of, grid.tiles))
+        wanted.extend(Variant.of(config, each.geometry) for config in configs)
+    return compile_together(machine, wanted, jobs)
 
 
 class Truth:
@@ -151,7 +146,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=2, help="over all configs, on each step")
     parser.add_argument("--tiles", type=int, default=0, help="only the first so many; 0: all")
     parser.add_argument("--bucket", action="append", help="part of a bucket's name; may repeat")
-    parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--workers", type=int, default=workers())
     add_output(parser)
     options = parser.parse_args(arguments)
     machine = backend(options.backend)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import concurrent.futures
-import os
 import time
 from collections.abc import Callable
 from typing import Any
 
+from benchmarks.gpu.common.compiled import workers
 from benchmarks.gpu.common.machines import compiled_for
 from benchmarks.gpu.common.output import Output, add_output
 from benchmarks.gpu.correctness import conformance_build
@@ -73,7 +73,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Build for the current device, or for --arch without one."""
     parser = argparse.ArgumentParser(prog="prebuild", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--arch", choices=limits.ARCHITECTURES, help="default: the current one")
-    parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--workers", type=int, default=workers())
     add_output(parser)
     options = parser.parse_args(arguments)
     arch = limits.ARCHITECTURES[options.arch] if options.arch else compiled_for(options.backend)
