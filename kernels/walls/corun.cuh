@@ -1,10 +1,11 @@
 // corun.cuh: one CTA per SM that multiplies and decodes at once, each on warps of its own.
 //
-// Warpgroup 0 brings K and V, 1 and 2 multiply 64 query rows each, 3 decodes on up to four warps
+// Warpgroup 0 brings K and V, 1 and 2 multiply 64 query rows each, 3 decodes: up to four warps on
+// their own, or together (kWide)
 // Smem    Q [128, 128] | K x stages | V x stages | places of the decoding warps
 #pragma once
 
-#include "decoder.cuh"
+#include "group_decoder.cuh"
 #include "multiplier.cuh"
 #include "pod/ptx/registers.cuh"
 
@@ -136,12 +137,13 @@ POD_DEVICE void fill_all(uint32_t smem, uint32_t bytes, const char* from) {
   ptx::fence_proxy_async();
 }
 
-template <int kKeys, int kStages>
+template <int kKeys, int kStages, bool kWide>
 POD_GLOBAL(kCorunThreads, 1)
 corun_kernel(const POD_GRID_CONSTANT CorunArguments a) {
   POD_DYNAMIC_SMEM(smem);
   __shared__ __align__(8) RingBarriers<kStages> ring_barriers;
   __shared__ __align__(8) uint64_t place_barriers[4][kMostStages];
+  __shared__ GroupNotes notes;
   const Request& r = a.request;
   const uint32_t q = aligned(smem);
   constexpr uint32_t kQueryBytes = kGroups * kGroupRows * kRowBytes;
@@ -170,7 +172,9 @@ corun_kernel(const POD_GRID_CONSTANT CorunArguments a) {
     ptx::lower_registers<kDecodeRegisters>();
     const Stream& s = r.streams[0];
     const int place = warp - 12;
-    if (place < s.warps) {
+    if constexpr (kWide) {
+      if (s.warps > 0) GroupDecoder(s, places, q, notes).run(r.cycles, record);
+    } else if (place < s.warps) {
       Decoder decoder(s, s.stages, places + place * s.stages * kPlaceBytes,
                       ptx::smem_address(place_barriers[place]), place);
       decoder.load_queries(r.corun.tiles);

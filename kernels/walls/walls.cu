@@ -12,7 +12,7 @@ namespace {
 
 thread_local std::string error;
 
-const char* const kKernels = "bulk\nboxes\ncopies\ncorun128\ncorun64\n";
+const char* const kKernels = "bulk\nboxes\ncopies\ncorun128\ncorun64\nwide128\n";
 
 using Encode = CUresult (*)(CUtensorMap*, CUtensorMapDataType, cuuint32_t, void*, const cuuint64_t*,
                             const cuuint64_t*, const cuuint32_t*, const cuuint32_t*,
@@ -77,7 +77,7 @@ bool run_streams(const Request& r) {
   return launch(streams_kernel<kFirst>, kMostWarps * kWarpSize, smem, a);
 }
 
-template <int kKeys, int kStages>
+template <int kKeys, int kStages, bool kWide = false>
 bool run_corun(const Request& r) {
   const Stream& s = r.streams[0];
   const Corun& c = r.corun;
@@ -86,9 +86,10 @@ bool run_corun(const Request& r) {
   if (!encode(&a.boxes, c.tiles, rows, kKeys, 2) || !encode(&a.rows, c.tiles, rows, 1, 2)) {
     return false;
   }
-  const int smem = kAlignment + kGroups * kGroupRows * kRowBytes + Ring<kKeys, kStages>::kBytes +
-                   s.warps * s.stages * kPlaceBytes;
-  return launch(corun_kernel<kKeys, kStages>, kCorunThreads, smem, a);
+  const int decoder = kWide ? kWideBytes : s.warps * s.stages * kPlaceBytes;
+  const int smem =
+      kAlignment + kGroups * kGroupRows * kRowBytes + Ring<kKeys, kStages>::kBytes + decoder;
+  return launch(corun_kernel<kKeys, kStages, kWide>, kCorunThreads, smem, a);
 }
 
 bool run(const Request& r) {
@@ -103,6 +104,8 @@ bool run(const Request& r) {
       return run_corun<128, 2>(r);
     case 4:
       return run_corun<64, 4>(r);
+    case 5:
+      return run_corun<128, 2, true>(r);
     default:
       error = "no such kernel";
       return false;

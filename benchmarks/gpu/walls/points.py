@@ -29,7 +29,7 @@ HEAD_DIM = 128
 HBM_ROWS, GROUPS, GROUP_ROWS = 1 << 24, 8, 1 << 14
 # An odd factor that sends neighbours far apart, whatever power of two it wraps at.
 _SCATTER = 2_654_435_761 % (1 << 31) | 1
-SHAPES = {"corun128": (128, 2), "corun64": (64, 4)}
+SHAPES = {"corun128": (128, 2), "corun64": (64, 4), "wide128": (128, 2)}
 
 
 class Pools(NamedTuple):
@@ -151,7 +151,7 @@ def corun(pools: Pools) -> Iterator[Point]:
     """Products as FlashAttention-3 has them, beside decode's and alone, by what fills the ring."""
     for warps, stages in ((1, 12), (2, 6), (4, 3)):
         yield _corun_point(pools, "corun128", warps, stages, multiply=0)
-    for kernel in SHAPES:
+    for kernel in ("corun128", "corun64"):
         for fill in range(len(FILLS)):
             for ordered in (0, 1):
                 for warps, stages in ((0, 0), (1, 12), (2, 6), (4, 3)):
@@ -160,6 +160,16 @@ def corun(pools: Pools) -> Iterator[Point]:
     for warps, stages in ((2, 6), (4, 3)):
         options = {"fill": FILLS.index("boxes"), "multiply": 1, "tile_policy": EVICT_LAST}
         yield _corun_point(pools, "corun128", warps, stages, policy=EVICT_FIRST, **options)
+
+
+def wide(pools: Pools) -> Iterator[Point]:
+    """The same with decode on wgmma: keys as rows, packed query rows as columns."""
+    yield _corun_point(pools, "wide128", 4, 4, multiply=0)
+    for fill in range(len(FILLS)):
+        for ordered in (0, 1):
+            yield _corun_point(pools, "wide128", 4, 4, fill=fill, ordered=ordered, multiply=1)
+    options = {"fill": FILLS.index("boxes"), "multiply": 1, "tile_policy": EVICT_LAST}
+    yield _corun_point(pools, "wide128", 4, 4, policy=EVICT_FIRST, **options)
 
 
 def _corun_point(
@@ -198,4 +208,4 @@ def _copy(s: Stream) -> Stream:
     return Stream.from_buffer_copy(s)
 
 
-PARTS = {"copies": copies, "in_flight": in_flight, "l2": l2, "corun": corun}
+PARTS = {"copies": copies, "in_flight": in_flight, "l2": l2, "corun": corun, "wide": wide}
