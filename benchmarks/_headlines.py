@@ -98,7 +98,9 @@ SECTIONS: dict[str, dict[str, str]] = {
         "tuner.memory_mib_10k_buckets": "Memory of the tuner's core then, torch included",
     },
     "The demo": {
-        "demo.attention_speedup_tuned_vs_default": "Attention time in the demo, tuned vs default",
+        "demo.attention_speedup_tuned_vs_default": "Attention in the demo, tuned vs default",
+        "tuner.demo_min_bucket_ratio": "... in the least tuned bucket, its median of fresh steps",
+        "tuner.demo_slower_buckets": "... buckets slower than 0.98x with 95 % confidence",
         "demo.hybrid_step_share": "Hybrid steps in the demo",
         "demo.seconds_to_summary": "From start to summary",
     },

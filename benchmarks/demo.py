@@ -1,6 +1,9 @@
-"""The demo as a benchmark: one run of the whole loop, its summary as JSON and headlines.
+"""The demo as a benchmark: runs of the whole loop in a row, their summaries as JSON and headlines.
 
-pod-attn bench demo -- --seconds 150
+pod-attn bench demo -- --runs 3
+
+Each run starts from nothing. What is filed in full is the last one; of the fresh replays that runs
+end with, the least tuned bucket of all counts, and so do buckets that are slower beyond noise.
 """
 
 from __future__ import annotations
@@ -8,6 +11,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,33 +23,42 @@ from pod_integrate.demo.run import Demo
 from pod_integrate.demo.summary import DemoResult
 
 COMMAND = "pod-attn bench demo"
+# A bucket is slower when the upper bound of its speed-up is below this.
+_SLOWER = 0.98
 
 
 def main() -> None:
+    """Print each run's summary and file what all of them say so far."""
     defaults = DemoOptions()
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--runs", type=int, default=1, help="in a row, each from nothing")
     parser.add_argument("--seconds", type=float, default=defaults.seconds, help="load, seconds")
     parser.add_argument("--rate", type=float, default=defaults.rate, help="requests per second")
     parser.add_argument("--scale", type=float, default=defaults.scale, help="factor on lengths")
     parser.add_argument("--trace", type=Path, help="request trace instead of the built-in one")
-    arguments = parser.parse_args()
-    # A fresh folder: a table or trials of an earlier run would make the loop look faster.
-    with tempfile.TemporaryDirectory(prefix="pod-attn-demo-") as state:
-        options = dataclasses.replace(defaults, state=Path(state), **vars(arguments))
-        with Demo(options, console()) as demo:
-            result = demo.run()
-    record(result, dataclasses.asdict(options))
+    arguments = vars(parser.parse_args())
+    command = f"{COMMAND} -- --runs {arguments['runs']}" if arguments["runs"] > 1 else COMMAND
+    results: list[DemoResult] = []
+    for _ in range(arguments.pop("runs")):
+        # A fresh folder: a table or trials of an earlier run would make the loop look faster.
+        with tempfile.TemporaryDirectory(prefix="pod-attn-demo-") as state:
+            options = dataclasses.replace(defaults, state=Path(state), **arguments)
+            with Demo(options, console()) as demo:
+                results.append(demo.run())
+        record(results, dataclasses.asdict(options), command)
 
 
-def record(result: DemoResult, options: dict[str, Any]) -> None:
+def record(results: Sequence[DemoResult], options: dict[str, Any], command: str) -> None:
     """Write benchmarks/results/demo.json and the demo's headlines."""
+    result, ends = results[-1], [ended(each) for each in results]
     stats, replays = result.stats, result.replays
     totals = result.overview.get("totals", {})
     del options["state"]
     _results.write(
         "demo",
         {
-            "command": COMMAND,
+            "command": command,
+            "runs": ends,
             "options": {name: str(value) for name, value in options.items()},
             "phases_s": result.phases,
             "requests": {"done": stats.done, "failed": stats.failed},
@@ -63,19 +76,40 @@ def record(result: DemoResult, options: dict[str, Any]) -> None:
             "rolled_back": replays.refuted if replays else None,
         },
     )
+    least = [end["least_bucket"] for end in ends if end["least_bucket"] is not None]
     numbers = {
         "demo.seconds_to_summary": (result.seconds_to_summary, "s"),
         "demo.hybrid_step_share": (totals.get("hybrid_share"), "share"),
         # A ratio that no bound holds is not one to publish.
         "demo.attention_speedup_tuned_vs_default": (
-            replays.last.speedup if replays and replays.last.lower_bound is not None else None,
+            min((end["speedup"] for end in ends if end["lower_bound"] is not None), default=None),
             "x",
         ),
+        "tuner.demo_min_bucket_ratio": (min(least, default=None), f"x, {len(ends)} runs"),
+        "tuner.demo_slower_buckets": (sum(len(end["slower"]) for end in ends), "buckets"),
     }
     for name, (value, unit) in numbers.items():
         # Unmeasured stays as it was: an old number with its date beats a hole.
         if value is not None:
-            _results.record_headline(name, value, unit, COMMAND)
+            _results.record_headline(name, value, unit, command)
+
+
+def ended(result: DemoResult) -> dict[str, Any]:
+    """What the fresh replay at a run's end said; `slower`: buckets that are so beyond noise."""
+    if result.replays is None:
+        # Nothing was promoted: the default ran everywhere.
+        return {"speedup": 1.0, "lower_bound": 1.0, "least_bucket": None, "slower": [], "tuned": 0}
+    last = result.replays.last
+    replayed = [row for row in last.buckets if row.pairs]
+    return {
+        "speedup": last.speedup,
+        "lower_bound": last.lower_bound,
+        "least_bucket": last.worst.speedup if last.worst else None,
+        "slower": [r.bucket for r in replayed if r.upper_bound and r.upper_bound < _SLOWER],
+        "tuned": len(replayed),
+        "steps": last.steps,
+        "rolled_back": len(result.replays.refuted),
+    }
 
 
 def _rows(compared: Comparison) -> list[dict[str, Any]]:

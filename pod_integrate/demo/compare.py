@@ -25,8 +25,9 @@ from tuner.messages import Pair, StepLengths
 from tuner.search.judge import bounds, step_speedups
 from tuner.view.shown import typical
 
-# Of each replay; enough for a bound.
-STEPS_PER_BUCKET = 12
+# Of the re-check, enough for a bound; of the replay that is shown, whose bounds are to be narrow
+# however busy the machine is.
+STEPS_PER_BUCKET, SHOWN_STEPS = 12, 32
 _PAIRS_PER_STEP = 4
 _CONFIDENCE = 0.95
 # K/V caches that calls rotate through: a layer does not find its keys in the CPU's cache.
@@ -112,12 +113,19 @@ def _speedup(row: BucketComparison) -> float:
 
 
 def compare_with_default(
-    tuner_url: str, scope: dict[str, Any], *, seconds: float, skip: int = 0
+    tuner_url: str,
+    scope: dict[str, Any],
+    *,
+    seconds: float,
+    skip: int = 0,
+    steps: int = STEPS_PER_BUCKET,
 ) -> Comparison:
     """Replay traced steps of one scope on this machine, order swapped every pair.
 
     scope    geometry, device and build as printed by `GET /v1/overview`
-    seconds  spent measuring, split over buckets by their share of time; every step gets a pair
+    seconds  spent measuring, split over the buckets that the table has by their share of time;
+             every step gets a pair
+    steps    of each bucket at most: more of them narrow the bounds
     skip     leave so many steps of each bucket out, e.g. those of an earlier replay; where fewer
              than MIN_STEPS are left the last ones are taken
     A bucket for which the table has nothing counts with ratio 1, without being measured.
@@ -139,16 +147,17 @@ def compare_with_default(
     if not sampled:
         raise PodAttentionError("the tuner holds no traced steps for this scope yet")
     default = target_of(device).default_config(geometry)
+    listed = sum(s["time_share"] for s in sampled if Bucket.parse(s["bucket"]) in table.entries)
     rows: list[BucketComparison] = []
     for item in sampled:
         row = BucketComparison(item["bucket"], item["time_share"], "default")
         entry = table.entries.get(Bucket.parse(row.bucket))
-        steps = [StepLengths(**sample) for sample in item["samples"]]
-        chosen = steps[skip:][:STEPS_PER_BUCKET]
+        sample = [StepLengths(**lengths) for lengths in item["samples"]]
+        chosen = sample[skip:][:steps]
         if len(chosen) < MIN_STEPS:
-            chosen = steps[-STEPS_PER_BUCKET:]
+            chosen = sample[-steps:]
         if entry is not None and chosen:
-            budget = seconds * row.time_share / len(chosen)
+            budget = seconds * row.time_share / listed / len(chosen)
             pairs = _measure(chosen, geometry, (default, entry.config), budget)
             row = _filled(row._replace(source="exact", trial=entry.evidence.trial), pairs)
         rows.append(row)

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from pod_integrate.builds import native
 from pod_integrate.demo.compare import (
+    SHOWN_STEPS,
     STEPS_PER_BUCKET,
     Replays,
     compare_with_default,
@@ -213,7 +214,9 @@ class Demo:
         for bucket in refuted:
             self.phases.note(f"  rolled back: {bucket}")
         with self.phases.phase("fresh replay of traced steps, tuned against default"):
-            last = compare_with_default(url, scope, seconds=_COMPARE_SECONDS, skip=STEPS_PER_BUCKET)
+            last = compare_with_default(
+                url, scope, seconds=_COMPARE_SECONDS, skip=STEPS_PER_BUCKET, steps=SHOWN_STEPS
+            )
             refuted += feed_back(url, scope, last)
         return Replays(first, last, refuted)
 
