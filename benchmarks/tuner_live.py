@@ -44,7 +44,7 @@ GEOMETRY = Geometry(
 DEVICE = DeviceKey("simulated-cpu", "avx512", 2)
 DEFAULT = target_of(DEVICE).default_config(GEOMETRY)
 KEY = StudyKey(str(GEOMETRY), str(DEVICE), "simulated", "p128@256+d4@256")
-_SPREADS = (0.01, 0.025, 0.05)
+_SPREADS = (0.01, 0.025, 0.05, 0.1)
 _NOISE = 0.01
 # Steps that a server goes through between two reports.
 _BATCH = 4
@@ -190,7 +190,7 @@ def main() -> None:
     false = {str(sd): false_promotions(runs // len(_SPREADS), sd) for sd in _SPREADS}
     few = 20
     powers = {f"{gain:g}": power(few, 0.025, gain) for gain in (0.02, 0.05, 0.1)}
-    poor = {str(sd): roll_backs(few, sd, -0.1) for sd in (*_SPREADS, 0.1)}
+    poor = {str(sd): roll_backs(few, sd, -0.1) for sd in _SPREADS}
     good = {str(sd): roll_backs(few, sd, 0.03) for sd in _SPREADS}
     searches = len(_SPREADS) * (runs // len(_SPREADS))
     watched = [steps for each in poor.values() for steps in each if steps is not None]

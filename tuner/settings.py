@@ -89,7 +89,7 @@ class TunerSettings(BaseSettings):
     lease_seconds: _Seconds = 120.0
     experiment_seconds: Annotated[float, pydantic.Field(ge=5, le=86400)] = 300.0
     min_speedup: Annotated[float, pydantic.Field(ge=1.0, le=10.0)] = 1.02
-    confidence: Annotated[float, pydantic.Field(gt=0.5, lt=1.0)] = 0.95
+    confidence: Annotated[float, pydantic.Field(gt=0.5, lt=1.0)] = 0.98
     half_life_seconds: _Seconds = 900.0
     retain_seconds: Annotated[float, pydantic.Field(ge=3600, le=3650 * 86400)] = 7 * 86400.0
     max_buckets: Annotated[int, pydantic.Field(ge=100, le=1_000_000)] = 20_000
