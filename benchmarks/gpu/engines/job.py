@@ -19,16 +19,22 @@ from pod_integrate.terms.keys import Geometry
 
 
 class Run(NamedTuple):
-    """One engine: attention backends of prefill and decode, and whether chunks are mixed."""
+    """One engine: attention backends of prefill and decode, and whether chunks are mixed.
+
+    cache  SGLang's name of the KV cache's dtype; auto: the model's
+    """
 
     prefill: str
     decode: str
     mixed: bool
+    cache: str = "auto"
 
     @property
     def name(self) -> str:
         """As printed and filed."""
         backend = self.prefill if self.prefill == self.decode else f"{self.prefill}+{self.decode}"
+        if self.cache != "auto":
+            backend = f"{backend} {self.cache}"
         return f"{backend}, mixed" if self.mixed else backend
 
 
@@ -90,6 +96,7 @@ def engine_arguments(run: Run, model: Path, options: argparse.Namespace) -> dict
         "prefill_attention_backend": run.prefill,
         "decode_attention_backend": run.decode,
         "enable_mixed_chunk": run.mixed,
+        "kv_cache_dtype": run.cache,
         "disable_radix_cache": True,
         "sampling_backend": "pytorch",
         "grammar_backend": "none",

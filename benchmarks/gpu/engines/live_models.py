@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.gpu.engines.figures import RUNNING
+from pod_integrate.demo import smollm2
 from pod_integrate.demo.llama import llama_config
 from pod_integrate.devices.base import Device, OneOf
 from pod_integrate.devices.cuda.choices import tiles_of
 from pod_integrate.devices.cuda.variants import with_tiles
 from pod_integrate.errors import ConfigError
 from pod_integrate.terms.config import PodConfig
-from pod_integrate.terms.geometry import TORCH_DTYPES
 from pod_integrate.terms.keys import Dtype, Geometry
 
 # Requests of so many passes differ; then they begin again.
@@ -66,7 +66,7 @@ def write_model(folder: Path, model: Model, options: argparse.Namespace) -> dict
     Raises FileNotFoundError where a trained model's --weights are not there.
     """
     if model.trained:
-        _convert(options.weights, folder)
+        smollm2.write_model(options.weights, folder, "bfloat16")
         return {"context_length": model.context}
     q_heads, kv_heads, head_dim = model.heads
     config = llama_config(
@@ -79,27 +79,6 @@ def write_model(folder: Path, model: Model, options: argparse.Namespace) -> dict
     # SGLang draws the weights, the same every time: nothing is written or read. Two engines share
     # one GPU.
     return {"load_format": "dummy", "max_total_tokens": _TOKENS}
-
-
-def _convert(weights: Path, folder: Path) -> None:
-    """A GGUF file as a folder that engines load, its tokenizer too."""
-    import transformers
-
-    if not weights.is_file():
-        raise FileNotFoundError(f"--weights {weights} is no GGUF file")
-    place = {"gguf_file": weights.name}
-    read = transformers.AutoModelForCausalLM.from_pretrained(
-        weights.parent, dtype=TORCH_DTYPES["bf16"], **place
-    )
-    # transformers would not save what it calls quantised, although it has made it plain.
-    config = transformers.LlamaConfig(**{
-        name: value for name, value in read.config.to_dict().items()
-        if name not in ("quantization_config", "dtype", "architectures", "model_type")
-    })  # fmt: skip
-    model = transformers.LlamaForCausalLM(config).to(TORCH_DTYPES["bf16"])
-    model.load_state_dict(read.state_dict())
-    model.save_pretrained(folder)
-    transformers.AutoTokenizer.from_pretrained(weights.parent, **place).save_pretrained(folder)
 
 
 def loads(model: Model, options: argparse.Namespace) -> list[list[dict[str, Any]]]:

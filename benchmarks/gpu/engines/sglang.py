@@ -12,6 +12,7 @@ import argparse
 import functools
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -50,7 +51,7 @@ class Worker:
         environment: Mapping[str, str] | None = None,
     ) -> None:
         self.run, self._folder = run, folder
-        self._log = out / f"sglang_{run.name.replace(', ', '_').replace('+', '_')}.log"
+        self._log = out / f"sglang_{re.sub('[ ,+]+', '_', run.name)}.log"
         with self._log.open("w") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", f"{__package__}.{module}"],

@@ -33,6 +33,7 @@ _PARTS = (
     "traces",
     "live_llama8b",
     "live_smollm2",
+    "real",
     "walls",
     "rules",
 )

@@ -1,0 +1,1 @@
+"""Trained weights: questions, a text, and what a server says of both."""
