@@ -12,18 +12,20 @@ from typing import Any
 
 import pytest
 import torch
-from support.emulated import CONFIG, GEOMETRY, emulated_gpu
+from support.emulated import CONFIG, GEOMETRY, SMS, emulated_gpu
 
 from pod_integrate.devices.call import Call
 from pod_integrate.devices.cuda import uploads
+from pod_integrate.devices.cuda.attention import Chosen, CudaAttention
 from pod_integrate.devices.cuda.planning import plan_batch
+from pod_integrate.devices.cuda.side_by_side import may_run_beside
 from pod_integrate.devices.device_plan import DevicePlan
 from pod_integrate.devices.emulated import emulator
 from pod_integrate.errors import ShapeError, UnsupportedFeatureError
 from pod_integrate.measure.batches import Case, make_batch
 from pod_integrate.measure.reference import attention_reference
 from pod_integrate.terms.config import PodConfig
-from pod_integrate.terms.keys import Geometry
+from pod_integrate.terms.keys import DeviceKey, Geometry
 from pod_integrate.terms.scalars import Scalars
 
 CPU = torch.device("cpu")
@@ -170,3 +172,41 @@ def test_batch_without_a_token_launches_nothing(gpu: Gpu) -> None:
     case = make_batch([0, 0], [5, 0], geometry=GEOMETRY, seed=0)
     out, lse = call(gpu, case)
     assert out.shape == (0, 4, 64) and lse.shape == (0, 4)
+
+
+def test_an_open_config_launches_a_small_prefill_beside_decodes_where_that_pays() -> None:
+    device = emulated_gpu()
+    known = device.attention(GEOMETRY, CONFIG)
+    assert isinstance(known, CudaAttention)
+    whole = dataclasses.replace(CONFIG, max_prefill_waves=0)
+    chosen = Chosen(known.library, whole, GEOMETRY, SMS, may_run_beside=True)
+    attention = type(known)(chosen, device.runtime, device.schedule)  # type: ignore[call-arg]
+
+    def streams(q_len: int, **more: Any) -> int:
+        """Second streams that it asked for; what it attended is right."""
+        case = make_batch([q_len, 1, 1], [200, 300, 90], geometry=GEOMETRY, seed=0)
+        before = device.runtime.side_streams
+        out, lse = torch.empty_like(case.q), torch.empty(case.q.shape[:2])
+        attention(Call(*case, Scalars(case.q.shape[2] ** -0.5, -1), None, out, lse, **more))
+        assert torch.allclose(out.double(), attention_reference(*case).out, rtol=0.01, atol=0.01)
+        return device.runtime.side_streams - before
+
+    # 2 and 6 prefill CTAs; 4 are a wave.
+    assert (streams(20), streams(70)) == (1, 0)
+    assert streams(20, records=torch.zeros(40, 5, dtype=torch.int64)) == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "open_to_it"),
+    [
+        ("nvidia-h200", {}, True),
+        ("nvidia-h100-80gb-hbm3", {}, False),
+        ("nvidia-h200", {"strategy": "serial"}, False),
+        ("nvidia-h200", {"prefill_ctas": 1, "decode_ctas": 1}, False),
+    ],
+)
+def test_only_an_open_ratio_on_a_measured_device_leaves_the_launch_to_the_batch(
+    name: str, changes: dict[str, Any], open_to_it: bool
+) -> None:
+    config = dataclasses.replace(CONFIG, **changes)
+    assert may_run_beside(config, DeviceKey(name, "sm90", 132)) is open_to_it

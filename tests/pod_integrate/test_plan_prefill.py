@@ -73,7 +73,7 @@ def test_the_rule_keeps_to_one_wave(
     [
         ("p512@8k+d64@4k", (1, 1)),  # 128 prefill CTAs, one per SM
         ("p1k@8k+d64@8k", (1, 2)),  # 256
-        ("p2k@8k+d64@8k", (512, 2048)),
+        ("p2k@8k+d64@8k", (512, 1024)),
         ("p1k@8k+d8@2k", (256, 64)),  # fewer decode CTAs than prefill CTAs
     ],
 )

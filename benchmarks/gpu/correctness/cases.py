@@ -142,6 +142,9 @@ def all_checks(arch: Architecture) -> Iterator[Check]:
             for strategy in STRATEGIES[1:]:
                 other = dataclasses.replace(config, strategy=strategy)  # type: ignore[arg-type]
                 yield from _core(dtype, head_dim, other, strategy)
+            # With an open ratio small batches may run in two launches.
+            fused = dataclasses.replace(config, prefill_ctas=1, decode_ctas=1)
+            yield from _core(dtype, head_dim, fused, "1:1")
     base = default_tiles(arch, 128)
     for label, settings in RUN_TIME.items():
         yield from _core("bf16", 128, dataclasses.replace(base, **settings), label)
@@ -168,7 +171,6 @@ def byte_checks(arch: Architecture) -> Iterator[Check]:
 
 
 RUN_TIME: dict[str, dict[str, Any]] = {
-    "1:1": {"prefill_ctas": 1, "decode_ctas": 1},
     "1:3": {"prefill_ctas": 1, "decode_ctas": 3},
     "5:2": {"prefill_ctas": 5, "decode_ctas": 2},
     "no splits": {"max_prefill_waves": 0, "decode_split_tokens": 0},

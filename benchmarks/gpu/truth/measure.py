@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import torch
 
 from benchmarks.gpu.common.machines import Backend
-from benchmarks.gpu.common.timing import ColdTimer
+from benchmarks.gpu.common.timing import Call, ColdTimer
 from pod_integrate.measure.accuracy import BF16_TOLERANCE
 from pod_integrate.measure.batches import Case
 from pod_integrate.model.batches import Lengths
@@ -20,6 +21,7 @@ from pod_integrate.terms.keys import Geometry
 
 # Configs between two calls of the default.
 _NEIGHBOURS = 6
+_NO_FEATURES: Mapping[str, Any] = MappingProxyType({})
 
 
 class Measured(NamedTuple):
@@ -44,7 +46,8 @@ class Steps:
         def normal(*shape: int) -> torch.Tensor:
             return torch.randn(shape, dtype=dtype, device=device, generator=generator)
 
-        self._caches = normal(*shape), normal(*shape)
+        kept = TORCH_DTYPES[geometry.kv_dtype]
+        self._caches = normal(*shape).to(kept), normal(*shape).to(kept)
         tokens = [sum(step.q_lens) for step in steps]
         q = normal(max(tokens), geometry.num_q_heads, geometry.head_dim)
         self._q = [q[:count] for count in tokens]
@@ -68,13 +71,17 @@ class Steps:
 
 
 def check(
-    machine: Backend, case: Case, default: PodConfig, configs: Sequence[PodConfig]
-) -> dict[PodConfig, str]:
-    """What is wrong with configs that fail or answer something else than the default does."""
-    want, wrong = machine.attend(case, default).out.float(), {}
+    machine: Backend, case: Case, default: PodConfig, configs: Sequence[PodConfig],
+    features: Mapping[str, Any] = _NO_FEATURES,
+) -> dict[PodConfig, str]:  # fmt: skip
+    """What is wrong with configs that fail or answer something else than the default does.
+
+    features  what else the calls are told, such as window_left
+    """
+    want, wrong = machine.attend(case, default, **features).out.float(), {}
     for config in configs:
         try:
-            found = float((machine.attend(case, config).out.float() - want).abs().max())
+            found = float((machine.attend(case, config, **features).out.float() - want).abs().max())
         except Exception as error:
             wrong[config] = f"{type(error).__name__}: {error}"[:300]
             continue
@@ -91,16 +98,21 @@ def measure(
     default: PodConfig,
     configs: Sequence[PodConfig],
     rounds: int,
+    features: Mapping[str, Any] = _NO_FEATURES,
 ) -> Measured:
     """Every config once a round, in the other order in every second one.
 
     The default runs before and after every few of them; what a config is compared with is the mean
     of the two around it. The first call of a round comes after a pause and takes up to twice as
-    long: nothing is compared with it.
+    long: nothing is compared with it. `features` as of `check`.
     """
+
+    def attend(config: PodConfig) -> Call:
+        return functools.partial(machine.attend, case, config, **features)
+
     for config in (default, *configs):
         # Plans it, and loads its kernel.
-        machine.attend(case, config)
+        machine.attend(case, config, **features)
     result = Measured([[] for _ in configs], [[] for _ in configs])
     for number in range(rounds):
         order = list(range(len(configs)))[:: -1 if number % 2 else 1]
@@ -108,7 +120,7 @@ def measure(
         calls = [default, default]
         for group in groups:
             calls += [*(configs[i] for i in group), default]
-        times = timer.each([functools.partial(machine.attend, case, call) for call in calls])[1:]
+        times = timer.each([attend(call) for call in calls])[1:]
         place = 0
         for group in groups:
             after = place + len(group) + 1

@@ -18,22 +18,28 @@ from pod_integrate.devices.call import Attention, Call
 from pod_integrate.devices.cuda.kernel_library import KernelLibrary
 from pod_integrate.devices.cuda.planning import Capacity
 from pod_integrate.devices.cuda.runtime import Runtime
+from pod_integrate.devices.cuda.side_by_side import runs_beside
 from pod_integrate.devices.cuda.uploads import Plans, Room, Uploaded
 from pod_integrate.errors import ShapeError, UnsupportedFeatureError
 from pod_integrate.terms.config import STRATEGIES, PodConfig
 from pod_integrate.terms.keys import Geometry
 
+_STREAMS = STRATEGIES.index("streams")
 # %smid may have gaps: an SM beyond the last slot is served, but shares a counter.
 _MIN_SM_SLOTS = 256
 
 
 class Chosen(NamedTuple):
-    """What runs one geometry with one config on one device."""
+    """What runs one geometry with one config on one device.
+
+    may_run_beside  as of side_by_side
+    """
 
     library: KernelLibrary
     config: PodConfig
     geometry: Geometry
     num_sms: int
+    may_run_beside: bool = False
 
     @property
     def sm_slots(self) -> int:
@@ -53,6 +59,7 @@ class CudaAttention(Attention):
         self._sm_slots, self._head_dim = chosen.sm_slots, chosen.geometry.head_dim
         self._strategy = STRATEGIES.index(chosen.config.strategy)
         self._two_streams = chosen.config.strategy == "streams"
+        self._may_run_beside = chosen.may_run_beside
         self.runtime = runtime
         self._plans = Plans(
             chosen.geometry, chosen.config, chosen.num_sms, runtime=runtime, room=self._room
@@ -67,15 +74,19 @@ class CudaAttention(Attention):
                 uploaded = self._plans.get(batch.q_indptr, batch.kv_lens, stream)
                 _require_rows(call, uploaded)
                 words, room = uploaded.words, uploaded.room
+                # Records are of the launch that the config names.
+                beside = room.beside and call.records is None
             else:
                 words, room = call.plan.words, self._room(Capacity(*call.plan.capacity))
+                # A captured grid is replayed with batches of any shape.
+                beside = False
             self._attend(
                 *(*self._addresses, call.q, call.k_cache, call.v_cache, words),
                 *(batch.page_indices, batch.page_starts, batch.page_size, call.scalars.pack()),
                 *(call.sinks, call.out, call.lse),
                 torch.empty(room.workspace, dtype=torch.uint8, device=runtime.place),
-                *(room.capacity, self._strategy, self._sm_slots, stream),
-                *(runtime.side_stream() if self._two_streams else 0, call.records),
+                *(room.capacity, _STREAMS if beside else self._strategy, self._sm_slots, stream),
+                *(runtime.side_stream() if beside or self._two_streams else 0, call.records),
             )
 
     def stamp(self, plan: torch.Tensor, ring: torch.Tensor, index: int) -> None:
@@ -86,7 +97,8 @@ class CudaAttention(Attention):
     def _room(self, capacity: Capacity) -> Room:
         """Of a launch with these grid sizes."""
         size = self._workspace_size(self._sm_slots, capacity.partial_rows, self._head_dim)
-        return Room(tvm_ffi.Shape(capacity), int(size))
+        beside = self._may_run_beside and runs_beside(capacity, self.config, self.num_sms)
+        return Room(tvm_ffi.Shape(capacity), int(size), beside)
 
     def _require_no_capture(self) -> None:
         if self.runtime.is_capturing():

@@ -18,7 +18,7 @@ def default_tiles(arch: Architecture, head_dim: int, kv_bytes: int = 2) -> PodCo
         decode=decode,
         ctas_per_sm=2,
         max_prefill_waves=1,
-        decode_split_tokens=2048,
+        decode_split_tokens=4096,
     )
 
 

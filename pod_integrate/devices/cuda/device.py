@@ -19,6 +19,7 @@ from pod_integrate.devices.cuda import kernel_library, limits
 from pod_integrate.devices.cuda.attention import Chosen, CudaAttention
 from pod_integrate.devices.cuda.kernel_library import KERNELS
 from pod_integrate.devices.cuda.runtime import CudaRuntime, Runtime
+from pod_integrate.devices.cuda.side_by_side import may_run_beside
 from pod_integrate.devices.cuda.target import CudaTarget
 from pod_integrate.devices.cuda.timer import gpu_seconds
 from pod_integrate.devices.cuda.variants import DTYPES, Variant
@@ -81,7 +82,10 @@ class CudaDevice(Device):
             # CUDA loads a kernel when it is first asked for, never during a capture.
             resident = {k: library.info(k, self.place.index).ctas_per_sm for k in KERNELS}
         logger.info("%s from %s on %s, CTAs per SM %s", path.stem, path.parent, self.key, resident)
-        return CudaAttention(Chosen(library, chosen, geometry, self.key.units), self._runtime)
+        beside = may_run_beside(chosen, self.key)
+        return CudaAttention(
+            Chosen(library, chosen, geometry, self.key.units, beside), self._runtime
+        )
 
     def _library(self, geometry: Geometry, config: PodConfig) -> Path:
         self.require_feasible(config, geometry)

@@ -23,10 +23,14 @@ from pod_integrate.terms.keys import Geometry
 
 
 class Room(NamedTuple):
-    """What a launch of one capacity takes: its grid sizes, and bytes of workspace."""
+    """What a launch of one capacity takes: its grid sizes, and bytes of workspace.
+
+    beside  whether the ops run in a launch each, side by side, though the config says `fused`
+    """
 
     capacity: tvm_ffi.Shape
     workspace: int
+    beside: bool = False
 
 
 @dataclasses.dataclass(frozen=True, eq=False, slots=True, weakref_slot=True)
