@@ -16,6 +16,7 @@
 #include "pod/ptx/sync.cuh"
 #include "registers.cuh"
 #include "sections.cuh"
+#include "swapped.cuh"
 #include "wgmma.cuh"
 
 namespace pod {
@@ -254,6 +255,7 @@ ptx::Error run(const ConformanceArguments& a) {
   if (!code) code = ptx::launch(machine_kernel, kCtas, kCtaThreads, 0, a.stream, a);
   if (!code) code = ptx::launch(instructions_kernel, 1, kThreads, kWords * 4, a.stream, a);
   if (!code) code = launch_wgmma(a);
+  if (!code) code = launch_swapped(a);
   if (!code) code = launch_registers(a);
   return code;
 }

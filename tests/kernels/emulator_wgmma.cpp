@@ -46,8 +46,9 @@ void compare(const char* what, const std::vector<float>& a, const std::vector<fl
   }
 }
 
-// D = A B over 64 of k in four steps, `accumulate` from the first or the second on.
-template <class T, int kColumns>
+// D = A B over 64 of k in four steps, `accumulate` from the first or the second on. A K-major or,
+// `transposed`, M-major.
+template <class T, int kColumns, bool transposed = false>
 void check_ss(bool from_c) {
   constexpr int kN = 8 * kColumns;
   const std::vector<float> a = numbers(64 * kDepth, 1), b = numbers(kDepth * kN, 2);
@@ -58,7 +59,9 @@ void check_ss(bool from_c) {
         const int thread = thread_index();
         for (int i = thread; i < 64 * kDepth; i += kGroup) {
           const auto r = static_cast<uint32_t>(i / kDepth), k = static_cast<uint32_t>(i % kDepth);
-          put(r / 8 * kStrideA + r % 8 * 128 + k * 2, narrow<T>(a[static_cast<size_t>(i)]));
+          const uint32_t at = transposed ? k / 8 * kStrideA + k % 8 * 128 + r * 2
+                                         : r / 8 * kStrideA + r % 8 * 128 + k * 2;
+          put(at, narrow<T>(a[static_cast<size_t>(i)]));
         }
         for (int i = thread; i < kDepth * kN; i += kGroup) {
           const auto k = static_cast<uint32_t>(i / kN), n = static_cast<uint32_t>(i % kN);
@@ -73,8 +76,12 @@ void check_ss(bool from_c) {
         }
         open_gate();
         for (uint32_t k = 0; k < kDepth / 16; ++k) {
-          ptx::wgmma_ss<T>(d, descriptor(32 * k, 16, kStrideA),
-                           descriptor(8192 + 32 * k, 16, kStrideB), from_c || k > 0);
+          const uint64_t columns = descriptor(8192 + 32 * k, 16, kStrideB);
+          if constexpr (transposed) {
+            ptx::wgmma_ss_transposed<T>(d, descriptor(2 * kStrideA * k, 0, kStrideA), columns);
+          } else {
+            ptx::wgmma_ss<T>(d, descriptor(32 * k, 16, kStrideA), columns, from_c || k > 0);
+          }
         }
         ptx::wgmma_commit();
         ptx::wgmma_wait<0>();
@@ -136,6 +143,19 @@ void check_rs() {
 
 }  // namespace
 
+CASE(wgmma_ss_bf16_n16) {
+  in_every_schedule([] { check_ss<bf16, 2>(false); });
+  in_every_schedule([] { check_ss<bf16, 2>(true); });
+}
+CASE(wgmma_ss_fp16_n16) {
+  in_every_schedule([] { check_ss<fp16, 2>(false); });
+}
+CASE(wgmma_ss_transposed_bf16_n16) {
+  in_every_schedule([] { check_ss<bf16, 2, true>(true); });
+}
+CASE(wgmma_ss_transposed_fp16_n16) {
+  in_every_schedule([] { check_ss<fp16, 2, true>(true); });
+}
 CASE(wgmma_ss_bf16_n64) {
   in_every_schedule([] { check_ss<bf16, 8>(false); });
   in_every_schedule([] { check_ss<bf16, 8>(true); });

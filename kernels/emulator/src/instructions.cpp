@@ -8,6 +8,7 @@
 
 #include "engine.h"
 #include "matrix.h"
+#include "race_detector.h"
 
 namespace pod::emulator {
 namespace {
@@ -20,7 +21,7 @@ int wavefronts(const uint32_t* address) {
   if (groups == 0xff) return 1;
   int worst = 1, starts[8] = {};
   for (int row = 0; row < 8; ++row) {
-    // One read serves all that want the same row.
+    // One access serves all that name the same row.
     if (std::find(address, address + row, address[row]) != address + row) continue;
     worst = std::max(worst, ++starts[address[row] / 16 % 8]);
   }
@@ -79,6 +80,19 @@ void run_ldmatrix(Warp& warp, bool trans) {
   ++machine.statistics.ldmatrix;
 }
 
+void run_stmatrix(Warp& warp) {
+  const races::OnBehalfOfOthers unseen;
+  StmatrixSlots& slots = warp.stmatrix;
+  for (int i = 0; i < 4; ++i) {
+    Matrix matrix;
+    std::memcpy(&matrix, slots.tiles[i], sizeof matrix);
+    transpose(matrix);
+    for (int row = 0; row < 8; ++row) std::memcpy(slots.row[8 * i + row], &matrix.rows[row], 16);
+    machine.statistics.stmatrix_extra_wavefronts += wavefronts(&slots.address[8 * i]) - 1;
+  }
+  ++machine.statistics.stmatrix;
+}
+
 void run_mma(Warp& warp, bool is_bf16) {
   if (is_bf16) {
     multiply<true>(warp.mma);
@@ -117,6 +131,8 @@ const char* name_of(Collective op) {
       return "ldmatrix";
     case Collective::kLdmatrixTrans:
       return "ldmatrix.trans";
+    case Collective::kStmatrixTrans:
+      return "stmatrix.trans";
     case Collective::kMmaBf16:
       return "mma (bf16)";
     case Collective::kMmaFp16:

@@ -109,6 +109,13 @@ const uint8_t* ldmatrix_row(uint32_t address) {
   return row;
 }
 
+uint8_t* stmatrix_row(uint32_t address) {
+  uint8_t* row = shared_16(address, "stmatrix");
+  races::writes(row, 16);
+  note_write(*machine.current, row);
+  return row;
+}
+
 void st_shared_16(uint32_t address, const void* bytes) {
   uint8_t* to = shared_16(address, "st.shared");
   races::writes(to, 16);
@@ -202,8 +209,9 @@ void require_proxy_fence(const Cta& cta, uint32_t address, const char* what) {
   const Warp& writer = *cta.warps[static_cast<size_t>(landing.thread / kLanes)];
   if (writer.in_flight[landing.thread % kLanes].proxy_fences > landing.proxy_fences) return;
   fail(
-      "%s reads shared address 0x%x, which thread %d wrote by cp.async or st.shared; that thread "
-      "has not executed fence_proxy_async() since. Call it between the write and the barrier",
+      "%s reads shared address 0x%x, which thread %d wrote by cp.async, st.shared or stmatrix; "
+      "that thread has not executed fence_proxy_async() since. Call it between the write and the "
+      "barrier",
       what, address, landing.thread);
 }
 

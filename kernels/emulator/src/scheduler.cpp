@@ -47,6 +47,9 @@ void complete(Warp& warp) {
     case Collective::kLdmatrixTrans:
       run_ldmatrix(warp, op == Collective::kLdmatrixTrans);
       break;
+    case Collective::kStmatrixTrans:
+      run_stmatrix(warp);
+      break;
     case Collective::kMmaBf16:
     case Collective::kMmaFp16:
       run_mma(warp, op == Collective::kMmaBf16);

@@ -22,7 +22,8 @@ uint64_t encode(uint32_t start, uint32_t leading, uint32_t stride) {
 
 bool same(const WgmmaForm& x, const WgmmaForm& y) {
   return x.a == y.a && x.b == y.b && x.columns == y.columns && x.is_bf16 == y.is_bf16 &&
-         x.a_in_registers == y.a_in_registers && x.accumulate == y.accumulate;
+         x.a_in_registers == y.a_in_registers && x.accumulate == y.accumulate &&
+         x.a_m_major == y.a_m_major;
 }
 
 // The lanes of a warp must agree, and so must the warps of its group, one after the other.
@@ -54,7 +55,8 @@ void require_agreement(Warp& warp) {
   }
 }
 
-// The tile that a descriptor names; it reaches `reach` bytes past its first atom.
+// The tile that a descriptor names: K-major of `atoms` times 8 rows, or else, `n_major` (A:
+// M-major), of `columns` times 8 of them.
 SharedTile decode(uint64_t descriptor, bool n_major, int atoms, int columns, const char* what) {
   const auto field = [&](int at) { return static_cast<uint32_t>(descriptor >> at & 0x3fff) << 4; };
   const uint32_t start = field(0), leading = field(16), stride = field(32);
@@ -91,8 +93,11 @@ void visit_chunks(const Warp& warp, const Wgmma& op, unsigned from, unsigned ste
     }
     return;
   }
+  const unsigned row = first_wgmma_row(warp);
   for (unsigned i = from; i < 2 * kWgmmaRows; i += step) {
-    visit(op.a.along_k(first_wgmma_row(warp) + i / 2, i % 2), op.a);
+    visit(
+        op.form.a_m_major ? op.a.along_n(i / 2, row / 8 + i % 2) : op.a.along_k(row + i / 2, i % 2),
+        op.a);
   }
   for (unsigned i = from; i < 16 * columns; i += step) {
     visit(op.b.along_k(i / 2, i % 2), op.b);
@@ -169,7 +174,8 @@ void run_wgmma(Warp& warp) {
     std::memcpy(op.registers, warp.wgmma.a, sizeof op.registers);
     require_fenced_registers(warp, warp.wgmma.a_at, 16, "registers of A");
   } else {
-    op.a = decode(form.a, false, kGroupWarps * 2, 0, "wgmma, A");
+    constexpr int kTiles = kGroupWarps * 2;  // of 8 rows
+    op.a = decode(form.a, form.a_m_major, kTiles, kTiles, "wgmma, A");
   }
   if (warp.cta->unfenced) {
     visit_chunks(warp, op, 0, 1, [&](uint32_t address, const SharedTile&) {

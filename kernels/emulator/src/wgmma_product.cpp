@@ -29,6 +29,23 @@ void load_a(const Warp& warp, const Wgmma& op, Float8 (&a)[kWgmmaRows][2]) {
   }
 }
 
+// The same of A M-major.
+template <bool is_bf16>
+void load_a_m_major(const Warp& warp, const Wgmma& op, Float8 (&a)[kWgmmaRows][2]) {
+  for (unsigned half = 0; half < 2; ++half) {
+    for (unsigned tile = 0; tile < 2; ++tile) {
+      Matrix block;
+      for (unsigned k = 0; k < 8; ++k) {
+        const uint32_t address = op.a.along_n(8 * half + k, first_wgmma_row(warp) / 8 + tile);
+        std::memcpy(&block.rows[k], op.a.at(address), 16);
+      }
+      transpose(block);
+      for (unsigned row = 0; row < 8; ++row)
+        widen<is_bf16>(block.rows[row], a[8 * tile + row][half]);
+    }
+  }
+}
+
 // Rows k of B in column tile n.
 template <bool is_bf16>
 void load_b(const Wgmma& op, unsigned n, Float8 (&b)[16]) {
@@ -49,7 +66,11 @@ void load_b(const Wgmma& op, unsigned n, Float8 (&b)[16]) {
 template <bool is_bf16>
 void multiply(const Warp& warp, const Wgmma& op) {
   Float8 a[kWgmmaRows][2], b[16], sums[8];
-  load_a<is_bf16>(warp, op, a);
+  if (op.form.a_m_major) {
+    load_a_m_major<is_bf16>(warp, op, a);
+  } else {
+    load_a<is_bf16>(warp, op, a);
+  }
   const auto* scalars = reinterpret_cast<const float (*)[16]>(a);
   for (int n = 0; n < op.form.columns; ++n) {
     load_b<is_bf16>(op, static_cast<unsigned>(n), b);

@@ -96,6 +96,8 @@ class Stats(NamedTuple):
     atomics: int
     wgmma: int
     proxy_fences: int
+    stmatrix: int
+    stmatrix_extra_wavefronts: int
 
 
 class CtaRecord(NamedTuple):
@@ -206,10 +208,8 @@ class _Call:
         return self.schedule.sm_slots or self.schedule.num_sms
 
     def _workspace(self, memory: GuardedMemory, head_dim: int) -> torch.Tensor:
-        size = native.load("host").workspace_size(
-            self._sm_slots, self.capacity.partial_rows, head_dim
-        )
-        return memory.poisoned(size, torch.uint8)
+        sizes = (self._sm_slots, self.capacity.partial_rows, head_dim)
+        return memory.poisoned(native.load("host").workspace_size(*sizes), torch.uint8)
 
     def _launch(self, *arguments: object) -> None:
         addresses = (self.library.launch, self.library.error)

@@ -1,8 +1,8 @@
-// ldmatrix.cuh: four 8x8 matrices of 16-bit elements from shared memory into MMA fragments.
+// ldmatrix.cuh: four 8x8 matrices of 16-bit elements between shared memory and MMA fragments.
 //
 // Lane 8 * i + j gives the 16-byte aligned address of row j of matrix i. Lane l receives in d[i]
 // the elements (l / 4, 2 * (l % 4)) and (l / 4, 2 * (l % 4) + 1) of matrix i, low half first;
-// `trans` swaps row and column.
+// `trans` swaps row and column. stmatrix (sm_90) goes the other way with the same lanes.
 #pragma once
 
 #include "pod/ptx/platform.cuh"
@@ -25,6 +25,14 @@ POD_DEVICE void ldmatrix_x4_trans(uint32_t (&d)[4], uint32_t row_address) {
                : "memory");
 }
 
+// Row j of matrix i in memory is column j of its fragment.
+POD_DEVICE void stmatrix_x4_trans(uint32_t row_address, const uint32_t (&tiles)[4]) {
+  asm volatile(
+      "stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1,%2,%3,%4};" ::"r"(row_address),
+      "r"(tiles[0]), "r"(tiles[1]), "r"(tiles[2]), "r"(tiles[3])
+      : "memory");
+}
+
 #else
 
 inline void ldmatrix_x4(uint32_t (&d)[4], uint32_t row_address) {
@@ -32,6 +40,9 @@ inline void ldmatrix_x4(uint32_t (&d)[4], uint32_t row_address) {
 }
 inline void ldmatrix_x4_trans(uint32_t (&d)[4], uint32_t row_address) {
   emulator::ldmatrix_x4(d, row_address, true);
+}
+inline void stmatrix_x4_trans(uint32_t row_address, const uint32_t (&tiles)[4]) {
+  emulator::stmatrix_x4_trans(row_address, tiles);
 }
 
 #endif

@@ -7,6 +7,7 @@
 //   K-major (wgmma_ss)     A[r][k] and B[k][r] at start + r / 8 * stride + r % 8 * 128 + 2 * k
 //   N-major (wgmma_rs, B)  B[k][n] at start + n / 64 * leading + k / 8 * stride + k % 8 * 128
 //                          + n % 64 * 2
+//   M-major (wgmma_ss_transposed, A)  A[m][k] as B[k][n] N-major, m for n
 // Tiles start at multiples of 1024; the next 16 of k of a K-major tile start 32 bytes further on.
 //
 // Order of a group: write registers and shared memory; fence_proxy_async() in the threads that
@@ -56,7 +57,8 @@ POD_DEVICE void hold(float (&d)[kCount][4]) {
   }
 }
 
-// The registers of 8, 16 and 32 column tiles, as the instruction names them and as it gets them.
+// The registers of 2, 8, 16 and 32 column tiles, as the instruction names them and as it gets them.
+#define POD_D8 "%0,%1,%2,%3,%4,%5,%6,%7"
 #define POD_D32                                                                    \
   "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21," \
   "%22,%23,%24,%25,%26,%27,%28,%29,%30,%31"
@@ -71,6 +73,7 @@ POD_DEVICE void hold(float (&d)[kCount][4]) {
   "%102,%103,%104,%105,%106,%107,%108,%109,%110,%111,%112,%113,%114,%115,%116,%117," \
   "%118,%119,%120,%121,%122,%123,%124,%125,%126,%127"
 #define POD_TILE(n) "+f"(d[n][0]), "+f"(d[n][1]), "+f"(d[n][2]), "+f"(d[n][3])
+#define POD_TILES_2(n) POD_TILE(n), POD_TILE(n + 1)
 #define POD_TILES_4(n) POD_TILE(n), POD_TILE(n + 1), POD_TILE(n + 2), POD_TILE(n + 3)
 #define POD_TILES_8(n) POD_TILES_4(n), POD_TILES_4(n + 4)
 #define POD_TILES_16(n) POD_TILES_8(n), POD_TILES_8(n + 8)
@@ -78,9 +81,10 @@ POD_DEVICE void hold(float (&d)[kCount][4]) {
 
 // What follows d is numbered from the count of its registers on. The predicate says whether D is
 // added to; the two ones are the signs of A and B, then come their transpositions.
-#define POD_WGMMA_SS(shape, type, registers, tiles, a_at, b_at, add_at)                            \
+#define POD_WGMMA_SS(shape, type, registers, tiles, a_at, b_at, add_at, transposed)                \
   asm volatile("{ .reg .pred p; setp.ne.b32 p, " add_at ", 0; wgmma.mma_async.sync.aligned." shape \
-               ".f32." type "." type " {" registers "}, " a_at ", " b_at ", p, 1, 1, 0, 0; }"      \
+               ".f32." type "." type " {" registers "}, " a_at ", " b_at ", p, 1, 1, " transposed  \
+               ", 0; }"                                                                            \
                : tiles                                                                             \
                : "l"(a), "l"(b), "r"(static_cast<int>(accumulate)))
 #define POD_WGMMA_RS(shape, type, registers, tiles, a_at, b_at)                              \
@@ -89,20 +93,38 @@ POD_DEVICE void hold(float (&d)[kCount][4]) {
                : tiles                                                                       \
                : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b))
 
-// D = A B, or D += A B if `accumulate`. A and B K-major in shared memory; kColumns 8 or 16.
+// D = A B, or D += A B if `accumulate`. A and B K-major in shared memory; kColumns 2, 8 or 16.
 template <typename T, int kColumns>
 POD_DEVICE void wgmma_ss(float (&d)[kColumns][4], uint64_t a, uint64_t b, bool accumulate) {
-  static_assert(kColumns == 8 || kColumns == 16, "wgmma_ss has 8 or 16 column tiles");
+  static_assert(kColumns == 2 || kColumns == 8 || kColumns == 16,
+                "wgmma_ss has 2, 8 or 16 column tiles");
   constexpr bool is_bf16 = std::is_same_v<T, bf16>;
   static_assert(is_bf16 || std::is_same_v<T, fp16>, "wgmma takes bf16 and fp16");
-  if constexpr (kColumns == 8 && is_bf16) {
-    POD_WGMMA_SS("m64n64k16", "bf16", POD_D32, POD_TILES_8(0), "%32", "%33", "%34");
+  if constexpr (kColumns == 2 && is_bf16) {
+    POD_WGMMA_SS("m64n16k16", "bf16", POD_D8, POD_TILES_2(0), "%8", "%9", "%10", "0");
+  } else if constexpr (kColumns == 2) {
+    POD_WGMMA_SS("m64n16k16", "f16", POD_D8, POD_TILES_2(0), "%8", "%9", "%10", "0");
+  } else if constexpr (kColumns == 8 && is_bf16) {
+    POD_WGMMA_SS("m64n64k16", "bf16", POD_D32, POD_TILES_8(0), "%32", "%33", "%34", "0");
   } else if constexpr (kColumns == 8) {
-    POD_WGMMA_SS("m64n64k16", "f16", POD_D32, POD_TILES_8(0), "%32", "%33", "%34");
+    POD_WGMMA_SS("m64n64k16", "f16", POD_D32, POD_TILES_8(0), "%32", "%33", "%34", "0");
   } else if constexpr (is_bf16) {
-    POD_WGMMA_SS("m64n128k16", "bf16", POD_D64, POD_TILES_16(0), "%64", "%65", "%66");
+    POD_WGMMA_SS("m64n128k16", "bf16", POD_D64, POD_TILES_16(0), "%64", "%65", "%66", "0");
   } else {
-    POD_WGMMA_SS("m64n128k16", "f16", POD_D64, POD_TILES_16(0), "%64", "%65", "%66");
+    POD_WGMMA_SS("m64n128k16", "f16", POD_D64, POD_TILES_16(0), "%64", "%65", "%66", "0");
+  }
+}
+
+// D += A B. A M-major and B K-major in shared memory; kColumns 2.
+template <typename T, int kColumns>
+POD_DEVICE void wgmma_ss_transposed(float (&d)[kColumns][4], uint64_t a, uint64_t b) {
+  static_assert(kColumns == 2, "wgmma_ss_transposed has 2 column tiles");
+  constexpr bool is_bf16 = std::is_same_v<T, bf16>, accumulate = true;
+  static_assert(is_bf16 || std::is_same_v<T, fp16>, "wgmma takes bf16 and fp16");
+  if constexpr (is_bf16) {
+    POD_WGMMA_SS("m64n16k16", "bf16", POD_D8, POD_TILES_2(0), "%8", "%9", "%10", "1");
+  } else {
+    POD_WGMMA_SS("m64n16k16", "f16", POD_D8, POD_TILES_2(0), "%8", "%9", "%10", "1");
   }
 }
 
@@ -128,10 +150,12 @@ POD_DEVICE void wgmma_rs(float (&d)[kColumns][4], const uint32_t (&a)[4], uint64
   }
 }
 
+#undef POD_D8
 #undef POD_D32
 #undef POD_D64
 #undef POD_D128
 #undef POD_TILE
+#undef POD_TILES_2
 #undef POD_TILES_4
 #undef POD_TILES_8
 #undef POD_TILES_16
@@ -155,8 +179,14 @@ template <int kCount>
 inline void hold(float (&)[kCount][4]) {}
 template <typename T, int kColumns>
 inline void wgmma_ss(float (&d)[kColumns][4], uint64_t a, uint64_t b, bool accumulate) {
-  static_assert(kColumns == 8 || kColumns == 16, "wgmma_ss has 8 or 16 column tiles");
+  static_assert(kColumns == 2 || kColumns == 8 || kColumns == 16,
+                "wgmma_ss has 2, 8 or 16 column tiles");
   emulator::wgmma_ss<T>(d, a, b, accumulate);
+}
+template <typename T, int kColumns>
+inline void wgmma_ss_transposed(float (&d)[kColumns][4], uint64_t a, uint64_t b) {
+  static_assert(kColumns == 2, "wgmma_ss_transposed has 2 column tiles");
+  emulator::wgmma_ss_transposed<T>(d, a, b);
 }
 template <typename T, int kColumns>
 inline void wgmma_rs(float (&d)[kColumns][4], const uint32_t (&a)[4], uint64_t b) {

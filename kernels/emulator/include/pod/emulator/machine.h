@@ -25,8 +25,9 @@ namespace emulator {
 Lane& arrive(Lane& self, Collective op);
 // Counts an atomic and may let another warp run first: what a GPU may do anywhere shows best there.
 void before_atomic();
-// The 16 bytes at a shared address, to be read by ldmatrix.
+// The 16 bytes at a shared address, to be read by ldmatrix, or to be written by stmatrix.
 const uint8_t* ldmatrix_row(uint32_t address);
+uint8_t* stmatrix_row(uint32_t address);
 void st_shared_16(uint32_t address, const void* bytes);
 void ld_shared_16(void* bytes, uint32_t address);
 // Ends the launch with this text and the thread's place.
@@ -74,6 +75,15 @@ inline void ldmatrix_x4(uint32_t (&d)[4], uint32_t row_address, bool trans) {
   for (int i = 0; i < 4; ++i) d[i] = slots.d[i][self.index];
 }
 
+inline void stmatrix_x4_trans(uint32_t row_address, const uint32_t (&tiles)[4]) {
+  Lane& self = *machine.current;
+  StmatrixSlots& slots = self.warp->stmatrix;
+  slots.address[self.index] = row_address;
+  slots.row[self.index] = stmatrix_row(row_address);
+  for (int i = 0; i < 4; ++i) slots.tiles[i][self.index] = tiles[i];
+  collective(self, Collective::kStmatrixTrans);
+}
+
 template <class T>
 inline void mma_m16n8k16(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
   constexpr bool is_bf16 = std::is_same_v<T, bf16>;
@@ -101,6 +111,12 @@ template <class T, int kColumns>
 inline void wgmma_ss(float (&d)[kColumns][4], uint64_t a, uint64_t b, bool accumulate) {
   static_assert(std::is_same_v<T, bf16> || std::is_same_v<T, fp16>, "wgmma takes bf16 and fp16");
   issue_wgmma({a, b, kColumns, std::is_same_v<T, bf16>, false, accumulate}, &d[0][0], nullptr);
+}
+
+template <class T, int kColumns>
+inline void wgmma_ss_transposed(float (&d)[kColumns][4], uint64_t a, uint64_t b) {
+  static_assert(std::is_same_v<T, bf16> || std::is_same_v<T, fp16>, "wgmma takes bf16 and fp16");
+  issue_wgmma({a, b, kColumns, std::is_same_v<T, bf16>, false, true, true}, &d[0][0], nullptr);
 }
 
 template <class T, int kColumns>

@@ -24,6 +24,7 @@ enum class Collective : uint8_t {
   kNone,
   kLdmatrix,
   kLdmatrixTrans,
+  kStmatrixTrans,
   kMmaBf16,
   kMmaFp16,
   kShflXor,
@@ -57,6 +58,7 @@ struct Statistics {
   int64_t max_resident;  // CTAs on all SMs
   int64_t atomics;
   int64_t wgmma, proxy_fences;  // of a warp, of a thread
+  int64_t stmatrix, stmatrix_extra_wavefronts;
 };
 
 // 16 bytes that cp.async has yet to bring.
@@ -107,6 +109,11 @@ struct LdmatrixSlots {
   const uint8_t* row[kLanes];
   uint32_t d[4][kLanes];
 };
+struct StmatrixSlots {
+  uint32_t address[kLanes];
+  uint8_t* row[kLanes];
+  uint32_t tiles[4][kLanes];
+};
 struct ShuffleSlots {
   uint32_t value[kLanes];
   int operand[kLanes];
@@ -131,6 +138,7 @@ struct Warp {
   Cta* cta = nullptr;
   alignas(64) MmaSlots mma;
   alignas(64) LdmatrixSlots ldmatrix;
+  alignas(64) StmatrixSlots stmatrix;
   alignas(64) ShuffleSlots shuffle;
   alignas(64) BarrierSlots barrier;
   alignas(64) RegisterSlots registers;

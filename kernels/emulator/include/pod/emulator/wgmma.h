@@ -16,6 +16,7 @@ struct WgmmaForm {
   uint64_t a, b;  // descriptors; a is 0 for A in registers
   int columns;    // tiles of 8
   bool is_bf16, a_in_registers, accumulate;
+  bool a_m_major = false;
 };
 
 struct WgmmaSlots {
@@ -36,7 +37,7 @@ struct SharedTile {
   uint32_t along_k(unsigned row, unsigned chunk) const {
     return swizzled(start + row / 8 * stride + row % 8 * 128 + chunk * 16);
   }
-  // Shared address of columns 8 * tile.. of n of row k; N-major.
+  // Shared address of columns 8 * tile.. of n of row k; N-major, or of m of A, M-major.
   uint32_t along_n(unsigned k, unsigned tile) const {
     return swizzled(start + tile / 8 * leading + k / 8 * stride + k % 8 * 128 + tile % 8 * 16);
   }

@@ -1,0 +1,87 @@
+// swapped.cuh: runs the wrappers that products with swapped operands need, where
+// POD_CONFORMANCE_WGMMA says that the target has them: few columns, A M-major, stmatrix.
+//
+// CTA    one warpgroup and one pair of tiles
+// Smem   A [64, 64] K-major, then M-major | B [64, 16]
+#pragma once
+
+#include "pod/ptx/ldmatrix.cuh"
+#include "wgmma.cuh"
+
+namespace pod {
+namespace {
+
+constexpr int kFewTiles = 2, kFewColumns = 8 * kFewTiles;
+
+POD_DEVICE void store_a_m_major(const TilePair& p) {
+  for (int i = p.thread; i < kRows * kDepth; i += kThreads) {
+    put(p.smem, i % kDepth, i / kDepth, p.a[i]);
+  }
+}
+
+// D += A B, A M-major.
+template <typename T>
+POD_DEVICE void dump_transposed(uint32_t* out, const TilePair& p, int tile) {
+  float d[kFewTiles][4];
+  start_from_c(d, p);
+  ptx::hold(d);
+  ptx::wgmma_fence();
+  POD_UNROLL
+  for (int step = 0; step < kDepth / 16; ++step) {
+    const uint64_t a =
+        ptx::wgmma_descriptor(ptx::smem_address(p.smem) + step * 2 * kAtom, kTileA, kAtom);
+    ptx::wgmma_ss_transposed<T>(d, a, p.b_descriptor_k_major(step));
+  }
+  finish(d);
+  dump_sums(out + tile * kRows * kFewColumns, d, p);
+}
+
+template <typename T>
+POD_GLOBAL(kThreads, 1)
+swapped_kernel(const POD_GRID_CONSTANT ConformanceArguments a) {
+  POD_DYNAMIC_SMEM(smem);
+  constexpr bool is_fp16 = kTypeIndex<T> == 1;
+  const int tile = ptx::cta_index();
+  const TilePair p = tile_pair<T>(a, smem, tile);
+  store_a(p);
+  store_b_k_major(p, kFewColumns);
+  publish();
+  dump_ss<T, kFewTiles>(section<is_fp16 ? kSsFp16N16 : kSsBf16N16>(a), p, tile);
+  ptx::sync_cta();
+  store_a_m_major(p);
+  publish();
+  dump_transposed<T>(section<is_fp16 ? kTransposedFp16N16 : kTransposedBf16N16>(a), p, tile);
+}
+
+// A warp's four matrices into rows at permuted places, then all 512 bytes.
+template <int threads>
+POD_GLOBAL(threads, 1)
+stmatrix_kernel(const POD_GRID_CONSTANT ConformanceArguments a) {
+  POD_DYNAMIC_SMEM(bytes);
+  uint32_t* smem = reinterpret_cast<uint32_t*>(bytes);
+  const int thread = ptx::thread_index();
+  uint32_t tiles[4];
+  POD_UNROLL
+  for (int i = 0; i < 4; ++i) tiles[i] = a.words[i * threads + thread];
+  ptx::stmatrix_x4_trans(ptx::smem_address(smem + (thread * 5 + 3) % threads * 4), tiles);
+  ptx::sync_warp();
+  POD_UNROLL
+  for (int i = 0; i < 4; ++i) {
+    section<kStmatrixTrans>(a)[i * threads + thread] = smem[i * threads + thread];
+  }
+}
+
+// Nothing without wgmma: what is not instantiated is not compiled.
+template <int tiles = kTiles>
+ptx::Error launch_swapped(const ConformanceArguments& a) {
+  ptx::Error code{};
+  if constexpr (tiles > 0) {
+    code = ptx::launch(swapped_kernel<bf16>, tiles, kThreads, kWgmmaSmem, a.stream, a);
+    if (!code) code = ptx::launch(swapped_kernel<fp16>, tiles, kThreads, kWgmmaSmem, a.stream, a);
+    if (!code) code = ptx::launch(stmatrix_kernel<kWarpSize>, 1, kWarpSize, 512, a.stream, a);
+  }
+  return code;
+}
+
+}  // namespace
+}  // namespace pod
