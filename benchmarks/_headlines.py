@@ -72,6 +72,8 @@ SECTIONS: dict[str, dict[str, str]] = {
         "op.sdpa_loop_ratio_median": "... median hybrid batch",
     },
     "Engines": {
+        "tp.gpus_run": "Most GPUs that one SGLang server on `pod` ran on",
+        "tp.tokens_per_s_ratio": "... its throughput against `fa3` there, both mixed",
         "advise.error_median_pct": "Tokens/s that `pod-attn advise` says, off served loads by",
         "advise.error_worst_pct": "... at worst",
         "gpu.sglang_saturated_vs_fa3": "SGLang on POD against the better of two `fa3` servers",

@@ -32,6 +32,10 @@ PARTS = {
         "engines",
         "SGLang end to end: `pod` against stock, mixed chunks on and off",
     ),
+    "tp": (
+        "engines",
+        "several GPUs: `pod` by tensor and data parallelism against stock, one table for all",
+    ),
     "truth": ("truth", "every config of a grid on ragged steps: what searches are judged by"),
     "traces": ("engines", "a server's traces against torch's profiler, and what tracing costs"),
     "live": ("engines", "tuning on live steps of a server: its gain by bucket, and its cost"),

@@ -116,11 +116,10 @@ def _prefill_graphs(place: Place, kind: str) -> dict[str, Any]:
     return found
 
 
-def prebuild(options: argparse.Namespace) -> None:
-    """Compile what `pod` will use, once for all runs."""
+def prebuild(options: argparse.Namespace, ranks: int = 1) -> None:
+    """Compile what `pod` will use, once for all runs of so many tensor-parallel ranks."""
     place, device = PLACES[options.device], device_named(options.device)
-    geometry = Geometry.uniform(
-        (options.heads, options.heads // 4, place.head_dim), place.dtype, page_size=1
-    )
+    heads = options.heads // ranks, options.heads // 4 // ranks, place.head_dim
+    geometry = Geometry.uniform(heads, place.dtype, page_size=1)
     device.load()
     device.build(geometry, device.default_config(geometry))

@@ -39,7 +39,10 @@ _STOP_SECONDS = 15
 
 
 class Worker:
-    """A process that has imported SGLang by the time that its run's turn comes."""
+    """A process that has imported SGLang by the time that its run's turn comes.
+
+    log  what it and its children print
+    """
 
     def __init__(
         self,
@@ -51,8 +54,8 @@ class Worker:
         environment: Mapping[str, str] | None = None,
     ) -> None:
         self.run, self._folder = run, folder
-        self._log = out / f"sglang_{re.sub('[ ,+]+', '_', run.name)}.log"
-        with self._log.open("w") as log:
+        self.log = out / f"sglang_{re.sub('[ ,+]+', '_', run.name)}.log"
+        with self.log.open("w") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", f"{__package__}.{module}"],
                 stdin=subprocess.PIPE,
@@ -78,7 +81,7 @@ class Worker:
 
     def failure(self, limit: float) -> RuntimeError:
         """What is known of a worker that did not answer within `limit` seconds: its log's end."""
-        tail = self._log.read_text(errors="replace")[-_LOG_TAIL:]
+        tail = self.log.read_text(errors="replace")[-_LOG_TAIL:]
         status = self._process.poll()
         return RuntimeError(f"exit status {status}, at most {limit:.0f} s:\n{tail}")
 

@@ -15,10 +15,12 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from benchmarks.gpu.engines.figures import rates
 from benchmarks.gpu.engines.job import Run
+from benchmarks.gpu.engines.scores import Scored
 from benchmarks.gpu.engines.sglang import Worker
 
 _POLL_SECONDS = 0.02
@@ -60,6 +62,11 @@ class Standing(Worker):
         tokens: list[list[int]] = self._wait(limit)["tokens"]
         return tokens
 
+    def scores(self, limit: float, *, parts: int = 1) -> list[Scored]:
+        """As `answers`, with log-probabilities."""
+        self._say(f"scores {parts}")
+        return [Scored(*one) for one in self._wait(limit)["scores"]]
+
     def stop(self) -> None:
         """End the process and what it reads from."""
         super().stop()
@@ -93,8 +100,12 @@ def standing(
     folders: tuple[Path, Path],
     *,
     limit: float,
+    engines: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
 ) -> Iterator[dict[str, Standing]]:
-    """Warm engines by the names of their `environments`, ended afterwards; see side_by_side."""
+    """Warm engines by the names of their `environments`, ended afterwards; see side_by_side.
+
+    engines  arguments of sglang.Engine, by name, in place of the job's
+    """
     workers: dict[str, Standing] = {}
     try:
         for place, (name, environment) in enumerate(environments.items()):
@@ -103,7 +114,8 @@ def standing(
                 folder.mkdir(parents=True, exist_ok=True)
             workers[name] = Standing(run, own[0], own[1], environment=environment)
             port = _FIRST_PORT + place * _PORTS
-            workers[name].begin(job | {"engine": job["engine"] | {"port": port}})
+            told = job["engine"] | {"port": port} | dict(engines.get(name, {}))
+            workers[name].begin(job | {"engine": told})
         until = time.monotonic() + limit
         for worker in workers.values():
             worker.ready(max(0.0, until - time.monotonic()))

@@ -6,6 +6,7 @@ written anew each time: first when the engine has warmed up, then with each pass
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 import os
@@ -13,6 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from benchmarks.gpu.engines.scores import ask_all_scored
 from benchmarks.gpu.engines.sglang_run import serving
 
 
@@ -29,11 +31,18 @@ def in_groups(questions: list[Any], count: int) -> list[list[Any]]:
     return [questions[i : i + size] for i in range(0, len(questions), size)]
 
 
+def scores(engine: Any, groups: list[list[Any]]) -> list[Any]:
+    """Scored answers of an engine, one group of requests after the other."""
+    loop = engine.loop if hasattr(engine, "loop") else asyncio.new_event_loop()
+    return [one for some in groups for one in loop.run_until_complete(ask_all_scored(engine, some))]
+
+
 def main() -> None:
     """Import, wait for the job, warm up, then a pass per line until standard input ends.
 
     `loads` in the job: requests of each pass in turn, in place of the same ones; `questions`: what
-    the line `answers N` asks for tokens of, in N groups that are asked one after the other.
+    the line `answers N` asks for tokens of, in N groups that are asked one after the other;
+    `scores N` also for log-probabilities.
     """
     from sglang.srt.entrypoints.engine import Engine
 
@@ -42,7 +51,7 @@ def main() -> None:
     if len(files) != 2:
         return
     job, answer = json.loads(Path(files[0]).read_text()), Path(files[1])
-    with serving(job) as (_, ask_once):
+    with serving(job) as (engine, ask_once):
         # What the short warm-up did not reach: counted by nobody.
         ask_once(job["requests"])
         write_whole(answer, {"ready": True})
@@ -53,6 +62,10 @@ def main() -> None:
                 groups = in_groups(job["questions"], int(parts))
                 tokens = [found.tokens for some in groups for found in ask_once(some)[0]]
                 write_whole(answer, {"tokens": tokens})
+            elif word == "scores":
+                write_whole(
+                    answer, {"scores": scores(engine, in_groups(job["questions"], int(parts)))}
+                )
             else:
                 write_whole(answer, {"seconds": ask_once(next(loads))[1]})
 

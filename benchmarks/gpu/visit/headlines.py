@@ -28,6 +28,7 @@ _LIVE = {
     "smollm2": "pod-attn bench gpu -- live --model smollm2 --weights FILE",
 }
 _FP8 = "python -m benchmarks.gpu fp8"
+_TP = "pod-attn bench gpu -- tp"
 _VERSUS = "python -m benchmarks.gpu versus --label {label} before=TREE after=."
 
 
@@ -50,7 +51,7 @@ def headlines(documents: dict[str, dict[str, Any]]) -> list[Headline]:
         ratio = summary["floor_ratio_geomean"]
         found.append(("gpu.floor_ratio_geomean", ratio, "x, time / floor", _NUMBERS))
     parts = [_check_headlines, _grid_headlines, _hf_headlines, _sglang_headlines]
-    parts += [_versus_headlines, _fp8_headlines, _trace_headlines, _live_headlines]
+    parts += [_versus_headlines, _fp8_headlines, _trace_headlines, _live_headlines, _tp_headlines]
     parts.append(real_headlines)
     return found + [line for part in parts for line in part(documents)]
 
@@ -189,3 +190,20 @@ def _live_lines(model: str, document: dict[str, Any], command: str) -> list[Head
         unit = f"steps of its bucket, of a config {rollback['speedup']:.2f} times as fast"
         found.append(("live.rollback_steps", rollback["steps"], unit, command))
     return found
+
+
+def _tp_headlines(documents: dict[str, dict[str, Any]]) -> list[Headline]:
+    document = documents.get("tp", {})
+    found = document.get("tp", {})
+    if "pod_over_stock" not in found:
+        return []
+    told, load = found["pod_over_stock"], document["load"]
+    low, high = told["interval"]
+    unit = (
+        f"x, output tokens/s against {document['compared_with']}, {load['layers']} layers, "
+        f"95 % interval {low:.3f} to {high:.3f}"
+    )
+    return [
+        ("tp.gpus_run", found["gpus"], "GPUs of one server, tensor parallel", _TP),
+        ("tp.tokens_per_s_ratio", told["ratio"], unit, _TP),
+    ]

@@ -36,6 +36,7 @@ _PARTS = (
     "real",
     "walls",
     "rules",
+    "tp",
 )
 
 

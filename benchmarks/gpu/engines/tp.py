@@ -1,0 +1,137 @@
+"""Several GPUs: SGLang on `pod` by tensor and by data parallelism, against the stock backend.
+
+A Llama with random weights, mixed chunks, CUDA graphs on. Both engines stand side by side on the
+same GPUs and answer the same load in turns, everything sent at once. Stages, each saved when it is
+known:
+
+  tp    --ranks tensor-parallel ranks: output tokens/s; greedy answers and their log-probabilities
+        against the stock engine's, with controls of other batches; who traces; then a table is
+        handed to all ranks while they serve, and the answers are compared again
+  dp    as many whole replicas: output tokens/s, and that each of them traces
+
+NVLink multicast stays off, and all-reduce is NCCL's unless --all-reduce custom.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.gpu.common import machine
+from benchmarks.gpu.common.output import Output, add_output
+from benchmarks.gpu.engines.job import make_model, prebuild
+from benchmarks.gpu.engines.places import PLACES, REFUSED
+from benchmarks.gpu.engines.sglang import add_load
+from benchmarks.gpu.engines.tp_stages import data_parallel, tensor_parallel
+
+STAGES = ("tp", "dp")
+_LOAD = ("ranks", "layers", "heads", "running", "prompts", "longest", "new", "passes", "device")
+
+
+class Parallel:
+    """The document under way, and what its stages share.
+
+    document  saved by `save`, whole
+    """
+
+    def __init__(self, options: argparse.Namespace, folder: Path) -> None:
+        self.options, self.folder = options, folder
+        self._began = time.monotonic()
+        self._output = Output(options.out, "tp")
+        self.document: dict[str, Any] = {
+            "machine": machine.report(),
+            "load": {name: getattr(options, name) for name in (*_LOAD, "all_reduce")},
+            "compared_with": f"{options.stock}, mixed",
+            "stages": {}, "failed": {},
+        }  # fmt: skip
+
+    def left(self) -> float:
+        """Seconds that one step may still take."""
+        passed = time.monotonic() - self._began
+        return max(0.0, min(float(self.options.each), float(self.options.seconds) - passed))
+
+    def say(self, text: str) -> None:
+        """A line of progress."""
+        print(f"{time.monotonic() - self._began:5.0f} s  {text}", flush=True)
+
+    def save(self, stage: str, **news: Any) -> None:
+        """File what has become known in a stage."""
+        self.document.setdefault(stage, {}).update(news)
+        self._output.save(self.document)
+
+    def stage(self, name: str, work: Callable[[Parallel], None]) -> None:
+        """Do it; where an engine fails or no time is left, a line in `failed` says so."""
+        began = time.monotonic()
+        try:
+            if self.left() < self.options.least:
+                raise RuntimeError(f"not run: {self.left():.0f} s are left")
+            work(self)
+        except (RuntimeError, OSError) as error:
+            self.document["failed"][name] = f"{type(error).__name__}: {error}"
+            self.say(f"{name} FAILED: {error}")
+        self.document["stages"][name] = round(time.monotonic() - began, 1)
+        self._output.save(self.document)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measure, print and save tp.json; ends with an error when a stage failed."""
+    options = _parse(arguments)
+    options.out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as name:
+        part = Parallel(options, Path(name))
+        make_model(part.folder / "model", options)
+        part.say("the model is there")
+        for ranks in {options.ranks if "tp" in options.stages else 1, 1}:
+            prebuild(options, ranks)
+        part.say("variants are built")
+        for stage in options.stages:
+            part.stage(stage, tensor_parallel if stage == "tp" else data_parallel)
+    for key in (*options.stages, "failed"):
+        print(f"{key}: {json.dumps(part.document.get(key))}")
+    if part.document["failed"]:
+        sys.exit(f"tp: failed are {', '.join(part.document['failed'])}")
+
+
+def _stages(text: str) -> list[str]:
+    names = text.split(",")
+    unknown = sorted(set(names) - set(STAGES))
+    if unknown:
+        raise argparse.ArgumentTypeError(f"{unknown} unknown, known are {', '.join(STAGES)}")
+    return names
+
+
+def _parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="tp", description=(__doc__ or "").split("\n")[0])
+    add_load(parser)
+    parser.set_defaults(interval=0.0)
+    add = functools.partial(parser.add_argument, type=float)
+    parser.add_argument("--ranks", type=int, default=2, help="GPUs of each stage")
+    parser.add_argument("--questions", type=int, default=24, help="answers that are compared")
+    parser.add_argument("--stages", type=_stages, default=list(STAGES), help="default: all")
+    parser.add_argument("--stock", default=None, help="backend to compare with: fa3")
+    parser.add_argument("--all-reduce", choices=("nccl", "custom"), default="nccl")
+    parser.add_argument("--prefill-graphs", choices=("breakable", "disabled"), default="breakable")
+    add("--each", default=160.0, help="most seconds of a start or a pass")
+    add("--seconds", default=240.0, help="of all stages together")
+    add("--least", default=45.0, help="start no stage with less left")
+    parser.add_argument("--device", choices=PLACES, default="cuda")
+    add_output(parser, refused=REFUSED)
+    options = parser.parse_args(arguments)
+    options.stock = options.stock or PLACES[options.device].stock
+    if options.heads % (4 * options.ranks):
+        parser.error(
+            f"--heads must be a multiple of {4 * options.ranks}, got {options.heads}: each of "
+            f"{options.ranks} ranks has whole groups of 4 query heads"
+        )
+    if options.device == "cuda" and torch.cuda.device_count() < options.ranks:
+        parser.error(f"--ranks {options.ranks}: this machine has {torch.cuda.device_count()} GPUs")
+    return options
