@@ -38,6 +38,7 @@ PARTS = {
     ),
     "truth": ("truth", "every config of a grid on ragged steps: what searches are judged by"),
     "traces": ("engines", "a server's traces against torch's profiler, and what tracing costs"),
+    "serving": ("engines", "public loads end to end: what mixing pays, where step time goes"),
     "live": ("engines", "tuning on live steps of a server: its gain by bucket, and its cost"),
     "real": ("engines", "trained weights in SGLang: answers and perplexity, fp8 KV cache as well"),
     "fp8": ("speed", "a cache of 8 bits against bf16: long decodes and hybrid batches"),

@@ -25,7 +25,7 @@ from benchmarks.gpu.engines.sglang import Worker
 
 _POLL_SECONDS = 0.02
 # SGLang draws the ports of an engine's processes from the thousand after its own.
-_FIRST_PORT, _PORTS = 31_000, 2_000
+FIRST_PORT, PORTS = 31_000, 2_000
 _RESAMPLED = 2000
 
 
@@ -33,9 +33,10 @@ class Standing(Worker):
     """A worker whose engine stays up between passes."""
 
     def __init__(
-        self, run: Run, folder: Path, out: Path, *, environment: Mapping[str, str] | None = None
-    ) -> None:
-        super().__init__(run, folder, out, module="turns_run", environment=environment)
+        self, run: Run, folder: Path, out: Path, *,
+        module: str = "turns_run", environment: Mapping[str, str] | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(run, folder, out, module=module, environment=environment)
         self._answer = folder / "answer.json"
 
     def begin(self, job: dict[str, Any]) -> None:
@@ -44,28 +45,30 @@ class Standing(Worker):
         path.write_text(json.dumps(job))
         self._say(f"{path}\t{self._answer}")
 
-    def ready(self, limit: float) -> None:
+    def ready(self, limit: float) -> dict[str, Any]:
         """Wait for the warm engine; RuntimeError, with the log's end, after `limit` seconds."""
-        self._wait(limit)
+        return self._wait(limit)
 
     def once(self, limit: float) -> float:
         """Seconds of one pass over the job's requests; RuntimeError after `limit` seconds."""
-        self._say("pass")
-        return float(self._wait(limit)["seconds"])
+        return float(self.order("pass", limit)["seconds"])
+
+    def order(self, line: str, limit: float) -> dict[str, Any]:
+        """What the worker answers to a line; RuntimeError after `limit` seconds."""
+        self._say(line)
+        return self._wait(limit)
 
     def answers(self, limit: float, *, parts: int = 1) -> list[list[int]]:
         """Tokens of the job's `questions`; RuntimeError after `limit` seconds.
 
         parts  as many groups of questions, one after the other: the same ones in other batches
         """
-        self._say(f"answers {parts}")
-        tokens: list[list[int]] = self._wait(limit)["tokens"]
+        tokens: list[list[int]] = self.order(f"answers {parts}", limit)["tokens"]
         return tokens
 
     def scores(self, limit: float, *, parts: int = 1) -> list[Scored]:
         """As `answers`, with log-probabilities."""
-        self._say(f"scores {parts}")
-        return [Scored(*one) for one in self._wait(limit)["scores"]]
+        return [Scored(*one) for one in self.order(f"scores {parts}", limit)["scores"]]
 
     def stop(self) -> None:
         """End the process and what it reads from."""
@@ -113,7 +116,7 @@ def standing(
             for folder in own:
                 folder.mkdir(parents=True, exist_ok=True)
             workers[name] = Standing(run, own[0], own[1], environment=environment)
-            port = _FIRST_PORT + place * _PORTS
+            port = FIRST_PORT + place * PORTS
             told = job["engine"] | {"port": port} | dict(engines.get(name, {}))
             workers[name].begin(job | {"engine": told})
         until = time.monotonic() + limit

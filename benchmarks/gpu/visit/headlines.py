@@ -6,6 +6,7 @@ import statistics
 from typing import Any
 
 from benchmarks.gpu.visit.real_headlines import real_headlines
+from benchmarks.gpu.visit.serving_headlines import serving_headlines
 
 _NUMBERS, _CONTACT = "pod-attn bench gpu -- numbers", "pod-attn bench gpu -- first-contact"
 _CHECKS = "pod-attn bench gpu -- checks"
@@ -52,7 +53,7 @@ def headlines(documents: dict[str, dict[str, Any]]) -> list[Headline]:
         found.append(("gpu.floor_ratio_geomean", ratio, "x, time / floor", _NUMBERS))
     parts = [_check_headlines, _grid_headlines, _hf_headlines, _sglang_headlines]
     parts += [_versus_headlines, _fp8_headlines, _trace_headlines, _live_headlines, _tp_headlines]
-    parts.append(real_headlines)
+    parts += [real_headlines, serving_headlines]
     return found + [line for part in parts for line in part(documents)]
 
 

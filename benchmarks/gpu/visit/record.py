@@ -31,6 +31,7 @@ _PARTS = (
     "versus",
     "fp8",
     "traces",
+    "serving",
     "live_llama8b",
     "live_smollm2",
     "real",

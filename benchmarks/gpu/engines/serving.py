@@ -1,0 +1,106 @@
+"""Does mixing with `pod` pay, end to end? Public loads, models of real depth, against stock SGLang.
+
+For each model one engine for each backend, all started at once, side by side on one device, each
+with the cache that it would have alone on a smaller one (said in the results). They are measured
+in turns, one at a time, the others paused. An engine serves every setting: chunk size and mixing
+change between two stretches of a load that never ends, so that nothing but them differs. A stretch
+is --cycles cycles of the load's prompts from a full cache, after a few that are left out.
+
+Every engine's steps are recorded alike: how long forwards take on the device and what lies between
+them, by kind of step. How much of a forward attention takes is from the traces of `pod`. Rates
+beside `steady` say what was measured; `steady` is balanced (serving_figures.py). TTFT of a
+saturated server is its queue. With --rates loads arrive at shares of the rate that stock kept up
+with, unmixed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+from benchmarks.gpu.common.output import add_output
+from benchmarks.gpu.engines.places import PLACES, REFUSED
+from benchmarks.gpu.engines.serving_engines import standing
+from benchmarks.gpu.engines.serving_loads import LOADS, SHAPES
+from benchmarks.gpu.engines.serving_plan import Plan, parse_pairs, settings
+from benchmarks.gpu.engines.serving_turns import Serving
+
+_PAIRS = "llama3-8b:arxiv,llama3-8b:pd,yi-6b:arxiv"
+
+
+def run(serving: Serving, plan: Plan) -> None:
+    """Models one after the other; what does not fit the time is left out and said."""
+    for model in plan.models:
+        loads = [load for name, load in plan.pairs if name == model]
+        with standing(serving, model, plan) as engines:
+            for load in loads:
+                for number in range(serving.options.rounds):
+                    serving.saturated(engines, model, load, plan.settings, number)
+            for load in loads:
+                serving.rated(engines, model, load)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measure, print and save serving.json; ends with an error when something failed."""
+    options = _parse(arguments)
+    options.out.mkdir(parents=True, exist_ok=True)
+    plan = Plan(options.pairs, settings(options))
+    with tempfile.TemporaryDirectory() as name, Serving(options, Path(name)) as serving:
+        run(serving, plan)
+    print(json.dumps(serving.document["summary"], indent=1))
+    for key in ("stages", "left_out", "failed"):
+        print(f"{key}: {json.dumps(serving.document[key])}")
+    if serving.document["failed"] or not serving.document["runs"]:
+        sys.exit(f"serving: failed are {', '.join(serving.document['failed']) or 'all'}")
+
+
+def _pairs(text: str) -> list[tuple[str, str]]:
+    try:
+        return parse_pairs(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(one) for one in text.split(",") if one]
+
+
+def _parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="serving", description=(__doc__ or "").split("\n")[0],
+        epilog=f"models: {', '.join(SHAPES)}; loads: {', '.join(LOADS)}",
+    )  # fmt: skip
+    add = functools.partial(parser.add_argument, type=int)
+    parser.add_argument(
+        "--pairs", type=_pairs, default=_PAIRS, metavar="MODEL:LOAD,...",
+        help="what is served, by worth; a model's loads one after the other",
+    )  # fmt: skip
+    parser.add_argument(
+        "--engines", default=None,
+        help="backends, default fa3,pod; the first is what speedups are over. Others: trtllm_mha, "
+        "flashinfer, triton",
+    )  # fmt: skip
+    parser.add_argument("--unmixed", type=_numbers, default=[8192, 2048], help="chunks, by worth")
+    parser.add_argument("--mixed", type=_numbers, default=[1024, 2048, 512], help="likewise")
+    parser.add_argument("--kv", default="auto", help="dtype of the KV cache, such as fp8_e4m3")
+    parser.add_argument("--rates", type=lambda text: [float(x) for x in text.split(",")],
+                        default=[], help="shares of stock's capacity, such as 0.7,0.9")  # fmt: skip
+    parser.add_argument("--rate-seconds", type=float, default=30.0, help="of each of them")
+    add("--rounds", default=1, help="of all settings, in mirrored order")
+    add("--cycles", default=0, help="of a load's prompts in a stretch; 0: some 12 seconds")
+    add("--settle", default=2, help="prompts left out after a change of setting")
+    parser.add_argument("--itl", type=float, default=50.0, help="target of goodput, ms")
+    parser.add_argument("--seconds", type=float, default=530.0, help="of everything together")
+    parser.add_argument("--each", type=float, default=40.0, help="most seconds of a stretch")
+    parser.add_argument("--start", type=float, default=240.0, help="most seconds of a start")
+    parser.add_argument("--device", choices=PLACES, default="cuda")
+    add_output(parser, refused=REFUSED)
+    options = parser.parse_args(arguments)
+    if min(options.rounds, options.settle + 1) < 1:
+        parser.error("--rounds must be at least 1 and --settle at least 0")
+    options.engines = (options.engines or f"{PLACES[options.device].stock},pod").split(",")
+    return options

@@ -1,0 +1,181 @@
+"""An SGLang engine under a load that never ends, measured a stretch at a time; its own process.
+
+It reads files of the job and of the answer, as turns_run does, and then an order a line:
+
+  load NAME                     drop what is under way; send that load from now on, until it is full
+  window MIXED CHUNK SETTLE PROMPTS SECONDS
+                                under that setting, leave out SETTLE prompts, then take what happens
+                                until PROMPTS more have their first token
+  rate NAME MIXED CHUNK PER_SECOND SECONDS
+                                that load in an empty server, arriving at a rate
+
+Between orders the engine is paused: nothing runs while another one is measured beside it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import sys
+import time
+from collections.abc import Coroutine, Iterator
+from pathlib import Path
+from typing import Any
+
+from benchmarks.gpu.engines.serving_feed import Feed
+from benchmarks.gpu.engines.turns_run import write_whole
+
+# Requests that wait at the door, beyond those that the cache holds.
+_WAITING = 8
+_RAMP_SECONDS = 90.0
+
+
+class Server:
+    """An engine, its loop, and the load that it is under."""
+
+    def __init__(self, engine: Any, job: dict[str, Any], folder: Path) -> None:
+        self._engine, self._job, self._folder = engine, job, folder
+        self._loop = engine.loop
+        self._feed: Feed | None = None
+
+    def load(self, name: str) -> dict[str, Any]:
+        """Send a load's requests from now on; until the cache has been full once."""
+        load = self._job["loads"][name]
+        self._set(mixed=False, chunk=self._job["engine"]["chunked_prefill_size"])
+        self._do(self._drop())
+        self._feed = Feed(self._engine, _requests(load, self._job), load["held"] + _WAITING)
+        began = time.time()
+        self._do(self._stretch(0, load["held"], _RAMP_SECONDS))
+        self._steps()
+        return {"seconds": time.time() - began}
+
+    def window(self, mixed: bool, chunk: int, settle: int, prompts: int, limit: float) -> Any:
+        """Steps and tokens of a stretch; whole False where the time was over before its end."""
+        assert self._feed is not None
+        self._set(mixed=mixed, chunk=chunk)
+        begin, end, whole = self._do(self._stretch(settle, prompts, limit))
+        return {
+            "unix": [begin, end], "whole": whole, "steps": self._steps(),
+            **self._feed.between(begin, end),
+        }  # fmt: skip
+
+    def rate(self, name: str, mixed: bool, chunk: int, rate: float, seconds: float) -> Any:
+        """What is answered of a load that arrives at `rate` requests per second."""
+        load = self._job["loads"][name]
+        self._set(mixed=mixed, chunk=chunk)
+        self._do(self._drop())
+        self._feed = Feed(self._engine, _requests({**load, "held": 0}, self._job), 0)
+        began = time.time()
+        self._do(self._arrivals(rate, seconds))
+        return {"unix": [began, time.time()], "steps": self._steps(),
+                **self._feed.between(began, time.time())}  # fmt: skip
+
+    def _do(self, work: Coroutine[Any, Any, Any]) -> Any:
+        return self._loop.run_until_complete(work)
+
+    async def _stretch(self, settle: int, prompts: int, limit: float) -> tuple[float, float, bool]:
+        assert self._feed is not None
+        await self._go()
+        until = time.time() + limit
+        await self._feed.more_first_tokens(settle, until)
+        begin = time.time()
+        whole = await self._feed.more_first_tokens(prompts, until)
+        end = time.time()
+        await self._pause()
+        return begin, end, whole
+
+    async def _arrivals(self, rate: float, seconds: float) -> None:
+        assert self._feed is not None
+        await self._go()
+        await self._feed.arrive(rate, seconds)
+        await self._pause()
+
+    async def _drop(self) -> None:
+        """Nothing is in the server afterwards."""
+        if self._feed is None:
+            return
+        await self._go()
+        await self._feed.stop()
+        await self._pause()
+
+    async def _pause(self) -> None:
+        from sglang.srt.managers.io_struct import PauseGenerationReqInput
+
+        await self._engine.tokenizer_manager.pause_generation(
+            PauseGenerationReqInput(mode="in_place")
+        )
+        if self._feed is not None:
+            self._feed.pause()
+
+    async def _go(self) -> None:
+        from sglang.srt.managers.io_struct import ContinueGenerationReqInput
+
+        if self._feed is not None:
+            self._feed.go()
+        await self._engine.tokenizer_manager.continue_generation(ContinueGenerationReqInput())
+
+    def _set(self, *, mixed: bool, chunk: int) -> None:
+        self._engine.collective_rpc("serving_set", chunk=chunk, mixed=mixed)
+
+    def _steps(self) -> list[Any]:
+        path = self._folder / "steps.json"
+        self._engine.collective_rpc("serving_steps", path=str(path))
+        found: list[Any] = json.loads(path.read_text())
+        return found
+
+
+def _requests(load: dict[str, Any], job: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    from benchmarks.gpu.engines.serving_loads import requests
+
+    lengths = tuple((prompt, answer) for prompt, answer in load["lengths"])
+    return requests(lengths, job["vocab"], load["held"])
+
+
+def obey(server: Server, line: str) -> dict[str, Any]:
+    """Do one order; ValueError for one that is unknown."""
+    order, *told = line.split()
+    if order == "load":
+        return server.load(told[0])
+    if order == "window":
+        mixed, chunk, settle, prompts = map(int, told[:4])
+        found: dict[str, Any] = server.window(bool(mixed), chunk, settle, prompts, float(told[4]))
+        return found
+    if order == "rate":
+        rated: dict[str, Any] = server.rate(
+            told[0], bool(int(told[1])), int(told[2]), float(told[3]), float(told[4])
+        )
+        return rated
+    raise ValueError(f"order {order!r} is none of load, window, rate")
+
+
+def main() -> None:
+    """Import, wait for the job, start, then obey until standard input ends."""
+    from sglang.srt.entrypoints.engine import Engine
+
+    from benchmarks.gpu.engines.serving_scheduler import run_scheduler
+
+    class Recorded(Engine):  # type: ignore[misc]
+        """SGLang's own, but for the scheduler's process."""
+
+        run_scheduler_process_func = staticmethod(run_scheduler)
+
+    print(f"{Engine.__name__} imported", flush=True)
+    files = sys.stdin.readline().rstrip("\n").split("\t")
+    if len(files) != 2:
+        return
+    job, answer = json.loads(Path(files[0]).read_text()), Path(files[1])
+    began = time.monotonic()
+    engine = Recorded(**job["engine"])
+    try:
+        server = Server(engine, job, answer.parent)
+        write_whole(answer, {"ready": True, "seconds": time.monotonic() - began})
+        for line in itertools.takewhile(str.strip, sys.stdin):
+            found = obey(server, line)
+            print(f"{line.strip()} after {time.monotonic() - began:.1f} s", flush=True)
+            write_whole(answer, found)
+    finally:
+        engine.shutdown()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,112 @@
+"""In SGLang's scheduler process: settings that change between steps, and a record of each step.
+
+A server's chunk size and whether chunks are mixed are two attributes of its scheduler, read anew
+for every batch: one engine serves all settings of its backend. Steps are recorded for every backend
+alike: lengths, and the device's time at which a forward begins and ends. What lies between two
+forwards is sampling, copies, and waiting for the host.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+# [launched at (Unix s), begin ms, end ms, [[q, kv] of each prompt's chunk], decodes, their keys]
+Step = list[Any]
+
+
+class Recorder:
+    """Steps of this process since the last `take`."""
+
+    def __init__(self) -> None:
+        self._steps: list[tuple[float, Any, Any, Any]] = []
+
+    def around(self, forward: Callable[..., Any]) -> Callable[..., Any]:
+        """ModelRunner.forward that is recorded."""
+
+        @functools.wraps(forward)
+        def recorded(runner: Any, forward_batch: Any, *args: Any, **kwargs: Any) -> Any:
+            if forward_batch.rids is None:
+                return forward(runner, forward_batch, *args, **kwargs)
+            began, begin = time.time(), self._mark(runner)
+            result = forward(runner, forward_batch, *args, **kwargs)
+            lengths = step_lengths(forward_batch)
+            self._steps.append((began, begin, self._mark(runner), lengths))
+            return result
+
+        return recorded
+
+    def take(self) -> list[Step]:
+        """Times in ms since the first of them; waits for the device."""
+        steps, self._steps = self._steps, []
+        if not steps:
+            return []
+        origin = steps[0][1]
+        if not isinstance(origin, float):
+            steps[-1][2].synchronize()
+        since = functools.partial(_elapsed, origin)
+        return [[at, since(begin), since(end), *found] for at, begin, end, found in steps]
+
+    def _mark(self, runner: Any) -> Any:
+        if str(runner.device) == "cpu":
+            return time.perf_counter()
+        import torch
+
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+
+def _elapsed(origin: Any, mark: Any) -> float:
+    if isinstance(origin, float):
+        return (float(mark) - origin) * 1e3
+    return float(origin.elapsed_time(mark))
+
+
+def step_lengths(forward_batch: Any) -> tuple[list[list[int]], int, int]:
+    """([q, kv] of each prompt's chunk, running requests, their keys) of a step.
+
+    A row of one token in a prefill is a running request.
+    """
+    kv_lens = forward_batch.seq_lens_cpu.tolist()
+    if forward_batch.forward_mode.is_decode():
+        return [], len(kv_lens), sum(kv_lens)
+    rows = list(zip(forward_batch.extend_seq_lens_cpu or [], kv_lens, strict=False))
+    running = [kv for q, kv in rows if q == 1]
+    return [[int(q), int(kv)] for q, kv in rows if q > 1], len(running), sum(running)
+
+
+@contextlib.contextmanager
+def recorded_scheduler() -> Iterator[Recorder]:
+    """Scheduler with the two methods that `serving_run` calls; ModelRunner that is recorded."""
+    from sglang.srt.managers.scheduler import Scheduler
+    from sglang.srt.model_executor.model_runner import ModelRunner
+
+    recorder, forward = Recorder(), ModelRunner.forward
+
+    def serving_set(scheduler: Any, chunk: int, mixed: bool) -> None:
+        scheduler.chunked_prefill_size, scheduler.is_mixed_chunk = chunk, mixed
+
+    def serving_steps(_: Any, path: str) -> None:
+        Path(path).write_text(json.dumps(recorder.take()))
+
+    Scheduler.serving_set, Scheduler.serving_steps = serving_set, serving_steps
+    ModelRunner.forward = recorder.around(forward)
+    try:
+        yield recorder
+    finally:
+        ModelRunner.forward = forward
+        del Scheduler.serving_set, Scheduler.serving_steps
+
+
+def run_scheduler(*args: Any, **kwargs: Any) -> Any:
+    """SGLang's run_scheduler_process, recorded; it is what its Engine class lets one replace."""
+    from sglang.srt.managers.scheduler import run_scheduler_process
+
+    with recorded_scheduler():
+        return run_scheduler_process(*args, **kwargs)

@@ -1,0 +1,221 @@
+"""The serving part's document, and the turns in which its engines are measured."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks.engines.sink import TraceSink
+from benchmarks.gpu.common import machine
+from benchmarks.gpu.common.output import Output
+from benchmarks.gpu.engines.places import PLACES
+from benchmarks.gpu.engines.serving_figures import (
+    KINDS,
+    attention,
+    balanced,
+    shares,
+    timed,
+    waits,
+)
+from benchmarks.gpu.engines.serving_loads import LOADS, SHAPES, held, means
+from benchmarks.gpu.engines.serving_plan import Setting, prompts
+from benchmarks.gpu.engines.serving_summary import best, sampled, summarize
+from benchmarks.gpu.engines.turns import Standing, order
+from pod_integrate.model.devices import DEVICES
+from pod_integrate.terms.keys import KvDtype
+
+_TOLD = ("engines", "rates", "rounds", "cycles", "settle", "itl", "kv", "device", "seconds")
+# Seconds below which no engine is started, and no stretch begun.
+_LEAST_START, _LEAST_STRETCH = 60.0, 14.0
+
+
+class Serving:
+    """The document under way, and what its stages share."""
+
+    def __init__(self, options: argparse.Namespace, folder: Path) -> None:
+        self.options, self.folder = options, folder
+        self.least_start = _LEAST_START if options.device == "cuda" else 1.0
+        self.next_workers: dict[str, dict[str, Standing]] = {}
+        self.kv = _kv_dtype(options)
+        # The load that an engine is under, and full of.
+        self._full: dict[str, tuple[str, str]] = {}
+        self._least = _LEAST_STRETCH if options.device == "cuda" else 1.0
+        self._began = time.monotonic()
+        self._output = Output(options.out, "serving")
+        self._sink = TraceSink()
+        self.document: dict[str, Any] = {
+            "machine": machine.report(),
+            "load": {name: getattr(options, name) for name in _TOLD}
+            | {"stock": options.engines[0]},
+            "runs": {}, "stages": {}, "left_out": [], "failed": {}, "summary": {},
+        }  # fmt: skip
+        name = str(self.document["machine"].get("device", {}).get("name", ""))
+        key = name.lower().replace(" ", "-")
+        self._device = next((d for d in DEVICES.values() if d.key.name == key), None)
+        self.say("begun")
+
+    def __enter__(self) -> Serving:
+        self._sink.__enter__()
+        return self
+
+    def __exit__(self, *told: object) -> None:
+        for workers in self.next_workers.values():
+            for worker in workers.values():
+                worker.stop()
+        self._sink.__exit__(*told)
+
+    def environment(self, engine: str) -> dict[str, str]:
+        """`pod` tells of its steps, at the share that is the default, and tries nothing out."""
+        if engine != "pod":
+            return {}
+        return {
+            "POD_ATTN_TUNER_URL": self._sink.url, "POD_ATTN_EXPERIMENTS": "0",
+            "POD_ATTN_POLL_SECONDS": "0.5",
+        }  # fmt: skip
+
+    def say(self, text: str) -> None:
+        """A line of progress."""
+        print(f"{time.monotonic() - self._began:5.0f} s  {text}", flush=True)
+
+    def enough(self, seconds: float) -> bool:
+        """Whether so many are left."""
+        return bool(self._began + self.options.seconds - time.monotonic() >= seconds)
+
+    def left_out(self, name: str) -> None:
+        """No time was left for it."""
+        self.document["left_out"].append(name)
+        self.say(f"{name}: left out, no time")
+
+    def failed(self, name: str, error: Exception) -> None:
+        """Say so, and go on."""
+        self.document["failed"][name] = str(error)
+        self.say(f"{name} FAILED: {error}")
+        self._save()
+
+    def stage(self, name: str, seconds: float) -> None:
+        """How long something took."""
+        self.document["stages"][name] = round(seconds, 1)
+
+    def saturated(
+        self, engines: dict[str, Standing], model: str, load: str,
+        wanted: list[Setting], number: int,
+    ) -> None:  # fmt: skip
+        """One round of all settings under a load that always waits at the door."""
+        turns = {one.name: one for one in wanted if one.engine in engines}
+        for name in order(list(turns), number):
+            one = turns[name]
+            full = self._full.get(one.engine) == (model, load)
+            # A cache that is to be filled takes about as long again.
+            what = f"{model}, {load}, {name}"
+            if one.engine in engines and self._may(what, self._least * (1 if full else 2)):
+                work = functools.partial(self._window, engines, one, model, load, number)
+                self._try(engines, one, what, work)
+
+    def rated(self, engines: dict[str, Standing], model: str, load: str) -> None:
+        """Best settings of each side, at shares of what stock answered unmixed."""
+        stock = self.options.engines[0]
+        windows = self._run(model, load)["windows"]
+        tops = [best(windows, *side) for side in ((stock, False), (stock, True), ("pod", True))]
+        if tops[0] is None:
+            return
+        capacity = tops[0]["steady"] / means(LOADS[load])[1]
+        for share in self.options.rates:
+            for top in tops:
+                if top is None or top["engine"] not in engines:
+                    continue
+                one = Setting(top["engine"], top["mixed"], top["chunk"])
+                what = f"{model}, {load}, {one.name}, at {share:g}"
+                if self._may(what, self.options.rate_seconds + 5.0):
+                    work = functools.partial(self._rate, engines, one, model, load, share, capacity)
+                    self._try(engines, one, what, work)
+
+    def _may(self, what: str, seconds: float) -> bool:
+        if not self.enough(seconds):
+            self.left_out(what)
+            return False
+        return True
+
+    def _try(
+        self, engines: dict[str, Standing], one: Setting, what: str, work: Callable[[], None]
+    ) -> None:
+        """An engine that fails is not asked again."""
+        try:
+            work()
+        except (RuntimeError, ValueError, KeyError) as error:
+            self.failed(what, error)
+            engines.pop(one.engine).stop()
+
+    def _window(
+        self, engines: dict[str, Standing], one: Setting, model: str, load: str, number: int
+    ) -> None:
+        worker, options = engines[one.engine], self.options
+        if self._full.get(one.engine) != (model, load):
+            filled = worker.order(f"load {load}", 3 * options.each)
+            self._full[one.engine] = (model, load)
+            self.say(f"{model}, {load}, {one.engine}: full after {filled['seconds']:.1f} s")
+        count = prompts(LOADS[load], options.cycles)
+        line = f"window {one.mixed:d} {one.chunk} {options.settle} {count} {options.each}"
+        found = worker.order(line, 2 * options.each)
+        window = self._figures(found, one, load) | {"round": number, "whole": found["whole"]}
+        self._run(model, load)["windows"].append(window)
+        self._told(f"{model}, {load}, {one.name}", window)
+
+    def _rate(
+        self, engines: dict[str, Standing], one: Setting, model: str, load: str,
+        share: float, capacity: float,
+    ) -> None:  # fmt: skip
+        self._full.pop(one.engine, None)
+        line = f"rate {load} {one.mixed:d} {one.chunk} {share * capacity} "
+        line += f"{self.options.rate_seconds}"
+        found = engines[one.engine].order(line, self.options.rate_seconds + self.options.each)
+        window = self._figures(found, one, load) | {"rate": share, "per_second": share * capacity}
+        self._run(model, load)["rates"].append(window)
+        self._told(f"{model}, {load}, {one.name}, at {share:g}", window)
+
+    def _figures(self, found: dict[str, Any], one: Setting, load: str) -> dict[str, Any]:
+        begin, end = found["unix"]
+        steps = timed(found["steps"], begin, end)
+        figures = balanced(steps, *means(LOADS[load]))
+        traced = attention(self._sink.records(), begin, end) if one.engine == "pod" else {}
+        return {
+            **one._asdict(), "unix": [begin, end], **figures,
+            **waits(found, end - begin, self.options.itl),
+            "time": shares(steps), "attention": traced, "steps": sampled(steps),
+        }  # fmt: skip
+
+    def _run(self, model: str, load: str) -> dict[str, Any]:
+        shape = SHAPES[model]
+        found: dict[str, Any] = self.document["runs"].setdefault(f"{model}, {load}", {
+            "model": model, "load": load, "kv": self.kv, "means": means(LOADS[load]),
+            "pool_tokens": shape.pool, "held": held(shape, LOADS[load]), "windows": [],
+            "rates": [],
+        })  # fmt: skip
+        return found
+
+    def _told(self, name: str, window: dict[str, Any]) -> None:
+        parts = [f"{kind} {window['time'][kind]['share']:.0%}" for kind in KINDS
+                 if kind in window["time"]]  # fmt: skip
+        self.say(
+            f"{name}: {window['steady']:.0f} tokens/s steady, {window['measured']:.0f} measured, "
+            f"ITL p50 {window.get('itl_ms_p50', 0):.1f} p99 {window.get('itl_ms_p99', 0):.1f} ms, "
+            f"{', '.join(parts)}, between forwards {window['time']['gap_share']:.1%}"
+        )
+        self._save()
+
+    def _save(self) -> None:
+        self.document["summary"] = summarize(self.document, self._device)
+        self._output.save(self.document)
+
+
+def _kv_dtype(options: argparse.Namespace) -> KvDtype:
+    """Of the cache, by this project's names."""
+    if options.kv == "auto":
+        return PLACES[options.device].dtype
+    names: dict[str, KvDtype] = {"fp8_e4m3": "e4m3", "bfloat16": "bf16"}
+    if options.kv not in names:
+        raise SystemExit(f"serving: --kv must be auto, fp8_e4m3 or bfloat16, got {options.kv}")
+    return names[options.kv]

@@ -1,0 +1,139 @@
+"""Figures of the serving part, of steps and windows made by hand."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from benchmarks.gpu.engines import serving_figures, serving_summary
+from benchmarks.gpu.engines.serving_figures import Timed, balanced, shares, timed, waits
+from benchmarks.gpu.engines.serving_loads import SHAPES
+from benchmarks.gpu.engines.serving_scheduler import step_lengths
+from pod_integrate.model.devices import DEVICES
+
+
+class Mode:
+    def __init__(self, decode: bool) -> None:
+        self._decode = decode
+
+    def is_decode(self) -> bool:
+        return self._decode
+
+
+def test_rows_of_one_token_beside_prompts_are_running_requests() -> None:
+    batch = SimpleNamespace(
+        forward_mode=Mode(False), seq_lens_cpu=torch.tensor([700, 9, 30]),
+        extend_seq_lens_cpu=[500, 1, 1],
+    )  # fmt: skip
+    assert step_lengths(batch) == ([[500, 700]], 2, 39)
+    batch.forward_mode = Mode(True)
+    assert step_lengths(batch) == ([], 3, 739)
+
+
+def step(kind: str, ms: float, tokens: int = 1000, decodes: int = 10) -> Timed:
+    chunks = [] if kind == "decode" else [[tokens, tokens]]
+    return Timed(ms * 0.9, ms * 0.1, chunks, 0 if kind == "prefill" else decodes, 50_000)
+
+
+def test_a_step_lasts_until_the_next_begins_and_the_last_is_left_out() -> None:
+    raw = [
+        [10.0, 0.0, 4.0, [[8, 8]], 0, 0],
+        [11.0, 5.0, 7.0, [], 2, 30],
+        [12.0, 7.5, 9.0, [], 2, 32],
+        [13.0, 9.5, 11.0, [], 2, 34],
+    ]
+    found = timed(raw, 10.5, 12.5)
+    assert found == [Timed(2.0, 0.5, [], 2, 30)]
+    assert [one.kind for one in timed(raw, 0.0, 99.0)] == ["prefill", "decode", "decode"]
+
+
+def test_a_steady_stretch_needs_no_correction() -> None:
+    # A prompt of 1000 and an answer of 101: 100 tokens in 10 decode steps.
+    steps = ([step("prefill", 100.0)] + [step("decode", 10.0)] * 10) * 3
+    found = balanced(steps, 1000.0, 101.0)
+    assert found["correction"] == pytest.approx(0.0, abs=1e-9)
+    assert found["steady"] == pytest.approx(3 * 101 / 0.6)
+    assert found["measured"] == pytest.approx(found["steady"])
+
+
+def test_answers_that_a_stretch_lacks_are_paid_for_in_decode_steps() -> None:
+    whole = ([step("prefill", 100.0)] + [step("decode", 10.0)] * 10) * 3
+    short = whole[:-6]
+    found = balanced(short, 1000.0, 101.0)
+    assert found["measured"] != pytest.approx(3 * 101 / 0.6, rel=0.02)
+    assert found["steady"] == pytest.approx(3 * 101 / 0.6)
+    assert found["correction"] == pytest.approx(0.06 / 0.54)
+    mixed = [step("hybrid", 30.0)] * 20
+    assert balanced(mixed, 1000.0, 101.0)["steady"] == balanced(mixed, 1000.0, 101.0)["measured"]
+    with pytest.raises(ValueError, match="no step"):
+        balanced([], 1.0, 1.0)
+
+
+def test_time_goes_to_kinds_of_steps_and_between_them() -> None:
+    found = shares([step("prefill", 20.0), step("hybrid", 50.0), step("decode", 30.0)])
+    assert [found[kind]["share"] for kind in serving_figures.KINDS] == pytest.approx(
+        [0.2, 0.5, 0.3]
+    )
+    assert found["gap_share"] == pytest.approx(0.1)
+    assert found["hybrid"]["tokens"] == 1010
+
+
+def test_goodput_is_of_tokens_that_came_in_time() -> None:
+    found = waits({"ttft_ms": [500.0], "itl_ms": [[20.0, 3], [80.0, 1]]}, 2.0, 50.0)
+    assert found["goodput_tokens_per_second"] == 1.5
+    assert found["client_tokens_per_second"] == 2.5
+    assert found["itl_ms_p50"] == 20.0 and found["ttft_ms_p99"] == 500.0
+
+
+def window(engine: str, mixed: bool, chunk: int, steady: float, itl: float) -> dict[str, Any]:
+    return {
+        "engine": engine, "mixed": mixed, "chunk": chunk, "whole": True, "steady": steady,
+        "measured": steady, "itl_ms_p50": itl / 2, "itl_ms_p99": itl,
+        "steps": [[20.0, 1.0, [[1024, 8192]], 20, 200_000], [12.0, 1.0, [], 20, 200_000]],
+    }  # fmt: skip
+
+
+def document() -> dict[str, Any]:
+    windows = [
+        window("fa3", False, 8192, 1000.0, 200.0),
+        window("fa3", False, 2048, 900.0, 100.0),
+        window("fa3", True, 1024, 1040.0, 40.0),
+        window("pod", True, 1024, 1100.0, 30.0),
+        window("pod", True, 1024, 1140.0, 30.0),
+        window("pod", True, 512, 1090.0, 20.0),
+        {**window("pod", True, 256, 9999.0, 1.0), "whole": False},
+    ]
+    run = {"model": "llama3-8b", "load": "arxiv", "kv": "bf16", "windows": windows}
+    return {"load": {"stock": "fa3"}, "runs": {"llama3-8b, arxiv": run}}
+
+
+def test_each_side_is_taken_at_its_best_chunk_and_cut_stretches_do_not_count() -> None:
+    found = serving_summary.summarize(document(), None)
+    load = found["loads"]["llama3-8b, arxiv"]
+    assert load["chunks"] == {"unmixed": 8192, "mixed": 1024, "pod": 1024}
+    assert found["vs_unmixed"]["geomean"] == pytest.approx(1.12)
+    assert found["vs_mixed"]["min"] == pytest.approx(1120 / 1040)
+    assert found["itl_p99_ratio"]["geomean"] == pytest.approx(0.15)
+    assert "share_of_perfect_overlap" not in found
+
+
+def test_a_perfect_overlap_hides_the_shorter_attention_of_hybrid_steps() -> None:
+    device = DEVICES["h200"]
+    found = serving_summary.summarize(document(), device)
+    hybrid = Timed(20.0, 1.0, [[1024, 8192]], 20, 200_000)
+    sides = serving_summary.attention_ms(hybrid, SHAPES["llama3-8b"], "bf16", device)
+    # 200K keys of 8 heads: 26 GB at 4.3 TB/s.
+    assert sides[1] == pytest.approx(6.07, rel=0.01)
+    ideal = 1.0 / (1.0 - min(sides) / 34.0)
+    assert found["perfect_overlap"]["geomean"] == pytest.approx(ideal)
+    assert 0.0 < found["share_of_perfect_overlap"]
+    assert 0.0 < found["step_model_error"] < 1.0
+
+
+def test_nothing_is_said_of_a_load_that_lacks_a_side() -> None:
+    part = document()
+    part["runs"]["llama3-8b, arxiv"]["windows"].pop(2)
+    assert serving_summary.summarize(part, None) == {"loads": {}}
