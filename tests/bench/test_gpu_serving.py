@@ -76,7 +76,9 @@ def test_engines_differ_in_their_backend_and_the_page_that_it_needs() -> None:
         )  # fmt: skip
 
     fa3, pod, xqa = of("fa3"), of("pod"), of("trtllm_mha")
-    assert {k for k in fa3 if fa3[k] != pod[k]} == {"attention_backend"}
+    assert {k for k in fa3 if fa3[k] != pod[k]} == {
+        "prefill_attention_backend", "decode_attention_backend",
+    }  # fmt: skip
     assert xqa["page_size"] == 64 and "page_size" not in pod
     assert of("pod", "fp8_e4m3")["kv_cache_dtype"] == "fp8_e4m3"
     assert fa3["chunked_prefill_size"] == 2048

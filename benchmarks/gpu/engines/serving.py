@@ -85,7 +85,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         "flashinfer, triton",
     )  # fmt: skip
     parser.add_argument("--unmixed", type=_numbers, default=[8192, 2048], help="chunks, by worth")
-    parser.add_argument("--mixed", type=_numbers, default=[1024, 2048, 512], help="likewise")
+    parser.add_argument("--mixed", type=_numbers, default=[1024, 512, 2048], help="likewise")
     parser.add_argument("--kv", default="auto", help="dtype of the KV cache, such as fp8_e4m3")
     parser.add_argument("--rates", type=lambda text: [float(x) for x in text.split(",")],
                         default=[], help="shares of stock's capacity, such as 0.7,0.9")  # fmt: skip
@@ -94,7 +94,9 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--cycles", default=0, help="of a load's prompts in a stretch; 0: some 12 seconds")
     add("--settle", default=2, help="prompts left out after a change of setting")
     parser.add_argument("--itl", type=float, default=50.0, help="target of goodput, ms")
-    parser.add_argument("--seconds", type=float, default=530.0, help="of everything together")
+    parser.add_argument(
+        "--seconds", type=float, default=505.0, help="of everything, but the engines' end"
+    )
     parser.add_argument("--each", type=float, default=40.0, help="most seconds of a stretch")
     parser.add_argument("--start", type=float, default=240.0, help="most seconds of a start")
     parser.add_argument("--device", choices=PLACES, default="cuda")

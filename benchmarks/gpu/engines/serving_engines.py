@@ -69,7 +69,7 @@ def build(serving: Serving, model: str) -> None:
 
 def ready(serving: Serving, model: str, workers: dict[str, Standing]) -> dict[str, Standing]:
     """Those that came up in time; what did not is said in `failed`."""
-    until = time.monotonic() + serving.options.start
+    until = time.monotonic() + min(serving.options.start, serving.seconds_left())
     up = {}
     for engine, worker in workers.items():
         try:

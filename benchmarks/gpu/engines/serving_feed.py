@@ -85,9 +85,12 @@ class Feed:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
+        if task.cancelled():
+            return
         # What is aborted may end in an error, or not.
-        if not task.cancelled() and task.exception() is not None and not self._stopped:
-            self._failed = task.exception()
+        error = task.exception()
+        if error is not None and not self._stopped:
+            self._failed = error
         self._fill()
 
     def _check(self) -> None:

@@ -151,7 +151,8 @@ def engine_arguments(
     place = PLACES[device]
     found: dict[str, Any] = {
         "model_path": str(folder), "load_format": "dummy", "skip_tokenizer_init": True,
-        "device": device, "port": port, "attention_backend": backend,
+        "device": device, "port": port, "prefill_attention_backend": backend,
+        "decode_attention_backend": backend,
         "enable_mixed_chunk": True, "chunked_prefill_size": max(chunks),
         "max_prefill_tokens": 16_384, "schedule_policy": "fcfs", "disable_radix_cache": True,
         "kv_cache_dtype": kv, "max_total_tokens": shape.pool, "sampling_backend": "pytorch",

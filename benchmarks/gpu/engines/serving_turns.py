@@ -83,7 +83,11 @@ class Serving:
 
     def enough(self, seconds: float) -> bool:
         """Whether so many are left."""
-        return bool(self._began + self.options.seconds - time.monotonic() >= seconds)
+        return self.seconds_left() >= seconds
+
+    def seconds_left(self) -> float:
+        """Of --seconds."""
+        return float(self._began + self.options.seconds - time.monotonic())
 
     def left_out(self, name: str) -> None:
         """No time was left for it."""
@@ -158,7 +162,8 @@ class Serving:
             self._full[one.engine] = (model, load)
             self.say(f"{model}, {load}, {one.engine}: full after {filled['seconds']:.1f} s")
         count = prompts(LOADS[load], options.cycles)
-        line = f"window {one.mixed:d} {one.chunk} {options.settle} {count} {options.each}"
+        limit = min(options.each, max(1.0, self.seconds_left()))
+        line = f"window {one.mixed:d} {one.chunk} {options.settle} {count} {limit:.1f}"
         found = worker.order(line, 2 * options.each)
         window = self._figures(found, one, load) | {"round": number, "whole": found["whole"]}
         self._run(model, load)["windows"].append(window)
