@@ -102,6 +102,8 @@ SECTIONS: dict[str, dict[str, str]] = {
         "live.decode_steps_tuned_share": "... decode steps with a tuned config, Llama-3-8B",
         "live.decode_steps_tuned_share_smollm2": "... SmolLM2-135M",
         "live.rollback_steps": "... steps until a config put in force by mistake was gone",
+        "tables.shipped_geometries": "Geometries with a tuned table in the package, H200",
+        "tables.shipped_speedup_geomean": "... gain over the default in the buckets that they list",
         "tuner.regret_pct_at_40": "What the tuner finds in 40 trials is slower than the best by",
         "tuner.regret_pct_at_150": "... in 150 trials",
         "tuner.regret_pct_at_40_random": "... what 40 random trials find",

@@ -37,6 +37,7 @@ PARTS = {
         "several GPUs: `pod` by tensor and data parallelism against stock, one table for all",
     ),
     "truth": ("truth", "every config of a grid on ragged steps: what searches are judged by"),
+    "tables": ("shipped", "tables of tuned configs that ship: what people serve, each proven"),
     "traces": ("engines", "a server's traces against torch's profiler, and what tracing costs"),
     "serving": ("engines", "public loads end to end: what mixing pays, where step time goes"),
     "live": ("engines", "tuning on live steps of a server: its gain by bucket, and its cost"),

@@ -30,6 +30,7 @@ _LIVE = {
 }
 _FP8 = "python -m benchmarks.gpu fp8"
 _TP = "pod-attn bench gpu -- tp"
+_TABLES = "python -m benchmarks.gpu tables"
 _VERSUS = "python -m benchmarks.gpu versus --label {label} before=TREE after=."
 
 
@@ -53,7 +54,7 @@ def headlines(documents: dict[str, dict[str, Any]]) -> list[Headline]:
         found.append(("gpu.floor_ratio_geomean", ratio, "x, time / floor", _NUMBERS))
     parts = [_check_headlines, _grid_headlines, _hf_headlines, _sglang_headlines]
     parts += [_versus_headlines, _fp8_headlines, _trace_headlines, _live_headlines, _tp_headlines]
-    parts += [real_headlines, serving_headlines]
+    parts += [real_headlines, serving_headlines, _table_headlines]
     return found + [line for part in parts for line in part(documents)]
 
 
@@ -136,6 +137,20 @@ def _fp8_headlines(documents: dict[str, dict[str, Any]]) -> list[Headline]:
         )
         for kind in ("decode", "hybrid")
         if kind in summary
+    ]
+
+
+def _table_headlines(documents: dict[str, dict[str, Any]]) -> list[Headline]:
+    buckets = documents.get("tables", {}).get("buckets", [])
+    proven = [line for line in buckets if line["entry"] is not None]
+    if not proven:
+        return []
+    gains = [line["finalists"][line["entry"]]["proof"]["speedup"] for line in proven]
+    geometries = len({line["geometry"] for line in proven})
+    unit = f"geometries, {len(proven)} of {len(buckets)} buckets"
+    return [
+        ("tables.shipped_geometries", geometries, unit, _TABLES),
+        ("tables.shipped_speedup_geomean", statistics.geometric_mean(gains), "x", _TABLES),
     ]
 
 

@@ -11,9 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import _results
+from benchmarks.gpu.shipped.tables import FOLDER as TABLES
 from benchmarks.gpu.speed.summary import summarize
 from benchmarks.gpu.visit import tables
 from benchmarks.gpu.visit.headlines import headlines
+from pod_integrate.live import shipped
+from pod_integrate.terms.table import ConfigTable
 
 _ROOT = Path(__file__).resolve().parents[3]
 _RESULTS = _ROOT / "benchmarks" / "results"
@@ -38,6 +41,7 @@ _PARTS = (
     "walls",
     "rules",
     "tp",
+    "tables",
 )
 
 
@@ -100,10 +104,24 @@ def main(arguments: list[str] | None = None) -> None:
         path = _RESULTS / f"gpu_{name}.json"
         kept = {"gpu": where, "date": when, **_kept(name, document)}
         path.write_text(json.dumps(kept, indent=1) + "\n")
+    if "tables" in documents:
+        ship(options.folder / TABLES, shipped.FOLDER)
     for name, value, unit, command in headlines(documents):
         _results.record_headline(name, value, unit, command, where=where, when=when)
         print(f"{name:48s} {value:.4g} {unit}")
     draw(documents)
+
+
+def ship(made: Path, package: Path) -> None:
+    """The tables of a folder become the package's of their device, in the place of all it had."""
+    found = [ConfigTable.from_json(path.read_bytes()) for path in sorted(made.glob("*.json"))]
+    for device in {table.device for table in found}:
+        for old in shipped.files(device, package):
+            old.unlink()
+    for table in found:
+        path = shipped.file_of(table.geometry, table.device, package)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(table.to_json(checksum=True))
 
 
 def draw(documents: dict[str, dict[str, Any]]) -> None:
