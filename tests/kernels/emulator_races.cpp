@@ -46,6 +46,22 @@ void issue_product(float (&d)[8][4]) {
   ptx::wgmma_commit();
 }
 
+// Of A M-major, by the same bytes.
+void issue_transposed(float (&d)[2][4]) {
+  const uint64_t descriptor = ptx::wgmma_descriptor(ptx::smem_address(tile()), 16, 1024);
+  ptx::wgmma_fence();
+  ptx::wgmma_ss_transposed<bf16>(d, descriptor, descriptor);
+  ptx::wgmma_commit();
+}
+
+// The thread's row of its warp's matrices, 16 bytes of the tile.
+uint8_t* matrix_row(int thread) { return tile() + 16 * thread; }
+
+void store_matrices(int thread) {
+  const uint32_t zeros[4] = {};
+  ptx::stmatrix_x4_trans(ptx::smem_address(matrix_row(thread)), zeros);
+}
+
 int* cells() {
   POD_DYNAMIC_SMEM(smem);
   return reinterpret_cast<int*>(smem);
@@ -67,7 +83,7 @@ void pass_on(int rounds) {
   }
 }
 
-// A pipeline as the kernels have it: copies, ldmatrix, wgmma, a shared variable, reuse of the
+// A pipeline as the kernels have it: copies, matrices, wgmma, a shared variable, reuse of the
 // buffer.
 void clean() {
   POD_DYNAMIC_SMEM(smem);
@@ -93,6 +109,15 @@ void clean() {
     issue_product(sums);
     ptx::wgmma_wait<0>();
     use(static_cast<int>(sums[7][3]));
+    ptx::sync_cta();
+    store_matrices(thread);
+    ptx::fence_proxy_async();
+    ptx::sync_cta();
+    use(*matrix_row(kThreads - 1 - thread));
+    float few[2][4] = {};
+    issue_transposed(few);
+    ptx::wgmma_wait<0>();
+    use(static_cast<int>(few[1][3]));
     ptx::sync_cta();
     pass_on(5);
     ptx::sync_cta();
@@ -123,6 +148,16 @@ void lanes_without_warp_sync() {
   smem[16 * thread_index()] = 0;
   uint32_t d[4];
   ptx::ldmatrix_x4(d, ptx::smem_address(smem + 16 * (thread_index() ^ 1)));
+}
+
+void stored_matrices_read_without_warp_sync() {
+  store_matrices(thread_index());
+  use(*matrix_row(thread_index() ^ 1));
+}
+
+void matrices_stored_over_what_others_read() {
+  use(*matrix_row(thread_index() ^ 32));
+  store_matrices(thread_index());
 }
 
 void copies_read_by_others_without_barrier() {
@@ -174,6 +209,13 @@ void tile_refilled_before_the_wait() {
   ptx::wgmma_wait<0>();
 }
 
+void transposed_tile_multiplied_without_barrier() {
+  if (thread_index() == 5) *matrix_row(64) = 1;  // k = 8, which it does not read itself
+  float d[2][4] = {};
+  issue_transposed(d);
+  ptx::wgmma_wait<0>();
+}
+
 struct Entry {
   const char* name;
   void (*kernel)();
@@ -184,11 +226,14 @@ const Entry kEntries[] = {
     {"shared_variable_without_barrier", shared_variable_without_barrier},
     {"buffer_reused_without_barrier", buffer_reused_without_barrier},
     {"lanes_without_warp_sync", lanes_without_warp_sync},
+    {"stored_matrices_read_without_warp_sync", stored_matrices_read_without_warp_sync},
+    {"matrices_stored_over_what_others_read", matrices_stored_over_what_others_read},
     {"copies_read_by_others_without_barrier", copies_read_by_others_without_barrier},
     {"buffer_refilled_after_the_arrival", buffer_refilled_after_the_arrival},
     {"buffer_read_after_an_arrival", buffer_read_after_an_arrival},
     {"tile_multiplied_without_barrier", tile_multiplied_without_barrier},
     {"tile_refilled_before_the_wait", tile_refilled_before_the_wait},
+    {"transposed_tile_multiplied_without_barrier", transposed_tile_multiplied_without_barrier},
 };
 
 }  // namespace

@@ -11,7 +11,7 @@ import pytest
 from emulator_build import TESTS, build_program
 
 _NAMES = ("unit", "machine", "shared", "matrices", "barriers", "misuse")
-_WGMMA = ("wgmma", "wgmma_async", "wgmma_misuse")
+_WGMMA = ("wgmma", "wgmma_async", "wgmma_misuse", "wgmma_swapped")
 UNITS = [TESTS / f"emulator_{name}.cpp" for name in (*_NAMES, *_WGMMA)]
 CASES = [name for path in UNITS for name in re.findall(r"^CASE\((\w+)\)", path.read_text(), re.M)]
 
