@@ -50,6 +50,11 @@ class Recorded:
         """Of the fastest config, over the default's time."""
         return float(np.nanmin(self.truth))
 
+    @property
+    def configs(self) -> list[PodConfig]:
+        """Of the grid."""
+        return list(self._rows)
+
     def row(self, config: PodConfig) -> int | None:
         """Where a config of the grid was measured; None when it was not."""
         row = self._rows.get(canonical(config, self.steps), self._rows.get(config))

@@ -25,8 +25,10 @@ from pod_integrate.terms.config import PodConfig
 from pod_integrate.terms.keys import DeviceKey
 
 H200 = DeviceKey("nvidia-h200", "sm90", 132)
+# The default is among its configs, whatever it is.
+_SPLIT = target_of(H200).default_config(TRAFFIC[1].geometry).decode_split_tokens
 SMALL = Grid(
-    tiles=(TILES[0], TILES[4]), ratios=((0, 0), (1, 1)), waves=(0, 1), splits=(2048,),
+    tiles=(TILES[0], TILES[4]), ratios=((0, 0), (1, 1)), waves=(0, 1), splits=(_SPLIT,),
     strategies=("fused",),
 )  # fmt: skip
 
