@@ -67,7 +67,9 @@ def test_the_next_candidate_has_to_beat_what_was_confirmed_not_what_screening_sa
     tuner = make_tuner(tmp_path)
     geometry, device, bucket = KEY.parsed()
     study = Study(geometry, device, bucket=bucket, trials=[], neighbours=[], seed=0)
-    state = State(KEY, study, [], None, tuner.settings, 0.0, neighbours=list)
+    state = State(
+        KEY, study, [], None, tuner.settings, 0.0, neighbours=list, share=lambda _now: 1.0
+    )
     with tuner.store.begin() as tx:
         for value in (-0.25, -0.2):
             proposal = study.propose()

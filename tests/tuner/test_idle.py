@@ -40,6 +40,26 @@ def test_a_bucket_at_rest_is_not_looked_at_until_it_is_opened_again(
     assert tuner.next_task(WORKER) is not None and asked == [KEY]
 
 
+def test_a_bucket_that_takes_four_times_the_time_is_opened_after_a_quarter_of_it(
+    tuner: Tuner, clock: Clock
+) -> None:
+    # The bucket, and another one beside which it is small.
+    tuner.ingest(message())
+    big = [record(i, lengths=([1] * 64, [60 + i] * 64), attention_us=200_000.0) for i in range(16)]
+    tuner.ingest(message(1, big))
+    drive(tuner, RecordedBench(nothing_matters))
+    campaign, ended = tuner.search.campaigns[KEY], clock.now
+    before = tuner.traffic.share(KEY, ended)
+    clock.now = ended + tuner.settings.revisit_seconds / 3
+    assert before < 0.2 and campaign.idle(clock.now)
+    for n in range(2, 40):
+        tuner.ingest(message(n))
+    grown = tuner.traffic.share(KEY, clock.now) / before
+    assert grown > 4 and not campaign.idle(clock.now)
+    # However much it has grown it rests for a while.
+    assert campaign.idle(ended + tuner.settings.revisit_seconds / 20)
+
+
 def test_campaigns_that_were_not_used_for_longest_are_read_again(
     tuner: Tuner, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -32,6 +32,7 @@ from tuner.store.rows import Trial, load_trials
 from tuner.store.storage import Store, is_storage_failure
 from tuner.tables.publish import Publisher
 from tuner.traffic.parking import Parking
+from tuner.traffic.traffic import Traffic
 
 logger = logging.getLogger(__name__)
 
@@ -52,9 +53,9 @@ class Board:
     """
 
     def __init__(
-        self, settings: TunerSettings, store: Store, tables: Publisher, now: float
+        self, settings: TunerSettings, store: Store, traffic: Traffic, tables: Publisher, now: float
     ) -> None:
-        self.settings, self.store, self._tables = settings, store, tables
+        self.settings, self.store, self._traffic, self._tables = settings, store, traffic, tables
         self.campaigns: dict[StudyKey, Campaign] = {}
         self.parking, self.holds, self.leases = Parking(store), Holds(store), Leases()
         self.experiments = Experiments()
@@ -154,6 +155,7 @@ class Board:
         state = State(
             key, study, trials, entry, self.settings, now,
             neighbours=lambda: self._tables.neighbours(key.scope, bucket),
+            share=lambda at: self._traffic.share(key, at),
         )  # fmt: skip
         campaign = Campaign(state)
         self.campaigns[key] = campaign

@@ -81,7 +81,7 @@ class Campaign:
     @property
     def resting(self) -> bool:
         """Whether the search is over for now."""
-        return self._state.rested is not None
+        return self._state.rest.since is not None
 
     @property
     def default(self) -> PodConfig:
@@ -155,7 +155,7 @@ class Campaign:
             return self._duel(busy, means)
         # Others may be able to run what is left.
         if within == ANY:
-            state.rest(tx, now)
+            state.end(tx, now)
         return None
 
     def take(self, tx: sa.Connection, finding: Finding, now: float) -> Change | None:

@@ -51,7 +51,7 @@ class Search:
         self._settings, self._store, self._clock = settings, store, clock
         self._traffic, self._tables = traffic, tables
         self.workers: dict[str, WorkerState] = {}
-        self.board = Board(settings, store, tables, clock())
+        self.board = Board(settings, store, traffic, tables, clock())
         self.live = Live(self.board, traffic, clock)
         self.control = Control(self.board, clock)
 

@@ -20,8 +20,10 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, IntD
 
 from pod_integrate.devices.base import Choices, Range
 from pod_integrate.devices.cuda.choices import tiles_name, tiles_of
-from pod_integrate.errors import ConfigError
+from pod_integrate.errors import ConfigError, ConfigInfeasibleError
 from pod_integrate.terms.config import PodConfig, TileConfig
+from pod_integrate.terms.keys import Bucket
+from pod_integrate.terms.table import require_bearable
 from tuner.search.axes import Rule
 
 _SPLIT_NEVER = 14
@@ -132,6 +134,15 @@ def plain(config: PodConfig, rules: list[Rule], choices: Choices) -> PodConfig:
         return config
     own = {rule.name: rule.value for rule in rules if rule.holds(params)}
     return decode(params | own, config)
+
+
+def unbearable(bucket: Bucket, config: PodConfig) -> str:
+    """Why no table may hold `config` for a bucket, empty when one may."""
+    try:
+        require_bearable(bucket, config)
+    except ConfigInfeasibleError as error:
+        return str(error)
+    return ""
 
 
 def _tiles(params: Mapping[str, Any], base: PodConfig) -> PodConfig:

@@ -10,16 +10,16 @@ from collections.abc import Callable
 
 import sqlalchemy as sa
 
-from pod_integrate.errors import ConfigInfeasibleError
 from pod_integrate.terms.config import PodConfig
-from pod_integrate.terms.table import TableEntry, require_bearable
+from pod_integrate.terms.table import TableEntry
 from tuner.messages import Proof, StudyKey
 from tuner.phases import SCREEN
 from tuner.search.axes import Known
 from tuner.search.drift import Falling
 from tuner.search.gains import UNKNOWN_GAIN, aged, confirmed, promised, speedup, watched
 from tuner.search.judge import step_speedups
-from tuner.search.space import Within
+from tuner.search.resting import Rest
+from tuner.search.space import Within, unbearable
 from tuner.search.study import Study
 from tuner.settings import TunerSettings
 from tuner.store.rows import Decision, DecisionKind, Trial, add_decision, insert_trial, save_trial
@@ -34,10 +34,11 @@ class State:
     """Methods that take a transaction write what they change.
 
     neighbours  asks for configs that were promoted for similar buckets
+    share       asks what part of all attention time the bucket takes at a time
 
     promoted  the trial whose config is in force, None when the default is
     checked   when that was last compared with the default
-    rested    since when the search rests, None while it goes on
+    rest      of the search, or that it goes on
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class State:
         settings: TunerSettings,
         now: float,
         neighbours: Callable[[], list[PodConfig]],
+        share: Callable[[float], float],
     ) -> None:
         self.key, self.study, self.settings = key, study, settings
         self._neighbours = neighbours
@@ -56,7 +58,9 @@ class State:
         self.promoted = self.trials.get(entry.evidence.trial) if entry is not None else None
         self.checked = now
         self._budget = settings.trials
-        self.rested: float | None = now if self._measured() >= self._budget else None
+        self.rest = Rest(settings.revisit_seconds, share)
+        if self._measured() >= self._budget:
+            self.rest.begin(now)
         self._looked = 0
         self._shunned: frozenset[PodConfig] = frozenset()
         # A restart may have come in the middle of a guard window.
@@ -74,13 +78,13 @@ class State:
         waiting = [t for t in self.trials.values() if t.confirmation and not t.fate]
         if waiting:
             return max(UNKNOWN_GAIN, *(1 - 1 / speedup(trial) for trial in waiting))
-        if self.rested is not None:
+        if self.rest.since is not None:
             return 0.0
         return promised(self._measured() / self.settings.trials, self.study.expects)
 
     def idle(self, now: float) -> bool:
         """Whether the search rests, and neither a check nor a trial waits."""
-        if self.rested is None or now - self.rested >= self.settings.revisit_seconds:
+        if self.rest.over(now):
             return False
         waits = any(
             t.state == "running" or (t.confirmation and not t.fate) for t in self.trials.values()
@@ -111,7 +115,7 @@ class State:
             if trial.number == 0:
                 reason = "traffic seen, no study yet: default measured first"
                 add_decision(tx, Decision(now, "start", self.key, reason))
-            refused = proposal.infeasible or self._unbearable(proposal.config)
+            refused = proposal.infeasible or unbearable(self.key.parsed()[2], proposal.config)
             if not refused:
                 return trial
             trial.state, trial.reason = "pruned", f"infeasible: {refused}"
@@ -157,7 +161,7 @@ class State:
         known  what such buckets found
         """
         self.study.learn(known)
-        if self.rested is None:
+        if self.rest.since is None:
             self.study.revisit([config])
 
     def shun(self, tx: sa.Connection, barred: frozenset[PodConfig]) -> None:
@@ -202,9 +206,9 @@ class State:
         trial.fate, self.promoted, self._watch = "rolled back", None, None
         self._extend()
 
-    def rest(self, tx: sa.Connection, now: float) -> None:
+    def end(self, tx: sa.Connection, now: float) -> None:
         """End the search for now."""
-        self.rested = now
+        self.rest.begin(now)
         if self.promoted is None:
             reason = f"default is best: none of {self._measured()} trials was confirmed faster"
         else:
@@ -213,12 +217,9 @@ class State:
 
     def rests(self, now: float) -> bool:
         """Whether the search rests; one that has rested for long enough is opened again."""
-        if self.rested is None:
-            return False
-        if now - self.rested < self.settings.revisit_seconds:
-            return True
-        self._extend()
-        return False
+        if self.rest.since is not None and self.rest.over(now):
+            self._extend()
+        return self.rest.since is not None
 
     def decide(
         self, tx: sa.Connection, kind: DecisionKind, trial: Trial | None, reason: str, now: float,
@@ -236,15 +237,7 @@ class State:
 
     def _extend(self) -> None:
         """Open the search for more trials: what neighbours found since first, old ones next."""
-        self.rested = None
+        self.rest.end()
         self._budget = self._measured() + self.settings.revisit_trials
         again = aged(self.trials.values(), self.settings.revisit_trials)
         self.study.revisit(self._neighbours(), again)
-
-    def _unbearable(self, config: PodConfig) -> str:
-        """Why no table may hold `config` for this bucket, empty when one may."""
-        try:
-            require_bearable(self.key.parsed()[2], config)
-        except ConfigInfeasibleError as error:
-            return str(error)
-        return ""

@@ -75,6 +75,11 @@ class Traffic:
         """Traffic of one bucket; None when none was traced."""
         return self._buckets.loads.of(key, now)
 
+    def share(self, key: StudyKey, now: float) -> float:
+        """What part of all attention time a bucket takes, 0 to 1."""
+        load, total = self.load_of(key, now), self.total_us(now)
+        return load.attention_us / total if load is not None and total > 0 else 0.0
+
     def medians(self, tx: sa.Connection, load: BucketLoad, now: float) -> Medians:
         """How long a bucket's kept steps took, some seconds old at most."""
         return self._times.of(tx, load, now)
