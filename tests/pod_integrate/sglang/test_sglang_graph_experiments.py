@@ -3,43 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 import torch
-from support import emulated
-from support.clock import HandClock
+from support.captured import ITEMS, LAYERS, LENGTHS, OTHER, Server
 from support.emulated import CONFIG, emulated_gpu
-from support.graphs import FILL, attend, forward_batch, slots_table, tensors
+from support.graphs import attend, tensors
 
 from pod_integrate.devices.cuda.choices import tiles_name
-from pod_integrate.devices.cuda.planning import STAMP_WORD
 from pod_integrate.devices.cuda.variants import Variant, with_tiles
 from pod_integrate.devices.emulated.device import EmulatedDevice
-from pod_integrate.devices.graph_timer import SLOTS, GraphTimer
+from pod_integrate.devices.graph_timer import SLOTS
 from pod_integrate.devices.registry import standing_in
 from pod_integrate.engines.sglang.decode_room import DecodeRoom
-from pod_integrate.engines.sglang.graphs import DecodeGraphs, GraphStep
-from pod_integrate.live.budget import Budget
-from pod_integrate.live.experiments import NO_ROOM_STEPS, Arms, Experiments, LiveExperiment
-from pod_integrate.live.layer_group import LayerGroup
-from pod_integrate.live.recorder import Recorder
-from pod_integrate.live.registry import ActiveTable
+from pod_integrate.live.experiments import NO_ROOM_STEPS
 from pod_integrate.measure.accuracy import BF16_TOLERANCE
 from pod_integrate.measure.reference import attention_reference
 from pod_integrate.terms.config import PodConfig
-from pod_integrate.terms.experiment import Experiment, StepLengths
+from pod_integrate.terms.experiment import StepLengths
 from pod_integrate.terms.keys import Bucket
-
-GEOMETRY = dataclasses.replace(emulated.GEOMETRY, page_size=1)
-OTHER = dataclasses.replace(CONFIG, decode_split_tokens=128)
-# More than run it: the grid has room for several splits.
-PLANNED_SMS = 16
-LAYERS = 8
-KEYS, ROWS = [350, 330, 390, 340], [3, 1, 7, 2]
-LENGTHS = [1] * 4, KEYS
-# Decode items of a layer that runs each config: parts of every request, for two KV heads.
-ITEMS = {CONFIG: 2 * (6 + 6 + 7 + 6), OTHER: 2 * (3 + 3 + 4 + 3)}
 
 
 @pytest.fixture(autouse=True)
@@ -47,83 +30,6 @@ def gpu() -> Iterator[EmulatedDevice]:
     device = emulated_gpu()
     with standing_in(device):
         yield device
-
-
-class Server:
-    """Replays of one captured size; a layer takes as many ns as `cost` says of its items."""
-
-    def __init__(
-        self,
-        gpu: EmulatedDevice,
-        monkeypatch: pytest.MonkeyPatch,
-        *,
-        candidate: PodConfig = OTHER,
-        cost: Callable[[int], int] = lambda items: 50_000,
-        recorder: bool = True,
-    ) -> None:
-        self.now, self.ns, self.cost = 0.0, 1_000, cost
-        self.blind = False
-        monkeypatch.setattr(GraphTimer, "_stamp", lambda timer, index: self._stamp(timer, index))
-        self.experiments = Experiments(Budget(1.0, seed=1, now=lambda: self.now))
-        active = ActiveTable(GEOMETRY, gpu.key, "b")
-        clock = HandClock()
-        self.group = LayerGroup(
-            *(GEOMETRY, active, Recorder(clock, sample=1.0) if recorder else None, gpu),
-            clock=clock,
-            experiments=self.experiments,
-        )
-        self.group.layers = list(range(LAYERS))
-        self.graphs = DecodeGraphs(slots_table(), 4, num_sms=PLANNED_SMS)
-        self.graphs.capture(forward_batch([FILL] * 4, [0] * 4), [self.group])
-        arms = Arms(*(self.group.readiness.prepare(c, LENGTHS) for c in (CONFIG, candidate)))
-        experiment = Experiment(
-            id="e1",
-            bucket=str(Bucket.of(*LENGTHS)),
-            number=1,
-            phase="screen",
-            baseline=CONFIG.to_dict(),
-            candidate=candidate.to_dict(),
-            steps=100,
-            seconds=60.0,
-        )
-        self.live = LiveExperiment(experiment, arms)
-        self.experiments.running[self.live.bucket] = self.live
-
-    def _stamp(self, timer: GraphTimer, index: int) -> None:
-        # As the kernel does, by a clock of ours.
-        row = int(timer._plan[STAMP_WORD])
-        if row and not self.blind:
-            timer._ring[row - 1, index] = self.ns
-        self.ns += 300
-
-    def step(self) -> GraphStep:
-        self.now += 0.01
-        step = self.graphs.update(forward_batch(KEYS, ROWS))
-        plan, captured = step.layers[self.group]
-        assert captured.timer is not None
-        for position, layer in enumerate(self.group.layers):
-            mark = captured.timer.start(layer)
-            self.ns += self.cost(int(plan.of(position).words[1]))
-            if mark is not None:
-                captured.timer.stop(mark)
-        return step
-
-    def items(self, step: GraphStep) -> list[int]:
-        """Of the layers of even and of odd position."""
-        plan = step.layers[self.group].plan
-        return [int(plan.of(position).words[1]) for position in range(2)]
-
-    def experiment_steps(self, count: int) -> list[list[int]]:
-        """Items by position of so many experiment steps; their pairs are in."""
-        found: list[list[int]] = []
-        for _ in range(100 * count):
-            items = self.items(self.step())
-            if len(set(items)) > 1:
-                found.append(items)
-            if len(found) == count:
-                break
-        self.group.close_step()
-        return found
 
 
 def test_layers_of_even_and_odd_position_take_turns_step_by_step(
