@@ -12,16 +12,19 @@ class Kept:
 
     A last line that was cut off is left out. A file of another `job` is begun anew.
 
-    job  what must be equal for values to count: model, texts, engine
+    job      what must be equal for values to count: model, texts, engine
+    reading  leave the file as it is: somebody else may be writing
     """
 
-    def __init__(self, path: Path, job: str) -> None:
+    def __init__(self, path: Path, job: str, *, reading: bool = False) -> None:
         self._path = path
         self._values: dict[tuple[str, int], Any] = {}
         lines = path.read_text().splitlines() if path.is_file() else []
         rows = [row for row in map(_row, lines) if row is not None]
         if rows and rows[0].get("job") == job:
             self._values = {(row["stage"], row["key"]): row["value"] for row in rows[1:]}
+        if reading:
+            return
         path.parent.mkdir(parents=True, exist_ok=True)
         whole = [{"job": job}, *(_line(*at, value) for at, value in self._values.items())]
         path.write_text("".join(json.dumps(row) + "\n" for row in whole))

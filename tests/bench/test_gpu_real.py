@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.gpu.engines import real, real_run
+from benchmarks.gpu.engines import real, real_options, real_run
 from benchmarks.gpu.engines.job import Run
 from benchmarks.gpu.engines.real_document import compared
 from benchmarks.gpu.visit.headlines import headlines
@@ -55,6 +55,9 @@ def test_kept_values_outlive_a_cut_but_not_another_job(tmp_path: Path) -> None:
     first.add("answers", 0, [1, 2])
     first.add("answers", 1, [3])
     path.write_text(path.read_text()[:-5])
+    before = path.read_text()
+    assert Kept(path, "a", reading=True).stage("answers") == {0: [1, 2]}
+    assert not Kept(path, "b", reading=True).stage("answers") and path.read_text() == before
     again = Kept(path, "a")
     assert again.stage("answers") == {0: [1, 2]} and not again.has("answers", 1)
     again.add("answers", 1, [4])
@@ -197,6 +200,38 @@ def test_headlines_are_of_what_was_measured(tmp_path: Path) -> None:
 
 def test_a_prompt_that_a_chunk_would_split_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        real._parse(["--weights", "f", "--forced-prompt", "2040"])
+        real_options.parse(["--weights", "f", "--forced-prompt", "2040"], "")
     assert "would be split" in capsys.readouterr().err
-    assert real._parse(["--weights", "f", "--device", "cpu"]).stock == "torch_native"
+    assert real_options.parse(["--weights", "f", "--device", "cpu"], "").stock == "torch_native"
+
+
+def test_an_engine_that_fails_is_told_and_the_others_are_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: dict[str, dict[str, Any]] = {}
+
+    class Worker:
+        def __init__(self, run: Run, *_: Any, **told: Any) -> None:
+            self.name, self.told = run.name, told
+
+        def measure(self, job: dict[str, Any], limit: float) -> dict[str, Any]:
+            asked[self.name] = job
+            if "fp8" in self.name:
+                raise RuntimeError("out of memory")
+            Kept(Path(job["kept"]), job["key"]).add("windows", 0, [-1.0])
+            return {"sglang": "0", "failed": {}}
+
+        def stop(self) -> None:
+            asked[self.name]["stopped"] = True
+
+    monkeypatch.setattr(real, "Worker", Worker)
+    monkeypatch.setattr(real, "_SINK_SECONDS", 0.0)
+    monkeypatch.setattr(real.Real, "prepare", lambda self: {"model": "m", "key": "k"})
+    with pytest.raises(SystemExit, match="out of memory"):
+        real.main(["--weights", "f", "--out", str(tmp_path)])
+    assert len(asked) == 4 and all(job["stopped"] for job in asked.values())
+    assert {job["engine"]["kv_cache_dtype"] for job in asked.values()} == {"auto", "fp8_e4m3"}
+    assert len({job["engine"]["port"] for job in asked.values()}) == 4
+    saved = json.loads((tmp_path / "real.json").read_text())
+    assert saved["compared"]["runs"][POD.name]["prefill"]["ratio"] == 1.0
+    assert len(saved["failed"]) == 2 and saved["runs"][POD.name]["hybrid"] == 0

