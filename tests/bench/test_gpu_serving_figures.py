@@ -8,10 +8,13 @@ from typing import Any
 import pytest
 import torch
 
+from benchmarks._headlines import SECTIONS
 from benchmarks.gpu.engines import serving_figures, serving_summary
 from benchmarks.gpu.engines.serving_figures import Timed, balanced, shares, timed, waits
 from benchmarks.gpu.engines.serving_loads import SHAPES
 from benchmarks.gpu.engines.serving_scheduler import step_lengths
+from benchmarks.gpu.visit import serving_table
+from benchmarks.gpu.visit.serving_headlines import serving_headlines
 from pod_integrate.model.devices import DEVICES
 
 
@@ -137,3 +140,31 @@ def test_nothing_is_said_of_a_load_that_lacks_a_side() -> None:
     part = document()
     part["runs"]["llama3-8b, arxiv"]["windows"].pop(2)
     assert serving_summary.summarize(part, None) == {"loads": {}}
+
+
+def test_headlines_are_over_loads_and_of_fa3_alone() -> None:
+    found = {"summary": serving_summary.summarize(document(), DEVICES["h200"]), **document()}
+    told = {name: value for name, value, _, _ in serving_headlines({"serving": found})}
+    assert told["serving.speedup_vs_unmixed_fa3_geomean"] == pytest.approx(1.12)
+    assert told["serving.speedup_vs_mixed_fa3_min"] == pytest.approx(1120 / 1040)
+    assert told["serving.step_model_error_pct"] == pytest.approx(
+        100 * found["summary"]["step_model_error"]
+    )
+    known = {name for section in SECTIONS.values() for name in section}
+    assert set(told) == {name for name in known if name.startswith("serving.")}
+    found["load"] = {"stock": "triton"}
+    assert serving_headlines({"serving": found}) == []
+    assert serving_headlines({}) == []
+
+
+def test_page_has_a_row_for_each_side() -> None:
+    found = document()
+    for one in found["runs"]["llama3-8b, arxiv"]["windows"]:
+        one["time"] = {"hybrid": {"share": 0.75}, "decode": {"share": 0.25}, "gap_share": 0.031}
+        one["attention"] = {"hybrid": {"share": 0.4}} if one["engine"] == "pod" else {}
+    rows = serving_table.serving(found).splitlines()
+    assert len(rows) == 5
+    assert rows[2].startswith("| llama3-8b, arxiv | `fa3` | 8192 | 1,000 | 100.0 / 200.0 |")
+    assert rows[4] == (
+        "|  | `pod, mixed` | 1024 | 1,120 | 15.0 / 30.0 | 0% / 75% / 25% | 3.1% | 40% / - |"
+    )

@@ -75,7 +75,7 @@ def balanced(steps: Sequence[Timed], prompt: float, answer: float) -> dict[str, 
     # A prompt's last chunk gives its first token.
     tokens = sum(step.decodes for step in steps)
     found = {"seconds": seconds, "requests": prompts, "measured": (tokens + prompts) / seconds}
-    only = [step for step in steps if step.kind == "decode"]
+    only = [step for step in steps if step.kind == "decode" and step.decodes]
     if len(only) < _LEAST_DECODE_STEPS or not prompts:
         return found | {"steady": found["measured"], "correction": 0.0}
     token_s = sum(step.ms for step in only) / 1e3 / sum(step.decodes for step in only)

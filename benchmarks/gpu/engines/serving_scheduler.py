@@ -71,8 +71,11 @@ def _elapsed(origin: Any, mark: Any) -> float:
 def step_lengths(forward_batch: Any) -> tuple[list[list[int]], int, int]:
     """([q, kv] of each prompt's chunk, running requests, their keys) of a step.
 
-    A row of one token in a prefill is a running request.
+    A row of one token in a prefill is a running request. Of lengths that are on the device only,
+    as some backends leave them, nothing is known.
     """
+    if forward_batch.seq_lens_cpu is None:
+        return [], 0, 0
     kv_lens = forward_batch.seq_lens_cpu.tolist()
     if forward_batch.forward_mode.is_decode():
         return [], len(kv_lens), sum(kv_lens)

@@ -15,6 +15,7 @@ from benchmarks.gpu.shipped.tables import FOLDER as TABLES
 from benchmarks.gpu.speed.summary import summarize
 from benchmarks.gpu.visit import tables
 from benchmarks.gpu.visit.headlines import headlines
+from benchmarks.gpu.visit.serving_table import serving
 from pod_integrate.live import shipped
 from pod_integrate.terms.table import ConfigTable
 
@@ -132,6 +133,7 @@ def draw(documents: dict[str, dict[str, Any]]) -> None:
         "gpu-grid": ("grid", tables.grid),
         "gpu-hf": ("hf", tables.transformers),
         "gpu-sglang": ("sglang", tables.sglang),
+        "gpu-serving": ("serving", serving),
     }
     for mark, (name, table) in drawn.items():
         if name in documents:

@@ -55,7 +55,7 @@ def cases(numbers: dict[str, Any]) -> str:
         ratios = of_case(entry)
         cells = [_cell(ratios, key, how) for _, key, how in _CASES]
         rows.append([name, entry["prefill"], entry["decodes"], *cells])
-    drawn = _table(heads, rows, texts=3)
+    drawn = table(heads, rows, texts=3)
     again = sorted(name for name, entry in numbers["cases"].items() if "machine" in entry)
     if again:
         drawn += f"\n\nMeasured again, in a later run than the other rows: {', '.join(again)}."
@@ -80,7 +80,7 @@ def grid(document: dict[str, Any]) -> str:
             for key, label in _RATIOS.items()
             if (spread := document["summary"][kind].get(key))
         ]
-        tables.append(f"{title}:\n\n{_table(heads, rows, texts=1)}")
+        tables.append(f"{title}:\n\n{table(heads, rows, texts=1)}")
     picture = "![Ratios of all cases in ascending order](gpu_spread.svg)"
     return "\n\n".join([*tables, picture])
 
@@ -94,7 +94,7 @@ def transformers(document: dict[str, Any]) -> str:
         row += [f"{run['answers_equal']:.0%}", f"{run['tokens_equal']:.0%}"]
         runs.append([*row, _cell(flips, "near_ties", ".0%"), _cell(flips, "gap_median", ".2g")])
     heads = ["generate_batch", "tokens/s", "answers equal", "tokens before a difference"]
-    drawn = _table([*heads, "near ties", "median gap"], runs, texts=1)
+    drawn = table([*heads, "near ties", "median gap"], runs, texts=1)
     logits = [
         [f"`{name}`", *(_cell(found, key, how) for _, key, how in _LOGITS)]
         for name, found in document.get("logits", {}).items()
@@ -102,7 +102,7 @@ def transformers(document: dict[str, Any]) -> str:
     ]
     if logits:
         heads = ["logits against fp32", *(head for head, _, _ in _LOGITS)]
-        drawn += f"\n\n{_table(heads, logits, texts=1)}"
+        drawn += f"\n\n{table(heads, logits, texts=1)}"
     return drawn
 
 
@@ -124,7 +124,7 @@ def sglang(document: dict[str, Any]) -> str:
         rows.append([*row, _cell(run.get("passes_equal", {}), "tokens_equal", ".0%")])
     against = f"tokens before a difference from `{document['compared_with']}`"
     heads = ["backend", "saturated output tokens/s", *_TIMES, against, "from its own next pass"]
-    drawn = _table(heads, rows, texts=1)
+    drawn = table(heads, rows, texts=1)
     counted = {run.get("passes_counted", 1) for run in document["runs"].values()}
     if counted == {1}:
         return f"{drawn}\n\nOne pass of each engine."
@@ -144,7 +144,8 @@ def _cell(values: dict[str, Any], key: str, how: str) -> str:
     return format(values[key], how) if key in values else "-"
 
 
-def _table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, texts: int) -> str:
+def table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, texts: int) -> str:
+    """Markdown; the first `texts` columns are aligned to the left."""
     lines = [f"| {' | '.join(heads)} |"]
     lines.append(f"|{'---|' * texts}{'---:|' * (len(heads) - texts)}")
     return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
