@@ -33,9 +33,10 @@ class Recorder:
         def recorded(runner: Any, forward_batch: Any, *args: Any, **kwargs: Any) -> Any:
             if forward_batch.rids is None:
                 return forward(runner, forward_batch, *args, **kwargs)
+            # Before the forward, which may pad them.
+            lengths = step_lengths(forward_batch)
             began, begin = time.time(), self._mark(runner)
             result = forward(runner, forward_batch, *args, **kwargs)
-            lengths = step_lengths(forward_batch)
             self._steps.append((began, begin, self._mark(runner), lengths))
             return result
 
