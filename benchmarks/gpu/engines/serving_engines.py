@@ -60,7 +60,7 @@ def begin(
 
 
 def build(serving: Serving, model: str) -> None:
-    """Compile what `pod` starts with while the engines import."""
+    """Compile what `pod` starts with, or wait until its engine has."""
     device = device_named(serving.options.device)
     geometry = SHAPES[model].geometry(serving.kv)
     device.load()
@@ -93,9 +93,10 @@ def standing(serving: Serving, model: str, plan: Plan) -> Iterator[dict[str, Sta
             yield {}
             return
         began = time.monotonic()
-        if "pod" in workers:
-            build(serving, model)
         begin(serving, model, plan, workers, number)
+        if "pod" in workers:
+            # What its engine waits for, while the engines start.
+            build(serving, model)
         up = ready(serving, model, workers)
         serving.stage(f"{model}: start", time.monotonic() - began)
         for later in plan.models[number + 1 : number + 2]:
