@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <string>
 
+#include "bytes.cuh"
 #include "pod/ptx/async_copy.cuh"
 #include "pod/ptx/launch.cuh"
 #include "pod/ptx/ldmatrix.cuh"
@@ -126,11 +127,9 @@ POD_DEVICE void dump_math(const ConformanceArguments& a, int thread) {
     section<kPackBf16>(a)[i] = ptx::pack2<bf16>(lo, hi);
     section<kPackFp16>(a)[i] = ptx::pack2<fp16>(lo, hi);
     // By what e4m3 is widened with, and by a number that rounds.
-    const bool widens = i % 2 == 0;
-    section<kMulBf16>(a)[i] =
-        ptx::mul2<bf16>(ptx::pack2<bf16>(lo, hi), widens ? 0x7b807b80u : 0x40404040u);
-    section<kMulFp16>(a)[i] =
-        ptx::mul2<fp16>(ptx::pack2<fp16>(lo, hi), widens ? 0x5c005c00u : 0x42004200u);
+    section<kMul2>(a)[i] =
+        ptx::mul2(ptx::pack2<fp16>(lo, hi), i % 2 == 0 ? 0x5c005c00u : 0x42004200u);
+    section<kFloatOf>(a)[i] = bits_of(ptx::float_of(bits_of(lo)));
   }
 }
 
@@ -219,6 +218,7 @@ POD_GLOBAL(kThreads, 1) instructions_kernel(const POD_GRID_CONSTANT ConformanceA
   dump_mma<fp16>(a.mma[1], section<kMmaFp16>(a), thread);
   dump_cp_async(a, smem, thread);
   dump_math(a, thread);
+  dump_bytes(a, thread);
   dump_shuffles(a, thread);
   dump_barriers(a, smem, thread);
   if (thread == 0) {
@@ -260,7 +260,7 @@ ptx::Error run(const ConformanceArguments& a) {
   return code;
 }
 
-std::string layout() {
+std::string layout_text() {
   std::string text = "values " + std::to_string(kValues) + "\nwords " + std::to_string(kWords) +
                      "\nproducts " + std::to_string(kProducts) + "\ncounters " +
                      std::to_string(kCounters) + "\ntiles " + std::to_string(kTiles) + "\n";
@@ -284,7 +284,7 @@ POD_EXPORT int pod_conformance(const pod::ConformanceArguments* arguments) {
 
 // Lines "name words": five sizes of inputs, then the sections of `out` in their order.
 POD_EXPORT const char* pod_conformance_layout() {
-  static const std::string text = pod::layout();
+  static const std::string text = pod::layout_text();
   return text.c_str();
 }
 

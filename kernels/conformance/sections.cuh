@@ -27,7 +27,15 @@ constexpr int kCounters = 4;
 constexpr int kRounds = 16;
 constexpr int kMasks = 5;
 constexpr int kVotes = 5;
+constexpr int kE4m3 = 256;  // words whose bytes are all there are, each at every place
 constexpr int kHeld = kWords / kThreads;  // registers of a thread while their number changes
+
+// Of the words of e4m3, those that the target has an instruction for.
+#ifdef POD_CONFORMANCE_WIDENS
+constexpr int kWidened = kE4m3;
+#else
+constexpr int kWidened = 0;
+#endif
 
 // Products of whole tiles, A [64, 64] B [64, n] + C; none where the target has no wgmma, and then
 // no setmaxnreg either.
@@ -70,8 +78,11 @@ enum Place : int {
   kRcp,
   kPackBf16,
   kPackFp16,
-  kMulBf16,
-  kMulFp16,
+  kMul2,
+  kWidenedByBits,
+  kWiden2,
+  kOrderBytes,
+  kFloatOf,
   kShflXor,
   kShfl,
   kShflSegment4,
@@ -137,8 +148,11 @@ constexpr Section kSections[kPlaces] = {{"thread_index", kThreads},
                                         {"rcp", kValues},
                                         {"pack2:bf16", kValues},
                                         {"pack2:fp16", kValues},
-                                        {"mul2:bf16", kValues},
-                                        {"mul2:fp16", kValues},
+                                        {"mul2:products", kValues},
+                                        {"mul2:widened", 2 * kE4m3},
+                                        {"widen2", 2 * kWidened},
+                                        {"order_bytes", 4 * kE4m3},
+                                        {"float_of", kValues},
                                         {"shfl_xor", kMasks * kWarpSize},
                                         {"shfl", kWarpSize},
                                         {"shfl_segment:4", kWarpSize},

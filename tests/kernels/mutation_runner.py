@@ -93,6 +93,12 @@ def _make_some_nan(case: Case) -> None:
     case.k_cache[int(indices[60 // size]), 60 % size] = math.nan
 
 
+def _make_rows_differ(case: Case) -> None:
+    """Beyond the range of fp16, and far below that of the other rows."""
+    case.q[:, 0] *= 2.0**18
+    case.q[:, 1] *= 2.0**-20
+
+
 def probes() -> list[Probe]:
     """Batches that reach every branch of the kernel."""
     split = {"decode_split_tokens": 64, "prefill_ctas": 1, "decode_ctas": 1}
@@ -119,6 +125,7 @@ def byte_probes() -> list[Probe]:
         _probe("hybrid, split", [70, 1, 1, 3, 1], [200, 300, 90, 40, 33], plan=split, **SCALES),
         _probe("whole", [150, 1, 33], [310, 77, 33], page_size=7, plan=whole, **SCALES),
         _probe("cap", [40, 1], [120, 100], page_size=7, logit_cap=4.0, **SCALES),
+        _probe("sizes of rows", [40, 1], [90, 100], change=_make_rows_differ, **SCALES),
     ]
 
 

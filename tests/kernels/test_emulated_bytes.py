@@ -15,7 +15,7 @@ from pod_integrate.devices.emulated import emulator
 from pod_integrate.devices.emulated.emulator import Schedule
 from pod_integrate.errors import DtypeError, ShapeError
 from pod_integrate.measure.accuracy import assert_matches_reference
-from pod_integrate.measure.batches import dequantised, make_batch
+from pod_integrate.measure.batches import Case, dequantised, make_batch
 from pod_integrate.terms.batch import HybridBatch
 from pod_integrate.terms.keys import Geometry
 
@@ -62,7 +62,10 @@ def test_matches_reference(name: str, shape: Shape, schedule: Schedule) -> None:
 @pytest.mark.parametrize("rows", [1, 64], ids=["decode", "prefill"])
 @pytest.mark.parametrize("name", [VARIANTS[0], VARIANTS[4]])
 def test_every_number_is_widened_exactly(name: str, rows: int) -> None:
-    """256 keys of one weight, of which one is not 0: four times the mean is its number."""
+    """Four keys of one weight and others of 0: the sum of four numbers in each column.
+
+    NaN stays NaN, in its own column only.
+    """
     variant = Variant.parse(name)
     numbers = torch.arange(256, dtype=torch.uint8).view(E4M3).view(4, 64)
     keys = rows + 3
@@ -76,10 +79,49 @@ def test_every_number_is_widened_exactly(name: str, rows: int) -> None:
     )
     q = torch.zeros(rows, 1, 64, dtype=torch.float16 if variant.dtype == "fp16" else torch.bfloat16)
     got = emulator.attend(q, k, v, batch, config=variant.config(), v_scale=4.0).out[0, 0]
-    # NaN has one pattern, which counts as the number after the largest.
-    values = numbers.float().nan_to_num(480.0)
-    values[numbers.view(torch.uint8) == 0xFF] = -480.0
-    assert torch.allclose(got.float(), values.sum(0), rtol=2**-8, atol=0)
+    want = numbers.float().sum(0)
+    assert int(want.isnan().sum()) == 1
+    assert torch.allclose(got.float(), want, rtol=2**-8, atol=0, equal_nan=True)
+
+
+def rows_of_every_size(variant: Variant) -> Case:
+    """Heads of q of which one is beyond the range of fp16 and one far below the others."""
+    case = make_batch([70, 1, 1], [200, 130, 90], geometry=geometry_of(variant), seed=5)
+    sizes = torch.tensor([1.0, 2.0**18, 2.0**-20, 1.0], dtype=case.q.dtype)
+    return case._replace(q=case.q * sizes[:, None])
+
+
+@pytest.mark.parametrize("cap", [0.0, 8.0])
+@pytest.mark.parametrize("name", [VARIANTS[0], VARIANTS[3]])
+def test_rows_of_q_of_every_size_match_reference(name: str, cap: float) -> None:
+    variant = Variant.parse(name)
+    case = rows_of_every_size(variant)
+    got = emulator.attend(*case, config=variant.config(), logit_cap=cap, **SCALES).attention
+    assert_matches_reference(dequantised(case, **SCALES), got, rounded_weights=True, logit_cap=cap)
+
+
+@pytest.mark.parametrize("name", [VARIANTS[0], VARIANTS[3]])
+def test_a_row_of_q_is_scaled_by_its_own_numbers_only(name: str) -> None:
+    variant = Variant.parse(name)
+    case = make_batch([70, 1, 1], [200, 130, 90], geometry=geometry_of(variant), seed=5)
+    mixed = rows_of_every_size(variant)
+    plain, got = (
+        emulator.attend(*each, config=variant.config(), **SCALES).attention
+        for each in (case, mixed)
+    )
+    for head in (0, 3):
+        assert torch.equal(got.out[:, head], plain.out[:, head])
+        assert torch.equal(got.lse[:, head], plain.lse[:, head])
+
+
+@pytest.mark.parametrize("name", [VARIANTS[0], VARIANTS[3]])
+def test_powers_of_two_of_q_and_scale_cancel(name: str) -> None:
+    variant = Variant.parse(name)
+    case = make_batch([70, 1], [200, 130], geometry=geometry_of(variant), seed=6)
+    large = case._replace(q=case.q * 2.0**40)
+    want = emulator.attend(*case, config=variant.config(), scale=0.125).attention
+    got = emulator.attend(*large, config=variant.config(), scale=0.125 * 2.0**-40).attention
+    assert torch.equal(got.out, want.out) and torch.equal(got.lse, want.lse)
 
 
 def test_broken_bytes_stay_with_those_who_see_them() -> None:

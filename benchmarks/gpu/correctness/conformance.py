@@ -92,8 +92,8 @@ def run(backend: str, seed: int = 1) -> dict[str, Any]:
 
 def skipped(got: dict[str, torch.Tensor], want: dict[str, torch.Tensor]) -> dict[str, str]:
     """Why a wrapper was not compared, by its name."""
-    reason = f"not an instruction of this GPU; {conformance_build.WGMMA_ARCH} has it"
-    return {name.split(":")[0]: reason for name in lacking(got, want)}
+    why = f"not an instruction of this GPU; {conformance_build.WGMMA_ARCH} has it"
+    return dict.fromkeys((name.split(":")[0] for name in lacking(got, want)), why)
 
 
 def _summary(verdicts: dict[str, Comparison], got: dict[str, torch.Tensor]) -> dict[str, Any]:
@@ -110,16 +110,16 @@ def _summary(verdicts: dict[str, Comparison], got: dict[str, torch.Tensor]) -> d
 
 
 def _same_bits(s: Sections) -> Comparison:
-    different = int((s.got != s.want).sum())
-    return Comparison(different == 0, "bits", f"{different} of {s.want.numel()} words differ")
+    return Comparison(torch.equal(s.got, s.want), "bits", f"{int((s.got != s.want).sum())} differ")
 
 
-def _same_floats(s: Sections) -> Comparison:
-    got, want = floats(s.got), floats(s.want)
-    different = int(((s.got != s.want) & ~(got.isnan() & want.isnan())).sum())
-    return Comparison(
-        different == 0, "bits, any NaN", f"{different} of {want.numel()} words differ"
-    )
+def _same_numbers(dtype: torch.dtype) -> _Rule:
+    def rule(s: Sections) -> Comparison:
+        got, want = s.got.view(dtype), s.want.view(dtype)
+        same = (got == want) & (got.signbit() == want.signbit()) | got.isnan() & want.isnan()
+        return Comparison(bool(same.all()), "bits, any NaN", f"{int((~same).sum())} differ")
+
+    return rule
 
 
 def _close(relative: float, absolute_within: tuple[float, float] | None = None) -> _Rule:
@@ -219,7 +219,9 @@ _PRODUCTS = [
     for columns in widths
 ]
 RULES: dict[str, _Rule] = {
-    "max": _same_floats,
+    "max": _same_numbers(torch.float32),
+    "mul2:products": _same_numbers(torch.float16),
+    "widen2": _same_numbers(torch.float16),
     "ex2": _close(MATH_RELATIVE),
     "lg2": _close(MATH_RELATIVE, absolute_within=(0.5, 2.0)),
     "rcp": _close(RCP_RELATIVE),

@@ -25,6 +25,9 @@ _HOST_FLAGS = (
 # Tells the sources that the target has wgmma and setmaxnreg.
 _WGMMA_FLAG = "-DPOD_CONFORMANCE_WGMMA"
 WGMMA_ARCH = "sm_90a"
+# And that it converts e4m3.
+_WIDENS_FLAG = "-DPOD_CONFORMANCE_WIDENS"
+_WIDENS_FROM = (8, 9)
 
 
 def build_gpu(arch: Architecture) -> Path:
@@ -33,6 +36,8 @@ def build_gpu(arch: Architecture) -> Path:
     flags = [*_NVCC_FLAGS, "-gencode", f"arch=compute_{target},code=sm_{target}"]
     if arch.name == WGMMA_ARCH:
         flags.append(_WGMMA_FLAG)
+    if arch.capability >= _WIDENS_FROM:
+        flags.append(_WIDENS_FLAG)
     path = _place(f"libpod_conformance_{arch.name}.so", flags)
     return cache.build_once(
         path, lambda to: _compile([str(nvcc.find_nvcc()), *flags, str(_source())], to)
@@ -45,7 +50,7 @@ def build_emulator() -> Path:
     wide = ["-march=x86-64-v3"] if platform.machine() == "x86_64" else []
     root = native.sources_dir()
     engine = [str(source) for source in sorted((root / "emulator" / "src").glob("*.cpp"))]
-    flags = [*_HOST_FLAGS, *wide, _WGMMA_FLAG, f"-I{root / 'emulator' / 'include'}"]
+    flags = [*_HOST_FLAGS, *wide, _WGMMA_FLAG, _WIDENS_FLAG, f"-I{root / 'emulator' / 'include'}"]
     command = [cache.host_compiler(), *flags, "-x", "c++", str(_source()), *engine]
     return cache.build_once(
         _place("libpod_conformance_emulator.so", flags), lambda to: _compile(command, to)

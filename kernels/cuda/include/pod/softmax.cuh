@@ -1,7 +1,8 @@
 // softmax.cuh: online softmax of score fragments, in base 2.
 //
 // Scores and m, the reference of a row's weights, stay unscaled; `scale` > 0 turns a difference of
-// two scores into the exponent of a power of two.
+// two scores of a row into the exponent of a power of two. Rows may differ in it: `scale_of` gives
+// that of a tile and half.
 #pragma once
 
 #include "pod/mask.cuh"
@@ -96,10 +97,11 @@ POD_DEVICE float moved(float m, float to, float scale) {
 }
 
 // s becomes weights of reference m, the row's maximum so far; l and O move to it.
-template <int D, int kTiles, int kColumns>
+template <int D, int kTiles, int kColumns, typename ScaleOf>
 POD_DEVICE void softmax_step(RowState<D, kTiles>& state, float (&s)[kTiles][kColumns][4],
-                             float scale) {
+                             ScaleOf scale_of) {
   Fragment::for_each_row<kTiles>([&](int tile, int half) {
+    const float scale = scale_of(tile, half);
     const float m = highest_of(s[tile], half, state.m[tile][half]);
     const float rescale = moved(state.m[tile][half], m, scale);
     state.m[tile][half] = m;
@@ -130,12 +132,13 @@ POD_DEVICE void centre(float (&s)[kColumns][4], const float (&m)[2]) {
 }
 
 // m of the rows that grew moves to the highest score, and l and O with it.
-template <int D>
+template <int D, typename ScaleOf>
 POD_DEVICE void grow(RowState<D, 1>& state, const float (&highest)[2], const bool (&grown)[2],
-                     float scale) {
+                     ScaleOf scale_of) {
   float rescale[2], furthest = 0.f;
   POD_UNROLL
   for (int half = 0; half < 2; ++half) {
+    const float scale = scale_of(0, half);
     float& m = state.m[0][half];
     rescale[half] = grown[half] ? moved(m, highest[half], scale) : 1.f;
     if (grown[half]) m = highest[half];
@@ -158,9 +161,9 @@ POD_DEVICE void grow(RowState<D, 1>& state, const float (&highest)[2], const boo
 // lost is a factor that all weights of the row share, at most 2^-15 off 1 while |r| <= kFar: no
 // 16-bit weight shows it, and in the LSE it is half a rounding. Beyond, the difference comes first,
 // as in weigh_row.
-template <int D, int kColumns>
+template <int D, int kColumns, typename ScaleOf>
 POD_DEVICE void softmax_step_lazily(RowState<D, 1>& state, float (&s)[1][kColumns][4],
-                                    float scale) {
+                                    ScaleOf scale_of) {
   constexpr float kSlack = 8.f;
   float highest[2];
   bool grown[2];
@@ -169,13 +172,13 @@ POD_DEVICE void softmax_step_lazily(RowState<D, 1>& state, float (&s)[1][kColumn
     const float m = state.m[0][half];
     highest[half] = highest_of(s[0], half, m);
     // False where no key has been seen: the difference is no number then.
-    grown[half] = (highest[half] - m) * scale > kSlack;
+    grown[half] = (highest[half] - m) * scale_of(0, half) > kSlack;
   }
-  if (ptx::any(grown[0] || grown[1])) grow(state, highest, grown, scale);
+  if (ptx::any(grown[0] || grown[1])) grow(state, highest, grown, scale_of);
   if (state.far) centre(s[0], state.m[0]);
   POD_UNROLL
   for (int half = 0; half < 2; ++half) {
-    const float m = state.m[0][half];
+    const float m = state.m[0][half], scale = scale_of(0, half);
     const float reference = m == kNegativeInfinity || state.far ? 0.f : m * scale;
     float sum = 0.f;
     POD_UNROLL

@@ -45,34 +45,29 @@ class KvLoader {
   }
 
   // Turns what was looked up for the tile that starts at key `kv` into places of K and V.
-  POD_DEVICE void resolve(int kv) {
-    const int thread = ptx::forget(thread_);
-    const uint32_t head = ptx::forget(item_.kv_head);
-    POD_UNROLL
-    for (int i = 0; i < kPlaces; ++i) {
-      const int key = key_of(kv, thread, i * kSegment + thread % kSegment);
-      const uint32_t slot = key - layout::quotient(key, a_.page_divider) * a_.page_size;
-      k_place_[i] = place(a_.k_strides, index_[i], slot, head);
-      v_place_[i] = place(a_.v_strides, index_[i], slot, head);
-    }
-  }
+  POD_DEVICE void resolve(int kv) { resolve_places<true, true>(kv); }
+  // Of one of them, so that a single place is held while the other is not needed.
+  POD_DEVICE void resolve_k(int kv) { resolve_places<true, false>(kv); }
+  POD_DEVICE void resolve_v(int kv) { resolve_places<false, true>(kv); }
 
   // Issues the copies of the resolved rows into k_tile [kRows, D]; rows past the keys become zeros.
   // The tile starts at key `kv`.
   POD_DEVICE void load_k(uint32_t k_tile, int kv) const { load(k_tile, kv, a_.k, k_place_); }
   POD_DEVICE void load_v(uint32_t v_tile, int kv) const { load(v_tile, kv, a_.v, v_place_); }
 
-  // The same chunk by chunk: a thread copies one in each of kSteps steps, of row_of() of the tile,
-  // to where it likes.
+  // The same in parts: a thread copies a chunk in each of kSteps steps, of row_of() of the tile.
+  // Steps kFirst .. kEnd - 1, to where `to` says; none of a tile past the keys.
   POD_DEVICE static int row_of(int thread, int step) {
     return first_row(thread) + step * kRowsAtOnce;
   }
-  POD_DEVICE static int chunk_of(int thread) { return thread % kSegment; }
-  POD_DEVICE void load_k_chunk(uint32_t to, int kv, int step) const {
-    load_chunk(to, kv, step, a_.k, k_place_);
+  POD_DEVICE static int chunk_of(int thread) { return thread & (kSegment - 1); }
+  template <int kFirst, int kEnd, typename To>
+  POD_DEVICE void load_k_chunks(To to, int kv) const {
+    load_chunks<kFirst, kEnd>(to, kv, a_.k, k_place_);
   }
-  POD_DEVICE void load_v_chunk(uint32_t to, int kv, int step) const {
-    load_chunk(to, kv, step, a_.v, v_place_);
+  template <int kFirst, int kEnd, typename To>
+  POD_DEVICE void load_v_chunks(To to, int kv) const {
+    load_chunks<kFirst, kEnd>(to, kv, a_.v, v_place_);
   }
 
  private:
@@ -80,6 +75,19 @@ class KvLoader {
   static constexpr int kBlockSteps = 8 / kRowsAtOnce;
   static constexpr int kPartSteps = Layout::kAtOnce < kBlockSteps ? Layout::kAtOnce : kBlockSteps;
   static_assert(kRows % (8 * kWarps) == 0, "a warp copies blocks of 8 rows");
+
+  template <bool kKeys, bool kValues>
+  POD_DEVICE void resolve_places(int kv) {
+    const int thread = ptx::forget(thread_);
+    const uint32_t head = ptx::forget(item_.kv_head);
+    POD_UNROLL
+    for (int i = 0; i < kPlaces; ++i) {
+      const int key = key_of(kv, thread, i * kSegment + thread % kSegment);
+      const uint32_t slot = key - layout::quotient(key, a_.page_divider) * a_.page_size;
+      if (kKeys) k_place_[i] = place(a_.k_strides, index_[i], slot, head);
+      if (kValues) v_place_[i] = place(a_.v_strides, index_[i], slot, head);
+    }
+  }
 
   POD_DEVICE static uint32_t place(const CacheStrides& strides, uint32_t page, uint32_t slot,
                                    uint32_t head) {
@@ -95,13 +103,23 @@ class KvLoader {
     return kv + first_row(thread) + step * kRowsAtOnce;
   }
 
-  POD_DEVICE void load_chunk(uint32_t to, int kv, int step, const void* cache,
-                             const uint32_t (&place)[kPlaces]) const {
+  template <int kFirst, int kEnd, typename To>
+  POD_DEVICE void load_chunks(To to, int kv, const void* cache,
+                              const uint32_t (&place)[kPlaces]) const {
     static_assert(kSegment == kChunks, "every lane has a chunk");
-    const int thread = ptx::forget(thread_);
-    const uint32_t where = ptx::shfl_segment<kSegment>(place[step / kSegment], step % kSegment);
+    const int thread = ptx::forget(thread_), left = end() - kv;
+    if (left <= 0) return;
     const char* from = static_cast<const char*>(cache) + chunk_of(thread) * layout::kChunkBytes;
-    ptx::cp_async_16(to, from + (uint64_t{where} << 4), kv + row_of(thread, step) < end());
+    POD_UNROLL
+    for (int i = kFirst; i < kEnd; ++i) {
+      const uint32_t where = ptx::shfl_segment<kSegment>(place[i / kSegment], i % kSegment);
+      const char* at = from + (uint64_t{where} << 4);
+      if (left >= kRows) {
+        ptx::cp_async_16(to(i), at);
+      } else {
+        ptx::cp_async_16(to(i), at, row_of(thread, i) < left);
+      }
+    }
   }
 
   // In parts, each of which holds few addresses. All but the last tile of an item are whole, and

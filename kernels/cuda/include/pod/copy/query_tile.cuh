@@ -32,27 +32,105 @@ POD_DEVICE void load_queries(uint32_t q_tile, const KernelArguments& a, const It
   }
 }
 
-// The same for K of bytes, which layout/bytes.cuh has by even and odd columns: written when it
-// returns, by ordinary stores.
-template <int D, int kRows, int kThreads, class Layout = layout::Rows<D * kQBytes>>
-POD_DEVICE void store_split_queries(uint32_t q_tile, const KernelArguments& a, const Item& item,
-                                    int thread) {
-  constexpr int kPairs = D / layout::kChunkElements / 2;
-  POD_UNROLL
-  for (unsigned i = thread; i < kRows * kPairs; i += kThreads) {
-    const int row = i / kPairs, chunk = i % kPairs * 2;
-    Int4 left{}, right{};
-    if (row < item.rows) {
-      const auto* from = reinterpret_cast<const Int4*>(query_chunk(a, item, row, chunk));
-      left = from[0], right = from[1];
+// What brings a row of bf16 to the range of fp16: its largest number to 2^14 .. 2^15, so that all
+// which are not 2^29 times smaller stay what they are; `back` undoes it. Powers of two, so that Q.K
+// of the row is exact up to the same power. A row of zeros, or of very small numbers, is
+// multiplied by no more than 2^126.
+struct RowFactor {
+  float factor, back;
+};
+POD_DEVICE RowFactor row_factor(float highest) {
+  constexpr int kBias = 127, kTop = 14, kMost = 126;
+  const int exponent = static_cast<int>(ptx::pack2<bf16>(highest, 0.f) >> 7 & 0xff);
+  const int power = min(kTop + kBias - exponent, kMost);
+  return {ptx::float_of(static_cast<uint32_t>(kBias + power) << 23),
+          ptx::float_of(static_cast<uint32_t>(kBias - power) << 23)};
+}
+
+// Two numbers of bf16, as floats.
+struct Floats2 {
+  float lo, hi;
+};
+POD_DEVICE Floats2 floats_of(int bf16s) {
+  const auto bits = static_cast<uint32_t>(bf16s);
+  return {ptx::float_of(bits << 16), ptx::float_of(bits & 0xffff0000u)};
+}
+
+// 16 columns of a row of Q, two to a register.
+struct QueryColumns {
+  int at[8] = {};
+
+  POD_DEVICE void take(const Int4& left, const Int4& right) {
+    at[0] = left.x, at[1] = left.y, at[2] = left.z, at[3] = left.w;
+    at[4] = right.x, at[5] = right.y, at[6] = right.z, at[7] = right.w;
+  }
+  POD_DEVICE float highest() const {
+    float highest = 0.f;
+    POD_UNROLL
+    for (int i = 0; i < 8; ++i) {
+      const Floats2 x = floats_of(at[i]);
+      highest = max(highest, max(fabsf(x.lo), fabsf(x.hi)));
     }
-    ptx::st_shared_16(Layout::chunk_address(q_tile, row, chunk),
-                      {layout::low_halves(left.x, left.y), layout::low_halves(left.z, left.w),
-                       layout::low_halves(right.x, right.y), layout::low_halves(right.z, right.w)});
-    ptx::st_shared_16(
-        Layout::chunk_address(q_tile, row, chunk + 1),
-        {layout::high_halves(left.x, left.y), layout::high_halves(left.z, left.w),
-         layout::high_halves(right.x, right.y), layout::high_halves(right.z, right.w)});
+    return highest;
+  }
+  POD_DEVICE void narrow(float factor) {
+    POD_UNROLL
+    for (int i = 0; i < 8; ++i) {
+      const Floats2 x = floats_of(at[i]);
+      at[i] = static_cast<int>(ptx::pack2<fp16>(x.lo * factor, x.hi * factor));
+    }
+  }
+};
+
+// Of row `row` the 16 columns from 16 * block on.
+template <int D, layout::Order kOrder, class Layout>
+POD_DEVICE void store_columns(uint32_t q_tile, int row, int block, const QueryColumns& columns) {
+  const int (&x)[8] = columns.at;
+  if constexpr (kOrder == layout::Order::kSplit) {
+    ptx::st_shared_16(Layout::chunk_address(q_tile, row, 2 * block), {x[0], x[2], x[4], x[6]});
+    ptx::st_shared_16(Layout::chunk_address(q_tile, row, 2 * block + 1), {x[1], x[3], x[5], x[7]});
+  } else {
+    const int first = layout::panel_place<D>(block, 0), second = layout::panel_place<D>(block, 1);
+    ptx::st_shared_16(Layout::chunk_address(q_tile, row, first), {x[0], x[1], x[2], x[3]});
+    ptx::st_shared_16(Layout::chunk_address(q_tile, row, second), {x[4], x[5], x[6], x[7]});
+  }
+}
+
+// 16 rows of Q, of the item's rows row0 .., as operands beside K of bytes: columns in kOrder, rows
+// of bf16 times a power of two. Written when it returns, by ordinary stores, those rows that
+// `writes` says; unit[half] is what a score of the lane's row is worth. A whole warp calls.
+template <typename T, int D, layout::Order kOrder, class Layout, typename Writes>
+POD_DEVICE void store_operand_queries(uint32_t q_tile, const KernelArguments& a, const Item& item,
+                                      int row0, int lane, float (&unit)[Fragment::kHalves],
+                                      Writes writes) {
+  constexpr int kBlocks = D / 16, kLanes = 4, kOwn = (kBlocks + kLanes - 1) / kLanes;
+  POD_UNROLL
+  for (int half = 0; half < Fragment::kHalves; ++half) {
+    const int row = row0 + Fragment::row(lane, half);
+    QueryColumns columns[kOwn];
+    float highest = 0.f;
+    POD_UNROLL
+    for (int i = 0; i < kOwn; ++i) {
+      const int block = i * kLanes + lane % kLanes;
+      if (row < item.rows && block < kBlocks) {
+        const auto* from = reinterpret_cast<const Int4*>(query_chunk(a, item, row, 2 * block));
+        columns[i].take(from[0], from[1]);
+      }
+      if constexpr (std::is_same_v<T, bf16>) highest = max(highest, columns[i].highest());
+    }
+    unit[half] = 1.f;
+    if constexpr (std::is_same_v<T, bf16>) {
+      const RowFactor factor = row_factor(row_max(highest));
+      unit[half] = factor.back;
+      POD_UNROLL
+      for (int i = 0; i < kOwn; ++i) columns[i].narrow(factor.factor);
+    }
+    if (!writes(row)) continue;
+    POD_UNROLL
+    for (int i = 0; i < kOwn; ++i) {
+      const int block = i * kLanes + lane % kLanes;
+      if (block < kBlocks) store_columns<D, kOrder, Layout>(q_tile, row, block, columns[i]);
+    }
   }
 }
 

@@ -1,4 +1,5 @@
-// products.cuh: the two matrix products of attention on one warp's fragments.
+// products.cuh: the two matrix products of attention on one warp's fragments. T is what the unit
+// takes (layout::Operand), Kv what shared memory has of K and V.
 #pragma once
 
 #include "pod/layout/bytes.cuh"
@@ -45,24 +46,24 @@ constexpr int kBlocks = layout::kElementBytes / static_cast<int>(sizeof(Kv));
 
 // B fragments of two column tiles, b[0] and b[1], b[2] and b[3], of block `block`. Of K the tiles
 // are 8 keys each, of V 8 columns of O.
-template <typename T, typename Kv>
+template <typename Kv>
 POD_DEVICE void key_fragments(uint32_t (&b)[4], const uint32_t (&raw)[4], int block) {
   if constexpr (sizeof(Kv) > 1) {
     POD_UNROLL
     for (int j = 0; j < 4; ++j) b[j] = raw[j];
   } else {
-    layout::widen<T>(b[0], b[1], raw[block]);
-    layout::widen<T>(b[2], b[3], raw[2 + block]);
+    layout::widen_columns(b[0], b[1], raw[block]);
+    layout::widen_columns(b[2], b[3], raw[2 + block]);
   }
 }
-template <typename T, typename Kv>
+template <typename Kv>
 POD_DEVICE void value_fragments(uint32_t (&b)[4], const uint32_t (&raw)[4], int block) {
   if constexpr (sizeof(Kv) > 1) {
     POD_UNROLL
     for (int j = 0; j < 4; ++j) b[j] = raw[j];
   } else {
-    layout::widen<T>(b[0], b[2], raw[2 * block]);
-    layout::widen<T>(b[1], b[3], raw[2 * block + 1]);
+    layout::widen_keys(b[0], b[2], raw[2 * block]);
+    layout::widen_keys(b[1], b[3], raw[2 * block + 1]);
   }
 }
 
@@ -100,7 +101,7 @@ POD_DEVICE void scores(float (&s)[kTiles][kColumns][4],
       POD_UNROLL
       for (int block = 0; block < kAlong; ++block) {
         uint32_t b[4];
-        key_fragments<T, Kv>(b, raw, block);
+        key_fragments<Kv>(b, raw, block);
         POD_UNROLL
         for (int tile = 0; tile < kTiles; ++tile) {
           ptx::mma_m16n8k16<T>(s[tile][n], a[block][tile], b[0], b[1]);
@@ -151,7 +152,7 @@ POD_DEVICE void weighted_values(float (&o)[kTiles][D / 8][4], const Weights<kTil
       for (int block = 0; block < kAlong; ++block) {
         const int d = step * kAlong + block;
         uint32_t b[4];
-        value_fragments<T, Kv>(b, raw, block);
+        value_fragments<Kv>(b, raw, block);
         POD_UNROLL
         for (int tile = 0; tile < kTiles; ++tile) {
           ptx::mma_m16n8k16<T>(o[tile][2 * d], p.a[tile][k], b[0], b[1]);

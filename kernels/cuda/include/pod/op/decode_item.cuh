@@ -38,11 +38,11 @@ POD_DEVICE void write_scratch(const Scratch<Variant>& scratch,
     const int row = Fragment::row(lane, half);
     const float l = state.total(0, half);
     float* o = scratch.o(warp, row);
-    layout::for_each_pair<typename Variant::KvElement>(state.o[0], half, lane,
-                                                       [&](int column, float x, float y) {
-                                                         o[column] = x;
-                                                         o[column + 1] = y;
-                                                       });
+    layout::for_each_pair<layout::kOrder<typename Variant::KvElement>>(
+        state.o[0], half, lane, [&](int column, float x, float y) {
+          o[column] = x;
+          o[column + 1] = y;
+        });
     if (Fragment::is_first(lane)) {
       scratch.m(warp, row) = state.m[0][half];
       scratch.l(warp, row) = l;
@@ -84,6 +84,7 @@ POD_DEVICE void decode_item(const KernelArguments& a, const Item& item, uint8_t*
                             int thread) {
   using T = typename Variant::Element;
   using Kv = typename Variant::KvElement;
+  using Operand = layout::Operand<T, Kv>;
   constexpr int D = Variant::head_dim;
   constexpr TileConfig tile = Variant::config.decode;
   constexpr ItemSmem kSmem = Smem<Variant>::decode;
@@ -93,7 +94,8 @@ POD_DEVICE void decode_item(const KernelArguments& a, const Item& item, uint8_t*
   const uint32_t q_tile = ptx::smem_address(smem);
 
   KvLoop<Variant, Op::kDecode> loop(a, item, scope, q_tile);
-  start<Variant, Op::kDecode>(loop, a, item, q_tile, thread);
+  UnitsOf<Variant, 1> units;
+  start<Variant, Op::kDecode>(loop, units, a, item, q_tile, scope);
   ptx::cp_async_wait<decltype(loop)::kInFlight>();
   scope.sync();
 
@@ -104,15 +106,16 @@ POD_DEVICE void decode_item(const KernelArguments& a, const Item& item, uint8_t*
   loop.run(
       [&](uint32_t k_tile, int kv) {
         float s[1][kColumns][4];
-        mma::scores<T, Kv, D>(s, queries, k_tile + key0 * kSmem.kv_row, lane);
-        weigh(state, s, a, item, 0, kv + key0, lane);
-        mma::pack_weights<T>(p, s);
+        mma::scores<Operand, Kv, D>(s, queries, k_tile + key0 * kSmem.kv_row, lane);
+        weigh(state, s, units, a, item, 0, kv + key0, lane);
+        mma::pack_weights<Operand>(p, s);
       },
       [&](uint32_t v_tile) {
-        mma::weighted_values<T, Kv, D>(state.o, p, v_tile + key0 * kSmem.kv_row, lane);
+        mma::weighted_values<Operand, Kv, D>(state.o, p, v_tile + key0 * kSmem.kv_row, lane);
       });
+  units.settle(state, a);
   if constexpr (tile.warps == 1) {
-    store_rows<T, Kv>(state, a, item, 0, lane);
+    store_rows<T, layout::kOrder<Kv>>(state, a, item, 0, lane);
   } else {
     const Scratch<Variant> scratch{reinterpret_cast<float*>(smem + kSmem.scratch)};
     write_scratch<Variant>(scratch, state, warp, lane);

@@ -17,9 +17,10 @@ POD_DEVICE void prefill_item(const KernelArguments& a, const Item& item, uint32_
                              int thread) {
   using T = typename Variant::Element;
   using Kv = typename Variant::KvElement;
+  using Operand = layout::Operand<T, Kv>;
   constexpr int D = Variant::head_dim;
   constexpr TileConfig tile = Variant::config.prefill;
-  constexpr int kTiles = tile.q_rows / tile.warps / Fragment::kRows;
+  constexpr int kTiles = kRowTiles<Variant, Op::kPrefill>;
   constexpr int kColumns = tile.kv_rows / Fragment::kColumns;
   // Q stays in shared memory where registers are short: O, Q and scores, and what goes with them.
   constexpr int kNeeded = D + 4 * kColumns + 90;
@@ -28,7 +29,8 @@ POD_DEVICE void prefill_item(const KernelArguments& a, const Item& item, uint32_
   const int lane = scope.lane(), row0 = scope.warp() * kTiles * Fragment::kRows;
 
   KvLoop<Variant, Op::kPrefill> loop(a, item, scope, smem);
-  start<Variant, Op::kPrefill>(loop, a, item, smem, thread);
+  UnitsOf<Variant, kTiles> units;
+  start<Variant, Op::kPrefill>(loop, units, a, item, smem, scope);
   ptx::cp_async_wait<decltype(loop)::kInFlight>();
   scope.sync();
 
@@ -39,12 +41,13 @@ POD_DEVICE void prefill_item(const KernelArguments& a, const Item& item, uint32_
   loop.run(
       [&](uint32_t k_tile, int kv) {
         float s[kTiles][kColumns][4];
-        mma::scores<T, Kv, D>(s, queries, k_tile, lane);
-        weigh(state, s, a, item, row0, kv, lane);
-        mma::pack_weights<T>(p, s);
+        mma::scores<Operand, Kv, D>(s, queries, k_tile, lane);
+        weigh(state, s, units, a, item, row0, kv, lane);
+        mma::pack_weights<Operand>(p, s);
       },
-      [&](uint32_t v_tile) { mma::weighted_values<T, Kv, D>(state.o, p, v_tile, lane); });
-  store_rows<T, Kv>(state, a, item, row0, lane);
+      [&](uint32_t v_tile) { mma::weighted_values<Operand, Kv, D>(state.o, p, v_tile, lane); });
+  units.settle(state, a);
+  store_rows<T, layout::kOrder<Kv>>(state, a, item, row0, lane);
 }
 
 }  // namespace pod::op

@@ -29,6 +29,7 @@ template <class Variant>
 class PanelMath {
  public:
   using T = typename Variant::Element;
+  using Operand = layout::Operand<T, typename Variant::KvElement>;
   using Ring = PanelRing<Variant>;
   static constexpr int D = Variant::head_dim;
   static constexpr int kColumns = Ring::kRows / Fragment::kColumns;
@@ -47,7 +48,7 @@ class PanelMath {
   POD_DEVICE void issue_scores(int stage) {
     constexpr uint32_t kOffset = kBlock * kBlockRows * layout::kPanelRowBytes;
     ptx::wgmma_fence();
-    mma::issue_scores<T, D, QueryPanels, KeyPanels>(
+    mma::issue_scores<Operand, D, QueryPanels, KeyPanels>(
         s_[0], QueryPanels::columns_descriptor(ring_.q() + kOffset),
         KeyPanels::columns_descriptor(ring_.k(stage)));
     ptx::wgmma_commit();
@@ -55,7 +56,8 @@ class PanelMath {
 
   // Weights times values; the fence of the scores' products covers what they read.
   POD_DEVICE void issue_values(RowState<D, 1>& state, int stage) {
-    mma::issue_values<T, D, KeyPanels>(state.o[0], p_, KeyPanels::rows_descriptor(ring_.v(stage)));
+    mma::issue_values<Operand, D, KeyPanels>(state.o[0], p_,
+                                             KeyPanels::rows_descriptor(ring_.v(stage)));
     ptx::wgmma_commit();
   }
 
@@ -81,21 +83,26 @@ class PanelMath {
   // Scores of keys kv .. become weights of `block`, whose O is not in flight.
   template <int kBlock>
   POD_DEVICE void weigh(RowState<D, 1>& state, int kv) {
-    limit_scores(s_, a_, item_, kv, [&] {
+    limit_scores(s_, units_[kBlock], a_, item_, kv, [&] {
       const int thread = ptx::forget(thread_);
       return Place{row0(kBlock, thread), thread & 31};
     });
-    softmax_step_lazily(state, s_, a_.score_scale);
+    softmax_step_lazily(state, s_,
+                        [&](int tile, int half) { return units_[kBlock].scale(a_, tile, half); });
   }
 
   // Once no product reads the weights of before.
-  POD_DEVICE void pack() { mma::pack_weights<T>(p_, s_); }
+  POD_DEVICE void pack() { mma::pack_weights<Operand>(p_, s_); }
+
+  // Of a block's rows, for who stores Q.
+  POD_DEVICE UnitsOf<Variant, 1>& units(int block) { return units_[block]; }
 
  private:
   const KernelArguments& a_;
   const Item& item_;
   Ring ring_;
   int thread_;
+  UnitsOf<Variant, 1> units_[2];
   float s_[1][kColumns][4];
   mma::Weights<1, kColumns> p_;
 };
@@ -138,16 +145,20 @@ POD_DEVICE void prefill_wgmma_item(const KernelArguments& a, const Item& item, u
   constexpr int D = Variant::head_dim;
   constexpr TileConfig tile = Variant::config.prefill;
   static_assert(tile.q_rows == 2 * kBlockRows && tile.warps == kGroupWarps, "two blocks of rows");
+  RowState<D, 1> first, second;
+  Math math(a, item, typename Math::Ring(smem), thread);
   if constexpr (sizeof(Kv) > 1) {
     copy::load_queries<D, tile.q_rows, kGroupThreads, typename Math::QueryPanels>(smem, a, item,
                                                                                   thread);
     ptx::cp_async_commit();
   } else {
-    copy::store_split_queries<D, tile.q_rows, kGroupThreads, typename Math::QueryPanels>(
-        smem, a, item, thread);
+    POD_UNROLL
+    for (int block = 0; block < 2; ++block) {
+      copy::store_operand_queries<T, D, layout::Order::kPanels, typename Math::QueryPanels>(
+          smem, a, item, math.row0(block, thread), thread & 31, math.units(block).of[0],
+          [](int) { return true; });
+    }
   }
-  RowState<D, 1> first, second;
-  Math math(a, item, typename Math::Ring(smem), thread);
   ptx::cp_async_wait<0>();
   ptx::fence_proxy_async();
   // Makes the warps' Q each other's too.
@@ -161,8 +172,11 @@ POD_DEVICE void prefill_wgmma_item(const KernelArguments& a, const Item& item, u
   ptx::wgmma_fence();
   math.issue_values(second, last);
   math.await_values(second);
-  store_rows<T, Kv>(first, a, item, math.row0(0, thread), thread & 31);
-  store_rows<T, Kv>(second, a, item, math.row0(1, thread), thread & 31);
+  constexpr auto kOrder = sizeof(Kv) > 1 ? layout::Order::kPlain : layout::Order::kPanels;
+  math.units(0).settle(first, a);
+  math.units(1).settle(second, a);
+  store_rows<T, kOrder>(first, a, item, math.row0(0, thread), thread & 31);
+  store_rows<T, kOrder>(second, a, item, math.row0(1, thread), thread & 31);
 }
 
 }  // namespace pod::op

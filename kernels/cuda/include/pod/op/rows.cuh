@@ -6,16 +6,56 @@
 
 namespace pod::op {
 
+// What one of the scores of a row is worth: where kOwn, a power of two of the row's own, by which Q
+// was brought to the range of fp16 (copy/query_tile.cuh).
+template <int kTiles, bool kOwn>
+struct Units {
+  float of[kTiles][Fragment::kHalves];
+
+  // Makes scores plain numbers, before they are capped.
+  template <int kColumns>
+  POD_DEVICE void apply(float (&s)[kTiles][kColumns][4]) const {
+    if constexpr (kOwn) {
+      Fragment::for_each_row<kTiles>([&](int tile, int half) {
+        POD_UNROLL
+        for (int n = 0; n < kColumns; ++n) {
+          s[tile][n][Fragment::at(half, 0)] *= of[tile][half];
+          s[tile][n][Fragment::at(half, 1)] *= of[tile][half];
+        }
+      });
+    }
+  }
+  // What turns a score into the exponent of a power of two.
+  POD_DEVICE float scale(const KernelArguments& a, int tile, int half) const {
+    return kOwn && !a.capped ? a.score_scale * of[tile][half] : a.score_scale;
+  }
+  // A finished row's m becomes a plain number.
+  template <int D>
+  POD_DEVICE void settle(RowState<D, kTiles>& state, const KernelArguments& a) const {
+    if (kOwn && !a.capped) {
+      Fragment::for_each_row<kTiles>(
+          [&](int tile, int half) { state.m[tile][half] *= of[tile][half]; });
+    }
+  }
+};
+
+// Of a variant's items.
+template <class Variant, int kTiles>
+using UnitsOf = Units<kTiles, sizeof(typename Variant::KvElement) == 1>;
+
 // Caps the scores of keys kv .. and masks those that a row does not see, where either applies.
 // `place()` gives the first row of the fragment and the lane: asked only for a tile that is cut, so
 // that no other tile has them in registers.
 struct Place {
   int row0, lane;
 };
-template <int kTiles, int kColumns, typename GetPlace>
-POD_DEVICE void limit_scores(float (&s)[kTiles][kColumns][4], const KernelArguments& a,
-                             const Item& item, int kv, GetPlace place) {
-  if (a.capped) cap_scores(s, a.cap_argument);
+template <int kTiles, bool kOwn, int kColumns, typename GetPlace>
+POD_DEVICE void limit_scores(float (&s)[kTiles][kColumns][4], const Units<kTiles, kOwn>& units,
+                             const KernelArguments& a, const Item& item, int kv, GetPlace place) {
+  if (a.capped) {
+    units.apply(s);
+    cap_scores(s, a.cap_argument);
+  }
   if (is_cut(item, kv, kColumns * Fragment::kColumns)) {
     const Place at = place();
     mask_scores(s, a, item, at.row0, kv, at.lane);
@@ -23,15 +63,16 @@ POD_DEVICE void limit_scores(float (&s)[kTiles][kColumns][4], const KernelArgume
 }
 
 // Scores of one tile become weights.
-template <int D, int kTiles, int kColumns>
+template <int D, int kTiles, bool kOwn, int kColumns>
 POD_DEVICE void weigh(RowState<D, kTiles>& state, float (&s)[kTiles][kColumns][4],
-                      const KernelArguments& a, const Item& item, int row0, int kv, int lane) {
-  limit_scores(s, a, item, kv, [&] { return Place{row0, lane}; });
-  softmax_step(state, s, a.score_scale);
+                      const Units<kTiles, kOwn>& units, const KernelArguments& a, const Item& item,
+                      int row0, int kv, int lane) {
+  limit_scores(s, units, a, item, kv, [&] { return Place{row0, lane}; });
+  softmax_step(state, s, [&](int tile, int half) { return units.scale(a, tile, half); });
 }
 
 // A warp's finished rows, the first of which is row0 of the item.
-template <typename T, typename Kv, int D, int kTiles>
+template <typename T, layout::Order kOrder, int D, int kTiles>
 POD_DEVICE void store_rows(const RowState<D, kTiles>& state, const KernelArguments& a,
                            const Item& item, int row0, int lane) {
   POD_UNROLL
@@ -43,7 +84,7 @@ POD_DEVICE void store_rows(const RowState<D, kTiles>& state, const KernelArgumen
       if (row < item.rows) {
         const RowOutput<T> output(a, item, row, D);
         const float inverse = output.end(state.m[tile][half], l, Fragment::is_first(lane));
-        layout::for_each_pair<Kv>(state.o[tile], half, lane, [&](int column, float x, float y) {
+        layout::for_each_pair<kOrder>(state.o[tile], half, lane, [&](int column, float x, float y) {
           output.store(column, x * inverse, y * inverse);
         });
       }

@@ -2,8 +2,10 @@
 //
 // Smem    as there, with 16-bit tiles; behind them the landing: kPlaces x 16 bytes of each thread
 //
-// A thread widens what it copied itself, so nobody waits between the two. Its chunks come in the
-// order of the tiles, K and V in turn: while one is widened the next kPlaces are on their way.
+// A thread widens what it copied itself, so nobody waits between the two. It has kSteps chunks of a
+// tile of K, and as many of V; they land at places of their own, but the last ones of both share
+// one. As a tile is widened, what comes next to its places sets out, in two groups: the last chunk
+// of the other tile, which is widened next, and the rest of the tile after.
 #pragma once
 
 #include "pod/layout/bytes.cuh"
@@ -16,8 +18,8 @@ template <class Variant>
 class Widener {
  public:
   using Ring = PanelRing<Variant>;
-  using T = typename Variant::Element;
   static constexpr int D = Variant::head_dim, kRows = Ring::kRows;
+  using Panels = layout::Panels<D, kRows>;
   using Loader = copy::KvLoader<D, kRows, kGroupWarps>;
   // Chunks of K, or of V, that a thread has of a tile.
   static constexpr int kSteps = Loader::kSteps;
@@ -31,78 +33,75 @@ class Widener {
   POD_DEVICE void start(int kv) {
     loader_.look_up(kv);
     loader_.resolve(kv);
-    POD_UNROLL
-    for (int chunk = 0; chunk < kPlaces; ++chunk) {
-      issue(chunk, kv);
-      pass();
-    }
+    issue_k<0, kSteps>(kv);
+    issue_v<0, kSteps - 1>(kv);
     loader_.look_up(kv + kRows);
   }
 
-  // K of the tile at key `kv`, into its place in the ring; every place that is read is filled anew.
-  POD_DEVICE void widen_k(int kv, int stage) {
-    POD_UNROLL
-    for (int step = 0; step < kSteps; ++step) {
-      widen(ring_.k(stage), step);
-      if (step == 0) {
-        issue(kPlaces, kv);
-        loader_.resolve(kv + kRows);
-        loader_.look_up(kv + 2 * kRows);
-      } else {
-        issue(step - 1, kv + kRows);
-      }
-      pass();
-    }
+  // K, or V, that landed, into a tile of the ring.
+  POD_DEVICE void widen_k(int stage) const { widen(ring_.k(stage), kKeys); }
+  POD_DEVICE void widen_v(int stage) const { widen(ring_.v(stage), kValues); }
+
+  // After K, or V, of a tile was widened: fills the places that it left. `next` is the first key of
+  // the tile after.
+  POD_DEVICE void follow_k(int next) {
+    issue_v<kSteps - 1, kSteps>(next - kRows);
+    loader_.resolve_k(next);
+    issue_k<0, kSteps - 1>(next);
   }
-  POD_DEVICE void widen_v(int kv, int stage) {
-    POD_UNROLL
-    for (int step = 0; step < kSteps; ++step) {
-      widen(ring_.v(stage), step);
-      issue(kSteps + step - 1, kv + kRows);
-      pass();
-    }
+  POD_DEVICE void follow_v(int next) {
+    issue_k<kSteps - 1, kSteps>(next);
+    loader_.resolve_v(next);
+    // Worked out here, or the loop's old counter is held beside the new one: a register too many.
+    loader_.look_up(ptx::forget(next) + kRows);
+    issue_v<0, kSteps - 1>(next);
   }
 
  private:
-  // Chunk 0 .. 2 kSteps - 1 of K, then V, of the tile at key `kv` on its way to the thread's place.
-  POD_DEVICE void issue(int chunk, int kv) const {
-    if (kv < loader_.end()) {
-      if (chunk < kSteps) {
-        loader_.load_k_chunk(place(), kv, chunk);
-      } else {
-        loader_.load_v_chunk(place(), kv, chunk - kSteps);
-      }
-    }
+  // The first places of both; the last of K is that of V, too.
+  static constexpr int kKeys = 0, kValues = kSteps;
+  POD_DEVICE uint32_t place(int first, int step) const {
+    const int place = step + 1 == kSteps ? kSteps - 1 : first + step;
+    return ring_.landing() + ptx::forget(thread_) * layout::kChunkBytes + place * kLandingBytes;
+  }
+
+  // Chunks kFirst .. kEnd - 1 of K, or V, of the tile at key `kv` on their way: a group.
+  template <int kFirst, int kEnd>
+  POD_DEVICE void issue_k(int kv) const {
+    loader_.template load_k_chunks<kFirst, kEnd>([&](int i) { return place(kKeys, i); }, kv);
+    ptx::cp_async_commit();
+  }
+  template <int kFirst, int kEnd>
+  POD_DEVICE void issue_v(int kv) const {
+    loader_.template load_v_chunks<kFirst, kEnd>([&](int i) { return place(kValues, i); }, kv);
     ptx::cp_async_commit();
   }
 
-  // What landed longest ago, into two chunks of `tile`: even columns and odd ones. The second panel
-  // has its even chunks in the same banks as the first, so lanes there begin with the odd.
-  POD_DEVICE void widen(uint32_t tile, int step) const {
-    ptx::cp_async_wait<kPlaces - 1>();
-    const Int4 x = ptx::ld_shared_16(place());
-    const int thread = ptx::forget(thread_);
-    const int row = Loader::row_of(thread, step), chunk = 2 * Loader::chunk_of(thread);
-    const int odd = chunk / 8 % 2;
-    store(layout::Panels<D, kRows>::chunk_address(tile, row, chunk + odd), x, odd);
-    store(layout::Panels<D, kRows>::chunk_address(tile, row, chunk + 1 - odd), x, 1 - odd);
+  // What landed at the places from `first` on, into `tile`; one chunk is read ahead.
+  POD_DEVICE void widen(uint32_t tile, int first) const {
+    ptx::cp_async_wait<1>();
+    const int thread = ptx::forget(thread_), chunk = Loader::chunk_of(thread);
+    Int4 landed[2];
+    landed[0] = ptx::ld_shared_16(place(first, 0));
+    POD_UNROLL
+    for (int i = 0; i < kSteps; ++i) {
+      if (i + 1 < kSteps) landed[(i + 1) % 2] = ptx::ld_shared_16(place(first, i + 1));
+      const Int4& x = landed[i % 2];
+      const int row = Loader::row_of(thread, i);
+      store(Panels::chunk_address(tile, row, layout::panel_place<D>(chunk, 0)), x.x, x.y);
+      store(Panels::chunk_address(tile, row, layout::panel_place<D>(chunk, 1)), x.z, x.w);
+    }
   }
-  POD_DEVICE static void store(uint32_t at, const Int4& x, int odd) {
-    const auto half = [odd](int bytes) {
-      return static_cast<int>(layout::widen2<T>(static_cast<uint32_t>(bytes) << (8 - 8 * odd)));
-    };
-    ptx::st_shared_16(at, {half(x.x), half(x.y), half(x.z), half(x.w)});
+  POD_DEVICE static void store(uint32_t at, int first, int second) {
+    const auto a = static_cast<uint32_t>(first), b = static_cast<uint32_t>(second);
+    ptx::st_shared_16(
+        at, {static_cast<int>(layout::widen2<0>(a)), static_cast<int>(layout::widen2<1>(a)),
+             static_cast<int>(layout::widen2<0>(b)), static_cast<int>(layout::widen2<1>(b))});
   }
-
-  POD_DEVICE uint32_t place() const {
-    return ring_.landing() + place_ * kLandingBytes + ptx::forget(thread_) * layout::kChunkBytes;
-  }
-  POD_DEVICE void pass() { place_ = place_ + 1 == kPlaces ? 0 : place_ + 1; }
 
   Ring ring_;
   Loader loader_;
   int thread_;
-  int place_ = 0;  // of the chunk that is next to be widened, and then of the one to be copied
 };
 
 // The warpgroup that copies and widens. `thread` is 0 .. 127.
@@ -110,20 +109,22 @@ template <class Variant>
 POD_DEVICE void widen_panels(const KernelArguments& a, const Item& item, uint32_t smem,
                              int thread) {
   using Ring = PanelRing<Variant>;
-  Widener<Variant> widener(a, item, smem, thread);
+  Widener<Variant> widener(a, item, smem, thread & (kGroupThreads - 1));
   const int kv0 = ptx::warp_uniform(item.kv0), end = ptx::warp_uniform(item.kv1);
   int stage = 0;
   widener.start(kv0);
   for (int kv = kv0; kv < end; kv += Ring::kRows) {
     const bool taken = kv >= kv0 + Ring::kStages * Ring::kRows;
     if (taken) Ring::await(Turn::kKeysFree, stage);
-    widener.widen_k(kv, stage);
+    widener.widen_k(stage);
     ptx::fence_proxy_async();
     Ring::tell(Turn::kKeysLanded, stage);
+    widener.follow_k(kv + Ring::kRows);
     if (taken) Ring::await(Turn::kValuesFree, stage);
-    widener.widen_v(kv, stage);
+    widener.widen_v(stage);
     ptx::fence_proxy_async();
     Ring::tell(Turn::kValuesLanded, stage);
+    widener.follow_v(kv + Ring::kRows);
     stage = Ring::next(stage);
   }
   ptx::cp_async_wait<0>();

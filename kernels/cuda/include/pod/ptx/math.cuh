@@ -1,5 +1,5 @@
 // math.cuh: approximate functions of the special-function unit, rounding to and products of 16
-// bits.
+// bits, 8 bits widened to 16.
 #pragma once
 
 #include "pod/ptx/platform.cuh"
@@ -47,24 +47,47 @@ POD_DEVICE uint32_t pack2<fp16>(float lo, float hi) {
   return packed;
 }
 
-// Two products, rounded to nearest even; subnormals are numbers.
-template <typename T>
-POD_DEVICE uint32_t mul2(uint32_t x, uint32_t y);
-
-template <>
-POD_DEVICE uint32_t mul2<bf16>(uint32_t x, uint32_t y) {
-  // sm_80 multiplies bf16 only to add: -0 leaves every product as it is.
-  uint32_t z;
-  asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(z) : "r"(x), "r"(y), "r"(0x80008000u));
-  return z;
-}
-
-template <>
-POD_DEVICE uint32_t mul2<fp16>(uint32_t x, uint32_t y) {
+// Two products of fp16, rounded to nearest even; subnormals are numbers.
+POD_DEVICE uint32_t mul2(uint32_t x, uint32_t y) {
   uint32_t z;
   asm("mul.rn.f16x2 %0, %1, %2;" : "=r"(z) : "r"(x), "r"(y));
   return z;
 }
+
+// Whether the target has widen2.
+#ifdef __CUDA_ARCH__
+constexpr bool kWidens = __CUDA_ARCH__ >= 890;
+#endif
+#ifndef __CUDA_ARCH__
+constexpr bool kWidens = true;
+#endif
+
+// cvt.rn.f16x2.e4m3x2 (sm_89+): the two e4m3 in the lower half of `bytes`, or the upper, as fp16.
+// Exact; NaN stays one.
+template <int kHalf>
+POD_DEVICE uint32_t widen2(uint32_t bytes) {
+  uint32_t two;
+  if constexpr (kHalf == 0) {
+    asm("{ .reg .b16 lo, hi; mov.b32 {lo, hi}, %1; cvt.rn.f16x2.e4m3x2 %0, lo; }"
+        : "=r"(two)
+        : "r"(bytes));
+  } else {
+    asm("{ .reg .b16 lo, hi; mov.b32 {lo, hi}, %1; cvt.rn.f16x2.e4m3x2 %0, hi; }"
+        : "=r"(two)
+        : "r"(bytes));
+  }
+  return two;
+}
+
+// prmt: the bytes of `x` that the hexadecimal digits of kOrder name, the last digit the lowest;
+// 4 is a zero.
+template <unsigned kOrder>
+POD_DEVICE uint32_t order_bytes(uint32_t x) {
+  return __byte_perm(x, 0, kOrder);
+}
+
+// The float of these bits.
+POD_DEVICE float float_of(uint32_t bits) { return __uint_as_float(bits); }
 
 #else
 
@@ -75,10 +98,17 @@ template <typename T>
 inline uint32_t pack2(float lo, float hi) {
   return emulator::pack2<T>(lo, hi);
 }
-template <typename T>
-inline uint32_t mul2(uint32_t x, uint32_t y) {
-  return emulator::mul2<T>(x, y);
+inline uint32_t mul2(uint32_t x, uint32_t y) { return emulator::mul2(x, y); }
+constexpr bool kWidens = true;
+template <int kHalf>
+inline uint32_t widen2(uint32_t bytes) {
+  return emulator::widen2(bytes >> 16 * kHalf);
 }
+template <unsigned kOrder>
+inline uint32_t order_bytes(uint32_t x) {
+  return emulator::order_bytes(x, kOrder);
+}
+inline float float_of(uint32_t bits) { return emulator::float_of(bits); }
 
 #endif
 

@@ -11,14 +11,11 @@
 #include <type_traits>
 
 #include "pod/emulator/fiber.h"
+#include "pod/emulator/halves.h"
 #include "pod/emulator/launch.h"
 #include "pod/emulator/state.h"
 
 namespace pod {
-
-struct bf16;
-struct fp16;
-
 namespace emulator {
 
 // Marks the running lane as waiting at `op`, runs `op` if it was the last, and picks who runs now.
@@ -173,52 +170,6 @@ float rcp(float x);
 inline float max(float a, float b) {
   if (a == b) return std::signbit(a) ? b : a;
   return a > b || b != b ? a : b;
-}
-
-// Rounds to nearest even, as cvt.rn does; NaN becomes the canonical 0x7fff.
-inline uint32_t to_bf16(float value) {
-  uint32_t bits;
-  std::memcpy(&bits, &value, 4);
-  return value != value ? 0x7fffu : (bits + 0x7fffu + (bits >> 16 & 1)) >> 16;
-}
-
-inline uint32_t to_fp16(float value) {
-  if (value != value) return 0x7fffu;
-  const _Float16 rounded = static_cast<_Float16>(value);
-  uint16_t bits;
-  std::memcpy(&bits, &rounded, 2);
-  return bits;
-}
-
-template <class T>
-inline uint32_t pack2(float lo, float hi) {
-  if constexpr (std::is_same_v<T, bf16>) {
-    return to_bf16(lo) | to_bf16(hi) << 16;
-  } else {
-    static_assert(std::is_same_v<T, fp16>, "pack2 takes bf16 and fp16");
-    return to_fp16(lo) | to_fp16(hi) << 16;
-  }
-}
-
-template <class T>
-inline float from_half(uint32_t bits) {
-  bits &= 0xffffu;
-  if constexpr (std::is_same_v<T, bf16>) {
-    bits <<= 16;
-    float value;
-    std::memcpy(&value, &bits, 4);
-    return value;
-  } else {
-    static_assert(std::is_same_v<T, fp16>, "halves are bf16 or fp16");
-    _Float16 value;
-    std::memcpy(&value, &bits, 2);
-    return static_cast<float>(value);
-  }
-}
-
-template <class T>
-inline uint32_t mul2(uint32_t x, uint32_t y) {
-  return pack2<T>(from_half<T>(x) * from_half<T>(y), from_half<T>(x >> 16) * from_half<T>(y >> 16));
 }
 
 }  // namespace emulator
