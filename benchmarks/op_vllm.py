@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import torch
 
 from benchmarks import _results
-from benchmarks.peers.vllm import Peer
+from benchmarks.peers.vllm_process import Peer
 from pod_integrate.measure.batches import make_batch
 from pod_integrate.op import hybrid_attention
 from pod_integrate.terms.keys import Dtype, Geometry

@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks import op_vllm
 from benchmarks.op_vllm import BATCHES, Batch, compare, headlines
-from benchmarks.peers.vllm import Peer
+from benchmarks.peers.vllm_process import Peer
 
 SMALL = Batch(4, 8, 2, 16)
 
@@ -109,3 +109,10 @@ def test_a_peer_answers_line_by_line_and_is_ended(tmp_path: Path) -> None:
 def test_a_peer_that_dies_is_said_to_have(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="ended with status 5"):
         Peer(script(tmp_path, "raise SystemExit(5)"), 2)
+
+
+def test_nothing_beside_the_child_passes_for_vllm(capfd: pytest.CaptureFixture[str]) -> None:
+    # Python looks for modules beside a script first; this environment has no vLLM.
+    with pytest.raises(RuntimeError, match="ended with status 1"):
+        Peer(Path(sys.executable), 1)
+    assert "no package vllm in this environment" in capfd.readouterr().err
