@@ -33,6 +33,7 @@ class Settings(BaseSettings):
     trace_sample  share of steps traced, 0..1
     experiments   share of steps, and of time, that the tuner's experiments may take; 0: none
     table         file that keeps the last good config table over restarts
+    shipped_tables  whether tables that come with the package act where no other has an entry
     threads       threads of the CPU kernel; default torch.get_num_threads()
     isa           force a lower instruction set of the CPU kernel than the machine offers
     cache_dir     where compiled kernels are kept; default the user's cache folder
@@ -48,6 +49,7 @@ class Settings(BaseSettings):
     trace_sample: float = Field(default=0.25, ge=0.0, le=1.0, allow_inf_nan=False)
     experiments: float = Field(default=0.02, ge=0.0, le=1.0, allow_inf_nan=False)
     table: Path | None = None
+    shipped_tables: bool = True
     threads: int | None = Field(default=None, ge=1, le=1024)
     isa: Isa | None = None
     cache_dir: Path | None = None

@@ -22,6 +22,7 @@ from pod_integrate.devices.cuda.variants import Variant
 from pod_integrate.devices.registry import device_of, has_gpu
 from pod_integrate.distribution import install_command, version
 from pod_integrate.errors import BuildError, PodAttentionError
+from pod_integrate.live import shipped
 from pod_integrate.redact import public_url, redact
 from pod_integrate.terms.keys import DeviceKey, Geometry
 
@@ -60,6 +61,7 @@ def examine() -> list[Finding]:
         ("build", _build),
         ("GPU kernel", _gpu_kernel),
         ("nvcc", _nvcc),
+        ("shipped tables", _shipped_tables),
         ("SGLang plug-in", _plugin),
         ("tuner", _tuner),
     ):
@@ -153,6 +155,32 @@ def _nvcc() -> Finding:
         return Finding("nvcc", str(error), "note", "needed to compile variants for GPUs only")
     major, minor = nvcc.nvcc_version(path)
     return Finding("nvcc", f"{major}.{minor} at {path}")
+
+
+def _shipped_tables() -> Finding:
+    """What comes tuned on the GPUs of this machine, or why nothing does."""
+    name = "shipped tables"
+    if not settings.load().shipped_tables:
+        return Finding(name, "off: POD_ATTN_SHIPPED_TABLES=0", "note", "unset it to start tuned")
+    tables, keys, build = shipped.everything(), _gpu_keys(), nvcc.build_id()
+    if not keys:
+        devices = ", ".join(sorted({str(table.device) for table in tables}))
+        return Finding(name, f"for {devices or 'no device yet'}; no GPU here")
+    lines: list[str] = []
+    status: Status = "ok"
+    for key in dict.fromkeys(keys):
+        mine = [table for table in tables if table.device == key]
+        used = [table for table in mine if table.build == build]
+        buckets = sum(len(table.entries) for table in used)
+        text = f"{key}: {len(used)} geometries, {buckets} buckets"
+        if len(used) < len(mine):
+            others = ", ".join(sorted({table.build for table in mine} - {build}))
+            text += f"; {len(mine) - len(used)} not used, measured with {others}, this is {build}"
+        if not used:
+            status = "note"
+        lines.append(text)
+    remedy = "" if status == "ok" else "defaults apply; a tuner finds configs for this device"
+    return Finding(name, "; ".join(lines), status, remedy)
 
 
 def _plugin() -> Finding:

@@ -17,15 +17,16 @@ app = typer.Typer(
     help="Tables of tuned configs: look at them, compare them, carry them to other machines.\n\n"
     "A table lists for one attention geometry, device and kernel build which config is proven "
     "fastest in which bucket of batches, with the evidence. SOURCE is a file (one that `export` "
-    "wrote, or a server's POD_ATTN_TABLE) or the URL of a tuner. Where a tuner has several tables, "
-    "choose by --geometry, --device and --build: any part of the name that tells them apart.\n\n"
+    "wrote, or a server's POD_ATTN_TABLE), the URL of a tuner, or `shipped`: what comes with the "
+    "package. Where there are several tables, choose by --geometry, --device and --build: any part "
+    "of the name that tells them apart.\n\n"
     "    pod-attn table show http://127.0.0.1:8421\n\n"
     "    pod-attn table export http://127.0.0.1:8421 h100.json\n\n"
     "    pod-attn table diff h100.json http://127.0.0.1:8421\n\n"
     "    pod-attn table import h100.json http://other:8421",
 )
 
-_Source = Annotated[str, typer.Argument(help="A file, or a tuner as http://HOST:PORT.")]
+_Source = Annotated[str, typer.Argument(help="A file, a tuner as http://HOST:PORT, or `shipped`.")]
 _Geometry = Annotated[str, typer.Option(help="Part of the table's geometry.")]
 _Device = Annotated[str, typer.Option(help="Part of its device.")]
 _Build = Annotated[str, typer.Option(help="Part of its kernel build.")]

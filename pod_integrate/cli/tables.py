@@ -10,9 +10,12 @@ import msgspec
 from pod_integrate.cli import asking
 from pod_integrate.cli.paths import naming
 from pod_integrate.errors import SettingsError, TableError
+from pod_integrate.live import shipped
 from pod_integrate.terms.keys import Bucket
 from pod_integrate.terms.table import ConfigTable, TableEntry
 
+# In the place of a file: the tables that come with the package.
+SHIPPED = "shipped"
 _SCOPE = ("geometry", "device", "build")
 
 
@@ -49,7 +52,9 @@ def heading(table: ConfigTable) -> str:
 
 
 def load(source: str, which: tuple[str, str, str]) -> ConfigTable:
-    """The table of a file or of a tuner; a part of its scope chooses among several."""
+    """The table of a file, a tuner or the package; a part of its scope chooses among several."""
+    if source == SHIPPED:
+        return _of_package(which)
     if source.startswith(("http://", "https://")):
         return _of_tuner(source, which)
     table = of_file(Path(source))
@@ -82,6 +87,24 @@ def _of_tuner(url: str, which: tuple[str, str, str]) -> ConfigTable:
         raise SettingsError(f"tuner {url} has {what if tables else 'no table yet'}{names}")
     scope = {name: found[0][name] for name in _SCOPE}
     return ConfigTable.from_json(asking.fetch("GET", url, "/v1/table", params=scope))
+
+
+def _of_package(which: tuple[str, str, str]) -> ConfigTable:
+    tables = shipped.everything()
+    keys = [(str(table.geometry), str(table.device), table.build) for table in tables]
+    found = [
+        table
+        for table, key in zip(tables, keys, strict=True)
+        if all(part in name for part, name in zip(which, key, strict=True))
+    ]
+    # A whole key is meant, though others may go on with it.
+    exact = [table for table in found if str(table.geometry) == which[0]]
+    if len(found) != 1 and len(exact) != 1:
+        chosen = [key for table, key in zip(tables, keys, strict=True) if table in found]
+        names = "".join(f"\n  {', '.join(key)}" for key in chosen or keys)
+        what = "several tables; choose by --geometry, --device, --build" if found else "no such one"
+        raise SettingsError(f"the package has {what if tables else 'no table yet'}{names}")
+    return (found if len(found) == 1 else exact)[0]
 
 
 def document(path: Path) -> dict[str, Any]:

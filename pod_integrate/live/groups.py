@@ -15,6 +15,7 @@ from pathlib import Path
 from pod_integrate import settings
 from pod_integrate.devices.base import Device
 from pod_integrate.devices.clock import Clock, Mark
+from pod_integrate.live import shipped
 from pod_integrate.live.budget import Budget
 from pod_integrate.live.client import TunerClient
 from pod_integrate.live.exchange import Channel, Exchange
@@ -93,6 +94,8 @@ class LayerGroups:
     def _make(self, geometry: Geometry) -> LayerGroup:
         device = self.device
         active = ActiveTable(geometry, self._key, self._build)
+        if self._settings.shipped_tables:
+            shipped.lay_beneath(active)
         file = self._table_file(geometry)
         if file is not None:
             active.load_file(file)
@@ -111,12 +114,14 @@ class LayerGroups:
         if self._exchange is not None:
             self._exchange.add(Channel(active, recorder, file if self._reports else None))
         logger.info(
-            "pod attention: kernel %s on %s, geometry %s, default config [%s], table %s, tuner %s",
+            "pod attention: kernel %s on %s, geometry %s, default config [%s], table %s, "
+            "%d shipped buckets, tuner %s",
             self._build,
             self._key,
             geometry,
             group.default.short(),
             f"version {active.version} from {file}" if active.version else f"none ({file or '-'})",
+            active.shipped,
             public_url(self._settings.tuner_url or "none"),
         )
         return group
@@ -159,7 +164,8 @@ class LayerGroups:
         self, server: str, on_event: Callable[[str, int], None] | None
     ) -> Laboratory | None:
         url, token = self._settings.tuner_url, self._settings.tuner_token
-        if url is None and self._settings.table is None:
+        ships = self._settings.shipped_tables and shipped.are_of(self._key)
+        if url is None and self._settings.table is None and not ships:
             return None
         secret = token.get_secret_value() if token else None
         failures = Failures(url or "none", [secret] if secret else [], on_event)
@@ -183,7 +189,7 @@ def _without_tuning() -> settings.Settings:
             "deterministic inference runs one config for every step: POD_ATTN_TUNER_URL and "
             "POD_ATTN_TABLE are not used"
         )
-    return found.model_copy(update={"tuner_url": None, "table": None})
+    return found.model_copy(update={"tuner_url": None, "table": None, "shipped_tables": False})
 
 
 def end_step(clock: Clock, groups: Iterable[LayerGroup], mark: Mark) -> None:

@@ -11,7 +11,7 @@ from pod_integrate.devices.registry import target_of
 from pod_integrate.errors import PodAttentionError, TableError
 from pod_integrate.terms.config import PodConfig
 from pod_integrate.terms.keys import Bucket, DeviceKey, Geometry
-from pod_integrate.terms.table import ConfigTable, Lookup
+from pod_integrate.terms.table import ConfigTable, Lookup, TableEntry
 
 logger = logging.getLogger(__name__)
 
@@ -24,12 +24,21 @@ class ActiveTable:
     `lookup` is one attribute read and a dict look-up, safe from any thread; `offer` replaces the
     table whole or raises TableError and changes nothing. An entry acts in its own bucket only, and
     not before its config is ready (readiness.py): one that cannot be built costs itself only.
+
+    Beneath it may lie a shipped table, which acts in buckets that no table in use has listed yet: a
+    bucket that was taken back runs the default, not what it had before anybody measured it here.
     """
 
     def __init__(self, geometry: Geometry, device: DeviceKey, build: str) -> None:
         self.geometry, self.device, self.build = geometry, device, build
         # Read once per call, so that a reader never pairs two versions.
         self._table: ConfigTable | None = None
+        self._shipped: dict[Bucket, TableEntry] = {}
+
+    @property
+    def shipped(self) -> int:
+        """Buckets in which an entry of a shipped table acts."""
+        return len(self._shipped)
 
     @property
     def version(self) -> int:
@@ -40,14 +49,19 @@ class ActiveTable:
     def lookup(self, bucket: Bucket) -> Lookup:
         """Config for a bucket; its `config` is None when the default applies."""
         table = self._table
-        return _DEFAULT if table is None else table.lookup(bucket)
+        found = _DEFAULT if table is None else table.lookup(bucket)
+        if found.config is None and self._shipped:
+            entry = self._shipped.get(bucket)
+            return found if entry is None else Lookup(entry.config, "exact")
+        return found
 
     def decode_configs(self, decodes: int) -> dict[Bucket, PodConfig]:
         """Of buckets that hold so many decodes, a power of two, and nothing else."""
         table = self._table
+        own = {} if table is None else table.entries
         return {
             bucket: entry.config
-            for bucket, entry in (table.entries.items() if table is not None else ())
+            for bucket, entry in {**self._shipped, **own}.items()
             if bucket.sides == "decode" and bucket.decodes == decodes
         }
 
@@ -58,6 +72,19 @@ class ActiveTable:
         say nothing here. So is one with a config that cannot run here: it would fail a step.
         """
         table = ConfigTable.from_json(data)
+        self._require_mine(table)
+        # Before the table itself, which is looked at first.
+        self._shipped = {b: e for b, e in self._shipped.items() if b not in table.entries}
+        self._table = table
+        logger.info("config table version %d in use, %d buckets", table.version, len(table.entries))
+        return table
+
+    def ship(self, table: ConfigTable) -> None:
+        """Lay a table of the package beneath; raises TableError as `offer`. Once, at the start."""
+        self._require_mine(table)
+        self._shipped = dict(table.entries)
+
+    def _require_mine(self, table: ConfigTable) -> None:
         for name in ("geometry", "device", "build"):
             mine, theirs = str(getattr(self, name)), str(getattr(table, name))
             if mine != theirs:
@@ -67,9 +94,6 @@ class ActiveTable:
                 target_of(self.device).require_feasible(entry.config, self.geometry)
             except PodAttentionError as error:
                 raise TableError(f"entry {str(bucket)!r}: {error}") from error
-        self._table = table
-        logger.info("config table version %d in use, %d buckets", table.version, len(table.entries))
-        return table
 
     def load_file(self, path: Path) -> ConfigTable | None:
         """Take the table file at `path`; a missing or bad file is logged and leaves all as is."""

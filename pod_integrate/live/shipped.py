@@ -10,6 +10,7 @@ import logging
 from pathlib import Path
 
 from pod_integrate.errors import TableError
+from pod_integrate.live.registry import ActiveTable
 from pod_integrate.terms.keys import DeviceKey, Geometry
 from pod_integrate.terms.table import ConfigTable
 
@@ -18,54 +19,54 @@ logger = logging.getLogger(__name__)
 FOLDER = Path(__file__).resolve().parents[1] / "shipped_tables"
 
 
-def file_of(geometry: Geometry, device: DeviceKey, folder: Path = FOLDER) -> Path:
-    """Where the table of a geometry on a device is, if there is one."""
+def file_of(geometry: Geometry, device: DeviceKey, folder: Path | None = None) -> Path:
+    """Where the table of a geometry on a device is, if there is one.
+
+    folder  in the place of the package's
+    """
     return _of_device(device, folder) / f"{geometry}.json"
 
 
-def files(device: DeviceKey, folder: Path = FOLDER) -> list[Path]:
+def files(device: DeviceKey, folder: Path | None = None) -> list[Path]:
     """All of a device."""
     return sorted(_of_device(device, folder).glob("*.json"))
 
 
-def everything(folder: Path = FOLDER) -> list[ConfigTable]:
+def everything(folder: Path | None = None) -> list[ConfigTable]:
     """Every table of the package, by device and geometry; raises TableError for a damaged one."""
-    return [_read(path) for path in sorted(folder.glob("*/*.json"))]
+    return [_read(path) for path in sorted((folder or FOLDER).glob("*/*.json"))]
 
 
-def load(
-    geometry: Geometry, device: DeviceKey, build: str, folder: Path = FOLDER
-) -> ConfigTable | None:
-    """The table for a geometry, device and kernel build; None where none was shipped for these.
+def are_of(device: DeviceKey) -> bool:
+    """Whether a device has any."""
+    return bool(files(device))
 
-    Times of another kernel build say nothing about this one: such a table is not used, and that is
-    logged. A damaged one is logged too.
+
+def lay_beneath(active: ActiveTable) -> None:
+    """Give a group the shipped table of its geometry, device and kernel build, if there is one.
+
+    Times of another build say nothing about this one: such a table is not used, and that is logged.
+    So is a damaged one.
     """
-    path = file_of(geometry, device, folder)
+    path = file_of(active.geometry, active.device)
     try:
         table = _read(path)
+        if table.build == active.build:
+            active.ship(table)
+            return
+        logger.warning(
+            "shipped table of %s was measured with kernel %s and is not used with %s",
+            *(active.geometry, table.build, active.build),
+        )
     except FileNotFoundError:
-        return None
+        return
     except (OSError, TableError) as error:
         logger.error("shipped table not used: %s", error)
-        return None
-    if (table.geometry, table.device) != (geometry, device):
-        logger.error(
-            "shipped table %s is of %s on %s: not used", path, table.geometry, table.device
-        )
-        return None
-    if table.build != build:
-        logger.info(
-            "shipped table of %s was measured with %s, this is %s: defaults apply",
-            *(geometry, table.build, build),
-        )
-        return None
-    return table
 
 
-def _of_device(device: DeviceKey, folder: Path) -> Path:
+def _of_device(device: DeviceKey, folder: Path | None) -> Path:
     # A colon is no character for file names everywhere.
-    return folder / str(device).replace(":", "_")
+    return (folder or FOLDER) / str(device).replace(":", "_")
 
 
 def _read(path: Path) -> ConfigTable:

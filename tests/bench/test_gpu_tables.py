@@ -20,6 +20,7 @@ from benchmarks.gpu.visit import record
 from benchmarks.gpu.visit.headlines import headlines
 from pod_integrate.devices.registry import target_of
 from pod_integrate.live import shipped
+from pod_integrate.live.registry import ActiveTable
 from pod_integrate.terms.config import PodConfig
 from pod_integrate.terms.keys import Bucket, DeviceKey
 from pod_integrate.terms.table import MIN_STEPS
@@ -144,7 +145,7 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_tables_are_filed_as_the_packages_and_found_by_their_exact_key(
-    made: Path, tmp_path: Path
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     document = json.loads((made / "tables.json").read_text())
     by_bucket = {(b["geometry"], b["bucket"]): b["entry"] for b in document["buckets"]}
@@ -155,9 +156,11 @@ def test_tables_are_filed_as_the_packages_and_found_by_their_exact_key(
     every = shipped.everything(package)
     assert len(every) == 2 and {len(table.entries) for table in every} == {1}
     table = every[0]
-    loaded = shipped.load(table.geometry, table.device, table.build, package)
-    assert loaded == table and loaded.checksum == table.checksum
-    assert shipped.load(table.geometry, table.device, "another build", package) is None
+    monkeypatch.setattr(shipped, "FOLDER", package)
+    for build, buckets in ((table.build, 1), ("another build", 0)):
+        active = ActiveTable(table.geometry, table.device, build)
+        shipped.lay_beneath(active)
+        assert active.shipped == buckets
     evidence = next(iter(table.entries.values())).evidence
     assert evidence.build == table.build and evidence.lower_bound == pytest.approx(1.25)
     names = {line[0]: line[1] for line in headlines({"tables": document})}

@@ -11,6 +11,7 @@ import pytest
 from support.tables import make_table
 
 from pod_integrate.errors import TableError
+from pod_integrate.live import shipped
 from pod_integrate.live.registry import ActiveTable, save_file
 from pod_integrate.terms.config import PodConfig, TileConfig
 from pod_integrate.terms.keys import Bucket, DeviceKey, Geometry
@@ -118,3 +119,89 @@ def test_readers_see_one_table_or_the_other_never_a_mix(active: ActiveTable) -> 
     stop.set()
     reader.join()
     assert not wrong
+
+
+OTHER = Bucket.parse("d8@2k")
+
+
+def shipped_table(config: PodConfig | None = None) -> ConfigTable:
+    chosen = config or PodConfig(prefill=TILE, decode=TILE, decode_split_tokens=4096)
+    build = "cpu-0123456789"
+    return make_table(chosen, [BUCKET, OTHER], geometry=GEOMETRY, device=DEVICE, build=build)
+
+
+def splits(active: ActiveTable) -> list[int | None]:
+    """In the two buckets of the shipped table; None for the default."""
+    found = [active.lookup(bucket).config for bucket in (BUCKET, OTHER)]
+    return [None if config is None else config.decode_split_tokens for config in found]
+
+
+def test_a_shipped_table_acts_where_no_other_has_an_entry(active: ActiveTable) -> None:
+    active.ship(shipped_table())
+    assert (splits(active), active.shipped, active.version) == ([4096, 4096], 2, 0)
+    assert list(active.decode_configs(8)) == [OTHER]
+    active.offer(table(1).to_json())
+    assert (splits(active), active.shipped, active.version) == ([32, 4096], 1, 1)
+
+
+def test_a_bucket_that_was_taken_back_runs_the_default(active: ActiveTable) -> None:
+    active.ship(shipped_table())
+    active.offer(table(1).to_json())
+    active.offer(dataclasses.replace(table(2), entries={}).to_json())
+    assert splits(active) == [None, 4096]
+
+
+def test_a_bad_table_takes_no_bucket_from_a_shipped_one(active: ActiveTable) -> None:
+    active.ship(shipped_table())
+    with pytest.raises(TableError):
+        active.offer(dataclasses.replace(table(1), build="cpu-ffffffffff").to_json())
+    assert splits(active) == [4096, 4096]
+
+
+def test_a_shipped_table_of_another_place_or_without_room_is_refused(active: ActiveTable) -> None:
+    wide = PodConfig(prefill=TileConfig(q_rows=4096, kv_rows=64), decode=TILE)
+    for wrong in (dataclasses.replace(shipped_table(), build="b"), shipped_table(wide)):
+        with pytest.raises(TableError):
+            active.ship(wrong)
+    assert splits(active) == [None, None]
+
+
+def put(folder: Path, body: bytes) -> None:
+    path = shipped.file_of(GEOMETRY, DEVICE, folder)
+    path.parent.mkdir(parents=True)
+    path.write_bytes(body)
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (shipped_table().to_json(checksum=True), ""),
+        (dataclasses.replace(shipped_table(), build="b").to_json(), "measured with kernel b"),
+        (shipped_table().to_json(checksum=True).replace(b"1.1,", b"1.2,"), "checksum"),
+        (
+            dataclasses.replace(shipped_table(), device=DeviceKey("x", "avx2", 4)).to_json(),
+            "device",
+        ),
+    ],
+)
+def test_a_shipped_file_is_used_by_its_exact_key_or_said_to_be_unused(
+    active: ActiveTable,
+    tmp_path: Path,
+    body: bytes,
+    words: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(shipped, "FOLDER", tmp_path)
+    shipped.lay_beneath(active)
+    assert (active.shipped, caplog.text) == (0, "")
+    put(tmp_path, body)
+    shipped.lay_beneath(active)
+    assert active.shipped == (0 if words else 2)
+    assert words in caplog.text and bool(caplog.text) == bool(words)
+
+
+def test_every_table_of_the_package_fits_its_device_and_lies_where_it_is_looked_for() -> None:
+    for kept in shipped.everything():
+        assert shipped.file_of(kept.geometry, kept.device).exists()
+        ActiveTable(kept.geometry, kept.device, kept.build).ship(kept)
