@@ -14,17 +14,14 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from pathlib import Path
 from typing import Any
 
-import optuna
-
 from benchmarks import _results
-from benchmarks.regret.recorded import Recorded, load
+from benchmarks.regret.head import Head
+from benchmarks.regret.recorded import Recorded
 from benchmarks.regret.searches import SEARCHES, run
 from tuner.settings import TunerSettings
 
-TRUTH = Path(__file__).resolve().parents[2] / "tests" / "tuner" / "data" / "gpu_truth.json"
 CHECKPOINTS = (24, 40, 150)
 # Slow ones run with fewer seeds to the last checkpoint.
 _SLOW = ("gp",)
@@ -68,17 +65,13 @@ def summary(found: dict[str, list[tuple[float, float]]]) -> dict[str, dict[str, 
 
 def main() -> None:
     """Print a line a search and bucket; file regret.json and, of measured truth, headlines."""
-    parser = argparse.ArgumentParser(prog="regret", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("truth", type=Path, nargs="?", default=TRUTH)
+    head = Head("regret", __doc__)
+    parser = head.parser
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--searches", default=",".join(SEARCHES), help="names, by commas")
     parser.add_argument("--trials", default=",".join(map(str, CHECKPOINTS)), help="looks")
     parser.add_argument("--bucket", default="", help="part of a bucket's name")
-    options = parser.parse_args()
-    if not options.truth.exists():
-        parser.error(f"{options.truth} is missing: `python -m benchmarks.gpu truth` makes one")
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    told, buckets = load(options.truth)
+    options, told, buckets = head.parse()
     invented = told["machine"].get("invented", "")
     checkpoints = [int(at) for at in options.trials.split(",")]
     document: dict[str, Any] = {"truth": told, "seeds": options.seeds, "buckets": {}, "all": {}}
@@ -106,7 +99,7 @@ def main() -> None:
         said = ", ".join(f"{at}: {v['median']:.2f} %" for at, v in table.items())
         print(f"{'all buckets':22s} {name:12s} {said}")
     # Of a part of the buckets a median is another number.
-    if not (invented or options.bucket or options.truth != TRUTH):
+    if head.files and not (invented or options.bucket):
         _file(document, told, command(options))
 
 

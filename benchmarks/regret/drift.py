@@ -9,16 +9,13 @@ cent. The confirmed gain is the median of a few steps, as in the tuner, or the t
 
 from __future__ import annotations
 
-import argparse
 import statistics
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks import _results
-from benchmarks.regret.__main__ import TRUTH
-from benchmarks.regret.recorded import Array, Recorded, load
+from benchmarks.regret.head import Head
+from benchmarks.regret.recorded import Array, Recorded
 from tuner.search.drift import Falling
 
 _FALLS = (0.05, 0.1, 0.2)
@@ -80,13 +77,11 @@ def compare(known: Array, steps: int, confirm: int, seeds: int) -> dict[str, Any
 
 def main() -> None:
     """A line a bucket; file regret_drift.json."""
-    parser = argparse.ArgumentParser(prog="drift", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("truth", type=Path, nargs="?", default=TRUTH)
-    parser.add_argument("--steps", type=int, default=100_000)
-    parser.add_argument("--confirm", type=int, default=24, help="steps of a confirmation")
-    parser.add_argument("--seeds", type=int, default=20)
-    options = parser.parse_args()
-    told, buckets = load(options.truth)
+    head = Head("regret_drift", __doc__)
+    head.parser.add_argument("--steps", type=int, default=100_000)
+    head.parser.add_argument("--confirm", type=int, default=24, help="steps of a confirmation")
+    head.parser.add_argument("--seeds", type=int, default=20)
+    options, told, buckets = head.parse()
     document: dict[str, Any] = {"truth": told, "steps": options.steps, "buckets": {}}
     for recorded in buckets:
         found = compare(speedups(recorded), options.steps, options.confirm, options.seeds)
@@ -96,8 +91,7 @@ def main() -> None:
             f"{recorded.name:22s} alarms in {options.steps} steps: {found['alarms']}, with an "
             f"estimated gain {found['alarms_estimated']:.1f}; steps to detection of {said}"
         )
-    if options.truth == TRUTH:
-        _results.write("regret_drift", document)
+    head.file(document)
 
 
 if __name__ == "__main__":

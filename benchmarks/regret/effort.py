@@ -10,18 +10,15 @@ weighed by the shares.
 
 from __future__ import annotations
 
-import argparse
+import functools
 import statistics
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import optuna
 
-from benchmarks import _results
-from benchmarks.regret.__main__ import TRUTH
-from benchmarks.regret.recorded import Array, Recorded, load
+from benchmarks.regret.head import Head
+from benchmarks.regret.recorded import Array, Recorded
 from benchmarks.regret.searches import Shipped, run
 from pod_integrate.terms.config import PodConfig
 from tuner.search.gains import promised
@@ -69,8 +66,11 @@ def by_trials(made: float, expects: float | None) -> float:  # noqa: ARG001 (a r
     return promised(made, None)
 
 
+# What is expected of the next trial, by itself and as if it led to more or to fewer others.
 RULES: dict[str, Callable[[float, float | None], float]] = {
     "expected": promised,
+    "x 1": functools.partial(promised, ahead=1),
+    "x 10": functools.partial(promised, ahead=10),
     "by trials": by_trials,
 }
 
@@ -98,14 +98,11 @@ def lost(
 
 def main() -> None:
     """A line a rule; file regret_effort.json."""
-    parser = argparse.ArgumentParser(prog="effort", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("truth", type=Path, nargs="?", default=TRUTH)
-    parser.add_argument("--seeds", type=int, default=6)
-    parser.add_argument("--trials", type=int, default=100, help="of a bucket at most")
-    parser.add_argument("--draws", type=int, default=100, help="of shares and seeds")
-    options = parser.parse_args()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    told, buckets = load(options.truth)
+    head = Head("regret_effort", __doc__)
+    head.parser.add_argument("--seeds", type=int, default=6)
+    head.parser.add_argument("--trials", type=int, default=100, help="of a bucket at most")
+    head.parser.add_argument("--draws", type=int, default=100, help="of shares and seeds")
+    options, told, buckets = head.parse()
     ways = [[way(b, seed, options.trials) for seed in range(options.seeds)] for b in buckets]
     document: dict[str, Any] = {"truth": told, "draws": options.draws, "lost_pct": {}}
     for name, rule in RULES.items():
@@ -120,8 +117,7 @@ def main() -> None:
         found["mean"] = round(statistics.fmean(means), 2)
         document["lost_pct"][name] = found
         print(f"{name:10s} " + ", ".join(f"{at}: {value} %" for at, value in found.items()))
-    if options.truth == TRUTH:
-        _results.write("regret_effort", document)
+    head.file(document)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ that share is of the built-in request lengths through the model of a server (`po
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import math
 from collections import Counter
@@ -25,8 +24,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks import _results
-from benchmarks.regret.recorded import Array, Recorded, load
+from benchmarks.regret.head import Head
+from benchmarks.regret.recorded import Array, Recorded
 from benchmarks.regret.transfer import traffic_of
 from pod_integrate.demo.workload import Fit, built_in
 from pod_integrate.model.estimate import attention_us
@@ -47,8 +46,9 @@ _SLOWER, _ALLOWED = 0.98, 0.01
 # Buckets that teach, and configs of each.
 _KNOWLEDGE = {"everything": (1000, 1000), "as in the tuner": (4, 48)}
 # Points that weights are fitted to, and what these are expected to be: of parameters, of traffic,
-# and the noise.
+# and the noise; of traffic also what else might have been expected.
 _FITTED, _ALIKE, _FOREIGN, _NOISE = 250, 0.6, 2.0, 0.1
+_OTHERWISE = (0.5, 1.0, 2.0, 4.0, 8.0)
 
 
 class Guess(NamedTuple):
@@ -103,9 +103,13 @@ def lessons(
 
 
 def guess(
-    recorded: Recorded, others: Sequence[Recorded], knowledge: tuple[int, int], seed: int
+    recorded: Recorded,
+    others: Sequence[Recorded],
+    knowledge: tuple[int, int],
+    seed: int,
+    foreign: float = _FOREIGN,
 ) -> Guess:
-    """Of a bucket, by what is recorded of the others."""
+    """Of a bucket, by what is recorded of the others; `foreign`: expected weights of traffic."""
     axes = Axes(space.distributions(recorded.choices))
     taught = lessons(recorded, others, knowledge, seed)
     points = axes.places([params for _, params, _ in taught])
@@ -116,7 +120,7 @@ def guess(
     distances = axes.distances(points, points, traffic, traffic)
     some = np.random.default_rng(seed).permutation(len(values))[:_FITTED]
     first = np.array(
-        [_ALIKE] * (len(distances) - TRAFFIC_GROUPS) + [_FOREIGN] * TRAFFIC_GROUPS + [_NOISE]
+        [_ALIKE] * (len(distances) - TRAFFIC_GROUPS) + [foreign] * TRAFFIC_GROUPS + [_NOISE]
     )
     weights = fit(distances[:, some][:, :, some], targets[some], first)
     own = known(recorded)
@@ -162,6 +166,28 @@ def summary(guesses: Sequence[Guess], records: Sequence[Record]) -> dict[str, An
     }
 
 
+def surprise(found: Guess) -> float:
+    """How badly a guess foretold what was recorded: minus the mean log density, in nats."""
+    off = (np.log(found.recorded.truth[found.rows]) - found.mean) / found.spread
+    return float((off**2 / 2 + np.log(found.spread * math.sqrt(2 * math.pi))).mean())
+
+
+def expecting(buckets: Sequence[Recorded], foreign: float) -> tuple[float, float]:
+    """Mean surprise when so much is expected of traffic, and the mean error of a prediction."""
+    guesses = [
+        guess(
+            each,
+            [o for o in buckets if o is not each],
+            _KNOWLEDGE["as in the tuner"],
+            seed,
+            foreign,
+        )
+        for seed, each in enumerate(buckets)
+    ]
+    errors = [np.abs(np.log(g.recorded.truth[g.rows]) - g.mean).mean() for g in guesses]
+    return float(np.mean([surprise(each) for each in guesses])), float(np.mean(errors))
+
+
 def unproven(steps: Iterable[Step], recorded: Recorded) -> dict[str, float]:
     """By steps until a bucket's proof, the share of attention's time before that, in %."""
     seen: Counter[Bucket] = Counter()
@@ -193,23 +219,26 @@ def compare(buckets: Sequence[Recorded], knowledge: tuple[int, int]) -> dict[str
 
 def main() -> None:
     """A line for each knowledge and confidence; file regret_elsewhere.json."""
-    parser = argparse.ArgumentParser(prog="elsewhere", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("truth", type=Path, nargs="?", default=TRUTH)
-    options = parser.parse_args()
-    told, buckets = load(options.truth)
+    head = Head("regret_elsewhere", __doc__, TRUTH)
+    _, told, buckets = head.parse()
     document: dict[str, Any] = {"truth": told, "buckets": len(buckets), "knows": {}}
     for knows, knowledge in _KNOWLEDGE.items():
         document["knows"][knows] = found = compare(buckets, knowledge)
         for name, each in found.items():
             said = ", ".join(f"{what} {value}" for what, value in each.items())
             print(f"knows {knows}, k {name}: {said}")
+    document["expected_of_traffic"] = {}
+    for foreign in _OTHERWISE:
+        nats, error = expecting(buckets, foreign)
+        entry = {"surprise_nats": round(nats, 3), "error_pct": round(100 * error, 2)}
+        document["expected_of_traffic"][f"{foreign:g}"] = entry
+        print(f"weights of traffic expected at {foreign:g}: {entry}")
     requests = built_in(_REQUESTS, Fit(rate=1.0, max_prompt=16_384))
     steps = itertools.islice(Serving(_SERVER).steps(requests), _STEPS)
     document["unproven_pct"] = unproven(steps, buckets[0])
     for proof, share in document["unproven_pct"].items():
         print(f"{share} % of the time of {_STEPS} steps before a bucket's proof of {proof} steps")
-    if options.truth == TRUTH:
-        _results.write("regret_elsewhere", document)
+    head.file(document)
 
 
 if __name__ == "__main__":

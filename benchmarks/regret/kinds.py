@@ -11,18 +11,15 @@ size: a cut means something when few gain as much.
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import statistics
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks import _results
-from benchmarks.regret.__main__ import TRUTH
-from benchmarks.regret.recorded import Array, Recorded, load
+from benchmarks.regret.head import Head
+from benchmarks.regret.recorded import Array, Recorded
 from pod_integrate.model.estimate import attention_us
 
 # Rows of so many tokens count as prefill and fit a decode tile.
@@ -82,10 +79,8 @@ def cut(known: Array, values: list[float]) -> Cut | None:
 
 def main() -> None:
     """A line a bucket and feature; file regret_kinds.json."""
-    parser = argparse.ArgumentParser(prog="kinds", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("truth", type=Path, nargs="?", default=TRUTH)
-    options = parser.parse_args()
-    told, buckets = load(options.truth)
+    head = Head("regret_kinds", __doc__)
+    _, told, buckets = head.parse()
     document: dict[str, Any] = {"truth": told, "buckets": {}}
     for recorded in buckets:
         known, entry = times(recorded), document["buckets"].setdefault(recorded.name, {})
@@ -100,8 +95,7 @@ def main() -> None:
                     f"{100 * found.chance:.0f} % of all cuts"
                 )
             print(f"{recorded.name:22s} {name:10s} {said}")
-    if options.truth == TRUTH:
-        _results.write("regret_kinds", document)
+    head.file(document)
 
 
 if __name__ == "__main__":

@@ -9,17 +9,12 @@ slower than the best config recorded; the trials of confirmations count.
 
 from __future__ import annotations
 
-import argparse
 import statistics
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-import optuna
-
-from benchmarks import _results
-from benchmarks.regret.__main__ import TRUTH
-from benchmarks.regret.recorded import Recorded, load
+from benchmarks.regret.head import Head
+from benchmarks.regret.recorded import Recorded
 from benchmarks.regret.searches import Search, Shipped, run
 from pod_integrate.terms.config import PodConfig
 from pod_integrate.terms.keys import Bucket
@@ -101,14 +96,11 @@ def compare(
 
 def main() -> None:
     """A line a bucket; file regret_transfer.json."""
-    parser = argparse.ArgumentParser(prog="transfer", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("truth", type=Path, nargs="?", default=TRUTH)
-    parser.add_argument("--seeds", type=int, default=8)
-    parser.add_argument("--trials", type=int, default=60, help="of the new bucket")
-    parser.add_argument("--before", type=int, default=24, help="trials of each of the others")
-    options = parser.parse_args()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    told, buckets = load(options.truth)
+    head = Head("regret_transfer", __doc__)
+    head.parser.add_argument("--seeds", type=int, default=8)
+    head.parser.add_argument("--trials", type=int, default=60, help="of the new bucket")
+    head.parser.add_argument("--before", type=int, default=24, help="trials of each of the others")
+    options, told, buckets = head.parse()
     document: dict[str, Any] = {"truth": told, "seeds": options.seeds, "buckets": {}}
     for recorded in buckets:
         found = compare(buckets, recorded, options.seeds, options.trials, options.before)
@@ -119,8 +111,7 @@ def main() -> None:
             for how, each in found.items()
         )
         print(f"{recorded.name:22s} {said}", flush=True)
-    if options.truth == TRUTH:
-        _results.write("regret_transfer", document)
+    head.file(document)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 from test_regret import recorded
 
-from benchmarks.regret.elsewhere import Guess, calibrated, judge, lessons, summary, unproven
+from benchmarks.regret.elsewhere import (
+    Guess,
+    calibrated,
+    judge,
+    lessons,
+    summary,
+    surprise,
+    unproven,
+)
 from pod_integrate.replay.serving import Step
 
 
@@ -63,3 +71,13 @@ def test_a_bucket_is_taught_by_so_many_configs_of_so_many_others() -> None:
 def test_time_before_a_proof_ends_with_it() -> None:
     one = Step([1], [2048])
     assert unproven([one] * 1000, recorded()) == {"100": 10.0, "550": 55.0}
+
+
+def test_a_guess_that_is_sure_and_wrong_surprises_more_than_one_that_is_not_sure() -> None:
+    best, _ = rows()
+    true = float(np.log(recorded().best))
+    right, wrong, unsure = (
+        surprise(guess(best, mean, spread))
+        for mean, spread in ((true, 0.01), (true + 0.1, 0.01), (true + 0.1, 0.1))
+    )
+    assert right < unsure < wrong

@@ -20,15 +20,16 @@ _LEAST_GAIN, _TRIALS_AHEAD = 1e-4, 3
 _BEST, _OLD_SHARE = 8, 4
 
 
-def promised(made: float, expects: float | None) -> float:
+def promised(made: float, expects: float | None, ahead: float = _TRIALS_AHEAD) -> float:
     """What a search may still gain, as a share of the bucket's time.
 
     made     share of its trials that were made
-    expects  gain of the next trial as the surrogate sees it; one leads to others
+    expects  gain of the next trial as the surrogate sees it
+    ahead    so many times that is what it and those that it leads to gain
     """
     if expects is None:
         return UNKNOWN_GAIN / (1 + made)
-    return min(1.0, max(_LEAST_GAIN, _TRIALS_AHEAD * expects))
+    return min(1.0, max(_LEAST_GAIN, ahead * expects))
 
 
 def aged(trials: Iterable[Trial], places: int) -> list[PodConfig]:
