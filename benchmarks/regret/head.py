@@ -1,4 +1,4 @@
-"""The command line that comparisons on recorded truth share: `python -m benchmarks.regret.X FILE`.
+"""The command line that comparisons on recorded truth share, `python -m benchmarks.regret.kinds`.
 
 FILE is what `python -m benchmarks.gpu truth` left; results are filed of the one that lies with the
 source only.

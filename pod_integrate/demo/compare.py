@@ -27,7 +27,7 @@ from tuner.view.shown import typical
 
 # Of the re-check, enough for a bound; of the replay that is shown, whose bounds are to be narrow
 # however busy the machine is.
-STEPS_PER_BUCKET, SHOWN_STEPS = 12, 32
+STEPS_PER_BUCKET, SHOWN_STEPS = 12, 24
 _PAIRS_PER_STEP = 4
 _CONFIDENCE = 0.95
 # K/V caches that calls rotate through: a layer does not find its keys in the CPU's cache.

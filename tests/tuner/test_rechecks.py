@@ -26,6 +26,7 @@ from pod_integrate.terms.table import MIN_STEPS, ConfigTable
 from tuner.core import Tuner
 from tuner.messages import Pair, RecheckPairs, StepLengths
 from tuner.phases import Recheck
+from tuner.view.overview import SAMPLES_SHOWN
 
 
 def promoted(tuner: Tuner) -> int:
@@ -93,7 +94,7 @@ def test_offered_samples_begin_with_steps_that_chose_nothing(tuner: Tuner) -> No
     chosen = {p.batch for phase, pairs in phases if not isinstance(phase, Recheck) for p in pairs}
     (offered,) = samples(tuner, SCOPE)["buckets"]
     digests = [StepLengths(**sample).digest for sample in offered["samples"]]
-    assert len(digests) == len(set(digests)) == 24 and not set(digests) & chosen
+    assert len(digests) == len(set(digests)) == SAMPLES_SHOWN and not set(digests) & chosen
 
 
 @pytest.mark.parametrize("served", [TOKEN], indirect=True)

@@ -23,7 +23,8 @@ MAX_BUCKETS = 200
 MAX_DECISIONS = 50
 MAX_POINTS = 360
 MAX_SAMPLED_BUCKETS = 16
-SAMPLES_SHOWN = 24
+# A re-check of some, then a replay of twice as many others.
+SAMPLES_SHOWN = 36
 
 
 def overview(tuner: Tuner) -> documents.Overview:

@@ -20,6 +20,7 @@ from pod_integrate.terms.keys import Bucket, Geometry
 from pod_integrate.terms.table import ConfigTable, TableEntry
 from tuner.measure.bench import OpBench
 from tuner.messages import Pair
+from tuner.view.overview import SAMPLES_SHOWN
 
 GEOMETRY = Geometry.uniform((4, 2, 32), "fp32", page_size=1)
 EVIDENCE = make_evidence("x", trial=7)
@@ -132,6 +133,15 @@ def test_a_second_replay_takes_other_steps(
     compare.compare_with_default(tuner, scope, seconds=1.0, skip=compare.STEPS_PER_BUCKET)
     assert len(first) == len(ran) == compare.STEPS_PER_BUCKET
     assert not first & {kv_len for _, _, kv_len in ran}
+
+
+def test_what_is_shown_takes_more_steps_all_of_them_new_as_far_as_there_are(
+    tuner: str, scope: dict[str, str], ran: list[tuple[str, str, int]]
+) -> None:
+    skip, steps = compare.STEPS_PER_BUCKET, compare.SHOWN_STEPS
+    result = compare.compare_with_default(tuner, scope, seconds=1.0, skip=skip, steps=steps)
+    # The tuner has 30 of them.
+    assert result.steps == len(ran) == 30 - skip < steps <= SAMPLES_SHOWN - skip
 
 
 def test_what_a_replay_measured_is_told_to_the_tuner(
