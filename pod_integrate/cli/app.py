@@ -8,7 +8,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from pod_integrate.cli import advise, bench, explain, replay, table, transformers, tuner
+from pod_integrate.cli import advise, answers, bench, explain, replay, table, transformers, tuner
 from pod_integrate.cli.paths import naming, writable_file, writable_folder
 from pod_integrate.cli.terminal import console, styled
 from pod_integrate.demo.options import DemoOptions
@@ -29,6 +29,7 @@ app.add_typer(tuner.app, name="tuner")
 app.add_typer(table.app, name="table")
 app.add_typer(bench.app, name="bench")
 app.command("advise")(advise.advise)
+app.command("answers")(answers.answers)
 app.command("explain")(explain.explain)
 app.command("replay")(replay.replay)
 app.command("transformers", context_settings=transformers.PASS_THROUGH)(transformers.transformers)

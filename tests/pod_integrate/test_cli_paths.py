@@ -20,6 +20,7 @@ from pod_integrate.errors import BuildError
 PATHS: dict[str, list[str]] = {
     "demo trace": ["demo", "--once", "--trace", "{}"],
     "demo state": ["demo", "--once", "--state", "{}"],
+    "answers state": ["answers", "--state", "{}"],
     "build report": ["build", "--arch", "sm_80", "--report", "{}"],
     "demo-model directory": ["demo-model", "{}"],
     "advise file": ["advise", "{}"],

