@@ -43,14 +43,17 @@ class Machine:
         }[backend]
 
 
-def way_out(machine: Machine, own: str, serving: Iterable[str]) -> str:
+def way_out(
+    machine: Machine, own: str, serving: Iterable[str], flag: str = "--attention-backend"
+) -> str:
     """A refusal's last words: what to do, and the backends here that serve the feature.
 
     own      what to do with flags or variables, may be empty
     serving  SGLang's backends that serve the feature on some machine, best first
+    flag     that names one of them
     """
     here = [name for name in serving if machine.has(name)]
-    other = f"use --attention-backend {' or '.join(here)}" if here else ""
+    other = f"use {flag} {' or '.join(here)}" if here else ""
     if own or other:
         return " or ".join(part for part in (own, other) if part)
     kind = "GPU" if machine.capability is not None else "machine without a GPU"

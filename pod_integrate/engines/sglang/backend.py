@@ -20,9 +20,9 @@ from pod_integrate.devices.call import Attention, Result
 from pod_integrate.devices.registry import device_named
 from pod_integrate.engines.sglang import step_time
 from pod_integrate.engines.sglang.alternatives import Machine
+from pod_integrate.engines.sglang.captures import Captures
 from pod_integrate.engines.sglang.checks import (
     check_arguments,
-    check_decode_graphs,
     check_device,
     check_engine,
     check_layers,
@@ -36,12 +36,9 @@ from pod_integrate.engines.sglang.facts import (
     layer_geometry,
     server_name,
 )
-from pod_integrate.engines.sglang.graph_guard import GraphGuard
-from pod_integrate.engines.sglang.graphs import DecodeGraphs
 from pod_integrate.engines.sglang.metrics import Metrics
 from pod_integrate.engines.sglang.rows import output_rows, write_loc
 from pod_integrate.engines.sglang.step import StepMetadata, hybrid_batch
-from pod_integrate.errors import UnsupportedFeatureError
 from pod_integrate.live.groups import LayerGroups
 from pod_integrate.live.layer_group import LayerGroup, StepPlan
 from pod_integrate.op import attend
@@ -80,9 +77,7 @@ class PodAttnBackend(AttentionBackend):  # type: ignore[misc]
             batch_invariant=facts.deterministic,
         )
         self._layers: dict[int, LayerGroup] = {}
-        self._graphs: DecodeGraphs | None = None
-        self._guard: GraphGuard | None = None
-        self._runner = runner
+        self._captures = Captures(runner, self._groups, self._metrics, facts.speculation)
         for module in runner.model.modules():
             if isinstance(module, RadixAttention):
                 self._group(module)
@@ -101,6 +96,11 @@ class PodAttnBackend(AttentionBackend):  # type: ignore[misc]
         """The same where SGLang runs as its own CPU engine."""
         return 1
 
+    @property
+    def verify_mask(self) -> Any:
+        """SGLang's place for the shape of a step's drafts, which are a chain here."""
+        return self._captures.verify_mask
+
     def shared_read_ends(self, mode: Any) -> Any:
         """Decode steps read req_to_token until their replay ends; others as SGLang assumes."""
         # New in 0.5.18; before, nothing asks.
@@ -109,29 +109,12 @@ class PodAttnBackend(AttentionBackend):  # type: ignore[misc]
         return SharedReadEnds.POST_REPLAY if mode.is_decode() else SharedReadEnds.UNKNOWN
 
     def init_cuda_graph_state(self, max_bs: int, max_num_tokens: int) -> None:
-        """Reserve what captured decode steps of up to `max_bs` requests read."""
-        check_decode_graphs(max_bs, max_num_tokens)
-        if self._graphs is None:
-            self._graphs = DecodeGraphs(self.req_to_token_pool.req_to_token, max_bs)
-            self._guard = GraphGuard(self._runner, self._graphs, self._metrics.count_event)
-        else:
-            self._graphs.renew(max_bs)
+        """Reserve what captured decode or verify steps of up to `max_bs` requests read."""
+        self._captures.reserve(max_bs, max_num_tokens)
 
     def init_forward_metadata_out_graph(self, forward_batch: Any, in_capture: bool = False) -> None:
         """Prepare a step for its capture, or for a replay of what was captured."""
-        mode = forward_batch.forward_mode
-        if self._graphs is None or self._guard is None or not mode.is_decode():
-            raise UnsupportedFeatureError(
-                f"attention backend pod captures decode steps only, got {mode!s}; use "
-                "--cuda-graph-backend-prefill breakable or disabled"
-            )
-        if in_capture:
-            step = self._graphs.capture(forward_batch, self._groups.all())
-        else:
-            self._guard.replayed(int(forward_batch.batch_size))
-            step = self._graphs.update(forward_batch)
-            self._metrics.count_batch(step.bucket)
-        self.forward_metadata = StepMetadata(step.batch, live=False, layers=step.layers)
+        self.forward_metadata = self._captures.prepare(forward_batch, in_capture=in_capture)
 
     def init_forward_metadata_in_graph(self, forward_batch: Any) -> None:
         """Nothing to record: all that a captured step reads is rewritten before its replay."""
@@ -141,9 +124,10 @@ class PodAttnBackend(AttentionBackend):  # type: ignore[misc]
         batch = hybrid_batch(forward_batch, self.req_to_token_pool.req_to_token)
         # Warm-up batches carry no request ids.
         live = forward_batch.rids is not None
+        verifies = forward_batch.forward_mode.is_target_verify()
         if live:
-            self._metrics.count_batch(batch.bucket)
-        self.forward_metadata = StepMetadata(batch, live)
+            self._metrics.count_batch("verify" if verifies else batch.bucket.sides)
+        self.forward_metadata = StepMetadata(batch, live and not verifies)
 
     def forward_extend(
         self,
@@ -155,7 +139,7 @@ class PodAttnBackend(AttentionBackend):  # type: ignore[misc]
         save_kv_cache: bool = True,
         **kwargs: Any,
     ) -> torch.Tensor:
-        """Attend prefill chunks, or chunks and running requests together; [T, Hq * D]."""
+        """Attend chunks, chunks and running requests together, or drafts; [T, Hq * D]."""
         return self._attend(q, k, v, layer, forward_batch, save_kv_cache, kwargs)
 
     def forward_decode(

@@ -13,12 +13,13 @@ from pod_integrate.engines.sglang.alternatives import Machine, way_out
 from pod_integrate.engines.sglang.facts import EngineFacts, LayerFacts
 from pod_integrate.engines.sglang.layer_rules import LAYER
 from pod_integrate.engines.sglang.rules import ENGINE, Facts, Rule
+from pod_integrate.engines.sglang.speculation_rules import SPECULATION
 from pod_integrate.errors import KernelUnavailableError, UnsupportedFeatureError
 
 
 def check_engine(facts: EngineFacts, machine: Machine) -> None:
     """Raise UnsupportedFeatureError for the first feature of the server that POD lacks."""
-    _check(ENGINE, facts, "the server", machine)
+    _check((*ENGINE, *SPECULATION), facts, "the server", machine)
 
 
 def check_layers(layers: Iterable[LayerFacts], machine: Machine) -> None:
@@ -36,13 +37,17 @@ def check_device(device: str) -> None:
         )
 
 
-def check_decode_graphs(max_requests: int, max_tokens: int) -> None:
-    """Raise UnsupportedFeatureError for CUDA graphs of more than one token per request."""
-    if max_tokens != max_requests:
+def check_decode_graphs(max_requests: int, max_tokens: int, *, speculates: bool) -> None:
+    """Raise UnsupportedFeatureError for CUDA graphs whose requests are not all of one width.
+
+    The width is one token, or that of a verify step where the server speculates.
+    """
+    if max_tokens % max_requests or (max_tokens != max_requests and not speculates):
         raise UnsupportedFeatureError(
-            f"attention backend pod captures decode steps of one token per request, the server "
-            f"wants {max_tokens} tokens of {max_requests} requests; drop speculative decoding or "
-            "the diffusion model, or leave --attention-backend unset to get SGLang's own"
+            f"attention backend pod captures steps of as many tokens for each request, and of one "
+            f"without speculative decoding; the server wants {max_tokens} tokens of {max_requests} "
+            "requests; pass --disable-decode-cuda-graph, or leave --attention-backend unset to get "
+            "SGLang's own"
         )
 
 
@@ -64,5 +69,5 @@ def _check(rules: Iterable[Rule[Facts]], facts: Facts, where: str, machine: Mach
             own = rule.own if isinstance(rule.own, str) else rule.own(facts)
             raise UnsupportedFeatureError(
                 f"attention backend pod does not support {rule.feature}: {where} has "
-                f"{rule.got(facts)}; {way_out(machine, own, rule.serving)}"
+                f"{rule.got(facts)}; {way_out(machine, own, rule.serving, rule.flag)}"
             )

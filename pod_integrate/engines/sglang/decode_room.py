@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -26,37 +26,43 @@ def decode_capacity(
     size: int,
     context: int,
     num_sms: int,
+    parts: Sequence[int] = (1,),
 ) -> Capacity:
-    """Room for any batch of `size` decodes of up to `context` keys, in configs of the same tiles.
+    """Room for any batch of `size` requests of up to `context` keys, in configs of the same tiles.
+
+    parts  query tokens of each decode item of a request
 
     A config's own KV split where that needs at most SPARE_WAVES of the GPU beyond unsplit
     items; with more keys than that `DecodeRoom.longest` makes the parts longer instead. At least
     one wave where shorter parts can fill it.
     """
-    rooms = [_capacity(geometry, config, size, max(1, context), num_sms) for config in configs]
+    q_lens = [*parts] * size
+    rooms = [_capacity(geometry, config, q_lens, max(1, context), num_sms) for config in configs]
     return Capacity(*map(max, zip(*rooms, strict=True)))
 
 
 def _capacity(
-    geometry: Geometry, config: PodConfig, size: int, context: int, num_sms: int
+    geometry: Geometry, config: PodConfig, q_lens: list[int], context: int, num_sms: int
 ) -> Capacity:
     slots = num_sms * config.ctas_per_sm
-    whole = _needs(geometry, config, [1] * size, num_sms)
+    whole = _needs(geometry, config, q_lens, 1, num_sms)
     room = _at_most(
-        _needs(geometry, config, [context] * size, num_sms),
+        _needs(geometry, config, q_lens, context, num_sms),
         whole.decode_ctas + SPARE_WAVES * slots,
         geometry,
         config,
+        max(q_lens),
     )
     if config.decode_split_tokens <= LEAST_SPLIT or whole.decode_ctas > slots:
         return room
     least = dataclasses.replace(config, decode_split_tokens=LEAST_SPLIT)
-    filled = _at_most(_needs(geometry, least, [context] * size, num_sms), slots, geometry, config)
+    needs = _needs(geometry, least, q_lens, context, num_sms)
+    filled = _at_most(needs, slots, geometry, config, max(q_lens))
     return Capacity(*map(max, room, filled))
 
 
 class DecodeRoom:
-    """How one batch of decodes may be cut within a captured grid.
+    """How one batch of decode items may be cut within a captured grid.
 
     config  whose tiles it launches
     """
@@ -65,12 +71,14 @@ class DecodeRoom:
         self, batch: HybridBatch, capacity: Capacity, config: PodConfig, geometry: Geometry
     ) -> None:
         keys = batch.kv_lens.numpy().astype(np.int64)
+        tokens = np.diff(batch.q_indptr.numpy()).astype(np.int64)
         if geometry.window_left >= 0:
-            keys = np.minimum(keys, geometry.window_left + 1)
+            keys = np.minimum(keys, geometry.window_left + tokens)
         self._keys, self._capacity = keys, capacity
-        self._group = geometry.num_q_heads // geometry.num_kv_heads
+        # Of each request's item in one KV head; where there are more, they are one token's.
+        self._rows = tokens * (geometry.num_q_heads // geometry.num_kv_heads)
         self._heads = geometry.num_kv_heads
-        items = self._heads * -(-self._group // config.decode.q_rows)
+        items = self._heads * -(-int(self._rows.max(initial=1)) // config.decode.q_rows)
         self._parts = capacity.decode_ctas * config.virtual_decode // items
 
     def longest(self, own: int) -> int:
@@ -94,26 +102,31 @@ class DecodeRoom:
         if split == 0:
             return len(self._keys) <= self._parts
         parts = -(-self._keys // split)
-        cut = parts[parts > 1]
-        rows = int(cut.sum()) * self._group * self._heads
-        blocks = len(cut) * self._heads * -(-self._group // _MERGE_ROWS)
+        cut, of_each = parts[parts > 1], self._rows[parts > 1]
+        rows = int((cut * of_each).sum()) * self._heads
+        blocks = int((-(-of_each // _MERGE_ROWS)).sum()) * self._heads
         room = self._capacity
         fits = rows <= room.partial_rows and blocks <= room.merge_ctas
         return fits and int(parts.sum()) <= self._parts
 
 
-def _at_most(needs: Capacity, ctas: int, geometry: Geometry, config: PodConfig) -> Capacity:
-    """What a decode grid of `ctas` CTAs at most can need of it."""
-    rows = min(config.decode.q_rows, geometry.num_q_heads // geometry.num_kv_heads)
+def _at_most(
+    needs: Capacity, ctas: int, geometry: Geometry, config: PodConfig, tokens: int
+) -> Capacity:
+    """What a decode grid of `ctas` CTAs at most can need of it, for items of up to `tokens`."""
+    rows = min(config.decode.q_rows, tokens * (geometry.num_q_heads // geometry.num_kv_heads))
     ctas = min(needs.decode_ctas, ctas)
     return needs._replace(
         decode_ctas=ctas, partial_rows=min(needs.partial_rows, ctas * config.virtual_decode * rows)
     )
 
 
-def _needs(geometry: Geometry, config: PodConfig, kv_lens: list[int], num_sms: int) -> Capacity:
-    """Of a batch of decodes, in parts of the config's own length."""
-    indptr = torch.arange(len(kv_lens) + 1, dtype=torch.int32)
-    lengths = torch.tensor(kv_lens, dtype=torch.int32)
+def _needs(
+    geometry: Geometry, config: PodConfig, q_lens: list[int], context: int, num_sms: int
+) -> Capacity:
+    """Of a batch of decodes of `context` keys, in parts of the config's own length."""
+    tokens = torch.tensor([0, *q_lens], dtype=torch.int32)
+    indptr = torch.cumsum(tokens, 0, dtype=torch.int32)
+    lengths = tokens[1:].clamp(min=context)
     planned = plan_batch(indptr, lengths, geometry, config, num_sms=num_sms, fill_ctas=0)
     return planned.capacity

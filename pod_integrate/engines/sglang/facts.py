@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from pod_integrate.devices.base import Device, Limits
+from pod_integrate.engines.sglang.speculation import Speculation, speculation
 from pod_integrate.terms.keys import Dtype, Geometry, KvDtype
 
 
@@ -22,7 +23,7 @@ class EngineFacts:
     has_graphs            whether that device captures steps into graphs
     dtype, kv_cache_dtype of the model and of the KV pool
     pool, pool_layout     class name and memory layout of the KV pool
-    speculative           algorithm name or None
+    speculation           None where the server does not speculate
     dllm                  diffusion-LLM algorithm or None
     prefill_graph         backend of prefill CUDA graphs, e.g. `disabled` or `full`
     alibi                 whether a layer of the model has slopes that nobody may pass on
@@ -39,7 +40,7 @@ class EngineFacts:
     pool_layout: str = "nhd"
     mla: bool = False
     encoder_decoder: bool = False
-    speculative: str | None = None
+    speculation: Speculation | None = None
     dllm: str | None = None
     prefill_graph: str = "disabled"
     unified_memory: bool = False
@@ -94,7 +95,6 @@ def engine_facts(runner: Any, device: Device) -> EngineFacts:
     def flag(name: str, default: Any = False) -> Any:
         return getattr(args, name, default) or default
 
-    speculative = runner.spec_algorithm.is_speculative()
     graphs = flag("cuda_graph_config", None)
     return EngineFacts(
         limits=device.limits,
@@ -105,7 +105,7 @@ def engine_facts(runner: Any, device: Device) -> EngineFacts:
         pool_layout="hnd" if getattr(pool, "use_hnd", False) else _layout(pool),
         mla=bool(runner.use_mla_backend),
         encoder_decoder=bool(runner.model_config.is_encoder_decoder),
-        speculative=str(flag("speculative_algorithm", "on")) if speculative else None,
+        speculation=speculation(runner, args),
         dllm=flag("dllm_algorithm", None),
         prefill_graph=str(getattr(graphs.prefill, "backend", "disabled")) if graphs else "disabled",
         unified_memory=flag("enable_unified_memory"),

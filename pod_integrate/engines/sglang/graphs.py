@@ -1,8 +1,9 @@
-"""Decode steps under CUDA graphs: plans and page starts at fixed addresses, rewritten per replay.
+"""Decode and verify steps under CUDA graphs: plans and page starts at fixed addresses.
 
-A captured step reads three things of a batch: the words of its plan, page starts, and SGLang's
-req_to_token table in place. All are on the device at addresses that never change. Layers of even
-and of odd position in their group read a plan each; they differ in steps of an experiment only.
+A captured step reads three things of a batch: the words of its plan and page starts, rewritten
+before each replay, and SGLang's req_to_token table in place. All are on the device at addresses
+that never change. Layers of even and of odd position in their group read a plan each; they differ
+in steps of an experiment only.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ import torch
 from pod_integrate.devices.registry import device_of
 from pod_integrate.devices.twin_plan import TwinPlan
 from pod_integrate.engines.sglang.decode_room import DecodeRoom, decode_capacity
-from pod_integrate.engines.sglang.graph_tiles import configs_to_capture
-from pod_integrate.engines.sglang.step import GraphLayers, replayed_lengths
+from pod_integrate.engines.sglang.graph_tiles import CapturedConfigs, configs_to_capture
+from pod_integrate.engines.sglang.speculation import verify_parts
+from pod_integrate.engines.sglang.step import GraphLayers, lengths_elsewhere, replayed_lengths
 from pod_integrate.errors import UnsupportedFeatureError
 from pod_integrate.live import replays
 from pod_integrate.live.captured import Captured, Replay, ReplayStep
@@ -43,17 +45,25 @@ class DecodeGraphs:
 
     The config table acts on them as far as a plan can: an entry with the captured tiles, whose
     KV split the captured grid has room for, runs in its bucket. Others wait for the next capture.
+    Verify steps, of several tokens each, run the default config and are not traced.
 
     req_to_token  [requests, context] int32, SGLang's table of slots
     max_requests  largest batch size that will be captured
+    tokens        of each request
     num_sms       SMs to plan for; default all of the device
     """
 
     def __init__(
-        self, req_to_token: torch.Tensor, max_requests: int, *, num_sms: int | None = None
+        self,
+        req_to_token: torch.Tensor,
+        max_requests: int,
+        *,
+        tokens: int = 1,
+        num_sms: int | None = None,
     ) -> None:
         self._req_to_token = req_to_token
         self._num_sms = device_of(req_to_token.device).key.units if num_sms is None else num_sms
+        self._tokens, self._parts = tokens, [1]
         self._starts = torch.empty(0)
         self._captured: dict[int, _Layers] = {}
         # Captured since `renew`, and what graphs of before read, which may not be dropped yet.
@@ -69,10 +79,12 @@ class DecodeGraphs:
         """
         self._replaced = []
         self._fresh = set()
-        if max_requests > self._starts.numel():
+        # A token each at most.
+        starts = max_requests * self._tokens
+        if starts > self._starts.numel():
             self._replaced.append(self._starts)
             place = self._req_to_token.device
-            self._starts = torch.zeros(max_requests, dtype=torch.int64, device=place)
+            self._starts = torch.zeros(starts, dtype=torch.int64, device=place)
 
     def capture(self, forward_batch: Any, groups: Iterable[LayerGroup]) -> GraphStep:
         """The step to capture, with plans made for its batch size once after `renew`.
@@ -83,6 +95,8 @@ class DecodeGraphs:
         if size not in self._fresh:
             self._fresh.add(size)
             self._replaced.append(self._captured.get(size))
+            groups = tuple(groups)
+            self._parts = _parts(self._tokens, groups)
             self._captured[size] = {group: self._reserve(group, size) for group in groups}
         return self.update(forward_batch, live=False)
 
@@ -103,10 +117,11 @@ class DecodeGraphs:
                 f"{sorted(self._captured)}; pass --disable-decode-cuda-graph or report this"
             )
         batch = self._batch(forward_batch, size)
-        lengths = replayed_lengths(batch, forward_batch)
+        lengths = replayed_lengths(batch, forward_batch, len(self._parts))
         step = ReplayStep(lengths, Bucket.of(*lengths))
+        traced = live and self._tokens == 1
         for group, mine in layers.items():
-            _rewrite(mine, batch, group, step if live else None)
+            _rewrite(mine, batch, group, step if traced else None)
         return GraphStep(batch, layers, step.bucket)
 
     def is_wrong(self, size: int) -> bool:
@@ -122,16 +137,19 @@ class DecodeGraphs:
 
     def _batch(self, forward_batch: Any, size: int) -> HybridBatch:
         if forward_batch.seq_lens_cpu is None:
-            raise UnsupportedFeatureError(
-                "attention backend pod plans decode steps from lengths on the host, this mode "
-                "keeps them on the device only; drop the speculative or GPU-only-lengths flag"
-            )
-        starts = self._starts[:size]
-        rows = forward_batch.req_pool_indices[:size].to(torch.int64)
-        torch.mul(rows, self._req_to_token.stride(0), out=starts)
+            raise lengths_elsewhere()
+        # Items of one request are requests here: their keys begin alike and end at their own.
+        parts, kv_lens = len(self._parts), forward_batch.seq_lens_cpu[:size]
+        if self._tokens > 1:
+            # SGLang counts a verify step's tokens once they are accepted.
+            ends = torch.tensor(self._parts).cumsum(0)
+            kv_lens = (kv_lens[:, None] + ends).view(-1)
+        starts = self._starts[: size * parts]
+        rows = forward_batch.req_pool_indices[:size, None].expand(size, parts).to(torch.int64)
+        torch.mul(rows, self._req_to_token.stride(0), out=starts.view(size, parts))
         return HybridBatch.build(
-            [1] * size,
-            forward_batch.seq_lens_cpu[:size].tolist(),
+            self._parts * size,
+            kv_lens.tolist(),
             page_indices=self._req_to_token,
             page_starts=starts,
             page_size=1,
@@ -139,19 +157,34 @@ class DecodeGraphs:
 
     def _reserve(self, group: LayerGroup, size: int) -> GraphLayers:
         context = self._req_to_token.shape[1]
-        base, tuned = configs_to_capture(group, size)
-        capacity = decode_capacity(group.geometry, [base, *tuned], size, context, self._num_sms)
+        base, tuned = CapturedConfigs(group.default, [])
+        if self._tokens == 1:
+            base, tuned = configs_to_capture(group, size)
+        capacity = decode_capacity(
+            group.geometry, [base, *tuned], size, context, self._num_sms, self._parts
+        )
         logger.debug("decode graph of %d requests, %s: %s", size, group.geometry, capacity)
         plan = TwinPlan(
             self._req_to_token.device,
             group.geometry,
             config=base,
-            max_tokens=size,
-            max_requests=size,
+            max_tokens=size * self._tokens,
+            max_requests=size * len(self._parts),
             capacity=capacity,
             num_sms=self._num_sms,
         )
-        return GraphLayers(plan, Captured(base, group.graph_timer(plan.first)))
+        timer = group.graph_timer(plan.first) if self._tokens == 1 else None
+        return GraphLayers(plan, Captured(base, timer))
+
+
+def _parts(tokens: int, groups: Iterable[LayerGroup]) -> list[int]:
+    """Items of a request that are decodes to every group."""
+    found = [[1]]
+    for group in groups:
+        ratio = group.geometry.num_q_heads // group.geometry.num_kv_heads
+        found.append(verify_parts(tokens, ratio, group.default.decode.q_rows))
+    # The narrowest; without a group, of any width.
+    return max(found[1:] or found, key=len)
 
 
 def _rewrite(

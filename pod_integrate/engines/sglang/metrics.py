@@ -5,8 +5,6 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from pod_integrate.terms.keys import Bucket
-
 # In the manner of SGLang's own `sglang:` metrics.
 BATCHES = "pod:batches"
 EVENTS = "pod:tuner_events"
@@ -15,7 +13,7 @@ EVENTS = "pod:tuner_events"
 class Metrics:
     """Counters of the backend; all methods do nothing when metrics are off.
 
-    pod:batches_total{kind}        steps by kind: hybrid, prefill, decode, empty
+    pod:batches_total{kind}        steps by kind: hybrid, prefill, decode, verify, empty
     pod:tuner_events_total{event}  Exchange.counts: records_posted, table_updated, failures
     """
 
@@ -26,10 +24,10 @@ class Metrics:
             self._batches = _counter(BATCHES, "Forward steps attended by POD.", "kind")
             self._events = _counter(EVENTS, "What the exchange with the tuner did.", "event")
 
-    def count_batch(self, bucket: Bucket) -> None:
+    def count_batch(self, kind: str) -> None:
         """Count one forward step."""
         if self._batches is not None:
-            self._batches.labels(kind=bucket.sides).inc()
+            self._batches.labels(kind=kind).inc()
 
     def count_event(self, event: str, count: int) -> None:
         """Count what the exchange reports; called from its thread."""

@@ -18,13 +18,19 @@ MAX_CACHE_BYTES = LIMITS.cache_bytes
 
 @dataclasses.dataclass(frozen=True)
 class Rule(Generic[Facts]):
-    """One feature; `own` says what to do with flags, `serving` which other backends serve it."""
+    """One feature.
+
+    own      what to do with flags
+    serving  other backends that serve it, best first
+    flag     that names one of these
+    """
 
     feature: str
     applies: Callable[[Facts], bool]
     got: Callable[[Facts], object]
     own: str | Callable[[Facts], str] = ""
     serving: tuple[str, ...] = ()
+    flag: str = "--attention-backend"
 
 
 def _fewer_requests(facts: EngineFacts) -> str:
@@ -56,13 +62,6 @@ ENGINE: tuple[Rule[EngineFacts], ...] = (
         lambda f: "a model with slopes, which SGLang passes on an Ascend device only",
         "serve it with transformers and its own attention: other backends of SGLang leave the "
         "slopes out and answer differently",
-    ),
-    Rule(
-        "speculative decoding",
-        lambda f: f.speculative is not None,
-        lambda f: f"--speculative-algorithm {f.speculative}",
-        "drop it",
-        ("flashinfer", "fa3", "triton"),
     ),
     Rule(
         "diffusion language models",

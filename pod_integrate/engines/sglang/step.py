@@ -45,20 +45,31 @@ def step_lengths(forward_batch: Any) -> tuple[list[int], list[int]]:
     """(q_lens, kv_lens) of the rows of a ForwardBatch, kv_lens with this step's tokens.
 
     EXTEND and MIXED look alike here, on purpose: a running request in a mixed batch is an
-    extend of one token. Rows that data parallelism pads have q_len 0.
+    extend of one token. Rows that data parallelism pads have q_len 0. Requests of a verify step
+    have as many tokens each, which SGLang does not count yet.
     """
+    if forward_batch.seq_lens_cpu is None:
+        raise lengths_elsewhere()
     kv_lens = [int(n) for n in forward_batch.seq_lens_cpu.tolist()]
     if forward_batch.forward_mode.is_idle():
         return [0] * len(kv_lens), kv_lens
     if forward_batch.forward_mode.is_decode():
         return [1] * len(kv_lens), kv_lens
+    if forward_batch.forward_mode.is_target_verify():
+        tokens = int(forward_batch.spec_info.draft_token_num)
+        return [tokens] * len(kv_lens), [n + tokens for n in kv_lens]
     if forward_batch.extend_seq_lens_cpu is None:
-        raise UnsupportedFeatureError(
-            "attention backend pod needs the extend lengths on the host, this mode keeps them on "
-            "the device only; drop the speculative or GPU-only-lengths flag"
-        )
+        raise lengths_elsewhere()
     q_lens = [int(n) for n in forward_batch.extend_seq_lens_cpu]
     return q_lens + [0] * (len(kv_lens) - len(q_lens)), kv_lens
+
+
+def lengths_elsewhere() -> UnsupportedFeatureError:
+    """Why a step whose lengths are on the device alone is not attended."""
+    return UnsupportedFeatureError(
+        "attention backend pod plans steps from lengths on the host, this mode keeps them on the "
+        "device only; use another attention backend beside it, or drop the GPU-only-lengths flag"
+    )
 
 
 def hybrid_batch(forward_batch: Any, req_to_token: torch.Tensor) -> HybridBatch:
@@ -78,8 +89,13 @@ def hybrid_batch(forward_batch: Any, req_to_token: torch.Tensor) -> HybridBatch:
     )
 
 
-def replayed_lengths(batch: HybridBatch, forward_batch: Any) -> tuple[list[int], list[int]]:
-    """Lengths of a captured decode step without the rows that its batch size was padded with."""
+def replayed_lengths(
+    batch: HybridBatch, forward_batch: Any, parts: int = 1
+) -> tuple[list[int], list[int]]:
+    """Lengths of a captured step without the rows that its batch size was padded with.
+
+    parts  items of each request
+    """
     q_lens, kv_lens = batch.lengths
-    real = len(q_lens) - int(getattr(forward_batch, "num_padding", 0))
+    real = len(q_lens) - parts * int(getattr(forward_batch, "num_padding", 0))
     return q_lens[:real], kv_lens[:real]

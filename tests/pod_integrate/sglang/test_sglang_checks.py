@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from pod_integrate.devices.registry import limits_of
-from pod_integrate.engines.sglang import checks, layer_rules, rules
+from pod_integrate.engines.sglang import checks, layer_rules, rules, speculation_rules
 from pod_integrate.engines.sglang.alternatives import Machine, way_out
 from pod_integrate.engines.sglang.facts import EngineFacts, LayerFacts
+from pod_integrate.engines.sglang.speculation import Speculation
 from pod_integrate.errors import KernelUnavailableError, UnsupportedFeatureError
 
 ENGINE = EngineFacts(
@@ -39,7 +40,6 @@ UNSUPPORTED_ENGINE: list[tuple[dict[str, Any], str | None, str | None]] = [
     ({"mla": True}, "flashinfer or triton", "unset or .* torch_native$"),
     ({"alibi": True}, "transformers and its own", "transformers and its own"),
     ({"encoder_decoder": True}, "flashinfer or torch_native", "backend torch_native$"),
-    ({"speculative": "EAGLE"}, "EAGLE; drop it or use .* flashinfer or fa3", "EAGLE; drop it$"),
     ({"dllm": "LowConfidence"}, "flashinfer$", "no backend of SGLang is known"),
     ({"kv_cache_dtype": torch.float8_e5m2}, "e4m3 or auto or .* flashinfer", "torch_native$"),
     (ON_GPU, "--dtype bfloat16 or use .* triton", None),
@@ -63,6 +63,20 @@ UNSUPPORTED_ENGINE: list[tuple[dict[str, Any], str | None, str | None]] = [
     (INVARIANT, "size unset; pass --chunked-prefill-size -1 or .* fa3 or triton$", "size -1$"),
     ({**INVARIANT, "chunked_prefill_size": 8192}, "size 8192; pass", "size 8192; pass"),
 ]
+EAGLE = Speculation(algorithm="EAGLE", draft_tokens=4)
+_BESIDE = " or use --speculative-attention-mode decode --decode-attention-backend fa3 or flashinfer"
+UNSUPPORTED_SPECULATION: list[tuple[dict[str, Any], str, str]] = [
+    (
+        {"drafts": True, "verifies": False},
+        "drop it or use --speculative-draft-attention-backend fa3",
+        "drop it$",
+    ),
+    ({"algorithm": "DFLASH"}, "DFLASH; choose one of EAGLE.*" + _BESIDE, "NGRAM$"),
+    ({"eagle_topk": 4}, "topk 4; pass --speculative-eagle-topk 1" + _BESIDE, "topk 1$"),
+    ({"algorithm": "NGRAM"}, "branch; pass --speculative-num-draft-tokens 2" + _BESIDE, " 2$"),
+    ({"adaptive": True}, "adaptive; drop the flag" + _BESIDE, "drop the flag$"),
+    ({"plan_stream": True}, "PLAN_STREAM; unset it$", "PLAN_STREAM; unset it$"),
+]
 UNSUPPORTED_LAYER: list[tuple[dict[str, Any], str, str]] = [
     ({"is_cross_attention": True}, "flashinfer or torch_native", "torch_native"),
     ({"attn_type": "encoder_only"}, "triton or torch_native", "backend torch_native"),
@@ -76,6 +90,12 @@ UNSUPPORTED_LAYER: list[tuple[dict[str, Any], str, str]] = [
     ({"pos_encoding_mode": "ALIBI"}, "ALIBI; use .* flashinfer$", "ALIBI"),
 ]
 
+EVERY_RULE: list[rules.Rule[Any]] = [
+    *rules.ENGINE,
+    *speculation_rules.SPECULATION,
+    *layer_rules.LAYER,
+]
+
 
 def layer_facts(layer_id: int, **change: Any) -> LayerFacts:
     return LayerFacts(layer_id=layer_id, head_dims=HEAD_DIMS, **change)
@@ -84,7 +104,8 @@ def layer_facts(layer_id: int, **change: Any) -> LayerFacts:
 def test_plain_server_and_layer_pass() -> None:
     checks.check_device("cpu")
     checks.check_device("cuda")
-    checks.check_decode_graphs(8, 8)
+    checks.check_decode_graphs(8, 8, speculates=False)
+    checks.check_decode_graphs(8, 32, speculates=True)
     checks.check_engine(ENGINE, CPU)
     checks.check_engine(dataclasses.replace(ENGINE, **GPU, **HALF), H100)
     checks.check_layers([layer_facts(0), layer_facts(1, logit_cap=30.0)], CPU)
@@ -108,9 +129,54 @@ def test_unsupported_server_feature_stops_the_start(
                 checks.check_engine(dataclasses.replace(ENGINE, **change), machine)
 
 
+def speculating(**change: Any) -> EngineFacts:
+    return dataclasses.replace(ENGINE, speculation=dataclasses.replace(EAGLE, **change))
+
+
+@pytest.mark.parametrize(("change", "on_gpu", "on_cpu"), UNSUPPORTED_SPECULATION)
+def test_unsupported_speculation_stops_the_start(
+    change: dict[str, Any], on_gpu: str, on_cpu: str
+) -> None:
+    for machine, expected in ((H100, on_gpu), (CPU, on_cpu)):
+        with pytest.raises(UnsupportedFeatureError, match=r"does not support .*" + expected):
+            checks.check_engine(speculating(**change), machine)
+
+
+@pytest.mark.parametrize("algorithm", ["EAGLE", "EAGLE3", "NEXTN", "STANDALONE"])
+def test_chains_are_verified(algorithm: str) -> None:
+    checks.check_engine(speculating(algorithm=algorithm), H100)
+
+
+def test_drafts_of_one_ngram_token_are_verified() -> None:
+    checks.check_engine(speculating(algorithm="NGRAM", draft_tokens=2, eagle_topk=10), H100)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"algorithm": "DFLASH"}, {"eagle_topk": 4}, {"adaptive": True}, {"plan_stream": True}],
+)
+def test_prefills_are_served_beside_any_backend_that_verifies(change: dict[str, Any]) -> None:
+    checks.check_engine(speculating(verifies=False, **change), H100)
+
+
+def test_deterministic_inference_does_not_speculate() -> None:
+    facts = dataclasses.replace(speculating(), deterministic=True, chunked_prefill_size=-1)
+    with pytest.raises(UnsupportedFeatureError, match="drop one of them$"):
+        checks.check_engine(facts, H100)
+
+
+@pytest.mark.parametrize(("tokens", "speculates"), [(32, False), (12, True)])
+def test_graphs_of_other_widths_are_refused(tokens: int, speculates: bool) -> None:
+    with pytest.raises(UnsupportedFeatureError, match=f"wants {tokens} tokens of 8 requests"):
+        checks.check_decode_graphs(8, tokens, speculates=speculates)
+
+
 def test_every_server_rule_is_covered_above() -> None:
     facts = [dataclasses.replace(ENGINE, **change) for change, _, _ in UNSUPPORTED_ENGINE]
-    assert [r.feature for r in rules.ENGINE if not any(r.applies(f) for f in facts)] == []
+    facts += [speculating(**change) for change, _, _ in UNSUPPORTED_SPECULATION]
+    facts.append(dataclasses.replace(speculating(), deterministic=True))
+    every = [*rules.ENGINE, *speculation_rules.SPECULATION]
+    assert [r.feature for r in every if not any(r.applies(f) for f in facts)] == []
 
 
 @pytest.mark.parametrize(("change", "on_gpu", "on_cpu"), UNSUPPORTED_LAYER)
@@ -131,10 +197,10 @@ def test_head_dim_of_the_cpu_kernel_alone_is_refused_on_a_gpu() -> None:
         checks.check_layers([layer], H100)
 
 
-@pytest.mark.parametrize("rule", [*rules.ENGINE, *layer_rules.LAYER], ids=lambda r: r.feature)
+@pytest.mark.parametrize("rule", EVERY_RULE, ids=lambda r: r.feature)
 def test_refusals_on_a_cpu_name_no_backend_of_gpus(rule: rules.Rule[Any]) -> None:
     own = rule.own if isinstance(rule.own, str) else rule.own(ENGINE)
-    words = set(way_out(CPU, own, rule.serving).replace(",", " ").split())
+    words = set(way_out(CPU, own, rule.serving, rule.flag).replace(",", " ").split())
     assert words.isdisjoint({"triton", "flashinfer", "fa3", "trtllm_mha", "trtllm_mla"})
 
 
@@ -159,7 +225,7 @@ def test_unknown_attention_arguments_are_refused_and_unset_ones_are_not() -> Non
 
 def test_every_check_is_in_the_guide() -> None:
     guide = (Path(__file__).parents[3] / "docs" / "sglang.md").read_text()
-    every = [rule.feature for rule in rules.ENGINE] + [rule.feature for rule in layer_rules.LAYER]
+    every = [rule.feature for rule in EVERY_RULE]
     assert [feature for feature in every if feature not in guide] == []
 
 
