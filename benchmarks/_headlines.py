@@ -92,6 +92,10 @@ SECTIONS: dict[str, dict[str, str]] = {
         "hf.generate_batch_speedup_vs_sdpa": "transformers' `generate_batch` against `sdpa`, CPU",
         "hf.gather_bytes_avoided_per_step": "... K/V copies per step that `sdpa` makes, POD not",
     },
+    "Speculative decoding": {
+        "spec.tokens_equal_pct": "SGLang speculating on `pod`: tokens as on `fa3`, GPU",
+        "spec.accept_length_ratio": "... tokens per verify step against `fa3`'s",
+    },
     "Traces and tuner": {
         "trace.gpu_time_agreement_pct": "Attention time in a GPU server's traces",
         "trace.gpu_overhead_pct": "... what tracing costs",

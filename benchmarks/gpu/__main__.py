@@ -42,6 +42,7 @@ PARTS = {
     "serving": ("engines", "public loads end to end: what mixing pays, where step time goes"),
     "live": ("engines", "tuning on live steps of a server: its gain by bucket, and its cost"),
     "real": ("engines", "trained weights in SGLang: answers and perplexity, fp8 KV cache as well"),
+    "spec": ("engines", "SGLang speculating: tokens and accepted drafts, `pod` against stock"),
     "fp8": ("speed", "a cache of 8 bits against bf16: long decodes and hybrid batches"),
     "versus": ("speed", "source trees in turns: is a changed kernel as fast as before"),
     "walls": ("walls", "what an SM does at most: copies by size, bytes in flight, L2, products"),

@@ -19,7 +19,7 @@ import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from benchmarks.gpu.common import machine
 from benchmarks.gpu.common.output import Output, add_output
@@ -38,6 +38,14 @@ _LOG_TAIL = 1500
 _STOP_SECONDS = 15
 
 
+class Named(Protocol):
+    """A run, to its worker."""
+
+    @property
+    def name(self) -> str:
+        """As printed and filed."""
+
+
 class Worker:
     """A process that has imported SGLang by the time that its run's turn comes.
 
@@ -46,7 +54,7 @@ class Worker:
 
     def __init__(
         self,
-        run: Run,
+        run: Named,
         folder: Path,
         out: Path,
         *,
@@ -119,11 +127,13 @@ class SglangRuns:
 
     def step(self, worker: Worker) -> None:
         """Measure and save one run; what fails, or has no time left, is said in `failed`."""
-        name, left = worker.run.name, self._until - time.monotonic()
+        run, left = worker.run, self._until - time.monotonic()
+        assert isinstance(run, Run), run
+        name = run.name
         # Four of them, a long prompt among them.
         some = self._requests[:: max(1, len(self._requests) // 4)]
         job = {
-            "engine": engine_arguments(worker.run, self._model, self._options),
+            "engine": engine_arguments(run, self._model, self._options),
             "warmup": [{**request, "new": 4, "at": 0.0} for request in some],
             "requests": self._requests,
             "passes": self._options.passes,

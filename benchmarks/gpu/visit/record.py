@@ -34,6 +34,7 @@ _PARTS = (
     "grid",
     "versus",
     "fp8",
+    "spec",
     "traces",
     "serving",
     "live_llama8b",

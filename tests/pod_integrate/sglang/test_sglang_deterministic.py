@@ -74,7 +74,9 @@ def attend(backend: Any, q: dict[int, torch.Tensor], rows: list[int]) -> dict[in
     lens = [REQUESTS[row][0] for row in rows]
     decode = all(n == 1 for n in lens)
     batch = SimpleNamespace(
-        forward_mode=SimpleNamespace(is_decode=lambda: decode, is_idle=lambda: False),
+        forward_mode=SimpleNamespace(
+            is_decode=lambda: decode, is_idle=lambda: False, is_target_verify=lambda: False
+        ),
         seq_lens_cpu=torch.tensor([REQUESTS[row][1] for row in rows]),
         extend_seq_lens_cpu=None if decode else lens,
         req_pool_indices=torch.tensor(rows),

@@ -131,7 +131,7 @@ def test_unknown_argument_of_a_model_is_refused(kit: SimpleNamespace, fixture: A
     [
         ("kv_cache_dtype", torch.float8_e5m2, "--kv-cache-dtype fp8_e4m3 or auto"),
         ("use_mla_backend", True, "MLA"),
-        ("spec_algorithm", SimpleNamespace(is_speculative=lambda: True), "speculative decoding"),
+        ("spec_algorithm", SimpleNamespace(is_speculative=lambda: True), "speculative algorithm"),
         ("token_to_kv_pool", SimpleNamespace(), "SimpleNamespace"),
         ("model", sloped(), "ALiBi"),
     ],
@@ -165,9 +165,9 @@ def test_model_on_another_device_gets_no_backend(fixture: Any) -> None:
 
 def decode_view(fixture: Any, kv_lens: list[int], padding: int) -> Any:
     """What SGLang's decode graph runner hands over: rows 1.. of the table, then padding."""
-    size, mode = len(kv_lens) + padding, SimpleNamespace(is_decode=lambda: True)
+    size = len(kv_lens) + padding
     return SimpleNamespace(
-        forward_mode=mode,
+        forward_mode=SimpleNamespace(is_decode=lambda: True, is_target_verify=lambda: False),
         batch_size=size,
         seq_lens_cpu=torch.tensor([*kv_lens, *[1] * padding]),
         req_pool_indices=torch.tensor([*range(1, len(kv_lens) + 1), *[0] * padding]),
@@ -213,7 +213,7 @@ def test_captured_decode_attends_through_the_plan_of_its_size(
 
 def test_prefill_under_a_whole_graph_is_refused(kit: SimpleNamespace, fixture: Any) -> None:
     fixture.backend.init_cuda_graph_state(4, 4)
-    with pytest.raises(UnsupportedFeatureError, match="captures decode steps only"):
+    with pytest.raises(UnsupportedFeatureError, match="captures decode and verify steps only"):
         fixture.backend.init_forward_metadata_out_graph(fixture.forward_batch)
 
 

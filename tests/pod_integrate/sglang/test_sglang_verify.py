@@ -11,7 +11,7 @@ import pytest
 import torch
 from support import emulated
 from support.emulated import CONFIG, SMS, emulated_gpu
-from support.graphs import CONTEXT, FILL, SLOTS, attend, forward_batch, slots_table
+from support.graphs import CONTEXT, FILL, SLOTS, Inputs, attend, forward_batch, slots_table
 from support.step import MAX_CONTEXT
 from support.step import forward_batch as eager_batch
 
@@ -51,10 +51,11 @@ def make_group(heads: int, kv_heads: int, window_left: int = -1) -> LayerGroup:
     return LayerGroup(geometry, ActiveTable(geometry, gpu.key, "b"), None, gpu)
 
 
-def inputs(rows: int, heads: int, kv_heads: int) -> tuple[torch.Tensor, ...]:
+def inputs(rows: int, heads: int, kv_heads: int) -> Inputs:
     torch.manual_seed(2)
     shapes = ((rows, heads, 64), (SLOTS, 1, kv_heads, 64), (SLOTS, 1, kv_heads, 64))
-    return tuple(torch.randn(shape, dtype=torch.bfloat16) for shape in shapes)
+    q, k_cache, v_cache = (torch.randn(shape, dtype=torch.bfloat16) for shape in shapes)
+    return q, k_cache, v_cache
 
 
 def whole(table: torch.Tensor, kv_lens: list[int], rows: list[int], tokens: int) -> HybridBatch:

@@ -1,0 +1,132 @@
+"""The part `spec` without a GPU: what engines are told, and sums on answers made by hand."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import transformers
+
+from benchmarks.gpu.engines import spec, spec_run
+from benchmarks.gpu.engines.sglang import Worker
+from benchmarks.gpu.engines.spec import SpecRun
+from benchmarks.gpu.visit.headlines import headlines
+from pod_integrate.demo.llama import make_demo_model
+from pod_integrate.engines.sglang.speculation import BACKEND
+
+OPTIONS = argparse.Namespace(stock="fa3", steps=5, dropped=2, questions=4, each=9.0)
+PLACES = (Path("model"), Path("draft"))
+
+
+def told(run: SpecRun) -> dict[str, Any]:
+    return spec.arguments_of(run, *PLACES, OPTIONS)
+
+
+def test_pod_verifies_where_it_decodes_and_leaves_drafts_to_the_stock_backend() -> None:
+    found = told(SpecRun("pod", "pod", "standalone"))
+    side = f"{found['speculative_attention_mode']}_attention_backend"
+    assert found[side] == found["prefill_attention_backend"] == BACKEND
+    assert found["speculative_draft_attention_backend"] == "fa3"
+    assert found["speculative_num_draft_tokens"] == found["speculative_num_steps"] + 1
+    beside = told(SpecRun("pod", "fa3", "standalone"))
+    assert beside[side] == "fa3" and beside["prefill_attention_backend"] == BACKEND
+
+
+def test_ngrams_have_one_draft_and_plain_engines_none() -> None:
+    assert told(SpecRun("pod", "pod", "ngram"))["speculative_num_draft_tokens"] == 2
+    assert not [n for n in told(SpecRun("fa3", "fa3", "plain")) if n.startswith("specul")]
+
+
+def test_every_kind_has_a_stock_engine_and_the_first_two_are_the_headline() -> None:
+    every = spec.runs("fa3")
+    assert {run.kind for run in every} == {r.kind for r in every if r.name.startswith("fa3, ")}
+    assert [run.name for run in every[:2]] == ["fa3, standalone", "pod, standalone"]
+
+
+def test_draft_model_lacks_the_last_layers(tmp_path: Path) -> None:
+    model = make_demo_model(tmp_path / "model", layers=3)
+    spec.write_draft(tmp_path / "draft", model, dropped=2)
+    draft = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "draft", dtype="float32")
+    whole = transformers.AutoModelForCausalLM.from_pretrained(model, dtype="float32")
+    assert draft.config.num_hidden_layers == len(draft.model.layers) == 1
+    weights = [net.model.layers[0].self_attn.q_proj.weight for net in (draft, whole)]
+    assert weights[0].equal(weights[1].bfloat16().float())
+
+
+def answer(first: list[list[int]], second: list[list[int]], accept: float | None) -> dict[str, Any]:
+    return {"passes": [first, second], "accept_length": accept}
+
+
+def test_engines_are_compared_with_the_stock_one_of_their_kind() -> None:
+    same, other = [[1, 2, 3, 4]], [[1, 2, 9, 9]]
+    answers = {
+        "fa3, standalone": answer(same, other, 4.0),
+        "pod, standalone": answer(other, same, 3.0),
+        "fa3, plain": answer(other, other, None),
+        "pod, ngram": answer(same, same, 1.5),
+    }
+    found = spec.compared(answers, "fa3")
+    assert found["fa3, standalone"]["control_tokens_equal"] == 0.5
+    assert found["fa3, standalone"]["plain_tokens_equal"] == 0.5
+    assert found["pod, standalone"]["tokens_equal"] == 0.5
+    assert found["pod, standalone"]["accept_length_ratio"] == 0.75
+    # Nothing to compare with yet.
+    assert "pod, ngram" not in found
+    document = {"compared": found, "load": {"stock": "fa3"}}
+    lines = {name: (value, unit) for name, value, unit, _ in headlines({"spec": document})}
+    assert lines["spec.tokens_equal_pct"][0] == 50 and "50.0" in lines["spec.tokens_equal_pct"][1]
+    assert lines["spec.accept_length_ratio"][0] == 0.75
+
+
+class Engine:
+    """Answers each prompt with its first token, over and over."""
+
+    def __init__(self, steps: int) -> None:
+        self.asked: list[list[int]] = []
+        self._steps = steps
+
+    def generate(self, input_ids: list[list[int]], sampling_params: list[Any]) -> list[Any]:
+        self.asked += [ids[:1] for ids in input_ids]
+        return [
+            {"output_ids": ids[:1] * one["max_new_tokens"],
+             "meta_info": {"spec_verify_ct": self._steps}}
+            for ids, one in zip(input_ids, sampling_params, strict=True)
+        ]  # fmt: skip
+
+
+def test_accepted_length_is_tokens_over_verify_steps() -> None:
+    requests = [{"ids": [5, 6], "new": 6}, {"ids": [7], "new": 2}]
+    tokens, count, steps = spec_run.ask(Engine(2), requests)
+    assert (tokens, count, steps) == ([[5] * 6, [7, 7]], 8, 4)
+
+
+def test_what_an_engine_gives_is_saved_when_it_is_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = argparse.Namespace(**{**vars(OPTIONS), "out": tmp_path})
+    runs = spec.SpecRuns(options)
+
+    class Stand(Worker):
+        def __init__(self, name: str) -> None:
+            self.run = SpecRun(*name.split("+"))
+
+        def measure(self, job: dict[str, Any], limit: float) -> dict[str, Any]:
+            if self.run.name.endswith("ngram"):
+                raise RuntimeError("no memory")
+            return {"passes": [[[1, 2]], [[1, 3]]], "accept_length": 2.0}
+
+    for name in ("fa3+fa3+standalone", "pod+pod+ngram", "pod+pod+standalone"):
+        runs.step(Stand(name), {})
+        saved = json.loads((tmp_path / "spec.json").read_text())
+        run = SpecRun(*name.split("+"))
+        assert run.name in {**saved["runs"], **saved["failed"]}
+    assert saved["compared"]["pod, standalone"] == {
+        "answers_equal": 1.0,
+        "first_tokens_equal": 1.0,
+        "tokens_equal": 1.0,
+        "accept_length_ratio": 1.0,
+    }
+    assert set(json.loads((tmp_path / "spec_tokens.json").read_text())) == set(saved["runs"])
