@@ -119,13 +119,13 @@ def test_lengths_of_a_verify_replay_leave_the_items_of_padding_out() -> None:
     graphs.capture(forward_batch([FILL] * 2, [0] * 2), [make_group(8, 2)])
     padded = forward_batch([40], [3], padding=1)
     batch = graphs.update(padded).batch
-    assert replayed_lengths(batch, padded, 2) == ([4, 1], [44, 45])
+    assert replayed_lengths(batch, padded, parts=2) == ([4, 1], [44, 45])
 
 
 def test_grid_has_room_for_the_rows_that_items_of_several_tokens_split() -> None:
     geometry = Geometry.uniform((8, 2, 64), "bf16", page_size=1)
     one, four = (
-        decode_capacity(geometry, [CONFIG], 2, CONTEXT, SMS, parts) for parts in ([1], [4])
+        decode_capacity(geometry, [CONFIG], 2, CONTEXT, SMS, parts=parts) for parts in ([1], [4])
     )
     assert (four.decode_ctas, four.partial_rows) == (one.decode_ctas, 4 * one.partial_rows)
 
