@@ -111,8 +111,8 @@ MUTATIONS = (
     Mutation(
         "decode warp masks another warp's keys",
         _DECODE,
-        "weigh(state, s, a, item, 0, kv + key0, lane)",
-        "weigh(state, s, a, item, 0, kv + ({on} ? 0 : key0), lane)",
+        "weigh(state, s, units, a, item, 0, kv + key0, lane)",
+        "weigh(state, s, units, a, item, 0, kv + ({on} ? 0 : key0), lane)",
     ),
     Mutation(
         "page lookup of the wrong row",

@@ -145,13 +145,15 @@ POD_DEVICE void prefill_wgmma_item(const KernelArguments& a, const Item& item, u
   constexpr int D = Variant::head_dim;
   constexpr TileConfig tile = Variant::config.prefill;
   static_assert(tile.q_rows == 2 * kBlockRows && tile.warps == kGroupWarps, "two blocks of rows");
-  RowState<D, 1> first, second;
-  Math math(a, item, typename Math::Ring(smem), thread);
-  if constexpr (sizeof(Kv) > 1) {
+  constexpr bool kWidened = sizeof(Kv) == 1;
+  if constexpr (!kWidened) {
     copy::load_queries<D, tile.q_rows, kGroupThreads, typename Math::QueryPanels>(smem, a, item,
                                                                                   thread);
     ptx::cp_async_commit();
-  } else {
+  }
+  RowState<D, 1> first, second;
+  Math math(a, item, typename Math::Ring(smem), thread);
+  if constexpr (kWidened) {
     POD_UNROLL
     for (int block = 0; block < 2; ++block) {
       copy::store_operand_queries<T, D, layout::Order::kPanels, typename Math::QueryPanels>(
@@ -172,7 +174,7 @@ POD_DEVICE void prefill_wgmma_item(const KernelArguments& a, const Item& item, u
   ptx::wgmma_fence();
   math.issue_values(second, last);
   math.await_values(second);
-  constexpr auto kOrder = sizeof(Kv) > 1 ? layout::Order::kPlain : layout::Order::kPanels;
+  constexpr auto kOrder = kWidened ? layout::Order::kPanels : layout::Order::kPlain;
   math.units(0).settle(first, a);
   math.units(1).settle(second, a);
   store_rows<T, kOrder>(first, a, item, math.row0(0, thread), thread & 31);
