@@ -37,7 +37,6 @@ def main() -> None:
     parser.add_argument("--scale", type=float, default=defaults.scale, help="factor on lengths")
     parser.add_argument("--trace", type=Path, help="request trace instead of the built-in one")
     arguments = vars(parser.parse_args())
-    command = f"{COMMAND} -- --runs {arguments['runs']}" if arguments["runs"] > 1 else COMMAND
     results: list[DemoResult] = []
     for _ in range(arguments.pop("runs")):
         # A fresh folder: a table or trials of an earlier run would make the loop look faster.
@@ -45,11 +44,13 @@ def main() -> None:
             options = dataclasses.replace(defaults, state=Path(state), **arguments)
             with Demo(options, console()) as demo:
                 results.append(demo.run())
-        record(results, dataclasses.asdict(options), command)
+        record(results, dataclasses.asdict(options))
 
 
-def record(results: Sequence[DemoResult], options: dict[str, Any], command: str) -> None:
+def record(results: Sequence[DemoResult], options: dict[str, Any]) -> None:
     """Write benchmarks/results/demo.json and the demo's headlines."""
+    # Of what is filed after each run, however many were to follow.
+    command = f"{COMMAND} -- --runs {len(results)}" if len(results) > 1 else COMMAND
     result, ends = results[-1], [ended(each) for each in results]
     stats, replays = result.stats, result.replays
     totals = result.overview.get("totals", {})
@@ -85,7 +86,7 @@ def record(results: Sequence[DemoResult], options: dict[str, Any], command: str)
             min((end["speedup"] for end in ends if end["lower_bound"] is not None), default=None),
             "x",
         ),
-        "tuner.demo_min_bucket_ratio": (min(least, default=None), f"x, {len(ends)} runs"),
+        "tuner.demo_min_bucket_ratio": (min(least, default=None), f"x, {len(ends)} run(s)"),
         "tuner.demo_slower_buckets": (sum(len(end["slower"]) for end in ends), "buckets"),
     }
     for name, (value, unit) in numbers.items():
