@@ -5,7 +5,8 @@
 
 The two take turns, one process idle while the other computes, first and second swapped each round;
 cases and times travel as JSON. A turn's time is its fastest call, a round's ratio that of its two
-turns, and what counts is the median over rounds: a busy machine slows both. Each side has its own
+turns, and what counts is the median over rounds: a busy machine slows both. `cpu_ratio` is the same
+of CPU time, all threads together, which other processes disturb least. Each side has its own
 layout of the cache: blocks of 128 tokens, packed as vLLM packs them, and pages of 16.
 """
 
@@ -84,15 +85,16 @@ class Ours:
         self._case = make_batch(*batch.lengths, geometry=geometry, seed=0, fill_unused=0.0)
         self._out = torch.empty_like(self._case.q)
 
-    def seconds(self, calls: int) -> list[float]:
-        """Of each of `calls` calls, after one that is not counted."""
+    def times(self, calls: int) -> dict[str, list[float]]:
+        """Seconds, and those of all threads together, of each call but a first one."""
+        found: dict[str, list[float]] = {"seconds": [], "cpu": []}
         with torch.inference_mode():
             hybrid_attention(*self._case, out=self._out)
-            found = []
             for _ in range(calls):
-                began = time.perf_counter()
+                began, spent = time.perf_counter(), time.process_time()
                 hybrid_attention(*self._case, out=self._out)
-                found.append(time.perf_counter() - began)
+                found["seconds"].append(time.perf_counter() - began)
+                found["cpu"].append(time.process_time() - spent)
         return found
 
 
@@ -105,22 +107,31 @@ def compare(peer: Peer, batch: Batch, dtype: Dtype, *, rounds: int, calls: int) 
         raise RuntimeError(f"{batch.name} {dtype}: vLLM's answer is off by {error:.3g}")
     ours = Ours(batch, dtype)
     turns: dict[str, list[float]] = {"ours": [], "vllm": []}
+    spent: dict[str, list[float]] = {"ours": [], "vllm": []}
     for number in range(rounds):
         for side in list(turns)[:: 1 if number % 2 else -1]:
             time.sleep(_SETTLE_SECONDS)
-            found = (
-                ours.seconds(calls) if side == "ours"
-                else peer.ask({**told, "calls": calls})["seconds"]
-            )  # fmt: skip
-            turns[side].append(min(found))
-    ratios = [b / a for a, b in zip(turns["ours"], turns["vllm"], strict=True)]
+            found = ours.times(calls) if side == "ours" else peer.ask({**told, "calls": calls})
+            turns[side].append(min(found["seconds"]))
+            spent[side].append(min(found["cpu"]))
     return {
         "case": batch.name, "kind": batch.kind, "dtype": dtype, "vllm_error": error,
         "ours_ms": round(statistics.median(turns["ours"]) * 1e3, 3),
         "vllm_ms": round(statistics.median(turns["vllm"]) * 1e3, 3),
-        "ratio": round(statistics.median(ratios), 3),
-        "ratios": [round(ratio, 3) for ratio in sorted(ratios)],
+        "ratio": _ratio(turns), "cpu_ratio": _ratio(spent),
     }  # fmt: skip
+
+
+def _line(row: dict[str, Any]) -> str:
+    return (
+        f"{row['dtype']} {row['case']:24s} ours {row['ours_ms']:9.3f} ms, vLLM "
+        f"{row['vllm_ms']:9.3f} ms ({row['ratio']:.2f}x, CPU time {row['cpu_ratio']:.2f}x)"
+    )
+
+
+def _ratio(sides: dict[str, list[float]]) -> float:
+    pairs = zip(sides["ours"], sides["vllm"], strict=True)
+    return round(statistics.median(theirs / ours for ours, theirs in pairs), 3)
 
 
 def headlines(rows: list[dict[str, Any]]) -> dict[str, tuple[float, str]]:
@@ -155,9 +166,7 @@ def measure(python: Path, *, rounds: int, calls: int, threads: int, only: str = 
                     failed[f"{batch.name} {dtype}"] = str(error)
                     print(f"{batch.name} {dtype} FAILED: {error}")
                     break
-                row = rows[-1]
-                print(f"{dtype} {row['case']:24s} ours {row['ours_ms']:9.3f} ms, vLLM "
-                      f"{row['vllm_ms']:9.3f} ms ({row['ratio']:.2f}x)", flush=True)  # fmt: skip
+                print(_line(rows[-1]), flush=True)
         said = peer.said
     found = headlines(rows)
     if only:

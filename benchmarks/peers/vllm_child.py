@@ -5,7 +5,8 @@
 Imports torch and loads vLLM's native library, nothing else of either project. The first line out is
 about vLLM; then each line in is a case, each line out its times, all JSON:
 
-    {"dtype", "heads": [Hq, Hkv, D], "q_lens", "kv_lens", "calls"} -> {"seconds": [...]}
+    {"dtype", "heads": [Hq, Hkv, D], "q_lens", "kv_lens", "calls"}
+        -> {"seconds": [...], "cpu": [...]}
     the same with "check": true -> {"error": largest difference from float64 attention}
 """
 
@@ -102,14 +103,15 @@ class Case:
             row, key = row + q_len, key + kv_len
         return worst
 
-    def seconds(self, calls: int) -> list[float]:
-        """Of each of `calls` calls, after one that is not counted."""
+    def times(self, calls: int) -> dict[str, list[float]]:
+        """Seconds, and those of all threads together, of each call but a first one."""
         self.run()
-        found = []
+        found: dict[str, list[float]] = {"seconds": [], "cpu": []}
         for _ in range(calls):
-            began = time.perf_counter()
+            began, spent = time.perf_counter(), time.process_time()
             self.run()
-            found.append(time.perf_counter() - began)
+            found["seconds"].append(time.perf_counter() - began)
+            found["cpu"].append(time.process_time() - spent)
         return found
 
 
@@ -128,7 +130,7 @@ def main() -> None:
             # One at a time: caches of all cases together are gigabytes.
             cases = {name: Case(told)}
         case = cases[name]
-        found = {"error": case.error()} if check else {"seconds": case.seconds(calls)}
+        found = {"error": case.error()} if check else case.times(calls)
         print(json.dumps(found), flush=True)
 
 
