@@ -15,7 +15,7 @@ from support.source_names import ROOT
 from benchmarks import compatibility
 from benchmarks.gpu.visit import tables
 from pod_integrate.devices.registry import limits_of
-from pod_integrate.engines.sglang import checks, layer_rules, rules
+from pod_integrate.engines.sglang import checks, layer_rules, rules, speculation_rules
 from pod_integrate.engines.sglang.alternatives import Machine
 from pod_integrate.engines.sglang.facts import EngineFacts
 from pod_integrate.errors import UnsupportedFeatureError
@@ -23,7 +23,8 @@ from pod_integrate.errors import UnsupportedFeatureError
 DOCUMENT = compatibility.load()
 FEATURES: list[dict[str, Any]] = DOCUMENT["feature"]
 RAN = {"gpu", "cpu", "objects"}
-RULES = [rule.feature for rule in rules.ENGINE] + [rule.feature for rule in layer_rules.LAYER]
+RULES = [rule.feature for rule in (*rules.ENGINE, *speculation_rules.SPECULATION)]
+RULES += [rule.feature for rule in layer_rules.LAYER]
 PLAIN = EngineFacts(
     limits=limits_of("cpu"), has_graphs=False, dtype=torch.float32, kv_cache_dtype=torch.float32,
     pool="MHATokenToKVPool",
