@@ -24,7 +24,6 @@ from benchmarks.real.kept import Kept
 from benchmarks.real.questions import COUNT, prompts
 from pod_integrate.demo import answers, smollm2
 
-COMMAND = "python -m benchmarks.real_weights"
 _PARTS = ("hf", "sglang")
 # Answers of one call of generate_batch.
 _GROUP = 25
@@ -46,10 +45,10 @@ def main() -> None:
     document = _saved()
     if "hf" in wanted:
         document["transformers"] = transformers_part(options)
-        _write(document)
+        _write(document, options)
     if "sglang" in wanted:
         document["sglang"] = sglang_part(options)
-        _write(document)
+        _write(document, options)
 
 
 def transformers_part(options: argparse.Namespace) -> dict[str, Any]:
@@ -102,12 +101,15 @@ def _saved() -> dict[str, Any]:
     return {name: saved[name] for name in ("transformers", "sglang") if name in saved}
 
 
-def _write(document: dict[str, Any]) -> None:
-    _results.write(
-        "real_weights", {"command": COMMAND, "model": "SmolLM2-135M-Instruct", **document}
+def _write(document: dict[str, Any], options: argparse.Namespace) -> None:
+    command = (
+        f"python -m benchmarks.real_weights --questions {options.questions} --new {options.new} "
+        f"--parts {options.parts}"
     )
+    told = {"command": command, "model": "SmolLM2-135M-Instruct"}
+    _results.write("real_weights", {**told, **document})
     for name, (value, unit) in numbers(document).items():
-        _results.record_headline(name, value, unit, COMMAND)
+        _results.record_headline(name, value, unit, command)
 
 
 def numbers(document: dict[str, Any]) -> dict[str, tuple[float, str]]:
