@@ -153,19 +153,31 @@ def _call(
     return Call(q, k_cache, v_cache, batch, scalars, sinks, result, lse, held)
 
 
-def _nobody_watches(*tensors: torch.Tensor | None) -> bool:
+# Asked by every call: looked up once.
+_is_profiled = torch._C._autograd._profiler_enabled
+_count_modes = torch._C._len_torch_dispatch_stack
+_transform = torch._C._functorch.peek_interpreter_stack
+
+
+def _nobody_watches(
+    q: torch.Tensor,
+    k_cache: torch.Tensor,
+    v_cache: torch.Tensor,
+    out: torch.Tensor,
+    sinks: torch.Tensor | None,
+) -> bool:
     """Whether a call may skip torch's dispatcher, which costs as much as all the rest of it.
 
     Not where something wants to see the op: tracing, gradients, a profiler, a mode, a subclass or
     a functorch transform.
     """
-    return not (
-        torch.compiler.is_compiling()
-        or torch.is_grad_enabled()
-        or torch._C._autograd._profiler_enabled()
-        or any(t is not None and type(t) is not torch.Tensor for t in tensors)
-        or torch._C._len_torch_dispatch_stack()
-        or torch._C._functorch.peek_interpreter_stack() is not None
+    if torch.compiler.is_compiling() or torch.is_grad_enabled() or _is_profiled():
+        return False
+    if _count_modes() or _transform() is not None:
+        return False
+    ours = torch.Tensor
+    return type(q) is type(k_cache) is type(v_cache) is type(out) is ours and (
+        sinks is None or type(sinks) is ours
     )
 
 

@@ -37,7 +37,7 @@ from pod_integrate.engines.sglang.facts import (
     server_name,
 )
 from pod_integrate.engines.sglang.metrics import Metrics
-from pod_integrate.engines.sglang.rows import output_rows, write_loc
+from pod_integrate.engines.sglang.rows import clear_padding, output_rows, write_loc
 from pod_integrate.engines.sglang.step import StepMetadata, hybrid_batch
 from pod_integrate.live.groups import LayerGroups
 from pod_integrate.live.layer_group import LayerGroup, StepPlan
@@ -176,9 +176,7 @@ class PodAttnBackend(AttentionBackend):  # type: ignore[misc]
         plan = self._plan(group)
         rows = q.reshape(-1, layer.tp_q_head_num, layer.qk_head_dim)
         out = output_rows(forward_batch, rows)
-        # Rows beyond the batch are padding of data parallelism; nobody reads them, but NaN from
-        # uninitialised memory would spread through later layers' statistics.
-        out[self.forward_metadata.batch.num_tokens :].zero_()
+        clear_padding(out, self.forward_metadata.batch.num_tokens)
         # SGLang makes sinks bf16 for every backend but one of its own.
         sinks = None if sinks is None else sinks.float()
         plan.run(layer.layer_id, functools.partial(self._run, rows, out, layer, group, sinks))
@@ -208,17 +206,20 @@ class PodAttnBackend(AttentionBackend):  # type: ignore[misc]
         """Attend `rows` into `out`, or into `instead` where it is given."""
         step, geometry = self.forward_metadata, group.geometry
         tokens = step.batch.num_tokens
+        into = out if instead is None else instead
+        if tokens < rows.shape[0]:
+            rows, into = rows[:tokens], into[:tokens]
         scales = cache_scales(layer) if self._quantised else ()
         return attend(
             attention,
-            rows[:tokens],
+            rows,
             # The pool is [slots, Hkv, D]: a slot is a page of one token.
             self.token_to_kv_pool.get_key_buffer(layer.layer_id).unsqueeze(1),
             self.token_to_kv_pool.get_value_buffer(layer.layer_id).unsqueeze(1),
             step.batch,
             plain(Scalars(layer.scaling, geometry.window_left, geometry.logit_cap, *scales)),
             sinks=sinks,
-            out=out[:tokens] if instead is None else instead,
+            out=into,
             plan=step.device_plan(group, layer.layer_id),
         )
 

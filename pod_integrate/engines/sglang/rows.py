@@ -25,3 +25,13 @@ def output_rows(forward_batch: Any, rows: torch.Tensor) -> torch.Tensor:
     if given is not None and given.numel() == rows.numel() and given.is_contiguous():
         return given.view(rows.shape)
     return torch.empty_like(rows, memory_format=torch.contiguous_format)
+
+
+def clear_padding(out: torch.Tensor, tokens: int) -> None:
+    """Zero the rows of `out` beyond a batch of so many tokens.
+
+    They are padding of data parallelism; nobody reads them, but NaN from uninitialised memory would
+    spread through later layers' statistics.
+    """
+    if tokens < out.shape[0]:
+        out[tokens:].zero_()
