@@ -157,15 +157,10 @@ def _call(
 _is_profiled = torch._C._autograd._profiler_enabled
 _count_modes = torch._C._len_torch_dispatch_stack
 _transform = torch._C._functorch.peek_interpreter_stack
+_PLAIN = frozenset((torch.Tensor, type(None)))
 
 
-def _nobody_watches(
-    q: torch.Tensor,
-    k_cache: torch.Tensor,
-    v_cache: torch.Tensor,
-    out: torch.Tensor,
-    sinks: torch.Tensor | None,
-) -> bool:
+def _nobody_watches(*tensors: torch.Tensor | None) -> bool:
     """Whether a call may skip torch's dispatcher, which costs as much as all the rest of it.
 
     Not where something wants to see the op: tracing, gradients, a profiler, a mode, a subclass or
@@ -175,10 +170,7 @@ def _nobody_watches(
         return False
     if _count_modes() or _transform() is not None:
         return False
-    ours = torch.Tensor
-    return type(q) is type(k_cache) is type(v_cache) is type(out) is ours and (
-        sinks is None or type(sinks) is ours
-    )
+    return _PLAIN.issuperset(map(type, tensors))
 
 
 def _config_of(config: PodConfig | None, plan: DevicePlan) -> PodConfig:
