@@ -200,10 +200,11 @@ def main() -> None:
         "false_promotions": false, "power_share_and_steps": powers,
         "watched_steps_until_roll_back_of_10_pct": poor, "same_of_a_gain_of_3_pct": good,
     })  # fmt: skip
+    command = f"{COMMAND} -- --runs {runs}"
     share = 100.0 * sum(false.values()) / searches
-    record_headline("tuner.aa_searches", searches, "", COMMAND)
-    record_headline("tuner.aa_false_promotion_pct", round(share, 2), "%", COMMAND)
-    record_headline("tuner.watched_steps_to_roll_back", max(watched), "steps", COMMAND)
+    record_headline("tuner.aa_searches", searches, "", command)
+    record_headline("tuner.aa_false_promotion_pct", round(share, 2), "%", command)
+    record_headline("tuner.watched_steps_to_roll_back", max(watched), "steps", command)
     print(path.read_text())
 
 

@@ -228,6 +228,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         result = run(Path(folder), chosen.buckets, chosen.records, chosen.tasks)
     path = write("tuner_scale", result)
+    command = f"{COMMAND} -- --records {chosen.records} --tasks {chosen.tasks}"
     calls = result["calls"]
     shown = {
         "tuner.next_task_ms_10k_buckets": (calls["next_task"]["median_ms"], "ms"),
@@ -237,7 +238,7 @@ def main() -> None:
         "tuner.memory_mib_10k_buckets": (result["mib_at_end"], "MiB"),
     }
     for name, (value, unit) in shown.items():
-        record_headline(name, value, unit, COMMAND)
+        record_headline(name, value, unit, command)
     print(path.read_text())
 
 
