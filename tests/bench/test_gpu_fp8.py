@@ -33,10 +33,17 @@ def test_decode_cases_have_no_chunk() -> None:
         assert both.plain.batch.q_indptr.diff().unique().tolist() == [1]
 
 
+def test_a_prefill_case_is_one_chunk() -> None:
+    for spec in fp8._PREFILL:
+        both = fp8.pair(MACHINE, sized(MACHINE, spec))
+        lengths = both.plain.batch.q_indptr.diff().tolist()
+        assert len(lengths) == 1 and lengths[0] > 1
+
+
 def test_part_measures_and_saves_every_case(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:  # type: ignore[type-arg]
     fp8.main(["--backend", "emulator", "--out", str(tmp_path), "--repeats", "1"])
     saved = json.loads((tmp_path / "fp8.json").read_text())
-    assert len(saved["cases"]) == len(fp8._DECODES) + len(fp8._HYBRID)
+    assert len(saved["cases"]) == len(fp8._DECODES) + len(fp8._HYBRID) + len(fp8._PREFILL)
     assert saved["summary"]["agree"] and not saved["not_run"]
     assert "ratio" in capsys.readouterr().out
 

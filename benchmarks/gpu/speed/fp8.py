@@ -1,4 +1,4 @@
-"""Time over a cache of 8 bits against one of bf16: decodes at long contexts, hybrid batches.
+"""Time over a cache of 8 bits against one of bf16: decodes at long contexts, hybrids, a chunk.
 
 Both hold the same numbers, so that their answers must agree, and both run their default configs;
 other decode tiles are tried over the 8 bits. Cold L2, CUDA events, calls of the two in turns.
@@ -19,7 +19,7 @@ from benchmarks.gpu.common import machine as machine_report
 from benchmarks.gpu.common.machines import Backend, backend
 from benchmarks.gpu.common.output import Output, add_output
 from benchmarks.gpu.common.timing import ColdTimer
-from benchmarks.gpu.speed.cases import make_case, sized
+from benchmarks.gpu.speed.cases import Part, make_case, sized
 from benchmarks.gpu.speed.summary import geomean
 from pod_integrate.devices.cuda import limits
 from pod_integrate.errors import ConfigInfeasibleError
@@ -29,6 +29,7 @@ from pod_integrate.model.floors import CaseSpec
 from pod_integrate.terms.config import PodConfig, TileConfig
 
 _REPEATS = 30
+_PARTS: tuple[Part, ...] = ("decode", "prefill")
 _KIB = 1024
 # Of these the first request, the chunk, is left out.
 _DECODES = (
@@ -44,6 +45,8 @@ _HYBRID = (
     CaseSpec("hybrid 2K@16K + 64@16K, 32/8", 32, 8, 2048, 16 * _KIB, 64, 16 * _KIB),
     CaseSpec("hybrid 512@32K + 32@32K, 32/8", 32, 8, 512, 32 * _KIB, 32, 32 * _KIB),
 )
+# Of these the chunk only.
+_PREFILL = (CaseSpec("prefill 2K@16K, 32/8", 32, 8, 2048, 16 * _KIB, 0, 0),)
 # kv_rows, stages, warps of decode tiles that are tried where they fit.
 _TILES = ((64, 2, 4), (64, 4, 4), (128, 1, 4), (128, 2, 4), (128, 3, 4), (192, 1, 4), (256, 1, 4))
 
@@ -57,7 +60,8 @@ class Pair(NamedTuple):
 
 def pair(machine: Backend, spec: CaseSpec) -> Pair:
     """Of a case; pages in random order."""
-    case = make_case(spec, machine.device, "decode" if spec.name.startswith("decode") else "all")
+    part: Part = next((p for p in _PARTS if spec.name.startswith(p)), "all")
+    case = make_case(spec, machine.device, part)
     keys, values = (cache.to(torch.float8_e4m3fn) for cache in (case.k_cache, case.v_cache))
     plain = case._replace(k_cache=keys.to(case.q.dtype), v_cache=values.to(case.q.dtype))
     return Pair(case._replace(k_cache=keys, v_cache=values), plain)
@@ -66,7 +70,8 @@ def pair(machine: Backend, spec: CaseSpec) -> Pair:
 def tried(machine: Backend, spec: CaseSpec) -> Iterator[PodConfig]:
     """Default tiles over 8 bits with other decode tiles."""
     default = limits.default_tiles(machine.arch, spec.head_dim, 1)
-    for kv_rows, stages, warps in _TILES if not machine.tiny else ():
+    fixed = machine.tiny or spec.name.startswith("prefill")
+    for kv_rows, stages, warps in () if fixed else _TILES:
         decode = TileConfig(q_rows=16, kv_rows=kv_rows, stages=stages, warps=warps)
         config = dataclasses.replace(default, decode=decode)
         try:
@@ -111,7 +116,7 @@ def measure(machine: Backend, spec: CaseSpec, timer: ColdTimer, *, others: bool)
 def summarize(cases: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """Geometric means of time over 8 bits / time over bf16, by kind; `best` with any tile tried."""
     summary: dict[str, Any] = {"agree": all(case["agree"] for case in cases.values())}
-    for kind in ("decode", "hybrid"):
+    for kind in ("decode", "hybrid", "prefill"):
         chosen = [case for name, case in cases.items() if name.startswith(kind)]
         if chosen:
             summary[kind] = geomean([case["ratio"] for case in chosen])
@@ -134,7 +139,7 @@ def main(arguments: list[str] | None = None) -> None:
     timer, until = ColdTimer(machine, options.repeats), time.monotonic() + options.seconds
     document: dict[str, Any] = {"machine": machine_report.report(), "cases": {}, "not_run": []}
     with torch.inference_mode():
-        for spec in (sized(machine, spec) for spec in (*_DECODES, *_HYBRID)):
+        for spec in (sized(machine, spec) for spec in (*_DECODES, *_HYBRID, *_PREFILL)):
             if time.monotonic() > until:
                 document["not_run"].append(spec.name)
                 continue
