@@ -56,9 +56,9 @@ class GroupDecoder {
   using QueryPanels = layout::Panels<128, 128>;  // rows 0 .. 7 of the multipliers' Q
 
   POD_DEVICE GroupDecoder(const Stream& s, uint32_t places, uint32_t q, GroupNotes& notes)
-      : s_(s), rows_(s, 0), places_(places), notes_(notes),
-        q_(QueryPanels::columns_descriptor(q)), thread_(ptx::thread_index() % kWideThreads),
-        lane_(thread_ % kWarpSize), warp_(thread_ / kWarpSize) {}
+      : s_(s), rows_(s, 0), places_(places), notes_(notes), q_(QueryPanels::columns_descriptor(q)),
+        thread_(ptx::thread_index() % kWideThreads), lane_(thread_ % kWarpSize),
+        warp_(thread_ / kWarpSize) {}
 
   POD_DEVICE void run(int64_t cycles, Record& record) {
     Watch watch(record, cycles);
@@ -179,8 +179,8 @@ class GroupDecoder {
     l_[0] += sum_[0];
     l_[1] += sum_[1];
     const uint64_t keys = KeyPanels::rows_descriptor(places_ + place * kWidePlaceBytes);
-    const uint64_t weights = ptx::wgmma_descriptor(places_ + kWidePlaces * kWidePlaceBytes, 16,
-                                                   layout::kPanelRow8Bytes);
+    const uint64_t weights =
+        ptx::wgmma_descriptor(places_ + kWidePlaces * kWidePlaceBytes, 16, layout::kPanelRow8Bytes);
     hold_output();
     ptx::wgmma_fence();
     POD_UNROLL

@@ -86,6 +86,15 @@ def _make_scores_equal(case: Case) -> None:
     case.k_cache[~case.k_cache.isnan()] = 133120.0
 
 
+def _make_scores_grow(case: Case) -> None:
+    """From key to key of the only request, so that every tile moves the references."""
+    case.q.abs_()
+    size = case.batch.page_size
+    for page, index in enumerate(case.batch.page_indices.tolist()):
+        factors = 1 + (page * size + torch.arange(size)) / 32
+        case.k_cache[index] = case.k_cache[index].abs() * factors[:, None, None]
+
+
 def _make_some_nan(case: Case) -> None:
     """A query row, and a key that some rows do not see."""
     case.q[3] = math.nan
@@ -110,6 +119,9 @@ def probes() -> list[Probe]:
         _probe("sinks, split", [40, 1, 1], [150, 200, 50], plan=split, sinks=sinks),
         _probe("decode only", [1, 1, 1], [100, 37, 64], heads=(16, 1)),
         _probe("large scores", [150, 1], [310, 60], scale=3.0),
+        _probe(
+            "growing scores", [1], [300], plan={"decode_split_tokens": 0}, change=_make_scores_grow
+        ),
         _probe("cap above all scores", [40, 1], [120, 100], logit_cap=1e6),
         _probe("equal scores", [40, 1, 1], [150, 200, 50], plan=split, change=_make_scores_equal),
         _probe("NaN", [40, 1], [90, 100], plan=split, logit_cap=9.0, change=_make_some_nan),

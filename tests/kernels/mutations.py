@@ -17,16 +17,16 @@ MUTATIONS = (
     Mutation(
         "wait leaves the K tile in flight",
         _LOOP,
-        "ptx::cp_async_wait<kPending>();\n      scope_.sync();\n      issue_v(",
+        "ptx::cp_async_wait<kPending>();\n      show();\n      scope_.sync();\n      issue_v(",
         "if ({on}) ptx::cp_async_wait<kPending + 1>(); else ptx::cp_async_wait<kPending>();\n"
-        "      scope_.sync();\n      issue_v(",
+        "      show();\n      scope_.sync();\n      issue_v(",
     ),
     Mutation(
         "wait leaves the V tile in flight",
         _LOOP,
-        "ptx::cp_async_wait<kPending>();\n      scope_.sync();\n      issue_k(",
+        "ptx::cp_async_wait<kPending>();\n      show();\n      scope_.sync();\n      issue_k(",
         "if ({on}) ptx::cp_async_wait<kPending + 1>(); else ptx::cp_async_wait<kPending>();\n"
-        "      scope_.sync();\n      issue_k(",
+        "      show();\n      scope_.sync();\n      issue_k(",
     ),
     Mutation(
         "K tile read, and V overwritten, before the barrier",

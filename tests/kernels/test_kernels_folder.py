@@ -89,9 +89,16 @@ def test_layers_of_the_cpu_kernel_point_one_way() -> None:
 WORDS = ("config.h", "smem.h", "arguments.h")
 LAYERS = (
     *(("ptx", "platform"), ("ptx", ""), ("stamp", "")),
-    *(("layout", "fragment"), ("layout", "bytes"), ("layout", "swizzle"), ("layout", "rows")),
+    *(
+        ("layout", "fragment"),
+        ("layout", "columns"),
+        ("layout", "bytes"),
+        ("layout", "swizzle"),
+        ("layout", "rows"),
+    ),
     *(("layout", "barriers"), ("layout", "scope"), ("layout", "panels")),
     *(("mask", ""), ("copy", ""), ("mma", "products"), ("mma", ""), ("softmax", "")),
+    ("column_softmax", ""),
     *(("output", ""), ("combine", "")),
     *(
         ("op", "kv_loop"),

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import byte_mutations
+import column_mutations
 import mutations
 import planting
 import pytest
@@ -29,6 +30,8 @@ VARIANTS = (
 )
 # Prefill on wgmma, which the others are too small for.
 WGMMA_VARIANTS = ("bf16-d64-p128x64s2w4-d16x32s2w2-c2-v1",)
+# Decode on it, two blocks of keys to a tile.
+COLUMN_VARIANTS = ("bf16-d64-p128x64s2w4-d16x128s1w4-c2-v1",)
 # K and V of 8 bits; on wgmma those, too, are widened on their way.
 BYTE_VARIANTS = ("bf16-kve4m3-d64-p64x32s2w2-d16x32s2w2-c2-v2",)
 WIDE_VARIANTS = ("bf16-kve4m3-d64-p128x64s2w4-d16x32s2w2-c2-v1",)
@@ -38,6 +41,7 @@ WGMMA = (*wgmma_mutations.MUTATIONS, *softmax_mutations.LAZY_MUTATIONS)
 SHOWN = (
     (COMMON, VARIANTS),
     (WGMMA, WGMMA_VARIANTS),
+    (column_mutations.MUTATIONS, COLUMN_VARIANTS),
     (byte_mutations.MUTATIONS, BYTE_VARIANTS),
     (byte_mutations.WIDE_MUTATIONS, WIDE_VARIANTS),
 )
@@ -107,6 +111,7 @@ UNPLANTED = {
     "ptx/wgmma.cuh": "an instruction each, compared with a GPU's by kernels/conformance",
     "stamp.cuh": "a launch of its own beside attention, run by the tests of captured steps' times",
     "op/prefill_engine.cuh": "names the items of each engine, which are planted",
+    "layout/columns.cuh": "names registers; those who visit them are planted",
     "layout/scope.cuh": "names barriers; those who wait at them are planted",
 }
 

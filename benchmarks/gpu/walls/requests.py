@@ -10,8 +10,11 @@ PLACE_BYTES = PLACE_ROWS * (ROW_BYTES + 16)
 MOST_STAGES = 16
 # Of cp.async, whose waits are compile-time constants.
 COPY_STAGES = 4
-# What a CTA of sm_90 may have, less what it has statically.
+# Four places of 64 rows, and weights of 8 query rows.
+WIDE_BYTES = 4 * 64 * ROW_BYTES + 8 * 128
+# What a CTA of sm_90 may have, less what it has statically: barriers of 16 warps, or a few.
 MOST_SMEM = 232_448 - 2_304
+MOST_CORUN_SMEM = 232_448 - 1_024
 _ALIGNMENT = 1024
 QUERY_BYTES = 128 * ROW_BYTES
 
@@ -75,7 +78,8 @@ def streams_smem(first: Stream, second: Stream) -> int:
     return _ALIGNMENT + first.bytes_in_flight + second.bytes_in_flight
 
 
-def corun_smem(keys: int, stages: int, decoder: Stream) -> int:
-    """Dynamic shared memory of a CTA that multiplies and decodes."""
+def corun_smem(keys: int, stages: int, decoder: Stream, *, wide: bool = False) -> int:
+    """Dynamic shared memory of a CTA that multiplies and decodes; `wide`: decode on wgmma."""
     ring = 2 * stages * keys * ROW_BYTES
-    return int(_ALIGNMENT + QUERY_BYTES + ring + decoder.warps * decoder.stages * PLACE_BYTES)
+    places = WIDE_BYTES if wide else decoder.warps * decoder.stages * PLACE_BYTES
+    return int(_ALIGNMENT + QUERY_BYTES + ring + places)

@@ -81,8 +81,9 @@ tvm::ffi::String describe() {
 Shape cta_smem(tvm::ffi::Bytes config, int64_t head_dim, int64_t kv_bytes, int64_t engine) {
   const PodConfig tiles = plan_config(packed::unpack<packed::PodConfig>(config)).tiles;
   const int dim = static_cast<int>(head_dim), bytes = static_cast<int>(kv_bytes);
-  return Shape({prefill_cta_bytes(tiles, dim, bytes, static_cast<PrefillEngine>(engine)),
-                decode_cta_bytes(tiles, dim, bytes)});
+  const auto prefill = static_cast<PrefillEngine>(engine);
+  return Shape({prefill_cta_bytes(tiles, dim, bytes, prefill),
+                decode_cta_bytes(tiles, dim, bytes, prefill)});
 }
 
 TVM_FFI_DLL_EXPORT_TYPED_FUNC(describe, describe);

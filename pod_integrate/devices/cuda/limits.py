@@ -21,6 +21,8 @@ RESERVED_BYTES = 1024
 STATIC_BYTES = 128
 # So that panels of wgmma operands can start at a multiple of 1024 bytes.
 _SLACK: dict[PrefillEngine, int] = {"mma": 0, "wgmma": 1008}
+# Where panels begin, and what decode warps on wgmma tell each other.
+_PANELS, _NOTES = 1024, 512
 DECODE_ROWS = 16
 _GROUP_THREADS = 128  # of a warpgroup
 _MERGE_COLUMNS = 10  # m, l, and padding against bank conflicts
@@ -54,7 +56,20 @@ def cta_smem_bytes(
         # Two bytes per element, and where the one byte of each lands before it is widened.
         landing = 2 * p.kv_rows * head_dim - 16 * _GROUP_THREADS
         prefill = smem_bytes(config, head_dim)[0] + landing
+    if decode_engine(config, arch, head_dim, kv_bytes) == "wgmma":
+        rows = config.decode.kv_rows
+        decode = -(-decode // _PANELS) * _PANELS + 2 * DECODE_ROWS * rows + _NOTES + _SLACK[engine]
     return prefill + _SLACK[engine], decode
+
+
+def decode_engine(
+    config: PodConfig, arch: Architecture, head_dim: int, kv_bytes: int = 2
+) -> PrefillEngine:
+    """What multiplies in decode items: wgmma with operands swapped, where config.h says so."""
+    d = config.decode
+    group = d.warps == _GROUP_THREADS // 32 and config.virtual_decode == 1
+    suits = group and d.kv_rows % 64 == 0 and kv_bytes == 2
+    return "wgmma" if suits and prefill_engine(config, arch, head_dim) == "wgmma" else "mma"
 
 
 def prefill_engine(config: PodConfig, arch: Architecture, head_dim: int) -> PrefillEngine:

@@ -26,6 +26,9 @@ enum class Strategy : int { kFused = 0, kSerial = 1, kStreams = 2 };
 // What multiplies in a prefill item: mma.sync, warp by warp, or Hopper's wgmma.
 enum class PrefillEngine : int { kMma = 0, kWgmma = 1 };
 
+// What multiplies in a decode item: mma.sync, warp by warp, or wgmma with operands swapped.
+enum class DecodeEngine : int { kMma = 0, kWgmma = 1 };
+
 constexpr int kDecodeRows = 16;  // of the decode tile: one MMA tile
 constexpr int kQBytes = 2;       // of an element of Q and out; of K and V: as Q, or 1
 
@@ -46,6 +49,14 @@ constexpr int kWidenRegisters = 32, kWideMathRegisters = 224;
 // Warps that run items.
 constexpr int cta_warps(const PodConfig& c) {
   return larger(c.prefill.warps, c.virtual_decode * c.decode.warps);
+}
+
+// Decode runs on wgmma where prefill does, K and V are 16 bits, and a warpgroup that has the CTA
+// to itself takes whole blocks of 64 keys.
+constexpr DecodeEngine decode_engine(const PodConfig& c, int kv_bytes, PrefillEngine prefill) {
+  const bool group = c.decode.warps == kGroupWarps && c.virtual_decode == 1;
+  const bool suits = group && c.decode.kv_rows % 64 == 0 && kv_bytes == kQBytes;
+  return prefill == PrefillEngine::kWgmma && suits ? DecodeEngine::kWgmma : DecodeEngine::kMma;
 }
 
 // Registers that a thread may use when ctas_per_sm CTAs share an SM's 65536.

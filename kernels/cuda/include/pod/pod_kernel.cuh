@@ -13,6 +13,7 @@
 #pragma once
 
 #include "pod/op/decode_item.cuh"
+#include "pod/op/decode_wgmma_item.cuh"
 #include "pod/op/prefill_engine.cuh"
 #include "pod/ptx/registers.cuh"
 #include "pod/sched/ticket.cuh"
@@ -104,8 +105,13 @@ POD_DEVICE void run_decode(const KernelArguments& a, const Work<Variant>& work, 
   const int place =
       Variant::config.virtual_decode == 1 ? 0 : ptx::warp_uniform(thread / kItemThreads);
   if (place >= work.ticket.count || thread >= Variant::config.virtual_decode * kItemThreads) return;
-  op::decode_item<Variant>(a, work.items[place], smem + place * Smem<Variant>::decode.bytes,
-                           item_barrier(place), thread % kItemThreads);
+  if constexpr (Smem<Variant>::kDecodeEngine == DecodeEngine::kWgmma) {
+    const uint32_t ahead = op::panels_in(smem) - ptx::smem_address(smem);
+    op::decode_wgmma_item<Variant>(a, work.items[0], smem + ahead, item_barrier(0), thread);
+  } else {
+    op::decode_item<Variant>(a, work.items[place], smem + place * Smem<Variant>::decode.bytes,
+                             item_barrier(place), thread % kItemThreads);
+  }
 }
 
 // Thread 0's view of its CTA, where a record is wanted. `offset` is the number of CTAs in an

@@ -1,7 +1,8 @@
 // smem.h: what lies where in the dynamic shared memory of a CTA.
 //
 // Item     Q [q_rows, D] | K [kv_rows, D] x stages | V [kv_rows, D] x stages
-// Decode   the same; at the end fp32 O, m and l of each warp take the place of K and V
+// Decode   the same; at the end fp32 O, m and l of each warp take the place of K and V. On wgmma
+//          also weights [16, kv_rows] and what the warps tell each other
 // CTA      one prefill item, or virtual_decode decode items one after the other
 #pragma once
 
@@ -17,6 +18,8 @@ struct ItemSmem {
   int k, v;     // offsets of their first stages
   int scratch;  // offset of the place where decode warps meet
   int landing;  // offset of the place where bytes to be widened land
+  int weights;  // offset of the weights of decode on wgmma
+  int notes;    // and of what its warps tell each other
   int bytes;    // of all
 };
 
@@ -33,7 +36,14 @@ constexpr ItemSmem item_smem(const TileConfig& tile, int head_dim, int kv_bytes,
   const int q = tile.q_rows * q_row, kv_tile = tile.kv_rows * kv_row;
   const int stages = tile.stages * kv_tile;
   const int bytes = q + larger(2 * stages, scratch);
-  return {q_row, kv_row, kv_tile, q, q + stages, q, bytes, bytes};
+  return {q_row, kv_row, kv_tile, q, q + stages, q, bytes, bytes, bytes, bytes};
+}
+
+// Panels of the warpgroup's matrix unit start at multiples of this; dynamic shared memory is only
+// known to start at one of 16.
+constexpr int kPanelAlignment = 1024;
+constexpr int alignment_slack(PrefillEngine engine) {
+  return engine == PrefillEngine::kWgmma ? kPanelAlignment - 16 : 0;
 }
 
 // Where K and V of bytes land for wgmma, which takes both operands widened: 16 bytes of every
@@ -51,15 +61,19 @@ constexpr ItemSmem prefill_smem(const TileConfig& tile, int head_dim, int kv_byt
   if (widened) smem.bytes += landing_bytes(tile, head_dim);
   return smem;
 }
-constexpr ItemSmem decode_smem(const TileConfig& tile, int head_dim, int kv_bytes) {
-  return item_smem(tile, head_dim, kv_bytes, scratch_bytes(tile, head_dim));
-}
 
-// Panels of the warpgroup's matrix unit start at multiples of this; dynamic shared memory is only
-// known to start at one of 16.
-constexpr int kPanelAlignment = 1024;
-constexpr int alignment_slack(PrefillEngine engine) {
-  return engine == PrefillEngine::kWgmma ? kPanelAlignment - 16 : 0;
+// What decode warps on wgmma tell each other.
+constexpr int kNoteBytes = 512;
+
+constexpr ItemSmem decode_smem(const TileConfig& tile, int head_dim, int kv_bytes,
+                               DecodeEngine engine) {
+  ItemSmem smem = item_smem(tile, head_dim, kv_bytes, scratch_bytes(tile, head_dim));
+  if (engine == DecodeEngine::kMma) return smem;
+  // Panels begin where swizzles do.
+  smem.weights = (smem.bytes + kPanelAlignment - 1) / kPanelAlignment * kPanelAlignment;
+  smem.notes = smem.weights + kDecodeRows * tile.kv_rows * kQBytes;
+  smem.bytes = smem.notes + kNoteBytes;
+  return smem;
 }
 
 // Dynamic shared memory of a CTA that runs a prefill item, and of one that runs decode items.
@@ -67,8 +81,12 @@ constexpr int prefill_cta_bytes(const PodConfig& config, int head_dim, int kv_by
                                 PrefillEngine engine) {
   return prefill_smem(config.prefill, head_dim, kv_bytes, engine).bytes + alignment_slack(engine);
 }
-constexpr int decode_cta_bytes(const PodConfig& config, int head_dim, int kv_bytes) {
-  return config.virtual_decode * decode_smem(config.decode, head_dim, kv_bytes).bytes;
+constexpr int decode_cta_bytes(const PodConfig& config, int head_dim, int kv_bytes,
+                               PrefillEngine prefill) {
+  const DecodeEngine engine = decode_engine(config, kv_bytes, prefill);
+  const int slack = engine == DecodeEngine::kWgmma ? alignment_slack(prefill) : 0;
+  return config.virtual_decode * decode_smem(config.decode, head_dim, kv_bytes, engine).bytes +
+         slack;
 }
 
 // A variant's shared memory.
@@ -77,11 +95,14 @@ struct Smem {
   static constexpr int kKvBytes = sizeof(typename Variant::KvElement);
   static constexpr ItemSmem prefill =
       prefill_smem(Variant::config.prefill, Variant::head_dim, kKvBytes, Variant::prefill_engine);
+  static constexpr DecodeEngine kDecodeEngine =
+      decode_engine(Variant::config, kKvBytes, Variant::prefill_engine);
   static constexpr ItemSmem decode =
-      decode_smem(Variant::config.decode, Variant::head_dim, kKvBytes);
+      decode_smem(Variant::config.decode, Variant::head_dim, kKvBytes, kDecodeEngine);
   static constexpr int kPrefillCta =
       prefill_cta_bytes(Variant::config, Variant::head_dim, kKvBytes, Variant::prefill_engine);
-  static constexpr int kDecodeCta = decode_cta_bytes(Variant::config, Variant::head_dim, kKvBytes);
+  static constexpr int kDecodeCta =
+      decode_cta_bytes(Variant::config, Variant::head_dim, kKvBytes, Variant::prefill_engine);
 };
 
 // What the loop over an item's KV tiles needs to know of its op.

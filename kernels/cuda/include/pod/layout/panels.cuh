@@ -22,6 +22,7 @@ struct Panels {
   static constexpr uint32_t kRowBytes = kPanelRowBytes;
   // Addresses that a copy holds at once: accumulators fill the registers of those who read panels.
   static constexpr int kAtOnce = 2;
+  static constexpr bool kIsAsync = true;
   static constexpr uint32_t kPanelBytes = kRows * kPanelRowBytes;
 
   POD_DEVICE static uint32_t chunk_address(uint32_t tile, int row, int chunk) {

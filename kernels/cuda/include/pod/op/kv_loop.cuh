@@ -8,6 +8,7 @@
 
 #include "pod/copy/kv_tile.cuh"
 #include "pod/layout/scope.cuh"
+#include "pod/ptx/wgmma.cuh"
 #include "pod/smem.h"
 
 namespace pod::op {
@@ -23,7 +24,8 @@ struct KvRing {
   POD_DEVICE uint32_t v(int stage) const { return base + (kStages + stage) * kTileBytes; }
 };
 
-template <class Variant, Op kOp>
+// `Layout` is that of K and V tiles; panels are read by a unit that sees copies only past a fence.
+template <class Variant, Op kOp, class Layout = layout::Rows<ItemShape<Variant, kOp>::smem.kv_row>>
 class KvLoop {
  public:
   static constexpr TileConfig tile = ItemShape<Variant, kOp>::tile;
@@ -55,10 +57,12 @@ class KvLoop {
     int stage = 0, previous = kStages - 1;
     for (int kv = kv0_; kv < loader_.end(); kv += kRows) {
       ptx::cp_async_wait<kPending>();
+      show();
       scope_.sync();
       issue_v(kv + (kStages - 1) * kRows, previous);
       on_k(ring_.k(stage), kv);
       ptx::cp_async_wait<kPending>();
+      show();
       scope_.sync();
       issue_k(kv + kStages * kRows, stage);
       on_v(ring_.v(stage));
@@ -69,6 +73,10 @@ class KvLoop {
   }
 
  private:
+  // What this thread's copies brought, to a unit of its own.
+  POD_DEVICE static void show() {
+    if constexpr (Layout::kIsAsync) ptx::fence_proxy_async();
+  }
   // `kv` is the first key of the tile, which may lie past the last.
   POD_DEVICE void issue_k(int kv, int stage) {
     if (kv < loader_.end()) {
@@ -84,7 +92,7 @@ class KvLoop {
     if (kv + kRows < loader_.end()) loader_.look_up(kv + kRows);
   }
 
-  copy::KvLoader<ItemShape<Variant, kOp>::smem.kv_row, kRows, tile.warps> loader_;
+  copy::KvLoader<ItemShape<Variant, kOp>::smem.kv_row, kRows, tile.warps, Layout> loader_;
   KvRing<Variant, kOp> ring_;
   Scope<tile.warps> scope_;
   int kv0_;

@@ -13,6 +13,11 @@
 
 namespace pod::op {
 
+// Address at which the panels of an item begin.
+POD_DEVICE uint32_t panels_in(const uint8_t* smem) {
+  return (ptx::smem_address(smem) + kPanelAlignment - 1) / kPanelAlignment * kPanelAlignment;
+}
+
 template <class Variant>
 struct PanelRing {
   static constexpr TileConfig tile = Variant::config.prefill;

@@ -45,12 +45,6 @@ struct Prefill<Variant, PrefillEngine::kWgmma> {
       widen_panels<Variant>(a, item, panels_in(smem), thread);
     }
   }
-
- private:
-  // Where the panels begin.
-  POD_DEVICE static uint32_t panels_in(uint8_t* smem) {
-    return (ptx::smem_address(smem) + kPanelAlignment - 1) / kPanelAlignment * kPanelAlignment;
-  }
 };
 
 }  // namespace pod::op
