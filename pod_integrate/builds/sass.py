@@ -88,16 +88,19 @@ def _disassemble(library: Path) -> str:
 def missing(counts: Mapping[str, Mapping[str, int]]) -> list[str]:
     """What attention kernels lack of INTENDED, e.g. `decode has no LDSM`; else empty.
 
-    A prefill kernel that has warpgroup products needs no others.
+    A kernel whose ops all have warpgroup products needs no others.
     """
     kernels = [name for name in ("prefill", "decode", "fused") if name in counts]
     lacks = [
-        f"{k} has no {kind}"
-        for k in kernels
-        for kind in (_WARPGROUP if k == "prefill" and counts[k]["HGMMA"] else INTENDED)
-        if not counts[k][kind]
+        f"{k} has no {kind}" for k in kernels for kind in _wanted(counts, k) if not counts[k][kind]
     ]
     return [*lacks, *([] if len(kernels) == 3 else [f"only {kernels} of three kernels"])]
+
+
+def _wanted(counts: Mapping[str, Mapping[str, int]], kernel: str) -> tuple[str, ...]:
+    ops = ("prefill", "decode") if kernel == "fused" else (kernel,)
+    alone = all(op in counts and counts[op]["HGMMA"] for op in ops)
+    return _WARPGROUP if alone else INTENDED
 
 
 def _search_path() -> str:

@@ -41,12 +41,17 @@ def test_missing_names_kernels_and_instructions() -> None:
     assert sass.missing({"fused": good}) == ["only ['fused'] of three kernels"]
 
 
-def test_prefill_on_the_warpgroup_unit_needs_neither_hmma_nor_ldsm() -> None:
-    good = {"HMMA": 1, "LDSM": 1, "LDGSTS": 1, "HGMMA": 1}
+def test_ops_on_the_warpgroup_unit_need_neither_hmma_nor_ldsm() -> None:
+    mma = {"HMMA": 1, "LDSM": 1, "LDGSTS": 1, "HGMMA": 0}
     bare = {"HMMA": 0, "LDSM": 0, "LDGSTS": 1, "HGMMA": 1}
-    assert sass.missing({"prefill": bare, "decode": good, "fused": good}) == []
-    lacking = sass.missing({"prefill": bare, "decode": bare, "fused": good})
-    assert lacking == ["decode has no HMMA", "decode has no LDSM"]
+    both = {"HMMA": 1, "LDSM": 1, "LDGSTS": 1, "HGMMA": 1}
+    assert sass.missing({"prefill": bare, "decode": mma, "fused": both}) == []
+    assert sass.missing({"prefill": bare, "decode": bare, "fused": bare}) == []
+    lacking = sass.missing({"prefill": bare, "decode": mma, "fused": bare})
+    assert lacking == ["fused has no HMMA", "fused has no LDSM"]
+    assert sass.missing({"prefill": bare, "decode": bare, "fused": bare | {"LDGSTS": 0}}) == [
+        "fused has no LDGSTS"
+    ]
 
 
 def test_missing_programs_are_named_with_the_remedy(
