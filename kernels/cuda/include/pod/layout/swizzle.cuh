@@ -26,7 +26,7 @@ POD_DEVICE uint32_t swizzle_key(int row) {
 template <int kBytes>
 struct Rows {
   static constexpr uint32_t kRowBytes = kBytes;
-  static constexpr int kAtOnce = 8;  // addresses that a copy holds: all
+  static constexpr int kAtOnce = 8;        // addresses that a copy holds: all
   static constexpr bool kIsAsync = false;  // whether a unit of its own reads them
 
   POD_DEVICE static uint32_t chunk_address(uint32_t tile, int row, int chunk) {

@@ -1,0 +1,48 @@
+"""Shipped tables follow sources that changed in comments and white space alone, no others."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from benchmarks import carry_tables
+from pod_integrate.live import shipped
+
+
+def tree(folder: Path, text: str) -> dict[str, object]:
+    folder.mkdir()
+    (folder / "a.cuh").write_text(text)
+    return {"roots": [str(folder)], "flags": ["-O3"], "build": folder.name}
+
+
+CODE = '#define A 1  // one\nint f() { return A; }\nconst char* s = "//no";\n'
+
+
+@pytest.mark.parametrize(
+    ("other", "same"),
+    [
+        ('#define A 1\n/* two\nlines */ int f()  { return A; }\nconst char* s = "//no";', True),
+        ('#define A 1 int f() { return A; }\nconst char* s = "//no";', False),
+        ('#define A 2\nint f() { return A; }\nconst char* s = "//no";', False),
+        ('#define A 1\nint f() { return A; }\nconst char* s = "";', False),
+    ],
+)
+def test_only_what_a_compiler_reads_counts(tmp_path: Path, other: str, same: bool) -> None:
+    found = carry_tables.differing(tree(tmp_path / "x", CODE), tree(tmp_path / "y", other))
+    assert found == ([] if same else ["0/a.cuh"])
+
+
+def test_a_file_of_one_side_and_other_flags_are_named(tmp_path: Path) -> None:
+    before, after = tree(tmp_path / "x", CODE), tree(tmp_path / "y", CODE)
+    (tmp_path / "y" / "b.h").write_text("int g();")
+    assert carry_tables.differing(before, after | {"flags": []}) == ["0/b.h", "flags"]
+
+
+def test_a_table_changes_its_build_and_nothing_else() -> None:
+    table = shipped.everything()[0]
+    new = carry_tables.carried(table, table.build, "cuda-new")
+    assert new.build == "cuda-new" and new.entries == table.entries
+    assert dataclasses.replace(new, build=table.build) == table
+    assert carry_tables.carried(table, "cuda-third", "cuda-new") is table
