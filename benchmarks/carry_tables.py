@@ -1,12 +1,14 @@
-"""Shipped tables follow the kernel's sources where these changed in nothing that a compiler sees.
+"""Shipped tables follow the kernel's sources where these changed in nothing that takes time.
 
-    python benchmarks/carry_tables.py BEFORE
+    python -m benchmarks.carry_tables BEFORE
 
 A table that ships counts for one build of the kernel, told by a digest of its sources. BEFORE is a
-checkout of those that the tables of this one were measured with. Where both read the same without
-comments and white space, tables become those of the present build; what an entry's evidence says of
-the build that was measured stays. Otherwise nothing is written, the files that differ are named,
-and the exit code is 1: measure again, `python -m benchmarks.gpu tables`.
+checkout of those that the tables of this one were measured with. Tables become those of the present
+build where both read the same without comments and white space, or else where every variant that
+they name has the same registers and shared memory and, counted by opcode, at most 1 % other
+instructions. What an entry's evidence says of the build that was measured stays. Otherwise nothing
+is written, what differs is named, and the exit code is 1: measure again, `python -m benchmarks.gpu
+tables`.
 """
 
 from __future__ import annotations
@@ -18,11 +20,17 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks import kernel_same
+from pod_integrate.devices.cuda import limits
+from pod_integrate.devices.cuda.variants import Variant
 from pod_integrate.live import shipped
 from pod_integrate.terms.table import ConfigTable
+
+_SHARE = 0.01
 
 _ASK = """
 import json
@@ -71,6 +79,37 @@ def differing(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
     return [*found, *(["flags"] if before["flags"] != after["flags"] else [])]
 
 
+def variants(tables: Iterable[ConfigTable]) -> list[str]:
+    """What the tables' entries run, as kernel_same names it."""
+    names = [
+        f"{limits.architecture(table.device.capability).name}-"
+        f"{Variant.of(entry.config, table.geometry).name}"
+        for table in tables
+        for entry in table.entries.values()
+    ]
+    return list(dict.fromkeys(names))
+
+
+def apart(row: dict[str, Any]) -> str:
+    """Why a variant, by what kernel_same says of it, may be slower than before; or nothing."""
+    if not row["same_resources"]:
+        return "other registers or shared memory"
+    for name, kernel in row["kernels"].items():
+        changed = kernel.get("opcodes", {}).values()
+        share = sum(abs(old - new) for old, new in changed) / max(kernel["instructions"])
+        if share > _SHARE:
+            return f"{100 * share:.1f} % other instructions in {name}"
+    return ""
+
+
+def compiled_apart(before: Path, tables: Sequence[ConfigTable]) -> list[str]:
+    """Variants of the tables whose machine code is another in both checkouts, and how."""
+    names = variants(tables)
+    sides = [kernel_same.ask(tree, 2, *names) for tree in (before, _HERE)]
+    rows = [kernel_same.look(name, [side[name] for side in sides]) for name in names]
+    return [f"{row['variant']}: {why}" for row in rows if (why := apart(row))]
+
+
 def carried(table: ConfigTable, before: str, after: str) -> ConfigTable:
     """The table under another build id; one of a third build stays as it is."""
     return dataclasses.replace(table, build=after) if table.build == before else table
@@ -81,8 +120,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("before", type=Path, help="a checkout")
     options = parser.parse_args(arguments)
     before, after = ask(options.before.resolve()), ask(_HERE)
+    tables = [table for table in shipped.everything() if table.build == before["build"]]
     if names := differing(before, after):
-        sys.exit(f"the compiler reads {len(names)} sources otherwise: {', '.join(names)}")
+        print(f"the compiler reads {len(names)} sources otherwise: {', '.join(names)}")
+        if reasons := compiled_apart(options.before, tables):
+            sys.exit("\n".join(reasons))
     moved = 0
     for path in sorted(shipped.FOLDER.glob("*/*.json")):
         table = ConfigTable.from_json(path.read_bytes())

@@ -32,7 +32,7 @@ class Decoder {
       await();
       scores(s);
       take_next();
-      softmax_step_lazily(state_, s, 0.1f);
+      softmax_step_lazily(state_, s, [](int, int) { return 0.1f; });
       mma::pack_weights<bf16>(p, s);
       await();
       values(p);

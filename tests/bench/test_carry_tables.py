@@ -46,3 +46,24 @@ def test_a_table_changes_its_build_and_nothing_else() -> None:
     assert new.build == "cuda-new" and new.entries == table.entries
     assert dataclasses.replace(new, build=table.build) == table
     assert carry_tables.carried(table, "cuda-third", "cuda-new") is table
+
+
+def test_variants_are_those_of_the_entries() -> None:
+    names = carry_tables.variants(shipped.everything())
+    assert "sm_90a-bf16-d128-p128x64s2w4-d16x192s1w4-c2-v1" in names
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize(
+    ("resources", "changed", "why"),
+    [
+        (True, {"IADD": [10, 14]}, ""),
+        (True, {"IADD": [10, 30]}, "2.0 % other instructions in fused"),
+        (False, {}, "other registers or shared memory"),
+    ],
+)
+def test_machine_code_may_differ_by_few_instructions(
+    resources: bool, changed: dict[str, list[int]], why: str
+) -> None:
+    kernels = {"fused": {"instructions": [1000, 990], "opcodes": changed}}
+    assert carry_tables.apart({"same_resources": resources, "kernels": kernels}) == why

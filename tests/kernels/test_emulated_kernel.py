@@ -68,6 +68,13 @@ SHAPES = {
     "group 24 in two decode tiles": Shape([1, 3], [60, 50], heads=(24, 1)),
     "speculative rows": Shape([2, 4, 8, 1], [90, 64, 70, 33], config=SPLIT),
     "window": Shape([40, 1, 1], [200, 150, 20], features={"window_left": 37}, config=SPLIT),
+    "window that ends before a part": Shape(
+        [130, 1],
+        [260, 90],
+        heads=(1, 1),
+        features={"window_left": 4},
+        config=SPLIT | {"max_prefill_waves": 8},
+    ),
     "window 0": Shape([20, 1], [50, 33], features={"window_left": 0}),
     "cap": Shape([40, 1], [100, 90], features={"logit_cap": 5.0}, config=SPLIT),
     "sinks": Shape([40, 1], [100, 90], features={"sinks": torch.linspace(-2, 4, 4)}, config=SPLIT),

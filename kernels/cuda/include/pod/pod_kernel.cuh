@@ -6,9 +6,8 @@
 // Out     out [T, Hq, D] and lse [T, Hq] natural log; of split rows partial_o [rows, D] fp32 and
 //         partial_sums [rows], which combine.cuh merges
 // Smem    smem.h; static: the ticket and items
-// Needs   sm_80+, sm_90a where prefill runs on wgmma; counters zeroed on the launch stream; either
-// side may
-//         be empty
+// Needs   sm_80+, sm_90a where prefill or decode run on wgmma; counters zeroed on the launch
+//         stream; either side may be empty
 // Source  Kamath et al., POD-Attention, ASPLOS 2025, arXiv:2410.18038
 #pragma once
 

@@ -23,7 +23,9 @@ POD_DEVICE TokenHead token_head(int q_begin, int kv_head, int packed_row, int gr
   return {q_begin + token, kv_head * group + packed_row - token * group};
 }
 
-// Keys that a row sees: first .. last, both inclusive.
+// Keys of an item that a row sees: first .. last, both inclusive. A row whose window begins past
+// the item's keys gets `first` alone, which no tile of the item has: only a request's last item may
+// end within a tile, and a row sees keys of that one.
 struct Visible {
   int first, last;
 };
@@ -31,7 +33,7 @@ struct Visible {
 POD_DEVICE Visible visible(const KernelArguments& a, const Item& item, int row) {
   const int position = item.offset + (item.row0 + row) / a.group;
   const int first = a.window_left >= 0 ? max(0, position - a.window_left) : 0;
-  return {first, min(position, item.kv1 - 1)};
+  return {first, max(first, min(position, item.kv1 - 1))};
 }
 
 }  // namespace pod::layout

@@ -3,7 +3,7 @@
 //
 // Scope   one warpgroup. Beside a prefill item's products every instruction of the other CTA waits
 //         its turn at the matrix unit: 64 keys are 8 of these and 8 for values (D 128), where
-//         mma.sync needs 128 of a warp each
+//         four warps of mma.sync need 128
 // Smem    Q [16, D] | K x stages | V x stages | weights [16, kv_rows], all in panels | notes;
 //         afterwards O [16, D] in fp32 in the place of K and V
 // Out     as decode_item
