@@ -21,7 +21,7 @@ from pod_integrate.devices.cuda import limits
 from pod_integrate.devices.cuda.variants import Variant
 from pod_integrate.devices.registry import device_of, has_gpu
 from pod_integrate.distribution import install_command, version
-from pod_integrate.errors import BuildError, PodAttentionError
+from pod_integrate.errors import BuildError, PodAttentionError, TableError
 from pod_integrate.live import shipped
 from pod_integrate.redact import public_url, redact
 from pod_integrate.terms.keys import DeviceKey, Geometry
@@ -162,7 +162,12 @@ def _shipped_tables() -> Finding:
     name = "shipped tables"
     if not settings.load().shipped_tables:
         return Finding(name, "off: POD_ATTN_SHIPPED_TABLES=0", "note", "unset it to start tuned")
-    tables, keys, build = shipped.everything(), _gpu_keys(), nvcc.build_id()
+    try:
+        tables = shipped.everything()
+    except TableError as error:
+        # Servers log it and run their defaults.
+        return Finding(name, str(error), "note", "install the package again")
+    keys, build = _gpu_keys(), nvcc.build_id()
     if not keys:
         devices = ", ".join(sorted({str(table.device) for table in tables}))
         return Finding(name, f"for {devices or 'no device yet'}; no GPU here")

@@ -33,7 +33,7 @@ def write_model(weights: Path, folder: Path, dtype: str) -> Path:
     dtype  torch's name: float32, bfloat16 or float16
 
     The folder appears whole or not at all; one that is there is kept. Takes half a minute.
-    Raises FileNotFoundError where `weights` is no file.
+    Raises FileNotFoundError where `weights` is no file, StartError where it does not load.
     """
     import torch
     import transformers
@@ -44,7 +44,13 @@ def write_model(weights: Path, folder: Path, dtype: str) -> Path:
         return folder
     wanted = getattr(torch, dtype)
     place: dict[str, Any] = {"gguf_file": weights.name}
-    read = transformers.AutoModelForCausalLM.from_pretrained(weights.parent, dtype=wanted, **place)
+    try:
+        read = transformers.AutoModelForCausalLM.from_pretrained(
+            weights.parent, dtype=wanted, **place
+        )
+    except (ValueError, ImportError) as error:
+        # transformers names what it misses in a file, or the package that reads it.
+        raise StartError(f"{weights} does not load: {error}. Once more: {INSTALL}") from None
     told = {name: v for name, v in read.config.to_dict().items() if name not in _DROPPED}
     model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**told)).to(wanted)
     model.load_state_dict(read.state_dict())

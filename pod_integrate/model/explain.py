@@ -52,7 +52,7 @@ def explain(question: Question) -> dict[str, Any]:
         "infeasible": _infeasible(question),
         "work": cost._asdict(),
         "floors": {name: _floors(lengths, geometry, DEVICES[name]) for name in FLOOR_DEVICES},
-        "plan": _plan(runs[config.strategy], config, geometry),
+        "plan": _plan(runs[config.strategy], question),
         "simulated": {name: _times(run, floor) for name, run in runs.items()},
         "timeline": {
             name: timeline(run.records, 0, run.attention_us * 1e-6) for name, run in runs.items()
@@ -131,9 +131,11 @@ def _floor(floor: Floor) -> dict[str, float]:
     }
 
 
-def _plan(run: Simulation, config: PodConfig, geometry: Geometry) -> dict[str, Any]:
-    plan = run.plan
-    prefill, decode = limits.smem_bytes(config, geometry.head_dim, ELEMENT_BYTES[geometry.kv_dtype])
+def _plan(run: Simulation, question: Question) -> dict[str, Any]:
+    plan, geometry = run.plan, question.geometry
+    arch = limits.architecture(question.device.key.capability)
+    kv_bytes = ELEMENT_BYTES[geometry.kv_dtype]
+    prefill, decode = limits.cta_smem_bytes(question.config, arch, geometry.head_dim, kv_bytes)
     return {
         "prefill_items": len(plan.prefill),
         "decode_items": len(plan.decode),

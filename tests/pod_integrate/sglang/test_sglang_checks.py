@@ -68,8 +68,8 @@ _BESIDE = " or use --speculative-attention-mode decode --decode-attention-backen
 UNSUPPORTED_SPECULATION: list[tuple[dict[str, Any], str, str]] = [
     (
         {"drafts": True, "verifies": False},
-        "drop it or use --speculative-draft-attention-backend fa3",
-        "drop it$",
+        "drop --speculative-algorithm or use --speculative-draft-attention-backend fa3",
+        "drop --speculative-algorithm$",
     ),
     ({"algorithm": "DFLASH"}, "DFLASH; choose one of EAGLE.*" + _BESIDE, "NGRAM$"),
     ({"eagle_topk": 4}, "topk 4; pass --speculative-eagle-topk 1" + _BESIDE, "topk 1$"),

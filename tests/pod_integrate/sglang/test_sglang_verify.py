@@ -193,5 +193,15 @@ def test_a_draft_model_is_not_verified_with() -> None:
     assert speculation(runner_of(speculates=False), arguments) is None
 
 
+@pytest.mark.parametrize(("value", "on"), [("1", True), ("yes", True), ("y", True), ("no", False)])
+def test_plan_stream_is_read_as_sglang_reads_it(
+    value: str, on: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SGLANG_ENABLE_OVERLAP_PLAN_STREAM", value)
+    arguments = SimpleNamespace(attention_backend="pod", speculative_algorithm="EAGLE")
+    found = speculation(runner_of(), arguments)
+    assert found is not None and found.plan_stream is on
+
+
 def test_emulated_default_is_what_the_shapes_above_count_on() -> None:
     assert emulated.CONFIG.decode.q_rows == 16
