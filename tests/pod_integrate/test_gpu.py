@@ -34,7 +34,8 @@ int main() {
     const auto prefill = pod::prefill_smem(c.config.prefill, c.head_dim, c.kv_bytes,
                                            pod::PrefillEngine::kMma);
     std::printf("%d %d %d\\n", prefill.bytes,
-                pod::decode_cta_bytes(c.config, c.head_dim, c.kv_bytes),
+                pod::decode_cta_bytes(c.config, c.head_dim, c.kv_bytes,
+                                      pod::PrefillEngine::kMma),
                 pod::cta_warps(c.config));
   }
 }
@@ -119,7 +120,7 @@ def test_shared_memory_message_holds_the_arithmetic_and_the_remedy() -> None:
         ({"decode": {"kv_rows": 32}}, "multiple of 64. Set decode.kv_rows to 64"),
         ({"virtual_decode": 16, "decode": {"warps": 1}}, "virtual_decode is 16.*at most 8"),
         ({"virtual_decode": 8}, r"needs 32 warps.*\(8 x 4\); the limit is 16"),
-        ({"decode": {"kv_rows": 128, "stages": 4}}, r"decode tile needs 260 KiB"),
+        ({"decode": {"kv_rows": 128, "stages": 4}}, r"decode tile needs 265.5 KiB"),
         (
             {"virtual_decode": 4, "decode": {"warps": 1, "kv_rows": 64, "stages": 2}},
             r"4 decode tiles need 272 KiB.*or virtual_decode \(4\)",

@@ -20,6 +20,8 @@ class Place(NamedTuple):
     prefill_graphs  captured sizes of prefills, none on a device without graphs
     fills_memory    whether transformers may size its cache by what is free: a CPU takes half a
                     minute to fill it with zeros
+    accelerates     whether it captures graphs, tells times by events and has ranks of its own; if
+                    not, a part is a smoke test that takes no least time
     """
 
     dtype: Dtype
@@ -30,6 +32,7 @@ class Place(NamedTuple):
     engine: dict[str, Any]
     prefill_graphs: tuple[int, ...]
     fills_memory: bool
+    accelerates: bool
 
 
 PLACES = {
@@ -47,6 +50,7 @@ PLACES = {
         },
         prefill_graphs=(256, 512, 1024, 1536, 2048),
         fills_memory=True,
+        accelerates=True,
     ),
     "cpu": Place(
         dtype="fp32",
@@ -57,5 +61,6 @@ PLACES = {
         engine={"dtype": "float32", "chunked_prefill_size": 64, "max_total_tokens": 1 << 14},
         prefill_graphs=(),
         fills_memory=False,
+        accelerates=False,
     ),
 }

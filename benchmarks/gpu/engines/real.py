@@ -135,7 +135,7 @@ class Real:
             "context_length": _CONTEXT, "max_running_requests": options.running,
             "port": _PORT + number * _PORTS,
         }  # fmt: skip
-        if options.device == "cuda":
+        if PLACES[options.device].accelerates:
             told["cuda_graph_bs_decode"] = options.graphs
         return engine_arguments(run, Path(model), options) | told
 

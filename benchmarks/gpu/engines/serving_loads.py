@@ -158,7 +158,7 @@ def engine_arguments(
         "kv_cache_dtype": kv, "max_total_tokens": shape.pool, "sampling_backend": "pytorch",
         "max_running_requests": shape.running, "grammar_backend": "none", "random_seed": 0,
         # Engines that stand beside it, and one that waits for its turn.
-        "mem_fraction_static": 0.95 if device == "cuda" else 0.5, "watchdog_timeout": 3600.0,
+        "mem_fraction_static": 0.95 if place.accelerates else 0.5, "watchdog_timeout": 3600.0,
         "log_level": "info", "dtype": place.engine["dtype"],
     }  # fmt: skip
     if backend == "trtllm_mha":

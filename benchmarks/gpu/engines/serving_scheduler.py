@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from benchmarks.gpu.engines.places import PLACES
+
 # [launched at (Unix s), begin ms, end ms, [[q, kv] of each prompt's chunk], decodes, their keys]
 Step = list[Any]
 
@@ -54,7 +56,7 @@ class Recorder:
         return [[at, since(begin), since(end), *found] for at, begin, end, found in steps]
 
     def _mark(self, runner: Any) -> Any:
-        if str(runner.device) == "cpu":
+        if not PLACES[str(runner.device).partition(":")[0]].accelerates:
             return time.perf_counter()
         import torch
 

@@ -38,12 +38,12 @@ class Serving:
 
     def __init__(self, options: argparse.Namespace, folder: Path) -> None:
         self.options, self.folder = options, folder
-        self.least_start = _LEAST_START if options.device == "cuda" else 1.0
+        self.least_start = _LEAST_START if PLACES[options.device].accelerates else 1.0
         self.next_workers: dict[str, dict[str, Standing]] = {}
         self.kv = _kv_dtype(options)
         # The load that an engine is under, and full of.
         self._full: dict[str, tuple[str, str]] = {}
-        self._least = _LEAST_STRETCH if options.device == "cuda" else 1.0
+        self._least = _LEAST_STRETCH if PLACES[options.device].accelerates else 1.0
         self._began = time.monotonic()
         self._output = Output(options.out, "serving")
         self._sink = TraceSink()

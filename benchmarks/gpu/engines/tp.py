@@ -132,6 +132,6 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
             f"--heads must be a multiple of {4 * options.ranks}, got {options.heads}: each of "
             f"{options.ranks} ranks has whole groups of 4 query heads"
         )
-    if options.device == "cuda" and torch.cuda.device_count() < options.ranks:
+    if PLACES[options.device].accelerates and torch.cuda.device_count() < options.ranks:
         parser.error(f"--ranks {options.ranks}: this machine has {torch.cuda.device_count()} GPUs")
     return options

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.engines.sink import TraceSink
 from benchmarks.gpu.engines.figures import rates
 from benchmarks.gpu.engines.job import Run, engine_arguments, make_requests
+from benchmarks.gpu.engines.places import PLACES
 from benchmarks.gpu.engines.scores import apart
 from benchmarks.gpu.engines.turns import Standing, order, paired_cost, standing
 from pod_integrate.terms.config import PodConfig
@@ -83,7 +84,7 @@ def _engines(part: Parallel, sink: TraceSink, size: Mapping[str, int]) -> Any:
         "warmup": [{**one, "new": 4, "at": 0.0} for one in requests[:: len(requests) // 4]],
         "questions": questions(requests, options.questions),
     }
-    common = NO_MULTICAST | (_ON_A_CPU if options.device == "cpu" else {})
+    common = NO_MULTICAST | ({} if PLACES[options.device].accelerates else _ON_A_CPU)
     own = {POD: {**common, **_TRACED, "POD_ATTN_TUNER_URL": sink.url}, STOCK: common}
     stage = f"{next(iter(size))}_logs"
     folders = part.folder / stage, options.out / stage
@@ -96,7 +97,7 @@ def _engines(part: Parallel, sink: TraceSink, size: Mapping[str, int]) -> Any:
 def communication(device: str, all_reduce: str) -> dict[str, Any]:
     """Arguments of sglang.Engine: how ranks add up what each has computed."""
     found: dict[str, Any] = {"disable_custom_all_reduce": all_reduce == "nccl"}
-    if device == "cuda":
+    if PLACES[device].accelerates:
         found["enforce_disable_flashinfer_allreduce_fusion"] = True
     return found
 
