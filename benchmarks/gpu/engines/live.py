@@ -33,7 +33,7 @@ from benchmarks.gpu.engines.job import Run, engine_arguments
 from benchmarks.gpu.engines.live_document import Live
 from benchmarks.gpu.engines.live_stages import compare, cost, learn, plant
 from benchmarks.gpu.engines.live_tuner import LocalTuner
-from benchmarks.gpu.engines.places import PLACES, REFUSED
+from benchmarks.gpu.engines.places import PLACES, REFUSED, stage_names
 from pod_integrate.devices.registry import device_named
 
 RUN = Run("pod", "pod", mixed=True)
@@ -92,14 +92,6 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(f"live: failed are {', '.join(live.document['failed'])}")
 
 
-def _stages(text: str) -> list[str]:
-    names = text.split(",")
-    unknown = sorted(set(names) - set(STAGES))
-    if unknown:
-        raise argparse.ArgumentTypeError(f"{unknown} unknown, known are {', '.join(STAGES)}")
-    return names
-
-
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="live", description=(__doc__ or "").split("\n")[0])
     add = functools.partial(parser.add_argument, type=int)
@@ -114,7 +106,12 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--share", type=float, default=0.3, help="of steps while it learns")
     parser.add_argument("--learn", type=float, default=150.0, help="seconds of learning")
     parser.add_argument("--each", type=float, default=180.0, help="most seconds of a start or pass")
-    parser.add_argument("--stages", type=_stages, default=list(STAGES), help="default: all")
+    parser.add_argument(
+        "--stages",
+        type=functools.partial(stage_names, STAGES),
+        default=list(STAGES),
+        help="default: all",
+    )
     parser.add_argument("--table", type=Path, help="for `tuned` without `learn`")
     parser.add_argument("--device", choices=PLACES, default="cuda")
     parser.add_argument("--prefill-graphs", choices=("breakable", "disabled"), default="breakable")

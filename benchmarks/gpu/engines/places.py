@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from pod_integrate.terms.keys import Dtype
@@ -64,3 +66,12 @@ PLACES = {
         accelerates=False,
     ),
 }
+
+
+def stage_names(known: Sequence[str], text: str) -> list[str]:
+    """Stages of a part as an option names them, `a,b`; argparse shows the error for others."""
+    names = text.split(",")
+    unknown = sorted(set(names) - set(known))
+    if unknown:
+        raise argparse.ArgumentTypeError(f"{unknown} unknown, known are {', '.join(known)}")
+    return names

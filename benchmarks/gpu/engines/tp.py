@@ -29,7 +29,7 @@ import torch
 from benchmarks.gpu.common import machine
 from benchmarks.gpu.common.output import Output, add_output
 from benchmarks.gpu.engines.job import make_model, prebuild
-from benchmarks.gpu.engines.places import PLACES, REFUSED
+from benchmarks.gpu.engines.places import PLACES, REFUSED, stage_names
 from benchmarks.gpu.engines.sglang import add_load
 from benchmarks.gpu.engines.tp_stages import data_parallel, tensor_parallel
 
@@ -101,14 +101,6 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(f"tp: failed are {', '.join(part.document['failed'])}")
 
 
-def _stages(text: str) -> list[str]:
-    names = text.split(",")
-    unknown = sorted(set(names) - set(STAGES))
-    if unknown:
-        raise argparse.ArgumentTypeError(f"{unknown} unknown, known are {', '.join(STAGES)}")
-    return names
-
-
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="tp", description=(__doc__ or "").split("\n")[0])
     add_load(parser)
@@ -116,7 +108,12 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     add = functools.partial(parser.add_argument, type=float)
     parser.add_argument("--ranks", type=int, default=2, help="GPUs of each stage")
     parser.add_argument("--questions", type=int, default=24, help="answers that are compared")
-    parser.add_argument("--stages", type=_stages, default=list(STAGES), help="default: all")
+    parser.add_argument(
+        "--stages",
+        type=functools.partial(stage_names, STAGES),
+        default=list(STAGES),
+        help="default: all",
+    )
     parser.add_argument("--stock", default=None, help="backend to compare with: fa3")
     parser.add_argument("--all-reduce", choices=("nccl", "custom"), default="nccl")
     parser.add_argument("--prefill-graphs", choices=("breakable", "disabled"), default="breakable")
