@@ -1,10 +1,11 @@
 """Does a model that speculates answer on `pod` as on a stock backend, and accept as many drafts?
 
-A small trained Llama (--weights, a GGUF file) with itself, less its last --dropped layers, as draft
-model (STANDALONE), with n-grams, and without speculation: on `pod`, on a stock backend, and
-with `pod` for prompts alone. Every engine answers the same prompts twice, the second time in
-reverse: what differs then on one backend is what near ties do to greedy tokens. A few engines run
-at a time, since nothing is timed; results are written after each.
+A small trained Llama (--weights, a GGUF file) with itself, less --dropped of its layers, as draft
+model (STANDALONE), with that as an EAGLE head, with the whole of itself, with n-grams, and without
+speculation: on `pod`, on a stock backend, and with `pod` for prompts alone. Every engine answers
+the same prompts twice, the second time in reverse: what differs then on one backend is what near
+ties do to greedy tokens. A few engines run at a time, since nothing is timed; results are written
+after each, and an engine that fails, or that no time is left for, takes no other with it.
 """
 
 from __future__ import annotations
@@ -15,12 +16,13 @@ import functools
 import sys
 import tempfile
 import threading
+import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.gpu.common import machine
 from benchmarks.gpu.common.output import Output, add_output
-from benchmarks.gpu.engines import live_models
+from benchmarks.gpu.engines import live_models, spec_deep_gemm, spec_drafts
 from benchmarks.gpu.engines.figures import compare
 from benchmarks.gpu.engines.job import Run, engine_arguments
 from benchmarks.gpu.engines.places import REFUSED
@@ -30,7 +32,11 @@ from pod_integrate.devices.registry import device_named
 MODEL = live_models.MODELS["smollm2"]
 _ROOT = Path(__file__).resolve().parents[3]
 _LOAD = ("questions", "steps", "dropped", "stock")
-_PLAIN, _STANDALONE, _NGRAM = "plain", "standalone", "ngram"
+_PLAIN, _STANDALONE, _EAGLE, _WHOLE, _NGRAM = "plain", "standalone", "eagle", "whole", "ngram"
+# Folder of the draft model, beside the model's own.
+_DRAFTS = {_STANDALONE: "draft", _EAGLE: "eagle", _WHOLE: "model"}
+# Below so many seconds no engine comes up.
+_LEAST_SECONDS = 25.0
 
 
 class SpecRun(NamedTuple):
@@ -53,19 +59,24 @@ def runs(stock: str) -> list[SpecRun]:
         SpecRun(stock, stock, _STANDALONE),
         SpecRun("pod", "pod", _STANDALONE),
         SpecRun("pod", stock, _STANDALONE),
+        SpecRun(stock, stock, _EAGLE),
+        SpecRun("pod", "pod", _EAGLE),
         SpecRun(stock, stock, _PLAIN),
         SpecRun("pod", stock, _PLAIN),
+        SpecRun(stock, stock, _WHOLE),
+        SpecRun("pod", "pod", _WHOLE),
         SpecRun(stock, stock, _NGRAM),
         SpecRun("pod", "pod", _NGRAM),
     ]
 
 
-def arguments_of(
-    run: SpecRun, model: Path, draft: Path, options: argparse.Namespace
-) -> dict[str, Any]:
-    """Of sglang.Engine; few and small graphs, since starting is most of the time."""
+def arguments_of(run: SpecRun, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """Of sglang.Engine; few and small graphs, since starting is most of the time.
+
+    folder  that `write_models` filled
+    """
     options = argparse.Namespace(**vars(options), device="cuda", prefill_graphs="disabled")
-    found = engine_arguments(Run(run.prefill, run.decode, False), model, options)
+    found = engine_arguments(Run(run.prefill, run.decode, False), folder / "model", options)
     found |= {
         "context_length": MODEL.context,
         "cuda_graph_bs_decode": [8, 32],
@@ -79,8 +90,8 @@ def arguments_of(
     if run.kind == _NGRAM:
         return found | {"speculative_algorithm": "NGRAM", "speculative_num_draft_tokens": 2}
     return found | {
-        "speculative_algorithm": "STANDALONE",
-        "speculative_draft_model_path": str(draft),
+        "speculative_algorithm": "EAGLE" if run.kind == _EAGLE else "STANDALONE",
+        "speculative_draft_model_path": str(folder / _DRAFTS[run.kind]),
         "speculative_draft_attention_backend": options.stock,
         "speculative_num_steps": options.steps,
         "speculative_eagle_topk": 1,
@@ -88,17 +99,13 @@ def arguments_of(
     }
 
 
-def write_draft(folder: Path, model: Path, dropped: int) -> None:
-    """The model in `model` without its last layers."""
-    import transformers
-
-    net = transformers.LlamaForCausalLM.from_pretrained(model, dtype="bfloat16")
-    net.model.layers = net.model.layers[: len(net.model.layers) - dropped]
-    net.config.num_hidden_layers = len(net.model.layers)
-    # transformers counts the kinds of layers too, where it has them.
-    if getattr(net.config, "layer_types", None):
-        net.config.layer_types = net.config.layer_types[: len(net.model.layers)]
-    net.save_pretrained(folder)
+def write_models(folder: Path, options: argparse.Namespace) -> None:
+    """The model, and the drafts that are made of it."""
+    model = folder / "model"
+    live_models.write_model(model, MODEL, options)
+    spec_drafts.move_last_norm(model)
+    spec_drafts.write_draft(folder / _DRAFTS[_STANDALONE], model, options.dropped)
+    spec_drafts.write_eagle(folder / _DRAFTS[_EAGLE], model, options.dropped)
 
 
 def compared(answers: dict[str, dict[str, Any]], stock: str) -> dict[str, dict[str, float]]:
@@ -134,6 +141,7 @@ class SpecRuns:
         # Apart from the numbers: to compare with runs of another visit.
         self._tokens = Output(options.out, "spec_tokens")
         self._answers: dict[str, dict[str, Any]] = {}
+        self._until = time.monotonic() + options.seconds
         self.document: dict[str, Any] = {
             "machine": machine.report(),
             "load": {name: getattr(options, name) for name in _LOAD},
@@ -142,9 +150,11 @@ class SpecRuns:
 
     def step(self, worker: Worker, job: dict[str, Any]) -> None:
         """Run one engine and save what is known; what fails is said in `failed`."""
-        name = worker.run.name
+        name, left = worker.run.name, self._until - time.monotonic()
         try:
-            found = worker.measure(job, self._options.each)
+            if left < _LEAST_SECONDS:
+                raise RuntimeError(f"not run: {left:.0f} s are left of {self._options.seconds:g}")
+            found = worker.measure(job, min(left, self._options.each))
         except RuntimeError as error:
             with self._lock:
                 self.document["failed"][name] = str(error)
@@ -164,20 +174,23 @@ class SpecRuns:
 def _work(options: argparse.Namespace, folder: Path) -> SpecRuns:
     wanted = [r for r in runs(options.stock) if not options.only or r.name in options.only]
     measurement, workers = SpecRuns(options), []
+    environment, measurement.document["deep_gemm"] = spec_deep_gemm.environment(folder)
+    print(f"deep_gemm: {measurement.document['deep_gemm']}", flush=True)
     try:
         for i, run in enumerate(wanted):
             (folder / str(i)).mkdir()
-            workers.append(Worker(run, folder / str(i), options.out, module="spec_run"))
-        model, draft = folder / "model", folder / "draft"
-        live_models.write_model(model, MODEL, options)
-        write_draft(draft, model, options.dropped)
+            workers.append(
+                Worker(run, folder / str(i), options.out, module="spec_run",
+                       environment=environment)
+            )  # fmt: skip
+        write_models(folder, options)
         device, geometry = device_named("cuda"), live_models.geometry_of(MODEL)
         device.load()
         device.build(geometry, device.default_config(geometry))
-        asked = live_models.questions(model, _ROOT, options.questions)
+        asked = live_models.questions(folder / "model", _ROOT, options.questions)
         jobs = [
             {
-                "engine": arguments_of(run, model, draft, options),
+                "engine": arguments_of(run, folder, options),
                 "requests": asked,
                 "warmup": [{**one, "new": 8} for one in asked[::8]],
             }
@@ -200,8 +213,9 @@ def main(arguments: list[str] | None = None) -> None:
     add("--questions", default=32, help="prompts, answered twice")
     add("--steps", default=5, help="drafts of a request in a verify step")
     add("--dropped", default=2, help="layers that the draft model lacks")
-    add("--lanes", default=4, help="engines at a time")
+    add("--lanes", default=8, help="engines at a time")
     parser.add_argument("--each", type=float, default=150.0, help="most seconds of an engine")
+    parser.add_argument("--seconds", type=float, default=300.0, help="most seconds of all of them")
     parser.add_argument("--stock", default="fa3", help="backend to compare with, and of drafts")
     parser.add_argument("--only", type=lambda text: text.split("/"), help="runs, divided by /")
     add_output(parser, refused=REFUSED)

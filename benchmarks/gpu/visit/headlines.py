@@ -7,6 +7,7 @@ from typing import Any
 
 from benchmarks.gpu.visit.real_headlines import real_headlines
 from benchmarks.gpu.visit.serving_headlines import serving_headlines
+from benchmarks.gpu.visit.spec_headlines import spec_headlines
 
 _NUMBERS, _CONTACT = "pod-attn bench gpu -- numbers", "pod-attn bench gpu -- first-contact"
 _CHECKS = "pod-attn bench gpu -- checks"
@@ -28,7 +29,6 @@ _LIVE = {
     "llama8b": "pod-attn bench gpu -- live --model llama8b",
     "smollm2": "pod-attn bench gpu -- live --model smollm2 --weights FILE",
 }
-_SPEC = "python -m benchmarks.gpu spec --weights FILE"
 _FP8 = "python -m benchmarks.gpu fp8"
 _TP = "pod-attn bench gpu -- tp"
 _TABLES = "python -m benchmarks.gpu tables"
@@ -55,7 +55,7 @@ def headlines(documents: dict[str, dict[str, Any]]) -> list[Headline]:
         found.append(("gpu.floor_ratio_geomean", ratio, "x, time / floor", _NUMBERS))
     parts = [_check_headlines, _grid_headlines, _hf_headlines, _sglang_headlines]
     parts += [_versus_headlines, _fp8_headlines, _trace_headlines, _live_headlines, _tp_headlines]
-    parts += [real_headlines, serving_headlines, _spec_headlines, _table_headlines]
+    parts += [real_headlines, serving_headlines, spec_headlines, _table_headlines]
     return found + [line for part in parts for line in part(documents)]
 
 
@@ -153,22 +153,6 @@ def _table_headlines(documents: dict[str, dict[str, Any]]) -> list[Headline]:
         ("tables.shipped_geometries", geometries, unit, _TABLES),
         ("tables.shipped_speedup_geomean", statistics.geometric_mean(gains), "x", _TABLES),
     ]
-
-
-def _spec_headlines(documents: dict[str, dict[str, Any]]) -> list[Headline]:
-    document = documents.get("spec", {})
-    found: dict[str, dict[str, float]] = document.get("compared", {})
-    ours = found.get("pod, standalone")
-    if ours is None:
-        return []
-    stock = document["load"]["stock"]
-    control = found[f"{stock}, standalone"]["control_tokens_equal"]
-    unit = f"% of tokens before a difference, {stock} with itself {100 * control:.1f}"
-    headlines = [("spec.tokens_equal_pct", 100 * ours["tokens_equal"], unit, _SPEC)]
-    if "accept_length_ratio" in ours:
-        unit = f"x of {stock}'s tokens per verify step"
-        headlines.append(("spec.accept_length_ratio", ours["accept_length_ratio"], unit, _SPEC))
-    return headlines
 
 
 def _trace_headlines(documents: dict[str, dict[str, Any]]) -> list[Headline]:

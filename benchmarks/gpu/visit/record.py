@@ -16,6 +16,7 @@ from benchmarks.gpu.speed.summary import summarize
 from benchmarks.gpu.visit import tables
 from benchmarks.gpu.visit.headlines import headlines
 from benchmarks.gpu.visit.serving_table import serving
+from benchmarks.gpu.visit.spec_headlines import merged as spec_merged
 from pod_integrate.live import shipped
 from pod_integrate.terms.table import ConfigTable
 
@@ -45,6 +46,9 @@ _PARTS = (
     "tp",
     "tables",
 )
+
+# Parts whose visits add to one another: (new document, recorded one) -> what is filed.
+_MERGES = {"spec": spec_merged}
 
 
 def slim(document: dict[str, Any]) -> dict[str, Any]:
@@ -102,6 +106,7 @@ def main(arguments: list[str] | None = None) -> None:
             recorded = json.loads((_RESULTS / "gpu_numbers.json").read_text())
             documents["numbers"] = merged(documents["numbers"], recorded, where)
         documents["numbers"]["summary"] = summarize(documents["numbers"]["cases"])
+    beside_recorded(documents, where)
     for name, document in documents.items():
         path = _RESULTS / f"gpu_{name}.json"
         kept = {"gpu": where, "date": when, **_kept(name, document)}
@@ -112,6 +117,16 @@ def main(arguments: list[str] | None = None) -> None:
         _results.record_headline(name, value, unit, command, where=where, when=when)
         print(f"{name:48s} {value:.4g} {unit}")
     draw(documents)
+
+
+def beside_recorded(documents: dict[str, dict[str, Any]], gpu: str) -> None:
+    """Add to the documents what is recorded of the same GPU and was not measured again."""
+    for name, merge in _MERGES.items():
+        path = _RESULTS / f"gpu_{name}.json"
+        if name in documents and path.exists():
+            recorded = json.loads(path.read_text())
+            if recorded["gpu"] == gpu:
+                documents[name] = merge(documents[name], recorded)
 
 
 def ship(made: Path, package: Path) -> None:
