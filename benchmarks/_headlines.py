@@ -43,12 +43,17 @@ SECTIONS: dict[str, dict[str, str]] = {
     },
     "The kernel on a GPU": {
         "gpu.fused_vs_serial_geomean": "Best fused config against our best serial, 12 cases",
-        "gpu.fused_vs_best_serial_geomean": "... against anybody's best serial (without cuDNN)",
+        "gpu.fused_vs_best_serial_geomean": "... against anybody's best serial, paged cache",
+        "gpu.fused_vs_contiguous_serial_geomean": "... contiguous ones too (without cuDNN)",
         "gpu.fused_vs_flashinfer_batchpod_geomean": "... against FlashInfer's BatchPOD",
         "gpu.fused_vs_flashinfer_batchattention_geomean": "... against FlashInfer's BatchAttention",
         "gpu.default_vs_serial_geomean": "Default fused config against our best serial",
-        "gpu.default_vs_best_serial_geomean": "... against anybody's best serial (without cuDNN)",
+        "gpu.default_vs_best_serial_geomean": "... against anybody's best serial, paged cache",
+        "gpu.default_vs_best_serial_min": "... in its worst case",
+        "gpu.default_vs_best_serial_max": "... in its best case",
+        "gpu.default_vs_contiguous_serial_geomean": "... contiguous ones too (without cuDNN)",
         "gpu.default_vs_flashinfer_batchpod_geomean": "... against FlashInfer's BatchPOD",
+        "gpu.default_vs_flashinfer_batchattention_geomean": "... its BatchAttention",
         "gpu.grid_fused_vs_serial_geomean": "Best fused against our best serial, paper's sweep",
         "gpu.grid_fused_vs_serial_below_1": "... share of cases where that serial is faster",
         "gpu.grid_fused_vs_best_serial_geomean": "... against anybody's best serial (no cuDNN)",
@@ -56,10 +61,26 @@ SECTIONS: dict[str, dict[str, str]] = {
         "gpu.grid_fused_vs_batchpod_geomean": "... against FlashInfer's BatchPOD",
         "gpu.grid_fused_vs_batchpod_below_1": "... share of cases where BatchPOD is faster",
         "gpu.floor_ratio_geomean": "Best fused config, time above the roofline floor",
+        "h200.fused_vs_serial_geomean": "An H200: best fused config against our best serial",
+        "h200.fused_vs_best_serial_geomean": "... against anybody's best serial, paged cache",
+        "h200.fused_vs_contiguous_serial_geomean": "... contiguous ones too, cuDNN among them",
+        "h200.fused_vs_flashinfer_batchpod_geomean": "... against FlashInfer's BatchPOD",
+        "h200.fused_vs_flashinfer_batchattention_geomean": "... against its BatchAttention",
+        "h200.default_vs_serial_geomean": "An H200: default config against our best serial",
+        "h200.default_vs_best_serial_geomean": "... against anybody's best serial, paged cache",
+        "h200.default_vs_best_serial_min": "... in its worst case",
+        "h200.default_vs_best_serial_max": "... in its best case",
+        "h200.default_vs_contiguous_serial_geomean": "... contiguous ones too, cuDNN among them",
+        "h200.default_vs_flashinfer_batchpod_geomean": "... against FlashInfer's BatchPOD",
+        "h200.default_vs_flashinfer_batchattention_geomean": "... against its BatchAttention",
+        "h200.prefill_vs_fa3_geomean": "... our prefill alone against FlashAttention-3's",
+        "h200.decode_floor_ratio": "... our decode alone, time above the floor",
+        "h200.floor_ratio_geomean": "... best fused config, time above the floor",
         "gpu.corun_share": "Busy time in which an SM held both ops, mean of the cases",
         "gpu.speed_after_numerics_geomean": "Speed of the kernel after its numerics became exact",
         "gpu.speed_after_house_geomean": "Speed of the kernel after the move into rooms",
         "gpu.speed_after_plan_geomean": "... after the planner cut prefill only where it pays",
+        "gpu.speed_after_wide_geomean": "... after decode had moved to `wgmma`",
         "fp8.decode_time_vs_bf16": "Time of decodes at 32K over a cache of 8 bits against bf16",
         "fp8.hybrid_time_vs_bf16": "Time of hybrid batches over a cache of 8 bits against bf16",
         "kernel.variants_built": "Variants of the GPU kernel built, six architectures together",
@@ -158,7 +179,7 @@ SIX = (
         "{gpu.fused_vs_serial_geomean}, {range:fused_vs_serial}",
         "H100, bf16, geometric mean and range of 12 published shapes, each with its best config of "
         "the run (untuned: {gpu.default_vs_serial_geomean}). Against the best serial pair of "
-        "anybody's kernels, cuDNN left out, {gpu.fused_vs_best_serial_geomean} "
+        "anybody's kernels over a paged cache {gpu.fused_vs_best_serial_geomean} "
         "({range:fused_vs_best_serial}); against FlashInfer's BatchPOD "
         "{gpu.fused_vs_flashinfer_batchpod_geomean} ({range:fused_vs_batchpod})",
     ),
@@ -183,8 +204,8 @@ SIX = (
         "Attention time after tuning on live steps, against the default config",
         "{live.gpu_speedup_smollm2}, {live.gpu_speedup_llama8b}",
         "SGLang on an H200 that tuned itself for two minutes while it served, confirmed by a fresh "
-        "engine: SmolLM2-135M, against a default that nobody had chosen for its heads of 64 (they "
-        "have a quicker one since), and the shape of Llama-3-8B (random weights), whose default is "
+        "engine: SmolLM2-135M (heads of 64, prompts of 2K: steps so short that the host is late), "
+        "and the shape of Llama-3-8B (random weights), whose default is "
         "near the best that the tuner finds. All attention time "
         "counted: buckets without a promotion are 1. Recording and experiments at their default "
         "share cost {live.gpu_overhead_pct} of the output tokens/s. On two CPU cores the demo "

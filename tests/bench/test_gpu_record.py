@@ -15,6 +15,7 @@ from benchmarks.gpu.profile import ncu, once
 from benchmarks.gpu.speed import grid, numbers
 from benchmarks.gpu.speed.cases import BenchmarkCaseError, find, make_case, paper_grid, sample
 from benchmarks.gpu.speed.measure import Numbers
+from benchmarks.gpu.speed.summary import of_case
 from benchmarks.gpu.visit import headlines, record, tables
 
 MACHINE = Emulator()
@@ -139,6 +140,41 @@ def test_cases_measured_again_replace_the_recorded_ones() -> None:
         record.merged(rerun, recorded, "another")
 
 
+def test_numbers_of_a_gpu_are_filed_beside_those_of_another() -> None:
+    names = {
+        gpu: record.path_of("numbers", gpu).name for gpu in ("NVIDIA H100 80GB", "NVIDIA H200")
+    }
+    assert list(names.values()) == ["gpu_numbers.json", "gpu_numbers_h200.json"]
+    assert record.path_of("checks", "NVIDIA H200").name == "gpu_checks.json"
+    assert record.path_of("versus", "NVIDIA H200", "wide").name == "gpu_versus_wide.json"
+    summary = {"fused_vs_serial_geomean": 1.2, "by_case": {"a": {"default_vs_best_serial": 0.9}}}
+    found = {
+        line[0]: line[1] for line in headlines.headlines({"numbers": {"summary": summary}}, "h200")
+    }
+    assert found == {
+        "h200.fused_vs_serial_geomean": 1.2,
+        "h200.default_vs_best_serial_min": 0.9,
+        "h200.default_vs_best_serial_max": 0.9,
+    }
+
+
+def test_kernels_that_cannot_read_a_paged_cache_are_compared_apart() -> None:
+    def run(name: str, us: float, part: str) -> dict[str, Any]:
+        return {"name": name, "median_us": us, "part": part}
+
+    one = entry(100, 200, prefill=80)
+    one["runs"][2]["name"], one["runs"][3]["name"] = "ours prefill alone", "ours decode alone"
+    one["runs"] += [
+        run("torch cudnn prefill", 40, "prefill"),
+        run("torch cudnn decode", 30, "decode"),
+    ]
+    one["runs"] += [run("flashinfer prefill fa3", 60, "prefill")]
+    one["floor"]["decode_us"] = 40.0
+    ratios = of_case(one)
+    assert ratios["fused_vs_best_serial"] == 1.1 and ratios["fused_vs_contiguous_serial"] == 0.7
+    assert ratios["prefill_vs_fa3"] == 0.75 and ratios["decode_floor_ratio"] == 1.25
+
+
 def test_what_was_slimmed_before_keeps_its_count() -> None:
     once_slim = record.slim({"cases": {"a": entry(1, 1)}})
     assert record.slim(once_slim)["cases"]["a"]["configs_tried"] == 1
@@ -150,31 +186,6 @@ def test_a_document_without_marks_is_refused() -> None:
     assert tables.replaced(text, "x", "n\\1w") == text.replace("old", "n\\1w")
     with pytest.raises(ValueError, match="y:begin"):
         tables.replaced(text, "y", "new")
-
-
-HF: dict[str, Any] = {
-    "runs": {
-        "sdpa": {"seconds": 9.0, "tokens_per_second": 3, "answers_equal": 1, "tokens_equal": 1},
-        "pod": {"seconds": 3.0, "tokens_per_second": 9, "answers_equal": 0.5, "tokens_equal": 0.7},
-    },
-    "logits": {
-        "fp32_margin": {"median": 0.2},
-        "sdpa": {"logit_mean": 0.02, "logit_max": 0.1, "kl_mean": 1e-5, "top1_equal": 0.99},
-        "pod": {"logit_mean": 0.01, "logit_max": 0.1, "kl_mean": 1e-5, "top1_equal": 0.99},
-    },
-    "differences": {"pod": {"near_ties": 0.96, "gap_median": 0.005}},
-}
-
-
-def test_transformers_rows_and_headlines_come_from_the_document() -> None:
-    drawn = tables.transformers(HF)
-    assert "| `pod` | 9 | 50% | 70% | 96% | 0.005 |" in drawn
-    assert "| `pod` | 0.01 | 0.1 | 1e-05 | 99.0% |" in drawn
-    assert "| `sdpa` | 3 | 100% | 100% | - | - |" in tables.transformers({"runs": HF["runs"]})
-    found = {name: value for name, value, _, _ in headlines.headlines({"hf": HF})}
-    assert found["gpu.generate_batch_speedup_vs_sdpa"] == 3
-    assert found["gpu.logit_error_vs_sdpa"] == 0.5
-    assert found["gpu.differences_near_ties"] == 0.96
 
 
 def test_accuracy_headlines_come_from_checks_alone_or_within_first_contact() -> None:

@@ -23,7 +23,7 @@ from benchmarks.gpu.common.timing import ColdTimer
 from benchmarks.gpu.peers import peers
 from benchmarks.gpu.speed import grid
 from benchmarks.gpu.speed.cases import cases, default_of, find, make_case, sample, sized
-from benchmarks.gpu.speed.measure import Numbers, Pass, in_turn, others, ours, run
+from benchmarks.gpu.speed.measure import Numbers, Pass, alone, in_turn, others, ours, run
 from benchmarks.gpu.speed.summary import summarize
 from benchmarks.gpu.speed.sweep_space import few
 from pod_integrate.model.floors import CaseSpec
@@ -34,12 +34,14 @@ _REPEATS, _GRID_REPEATS = 30, 10
 
 
 def first_pass(numbers: Numbers, spec: CaseSpec, tried: list[peers.Peer]) -> None:
-    """The default config in every strategy, and the peers."""
+    """The default config in every strategy, each op alone, and the peers."""
     machine, case = numbers.machine, make_case(spec, numbers.machine.device)
     base = default_of(machine, spec)
     for strategy in STRATEGIES:
         config = dataclasses.replace(base, strategy=strategy)  # type: ignore[arg-type]
         ours(numbers, spec, case, config, "default")
+    for part in ("prefill", "decode"):
+        alone(numbers, spec, in_turn(base), part)
     others(numbers, spec, case, tried)
     numbers.case(spec)["clocks"] = machine_report.clocks()
     numbers.save()

@@ -10,6 +10,8 @@ from pod_integrate.measure.accuracy import BF16_TOLERANCE
 from pod_integrate.model.floors import CaseSpec, Floor, cost_of
 
 Runs = list[dict[str, Any]]
+# Peers whose K and V lie contiguous: a server would have to copy its cache for them.
+_CONTIGUOUS = "torch "
 
 
 def floors(spec: CaseSpec, ceilings: dict[str, float]) -> dict[str, float]:
@@ -33,10 +35,14 @@ def of_case(entry: dict[str, Any]) -> dict[str, float]:
     fused_default_us      fused, default config
     fused_vs_serial       best of our serial runs / best fused
     fused_vs_streams      best of our streams runs / best fused
-    fused_vs_best_serial  fastest way of anybody to run prefill, then decode / best fused
+    fused_vs_best_serial  fastest way of anybody who reads the paged cache to run prefill, then
+                          decode / best fused
+    fused_vs_contiguous_serial  the same with those who read K and V that lie contiguous, too
     fused_vs_batchpod     FlashInfer's BatchPOD / best fused
     default_vs_*          the same of the default config, which nobody chose with these times known
     floor_ratio           best fused / floor
+    prefill_vs_fa3        FlashInfer's FlashAttention-3 / our prefill alone, default config
+    decode_floor_ratio    our decode alone, default config / its floor
     """
     runs = [run for run in entry["runs"] if "median_us" in run and _is_right(run)]
     fused = _best(runs, strategy="fused")
@@ -46,6 +52,7 @@ def of_case(entry: dict[str, Any]) -> dict[str, float]:
         "fused_default_us": default,
         "default_vs_serial": _best(runs, strategy="serial") / default,
         "default_vs_best_serial": _best_serial(runs) / default,
+        "default_vs_contiguous_serial": _best_serial(runs, contiguous=True) / default,
         "default_vs_batchpod": _best(runs, name="flashinfer BatchPOD") / default,
         "default_vs_batchattention": _best(runs, name="flashinfer BatchAttention") / default,
         "serial_us": _best(runs, strategy="serial"),
@@ -53,10 +60,12 @@ def of_case(entry: dict[str, Any]) -> dict[str, float]:
         "fused_vs_serial": _best(runs, strategy="serial") / fused,
         "fused_vs_streams": _best(runs, strategy="streams") / fused,
         "fused_vs_best_serial": _best_serial(runs) / fused,
+        "fused_vs_contiguous_serial": _best_serial(runs, contiguous=True) / fused,
         "fused_vs_batchpod": _best(runs, name="flashinfer BatchPOD") / fused,
         "fused_vs_batchattention": _best(runs, name="flashinfer BatchAttention") / fused,
         "fused_vs_batchprefill": _all_rows(runs) / fused,
         "floor_ratio": fused / entry["floor"]["fused_us"],
+        **_alone(runs, entry["floor"]),
     }
     return {name: round(value, 4) for name, value in times.items() if math.isfinite(value)}
 
@@ -83,6 +92,15 @@ def line(name: str, entry: dict[str, Any]) -> str:
     return f"{name}: {ratios}{failed}{entry.get('error', '')}"
 
 
+def _alone(runs: Runs, floor: dict[str, float]) -> dict[str, float]:
+    prefill = _best(runs, name="ours prefill alone")
+    decode = _best(runs, name="ours decode alone")
+    return {
+        "prefill_vs_fa3": _best(runs, name="flashinfer prefill fa3") / prefill,
+        "decode_floor_ratio": decode / floor.get("decode_us", math.nan),
+    }
+
+
 def _is_right(run: dict[str, Any]) -> bool:
     """Whether a peer's answer was ours; the time of another answer says nothing."""
     return float(run.get("difference", 0.0)) < BF16_TOLERANCE
@@ -99,9 +117,13 @@ def _best(runs: Runs, **wanted: str) -> float:
     )
 
 
-def _best_serial(runs: Runs) -> float:
-    """Ours, FlashInfer's two kernels, or the fastest kernels of anybody for each part, added."""
-    parts = _best(runs, part="prefill") + _best(runs, part="decode")
+def _best_serial(runs: Runs, *, contiguous: bool = False) -> float:
+    """Ours, FlashInfer's two kernels, or the fastest kernels of anybody for each part, added.
+
+    contiguous  take part also those who cannot read a paged cache: torch's kernels, cuDNN's by it
+    """
+    fair = [run for run in runs if contiguous or not run["name"].startswith(_CONTIGUOUS)]
+    parts = _best(fair, part="prefill") + _best(fair, part="decode")
     whole = [
         _best(runs, strategy="serial"),
         *(_best(runs, name=f"flashinfer {kernel} then decode") for kernel in ("fa2", "fa3")),

@@ -5,58 +5,77 @@ from __future__ import annotations
 import statistics
 from typing import Any
 
+from benchmarks.gpu.visit.live_headlines import live_headlines
 from benchmarks.gpu.visit.real_headlines import real_headlines
 from benchmarks.gpu.visit.serving_headlines import serving_headlines
 from benchmarks.gpu.visit.spec_headlines import spec_headlines
 
 _NUMBERS, _CONTACT = "pod-attn bench gpu -- numbers", "pod-attn bench gpu -- first-contact"
+_CONFORMANCE = "pod-attn bench gpu -- conformance"
 _CHECKS = "pod-attn bench gpu -- checks"
 Headline = tuple[str, float, str, str]
 _GEOMEANS = {
-    "gpu.fused_vs_serial_geomean": "fused_vs_serial",
-    "gpu.fused_vs_best_serial_geomean": "fused_vs_best_serial",
-    "gpu.fused_vs_flashinfer_batchpod_geomean": "fused_vs_batchpod",
-    "gpu.fused_vs_flashinfer_batchattention_geomean": "fused_vs_batchattention",
-    "gpu.default_vs_serial_geomean": "default_vs_serial",
-    "gpu.default_vs_best_serial_geomean": "default_vs_best_serial",
-    "gpu.default_vs_flashinfer_batchpod_geomean": "default_vs_batchpod",
+    "fused_vs_serial_geomean": "fused_vs_serial",
+    "fused_vs_best_serial_geomean": "fused_vs_best_serial",
+    "fused_vs_contiguous_serial_geomean": "fused_vs_contiguous_serial",
+    "fused_vs_flashinfer_batchpod_geomean": "fused_vs_batchpod",
+    "fused_vs_flashinfer_batchattention_geomean": "fused_vs_batchattention",
+    "default_vs_serial_geomean": "default_vs_serial",
+    "default_vs_best_serial_geomean": "default_vs_best_serial",
+    "default_vs_contiguous_serial_geomean": "default_vs_contiguous_serial",
+    "default_vs_flashinfer_batchpod_geomean": "default_vs_batchpod",
+    "default_vs_flashinfer_batchattention_geomean": "default_vs_batchattention",
+    "prefill_vs_fa3_geomean": "prefill_vs_fa3",
+}
+_FLOORS = {
+    "floor_ratio_geomean": "floor_ratio",
+    "decode_floor_ratio": "decode_floor_ratio",
 }
 _GRID = "pod-attn bench gpu -- numbers --grid"
 _HF = "pod-attn bench gpu -- hf"
 _SGLANG = "pod-attn bench gpu -- sglang --quick"
 _TRACES = "pod-attn bench gpu -- traces"
-_LIVE = {
-    "llama8b": "pod-attn bench gpu -- live --model llama8b",
-    "smollm2": "pod-attn bench gpu -- live --model smollm2 --weights FILE",
-}
 _FP8 = "python -m benchmarks.gpu fp8"
 _TP = "pod-attn bench gpu -- tp"
 _TABLES = "python -m benchmarks.gpu tables"
 _VERSUS = "python -m benchmarks.gpu versus --label {label} before=TREE after=."
 
 
-def headlines(documents: dict[str, dict[str, Any]]) -> list[Headline]:
-    """(name, value, unit, command) of what the folder holds."""
+def headlines(documents: dict[str, dict[str, Any]], prefix: str = "gpu") -> list[Headline]:
+    """(name, value, unit, command) of what the folder holds.
+
+    prefix  of the names of the published cases' numbers, as record.prefix_of
+    """
     found: list[Headline] = []
     steps = documents.get("first_contact", {}).get("steps", {})
-    if "result" in steps.get("conformance", {}):
-        result = steps["conformance"]["result"]
+    conformance = documents.get("conformance") or steps.get("conformance", {}).get("result", {})
+    if "wrappers_equal" in conformance:
         names = ("wrappers_equal", "wrappers_total")
-        found += [(f"gpu.{name}", result[name], "wrappers", _CONTACT) for name in names]
+        told = _CONFORMANCE if "conformance" in documents else _CONTACT
+        found += [(f"gpu.{name}", conformance[name], "wrappers", told) for name in names]
     if "result" in steps.get("corun", {}):
         shares = [case["fused"]["of_busy"] for case in steps["corun"]["result"]["cases"]]
         found.append(("gpu.corun_share", statistics.mean(shares), "share", _CONTACT))
-    summary = documents.get("numbers", {}).get("summary", {})
-    for name, key in _GEOMEANS.items():
-        if f"{key}_geomean" in summary:
-            found.append((name, summary[f"{key}_geomean"], "x", _NUMBERS))
-    if "floor_ratio_geomean" in summary:
-        ratio = summary["floor_ratio_geomean"]
-        found.append(("gpu.floor_ratio_geomean", ratio, "x, time / floor", _NUMBERS))
+    found += _case_headlines(documents.get("numbers", {}).get("summary", {}), prefix)
     parts = [_check_headlines, _grid_headlines, _hf_headlines, _sglang_headlines]
-    parts += [_versus_headlines, _fp8_headlines, _trace_headlines, _live_headlines, _tp_headlines]
+    parts += [_versus_headlines, _fp8_headlines, _trace_headlines, live_headlines, _tp_headlines]
     parts += [real_headlines, serving_headlines, spec_headlines, _table_headlines]
     return found + [line for part in parts for line in part(documents)]
+
+
+def _case_headlines(summary: dict[str, Any], prefix: str) -> list[Headline]:
+    found = [
+        (f"{prefix}.{name}", summary[f"{key}_geomean"], unit, _NUMBERS)
+        for names, unit in ((_GEOMEANS, "x"), (_FLOORS, "x, time / floor"))
+        for name, key in names.items()
+        if f"{key}_geomean" in summary
+    ]
+    ratios = [one.get("default_vs_best_serial") for one in summary.get("by_case", {}).values()]
+    known = [ratio for ratio in ratios if ratio is not None]
+    if known:
+        name = f"{prefix}.default_vs_best_serial"
+        found += [(f"{name}_{end.__name__}", end(known), "x", _NUMBERS) for end in (min, max)]
+    return found
 
 
 def _check_headlines(documents: dict[str, dict[str, Any]]) -> list[Headline]:
@@ -168,44 +187,6 @@ def _trace_headlines(documents: dict[str, dict[str, Any]]) -> list[Headline]:
         unit = f"% of output tokens/s, 95 % interval {low:.2f} to {high:.2f}"
         found.append(("trace.gpu_overhead_pct", 100 * document["overhead"], unit, _TRACES))
         found.append(("trace.gpu_overhead_most_pct", high, "% of output tokens/s", _TRACES))
-    return found
-
-
-def _live_headlines(documents: dict[str, dict[str, Any]]) -> list[Headline]:
-    found: dict[str, Headline] = {}
-    # What both models have is the larger one's.
-    for model, command in _LIVE.items():
-        document = documents.get(f"live_{model}", {})
-        for line in _live_lines(model, document, command):
-            found.setdefault(line[0], line)
-    return list(found.values())
-
-
-def _live_lines(model: str, document: dict[str, Any], command: str) -> list[Headline]:
-    found: list[Headline] = []
-    speedup = document.get("gain", {}).get("speedup")
-    if speedup is not None:
-        (q_heads, kv_heads, head_dim), layers = (
-            document["load"]["heads"],
-            document["load"]["layers"],
-        )
-        shape = f"{q_heads}/{kv_heads} heads of {head_dim}, {layers} layers"
-        found.append((f"live.gpu_speedup_{model}", speedup, f"x, all attention, {shape}", command))
-    if document.get("decode_tuned_share") is not None:
-        share = document["decode_tuned_share"]
-        found.append(("live.decode_steps_tuned_share", share, "share of their time", command))
-        if model != next(iter(_LIVE)):
-            name = f"live.decode_steps_tuned_share_{model}"
-            found.append((name, share, "share of their time", command))
-    if document.get("overhead"):
-        cost, interval = document["overhead"]["cost"], document["overhead"]["interval"]
-        low, high = (100 * end for end in interval)
-        unit = f"% of output tokens/s, 95 % interval {low:.2f} to {high:.2f}"
-        found.append(("live.gpu_overhead_pct", 100 * cost, unit, command))
-    rollback = document.get("rollback") or {}
-    if rollback.get("steps") is not None:
-        unit = f"steps of its bucket, of a config {rollback['speedup']:.2f} times as fast"
-        found.append(("live.rollback_steps", rollback["steps"], unit, command))
     return found
 
 

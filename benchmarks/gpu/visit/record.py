@@ -26,6 +26,7 @@ _DOC, _SPREAD = _ROOT / "docs" / "gpu.md", _ROOT / "docs" / "gpu_spread.svg"
 _PARTS = (
     "first_contact",
     "checks",
+    "conformance",
     "numbers",
     "tune",
     "sweep",
@@ -103,20 +104,35 @@ def main(arguments: list[str] | None = None) -> None:
     where, when = reports[0]["device"]["name"], reports[0]["utc"][:10]
     if "numbers" in documents:
         if "rerun" in documents["numbers"]:
-            recorded = json.loads((_RESULTS / "gpu_numbers.json").read_text())
+            recorded = json.loads(path_of("numbers", where).read_text())
             documents["numbers"] = merged(documents["numbers"], recorded, where)
         documents["numbers"]["summary"] = summarize(documents["numbers"]["cases"])
     beside_recorded(documents, where)
     for name, document in documents.items():
-        path = _RESULTS / f"gpu_{name}.json"
+        path = path_of(name, where, document.get("label", ""))
         kept = {"gpu": where, "date": when, **_kept(name, document)}
         path.write_text(json.dumps(kept, indent=1) + "\n")
     if "tables" in documents:
         ship(options.folder / TABLES, shipped.FOLDER)
-    for name, value, unit, command in headlines(documents):
+    for name, value, unit, command in headlines(documents, prefix_of(where)):
         _results.record_headline(name, value, unit, command, where=where, when=when)
         print(f"{name:48s} {value:.4g} {unit}")
-    draw(documents)
+    draw(documents, prefix_of(where))
+
+
+def prefix_of(gpu: str) -> str:
+    """Of the names of a GPU's numbers of the published cases: `gpu` on an H100, else its own.
+
+    gpu  its name as the driver tells it: `NVIDIA H200` has `h200`
+    """
+    return "gpu" if "H100" in gpu else gpu.split()[-1].lower()
+
+
+def path_of(name: str, gpu: str, label: str = "") -> Path:
+    """Where a part's results go: of the published cases by GPU, of trees in turns by `label`."""
+    of = prefix_of(gpu)
+    told = {"numbers": "" if of == "gpu" else of, "versus": label}.get(name)
+    return _RESULTS / (f"gpu_{name}_{told}.json" if told else f"gpu_{name}.json")
 
 
 def beside_recorded(documents: dict[str, dict[str, Any]], gpu: str) -> None:
@@ -141,11 +157,11 @@ def ship(made: Path, package: Path) -> None:
         path.write_bytes(table.to_json(checksum=True))
 
 
-def draw(documents: dict[str, dict[str, Any]]) -> None:
-    """Replace the rows of docs/gpu.md of every document that is there."""
+def draw(documents: dict[str, dict[str, Any]], prefix: str) -> None:
+    """Replace the rows of docs/gpu.md of every document that is there; `prefix` as prefix_of."""
     text = _DOC.read_text()
     drawn = {
-        "gpu": ("numbers", tables.cases),
+        prefix: ("numbers", tables.cases),
         "gpu-grid": ("grid", tables.grid),
         "gpu-hf": ("hf", tables.transformers),
         "gpu-sglang": ("sglang", tables.sglang),
