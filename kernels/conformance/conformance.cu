@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <string>
 
+#include "boxes.cuh"
 #include "bytes.cuh"
 #include "pod/ptx/async_copy.cuh"
 #include "pod/ptx/launch.cuh"
@@ -257,6 +258,7 @@ ptx::Error run(const ConformanceArguments& a) {
   if (!code) code = launch_wgmma(a);
   if (!code) code = launch_swapped(a);
   if (!code) code = launch_registers(a);
+  if (!code) code = launch_boxes(a);
   return code;
 }
 

@@ -48,6 +48,8 @@ constexpr int kRows = 64, kDepth = 64, kMaxColumns = 256;
 constexpr int kProduct64 = kTiles * kRows * 64;
 constexpr int kFirstProduct64 = kTiles ? kRows * 64 : 0;
 constexpr int kWgmmaThreads = kTiles ? kThreads : 0;
+constexpr int kBoxes = 8, kBoxWords = kTiles ? 16 * 128 / 4 : 0;  // of 16 rows of 128 bytes
+constexpr int kCountWords = kTiles ? 8 : 0;
 
 // One wrapper's dump; a wrapper with several kinds of result has several, told apart by a suffix.
 struct Section {
@@ -123,6 +125,16 @@ enum Place : int {
   kWgmmaCommit,
   kRaiseRegisters,
   kLowerRegisters,
+  kMbarrierInit,
+  kMbarrierPublish,
+  kMbarrierArrive,
+  kMbarrierExpect,
+  kMbarrierWait,
+  kCopyBox,
+  kCopyBoxHint,
+  kCopyBoxPart,
+  kCopyBoxProduct,
+  kPrefetchMap,
   kPlaces
 };
 
@@ -192,7 +204,17 @@ constexpr Section kSections[kPlaces] = {{"thread_index", kThreads},
                                         {"wgmma_wait", kFirstProduct64},
                                         {"wgmma_commit", kFirstProduct64},
                                         {"raise_registers", kHeld * kWgmmaThreads},
-                                        {"lower_registers", kHeld * kWgmmaThreads}};
+                                        {"lower_registers", kHeld * kWgmmaThreads},
+                                        {"mbarrier_init", kCountWords},
+                                        {"mbarrier_publish", kBoxWords},
+                                        {"mbarrier_arrive", kWgmmaThreads},
+                                        {"mbarrier_expect", kWgmmaThreads},
+                                        {"mbarrier_wait", kWgmmaThreads},
+                                        {"copy_box", kBoxes * kBoxWords},
+                                        {"copy_box:hint", 2 * kBoxWords},
+                                        {"copy_box:part", kBoxWords},
+                                        {"copy_box:product", kFirstProduct64},
+                                        {"prefetch_map", kBoxWords}};
 
 constexpr int place_of(Place place) {
   int words = 0;

@@ -1,50 +1,20 @@
-// bulk.cuh: barriers in shared memory, and the copies that complete on them (sm_90).
+// bulk.cuh: copies of the copy engine that only measurements use, and a clock (sm_90).
 //
-// One instruction per function, as in pod/ptx; here because only measurements use them so far.
+// One instruction per function, as in pod/ptx.
 #pragma once
 
 #include <cuda.h>
 
 #include "pod/ptx/async_copy.cuh"
+#include "pod/ptx/box_copy.cuh"
+#include "pod/ptx/mbarrier.cuh"
 #include "pod/ptx/platform.cuh"
 
 namespace pod::walls {
 
-// What L2 keeps: encodings of createpolicy with a fraction of 1, as CUTLASS's cache hints have
-// them.
-constexpr uint64_t kEvictNormal = 0x1000000000000000, kEvictFirst = 0x12F0000000000000,
-                   kEvictLast = 0x14F0000000000000;
-
-POD_DEVICE void barrier_init(uint32_t barrier, int arrivals) {
-  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals) : "memory");
-}
-
-// Makes initialised barriers visible to the copy engine; a barrier of threads follows.
-POD_DEVICE void barrier_publish() {
-  asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
-}
-
-POD_DEVICE void barrier_arrive(uint32_t barrier) {
-  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
-}
-
-// Arrives, and lets the phase end only after so many bytes more.
-POD_DEVICE void barrier_expect(uint32_t barrier, uint32_t bytes) {
-  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes)
-               : "memory");
-}
-
-// Waits for the end of the phase of this parity.
-POD_DEVICE void barrier_wait(uint32_t barrier, uint32_t parity) {
-  asm volatile(
-      "{ .reg .pred p;\n"
-      "wait: mbarrier.try_wait.parity.shared::cta.b64 p, [%0], %1;\n"
-      "@p bra done;\n"
-      "bra wait;\n"
-      "done: }" ::"r"(barrier),
-      "r"(parity)
-      : "memory");
-}
+using ptx::kEvictNormal;
+using ptx::mbarrier_arrive, ptx::mbarrier_expect, ptx::mbarrier_init, ptx::mbarrier_publish,
+    ptx::mbarrier_wait;
 
 // cp.async.bulk: a run of bytes, a multiple of 16 at multiples of 16.
 POD_DEVICE void copy_bulk(uint32_t smem, const void* gmem, uint32_t bytes, uint32_t barrier,

@@ -33,7 +33,7 @@ struct Filler {
   POD_DEVICE void bulk(uint32_t tile, int row, uint32_t full) const {
     const Corun& c = a.request.corun;
     const int lane = ptx::thread_index();
-    if (lane == 0) barrier_expect(full, c.fill == kFillNone ? 0 : kTileBytes);
+    if (lane == 0) mbarrier_expect(full, c.fill == kFillNone ? 0 : kTileBytes);
     ptx::sync_warp();
     if (c.fill == kFillBoxes && lane < 2) {
       copy_box(tile + lane * kPanelBytes, &a.boxes, lane * 64, row, full, c.tile_policy);
@@ -75,7 +75,7 @@ POD_DEVICE void fill(const CorunArguments& a, const Ring<kKeys, kStages>& ring, 
       filler.copy(tile, from);
       ptx::cp_async_wait<1>();
       ptx::fence_proxy_async();
-      if (before) barrier_arrive(before);
+      if (before) mbarrier_arrive(before);
       before = full;
     } else {
       filler.bulk(tile, from, full);
@@ -83,7 +83,7 @@ POD_DEVICE void fill(const CorunArguments& a, const Ring<kKeys, kStages>& ring, 
   };
   while (!last) {
     const uint32_t full = keys + 8 * turn.stage;
-    if (tiles >= kStages) barrier_wait(full + kFree, turn.parity ^ 1);
+    if (tiles >= kStages) mbarrier_wait(full + kFree, turn.parity ^ 1);
     if (ptx::thread_index() < kWarpSize) {
       const bool over = watch.is_over();
       if (ptx::thread_index() == 0) ring.barriers->is_last[turn.stage] = over;
@@ -95,7 +95,7 @@ POD_DEVICE void fill(const CorunArguments& a, const Ring<kKeys, kStages>& ring, 
     }
     last = ring.barriers->is_last[turn.stage];
     bring(ring.k(turn.stage), first + row, full);
-    if (tiles >= kStages) barrier_wait(full + kValues + kFree, turn.parity ^ 1);
+    if (tiles >= kStages) mbarrier_wait(full + kValues + kFree, turn.parity ^ 1);
     bring(ring.v(turn.stage), first + row + kKeys, full + kValues);
     row = (row + 2 * kKeys) & (static_cast<int>(c.tile_rows) - 1);
     ++tiles;
@@ -104,7 +104,7 @@ POD_DEVICE void fill(const CorunArguments& a, const Ring<kKeys, kStages>& ring, 
   if constexpr (kCopies) {
     ptx::cp_async_wait<0>();
     ptx::fence_proxy_async();
-    barrier_arrive(before);
+    mbarrier_arrive(before);
   }
   watch.end(tiles);
 }
@@ -114,15 +114,15 @@ POD_DEVICE void init_barriers(RingBarriers<kStages>& ring, uint64_t (&places)[4]
                               bool copies) {
   if (ptx::thread_index() == 0) {
     for (int stage = 0; stage < kStages; ++stage) {
-      barrier_init(ptx::smem_address(&ring.keys[stage]), copies ? 128 : 1);
-      barrier_init(ptx::smem_address(&ring.values[stage]), copies ? 128 : 1);
-      barrier_init(ptx::smem_address(&ring.keys_free[stage]), kGroups * 4);
-      barrier_init(ptx::smem_address(&ring.values_free[stage]), kGroups * 4);
+      mbarrier_init(ptx::smem_address(&ring.keys[stage]), copies ? 128 : 1);
+      mbarrier_init(ptx::smem_address(&ring.values[stage]), copies ? 128 : 1);
+      mbarrier_init(ptx::smem_address(&ring.keys_free[stage]), kGroups * 4);
+      mbarrier_init(ptx::smem_address(&ring.values_free[stage]), kGroups * 4);
     }
     for (int i = 0; i < 4 * kMostStages; ++i) {
-      barrier_init(ptx::smem_address(&places[i / kMostStages][i % kMostStages]), 1);
+      mbarrier_init(ptx::smem_address(&places[i / kMostStages][i % kMostStages]), 1);
     }
-    barrier_publish();
+    mbarrier_publish();
   }
 }
 

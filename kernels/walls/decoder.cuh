@@ -51,7 +51,7 @@ class Decoder {
  private:
   POD_DEVICE void ask(int stage) {
     const uint32_t barrier = barriers_ + 8 * stage;
-    if (lane_ == 0) barrier_expect(barrier, kStepKeys * kRowBytes);
+    if (lane_ == 0) mbarrier_expect(barrier, kStepKeys * kRowBytes);
     ptx::sync_warp();
     if (lane_ < kStepKeys) {
       const int64_t row = rows_.first(kStepKeys, lane_, 1);
@@ -60,7 +60,7 @@ class Decoder {
     }
     rows_.next += rows_.step;
   }
-  POD_DEVICE void await() { barrier_wait(barriers_ + 8 * stage_, parity_); }
+  POD_DEVICE void await() { mbarrier_wait(barriers_ + 8 * stage_, parity_); }
   POD_DEVICE void advance() {
     stage_ = stage_ + 1 == stages_ ? 0 : stage_ + 1;
     if (stage_ == 0) parity_ ^= 1;

@@ -56,7 +56,7 @@ class Multiplier {
     Watch watch(record, cycles);
     Turn<kStages> turn;
     int64_t tiles = 1;
-    barrier_wait(address(ring_.barriers->keys[0]), 0);
+    mbarrier_wait(address(ring_.barriers->keys[0]), 0);
     issue_scores(0);
     ptx::wgmma_wait<0>();
     ptx::hold(s_[0]);
@@ -68,12 +68,12 @@ class Multiplier {
     while (!last) {
       const Turn<kStages> before = turn;
       turn.next();
-      barrier_wait(address(ring_.barriers->keys[turn.stage]), turn.parity);
+      mbarrier_wait(address(ring_.barriers->keys[turn.stage]), turn.parity);
       last = ring_.barriers->is_last[turn.stage];
       if (ordered_) ptx::bar_sync(1 + group_, kPairThreads);
       ptx::hold(state_.o[0]);
       issue_scores(turn.stage);
-      barrier_wait(address(ring_.barriers->values[before.stage]), before.parity);
+      mbarrier_wait(address(ring_.barriers->values[before.stage]), before.parity);
       issue_values(before.stage);
       if (ordered_) ptx::bar_arrive(2 - group_, kPairThreads);
       ptx::wgmma_wait<1>();
@@ -89,7 +89,7 @@ class Multiplier {
     }
     // The other group has told of its last turn: nobody leaves a barrier half full.
     if (ordered_ && group_ == 0) ptx::bar_sync(1, kPairThreads);
-    barrier_wait(address(ring_.barriers->values[turn.stage]), turn.parity);
+    mbarrier_wait(address(ring_.barriers->values[turn.stage]), turn.parity);
     ptx::hold(state_.o[0]);
     issue_values(turn.stage);
     ptx::wgmma_wait<0>();
@@ -107,7 +107,7 @@ class Multiplier {
   }
   // One arrival per warp: what it read, it has read.
   POD_DEVICE void free(const uint64_t& barrier) {
-    if (lane_ == 0) barrier_arrive(address(barrier));
+    if (lane_ == 0) mbarrier_arrive(address(barrier));
   }
   POD_DEVICE void issue_scores(int stage) {
     ptx::wgmma_fence();

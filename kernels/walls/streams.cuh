@@ -71,7 +71,7 @@ POD_DEVICE void issue(const Stream& s, const CUtensorMap* map, const Rows& rows,
   const uint32_t bytes = s.copy_rows * kRowBytes / s.panels;
   const int blocks = s.copies / s.panels;
   if (kMethod != Method::kCopies) {
-    if (lane == 0) barrier_expect(barrier, bytes * s.copies);
+    if (lane == 0) mbarrier_expect(barrier, bytes * s.copies);
     ptx::sync_warp();
   }
   if (kMethod == Method::kCopies) {
@@ -112,7 +112,7 @@ POD_DEVICE void run_stream(const Stream& s, const CUtensorMap* map, uint32_t sme
     if (kMethod == Method::kCopies) {
       ptx::cp_async_wait<kCopyStages - 1>();
     } else {
-      barrier_wait(barriers + 8 * stage, parity);
+      mbarrier_wait(barriers + 8 * stage, parity);
     }
     units += s.copies;
     if (left == s.stages && !watch.is_over()) {
@@ -145,8 +145,8 @@ streams_kernel(const POD_GRID_CONSTANT StreamsArguments a) {
   const int warp = ptx::warp_uniform(ptx::thread_index() / kWarpSize);
   const uint32_t mine = ptx::smem_address(barriers[warp]);
   if (ptx::thread_index() % kWarpSize == 0) {
-    for (int stage = 0; stage < kMostStages; ++stage) barrier_init(mine + 8 * stage, 1);
-    barrier_publish();
+    for (int stage = 0; stage < kMostStages; ++stage) mbarrier_init(mine + 8 * stage, 1);
+    mbarrier_publish();
   }
   ptx::sync_cta();
   Record& record = static_cast<Record*>(r.records)[ptx::cta_index() * kMostWarps + warp];

@@ -5,31 +5,23 @@
 #include <cstdio>
 #include <cstring>
 
+#include "emulator_race_boxes.h"
 #include "pod/ptx/async_copy.cuh"
 #include "pod/ptx/ldmatrix.cuh"
 #include "pod/ptx/sync.cuh"
 #include "pod/ptx/wgmma.cuh"
 
-using namespace pod;
-using ptx::thread_index;
+using namespace race_boxes;
 
 namespace {
 
-constexpr int kThreads = 128, kHalf = kThreads / 2;
-constexpr uint32_t kTileBytes = 64 * 128;
+constexpr int kHalf = kThreads / 2;
 alignas(16) int source[kThreads * 4];
 int counter;
-
-void use(int value) { [[maybe_unused]] volatile int local = value; }
 
 struct Shared {
   int value;
 };
-
-uint8_t* tile() {
-  POD_DYNAMIC_SMEM(smem);
-  return smem + (1024 - ptx::smem_address(smem) % 1024) % 1024;
-}
 
 // The thread's share of the tile.
 void fill_tile(int value) {
@@ -122,6 +114,7 @@ void clean() {
     pass_on(5);
     ptx::sync_cta();
   }
+  read_boxes(5);
 }
 
 void counter_without_atomic() {
@@ -216,6 +209,39 @@ void transposed_tile_multiplied_without_barrier() {
   ptx::wgmma_wait<0>();
 }
 
+// Thread 1 alone has waited.
+void box_read_without_a_wait() {
+  Barriers& barriers = start_barriers();
+  if (thread_index() == 0) issue_box(barriers);
+  if (thread_index() == 1) ptx::mbarrier_wait(ptx::smem_address(&barriers.full), 0);
+  if (thread_index() == 40) use(tile()[0]);
+}
+
+void box_over_what_others_read() {
+  Barriers& barriers = start_barriers();
+  if (thread_index() == 40) use(tile()[0]);
+  if (thread_index() != 0) return;
+  issue_box(barriers);
+  ptx::mbarrier_wait(ptx::smem_address(&barriers.full), 0);
+}
+
+void buffer_read_without_an_mbarrier() {
+  Barriers& barriers = start_barriers();
+  if (thread_index() == 0) {
+    cells()[0] = 1;
+    ptx::mbarrier_arrive(ptx::smem_address(&barriers.full));
+  }
+  if (thread_index() == 40) use(cells()[0]);
+}
+
+// To arrive shows others what was written; it does not show what they wrote.
+void buffer_read_after_an_mbarrier_arrival() {
+  Barriers& barriers = start_barriers();
+  if (thread_index() == 1) cells()[0] = 1;
+  ptx::mbarrier_arrive(ptx::smem_address(&barriers.free));
+  if (thread_index() == 40) use(cells()[0]);
+}
+
 struct Entry {
   const char* name;
   void (*kernel)();
@@ -234,6 +260,10 @@ const Entry kEntries[] = {
     {"tile_multiplied_without_barrier", tile_multiplied_without_barrier},
     {"tile_refilled_before_the_wait", tile_refilled_before_the_wait},
     {"transposed_tile_multiplied_without_barrier", transposed_tile_multiplied_without_barrier},
+    {"box_read_without_a_wait", box_read_without_a_wait},
+    {"box_over_what_others_read", box_over_what_others_read},
+    {"buffer_read_without_an_mbarrier", buffer_read_without_an_mbarrier},
+    {"buffer_read_after_an_mbarrier_arrival", buffer_read_after_an_mbarrier_arrival},
 };
 
 }  // namespace

@@ -88,7 +88,7 @@ def test_layers_of_the_cpu_kernel_point_one_way() -> None:
 # each other. `sched` decides and `op` computes: neither sees the other.
 WORDS = ("config.h", "smem.h", "arguments.h")
 LAYERS = (
-    *(("ptx", "platform"), ("ptx", ""), ("stamp", "")),
+    *(("ptx", "platform"), ("ptx", "launch"), ("ptx", "tensor_map"), ("ptx", ""), ("stamp", "")),
     *(
         ("layout", "fragment"),
         ("layout", "columns"),

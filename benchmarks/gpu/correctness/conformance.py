@@ -4,8 +4,8 @@ Bit for bit, but: ex2 and lg2 within the relative error that the PTX ISA states,
 0.5 and 2: absolute), rcp within one unit in the last place, sums of mma and wgmma within 2^-20 of
 the sum of magnitudes (tensor cores align products to the largest and truncate; sums of small
 integers must be exact), NaN equal to any NaN. What depends on the machine (%smid, %globaltimer,
-order of atomics) must obey its contract instead. wgmma, stmatrix and setmaxnreg are skipped where
-the GPU has no wgmma.
+order of atomics) must obey its contract instead. wgmma, stmatrix, setmaxnreg, mbarriers and boxes
+are skipped where the GPU has no wgmma.
 """
 
 from __future__ import annotations

@@ -80,6 +80,7 @@ void start(Cta& cta, int index) {
     Warp& warp = *cta.warps[static_cast<size_t>(w)];
     warp.live = warp.ready = kFullWarp;
     warp.op = Collective::kNone;
+    warp.parked = 0;
     warp.blocked_at = -1;
     draw_order(warp);
     reset_wgmma(warp);
@@ -197,6 +198,11 @@ int run(const LaunchShape& launch_shape, void (*body)(void*), void* arguments) {
 }
 
 const char* error() { return last_error.c_str(); }
+
+int refuse(const std::string& text) {
+  last_error = text;
+  return 1;
+}
 
 void configure(const Configuration& configuration) {
   const std::lock_guard<std::mutex> lock(one_launch);

@@ -58,6 +58,7 @@ uint8_t* shared_16(uint32_t address, const char* what) {
         "multiple of 16 and end within %zu bytes",
         what, address, offset, is_dynamic ? "dynamic" : "static", limit);
   }
+  require_landed(cta, address, what);
   return (is_dynamic ? cta.dynamic : cta.statics) + offset;
 }
 
@@ -99,8 +100,10 @@ void prepare_memory(Cta& cta, size_t dynamic_bytes) {
   cta.variables.clear();
   std::memset(cta.dynamic, kPoison, rounded);
   std::memset(cta.statics, kPoison, kStaticCapacity);
-  cta.landings.assign((kDynamicBase + rounded) / kCopyBytes, {-1, 0});
+  const size_t chunks = (kDynamicBase + rounded) / kCopyBytes;
+  cta.landings.assign(chunks, {-1, 0});
   cta.unfenced = 0;
+  reset_engine(cta, chunks);
 }
 
 const uint8_t* ldmatrix_row(uint32_t address) {
@@ -209,11 +212,13 @@ void require_proxy_fence(const Cta& cta, uint32_t address, const char* what) {
   const Warp& writer = *cta.warps[static_cast<size_t>(landing.thread / kLanes)];
   if (writer.in_flight[landing.thread % kLanes].proxy_fences > landing.proxy_fences) return;
   fail(
-      "%s reads shared address 0x%x, which thread %d wrote by cp.async, st.shared or stmatrix; "
+      "%s shared address 0x%x, which thread %d wrote by cp.async, st.shared or stmatrix; "
       "that thread has not executed fence_proxy_async() since. Call it between the write and the "
       "barrier",
       what, address, landing.thread);
 }
+
+void forget_write(Cta& cta, uint32_t address) { cta.landings[address / kCopyBytes] = {-1, 0}; }
 
 SharedTile require_shared(uint32_t first, uint32_t end, const char* what) {
   const Cta& cta = *machine.current->warp->cta;
@@ -229,6 +234,8 @@ SharedTile require_shared(uint32_t first, uint32_t end, const char* what) {
   SharedTile tile{};
   tile.memory = is_dynamic ? cta.dynamic : cta.statics;
   tile.base = base;
+  tile.first = first;
+  tile.end = end;
   return tile;
 }
 

@@ -34,6 +34,12 @@ struct OnBehalfOfOthers {
   ~OnBehalfOfOthers() { __tsan_ignore_thread_end(); }
 };
 
+// While it lives within an OnBehalfOfOthers, the running lane's own accesses count again.
+struct OnOnesOwn {
+  OnOnesOwn() { __tsan_ignore_thread_end(); }
+  ~OnOnesOwn() { __tsan_ignore_thread_begin(); }
+};
+
 #else
 
 constexpr bool kWatching = false;
@@ -43,6 +49,9 @@ inline void reads(const void*, size_t) {}
 inline void writes(void*, size_t) {}
 struct OnBehalfOfOthers {
   OnBehalfOfOthers() {}
+};
+struct OnOnesOwn {
+  OnOnesOwn() {}
 };
 
 #endif

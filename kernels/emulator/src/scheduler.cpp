@@ -85,7 +85,9 @@ void complete(Warp& warp) {
   warp.ready = kFullWarp;
 }
 
-int waiting_lanes(const Warp& warp) { return __builtin_popcount(warp.live & ~warp.ready); }
+int waiting_lanes(const Warp& warp) {
+  return __builtin_popcount(warp.live & ~warp.ready & ~warp.parked);
+}
 
 void first_arrival(Warp& warp, Collective op) {
   if (warp.live != kFullWarp) {
@@ -155,11 +157,13 @@ Lane& arrive(Lane& self, Collective op) {
   if (warp.op == Collective::kNone) first_arrival(warp, op);
   if (warp.op != op) report_divergence(warp, op);
   warp.ready &= ~self.bit;
-  if (warp.ready == 0) complete(warp);
+  if (warp.ready == 0 && warp.parked == 0) complete(warp);
   const bool undisturbed = --machine.until_preemption > 0;
   if (!undisturbed) draw_preemption();
   return switch_target(undisturbed && warp.ready ? pick_in(warp) : pick_or_host());
 }
+
+Lane& hand_over() { return switch_target(pick_or_host()); }
 
 void before_atomic() {
   ++machine.statistics.atomics;
@@ -189,6 +193,8 @@ void finish_lane(Lane& self) {
   }
   if (warp.cta->live == 1) {
     require_no_arrivals(*warp.cta);
+    require_no_boxes(*warp.cta);
+    require_nothing_expected(*warp.cta);
     require_whole_groups_moved(*warp.cta);
   }
   races::release(&launch_tag);
@@ -226,17 +232,23 @@ void fail(const char* format, ...) {
   std::abort();  // the launch is abandoned
 }
 
-// Only barriers can be waited for in vain: a warp at another collective has lanes that run on.
+// Only barriers of both kinds can be waited for in vain: a warp at another collective has lanes
+// that run on, or that wait there.
 void report_deadlock() {
   std::string text = "deadlock, nothing can run:";
   int listed = 0;
   for (const Warp* warp : machine.warps) {
-    if (warp->blocked_at < 0 || warp->live == 0 || ++listed > kListedWarps) continue;
-    const Barrier& barrier = warp->cta->barriers[warp->blocked_at];
+    const bool waits = warp->blocked_at >= 0 || warp->parked;
+    if (!waits || warp->live == 0 || ++listed > kListedWarps) continue;
     text += (listed > 1 ? "; cta " : " cta ") + std::to_string(warp->cta->index) + " warp " +
-            std::to_string(warp->index) + " waits at barrier " + std::to_string(warp->blocked_at) +
-            " (" + std::to_string(barrier.arrived) + " of " + std::to_string(barrier.expected) +
-            " threads)";
+            std::to_string(warp->index) + " waits at ";
+    if (warp->parked) {
+      text += parked_text(*warp);
+      continue;
+    }
+    const Barrier& barrier = warp->cta->barriers[warp->blocked_at];
+    text += "barrier " + std::to_string(warp->blocked_at) + " (" + std::to_string(barrier.arrived) +
+            " of " + std::to_string(barrier.expected) + " threads)";
   }
   if (listed > kListedWarps) {
     text += "; and " + std::to_string(listed - kListedWarps) + " more warps";

@@ -179,7 +179,13 @@ void run_wgmma(Warp& warp) {
   }
   if (warp.cta->unfenced) {
     visit_chunks(warp, op, 0, 1, [&](uint32_t address, const SharedTile&) {
-      require_proxy_fence(*warp.cta, address, "wgmma");
+      require_proxy_fence(*warp.cta, address, "wgmma reads");
+    });
+  }
+  if (may_be_unlanded(*warp.cta, op.a.first, op.a.end) ||
+      may_be_unlanded(*warp.cta, op.b.first, op.b.end)) {
+    visit_chunks(warp, op, 0, 1, [&](uint32_t address, const SharedTile&) {
+      require_landed(*warp.cta, address, "wgmma");
     });
   }
   op.d = &claim_accumulators(warp);
@@ -219,6 +225,24 @@ void reset_wgmma(Warp& warp) {
   queue.fenced = false;
   queue.watched.clear();
   for (const auto& d : queue.accumulators) d->writers = 0;
+}
+
+void require_no_product_reads(const Cta& cta, uint32_t first, uint32_t end, const char* what) {
+  const auto meets = [=](const SharedTile& tile) { return tile.first < end && first < tile.end; };
+  for (const auto& warp : cta.warps) {
+    const WgmmaQueue& queue = warp->products;
+    for (size_t i = queue.done; i < queue.issued.size(); ++i) {
+      const Wgmma& op = queue.issued[i];
+      if (!meets(op.a) && !meets(op.b)) continue;
+      visit_chunks(*warp, op, 0, 1, [&](uint32_t address, const SharedTile&) {
+        if (address < first || address >= end) return;
+        fail(
+            "%s overwrites shared address 0x%x, which a wgmma in flight of warp %d reads. Let its "
+            "warps arrive where the issuer waits, once they have waited for its group",
+            what, address, warp->index);
+      });
+    }
+  }
 }
 
 void require_no_wgmma(const Lane& self) {

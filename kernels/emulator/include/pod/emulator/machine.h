@@ -13,6 +13,7 @@
 #include "pod/emulator/fiber.h"
 #include "pod/emulator/halves.h"
 #include "pod/emulator/launch.h"
+#include "pod/emulator/mbarrier.h"
 #include "pod/emulator/state.h"
 
 namespace pod {

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "pod/emulator/fiber.h"
+#include "pod/emulator/mbarrier.h"
 #include "pod/emulator/wgmma.h"
 
 namespace pod::emulator {
@@ -59,6 +60,7 @@ struct Statistics {
   int64_t atomics;
   int64_t wgmma, proxy_fences;  // of a warp, of a thread
   int64_t stmatrix, stmatrix_extra_wavefronts;
+  int64_t boxes;
 };
 
 // 16 bytes that cp.async has yet to bring.
@@ -127,9 +129,10 @@ struct RegisterSlots {
 };
 
 struct Warp {
-  uint32_t ready = 0;  // lanes that can run; the other live ones wait at `op` or `blocked_at`
-  uint32_t live = 0;   // lanes that have not returned
-  unsigned first = 0;  // lanes run in the order first, first + stride, .. modulo 32
+  uint32_t ready = 0;   // lanes that can run; the others wait at `op`, `blocked_at` or an mbarrier
+  uint32_t parked = 0;  // lanes that wait at an mbarrier, each on its own
+  uint32_t live = 0;    // lanes that have not returned
+  unsigned first = 0;   // lanes run in the order first, first + stride, .. modulo 32
   unsigned stride = 1;
   Collective op = Collective::kNone;  // that some lanes have arrived at
   int blocked_at = -1;                // barrier that the whole warp waits at
@@ -177,6 +180,7 @@ struct Cta {
   std::vector<StaticVariable> variables;
   std::vector<std::unique_ptr<Warp>> warps;
   Barrier barriers[kBarriers];
+  CopyEngine engine;
   std::vector<Landing> landings;  // by shared address / 16
   int unfenced = 0;               // threads with copies that no proxy fence has followed
   GroupStep steps[kMaxThreads / kLanes / kGroupWarps][kGroupSteps];

@@ -31,6 +31,7 @@ struct WgmmaSlots {
 struct SharedTile {
   const uint8_t* memory;  // of the address `base`
   uint32_t base;
+  uint32_t first, end;  // shared addresses that it lies between
   uint32_t start, leading, stride;
 
   // Shared address of columns 8 * chunk.. of k of row `row`; K-major.
