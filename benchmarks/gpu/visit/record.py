@@ -35,6 +35,7 @@ _PARTS = (
     "ncu",
     "grid",
     "versus",
+    "host",
     "fp8",
     "spec",
     "traces",

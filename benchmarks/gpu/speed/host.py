@@ -1,0 +1,112 @@
+"""What a layer's attention costs the host: time to queue a call, and time that its stream sees.
+
+A step's layers share a plan, so calls here share one batch. Batches are small, so that the device
+waits for the host, as it does under a small model: then the time between two events around a call
+is that of the host, whatever the kernels take. `queue_us` is the host's own; `stream_us` is from
+event to event, `kernels_us` that of the same calls queued ahead while the device was kept busy.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from benchmarks.gpu.common import machine as machine_report
+from benchmarks.gpu.common.machines import Backend, backend
+from benchmarks.gpu.common.output import Output, add_output
+from benchmarks.gpu.speed.cases import Part, default_of, make_case, sized
+from pod_integrate.model.floors import CaseSpec
+from pod_integrate.terms.config import PodConfig
+
+_CALLS, _ROUNDS = 32, 15
+# Of SmolLM2-135M and of Llama-3-8B: a chunk beside running requests.
+SPECS = (
+    CaseSpec("9/3 heads of 64", 9, 3, 512, 512, 16, 512, head_dim=64, page_size=1),
+    CaseSpec("32/8 heads of 128", 32, 8, 128, 128, 8, 256, page_size=1),
+)
+_BUSY_CYCLES = 40_000_000
+
+
+def kinds(machine: Backend, spec: CaseSpec) -> dict[str, tuple[Part, PodConfig]]:
+    """Name of a call -> which requests it attends, with which config."""
+    default = default_of(machine, spec)
+    mixed = dataclasses.replace(default, prefill_ctas=1, decode_ctas=1)
+    return {
+        "default": ("all", default),
+        "one launch": ("all", mixed),
+        "side by side": ("all", dataclasses.replace(default, strategy="streams")),
+        "one after the other": ("all", dataclasses.replace(default, strategy="serial")),
+        "prefill alone": ("prefill", default),
+        "decode alone": ("decode", default),
+    }
+
+
+def queue_us(machine: Backend, work: Callable[[], object]) -> float:
+    """Median of the rounds, microseconds of the host per call of a step."""
+    found = []
+    for _ in range(_ROUNDS):
+        machine.synchronize()
+        begin = time.perf_counter()
+        for _ in range(_CALLS):
+            work()
+        found.append((time.perf_counter() - begin) / _CALLS * 1e6)
+    machine.synchronize()
+    return statistics.median(found)
+
+
+def stream_us(machine: Backend, work: Callable[[], object], *, ahead: bool) -> float:
+    """Median over calls of the microseconds between events around each.
+
+    ahead  the device is kept busy until all are queued: what is left is its own time
+    """
+    found: list[float] = []
+    for _ in range(_ROUNDS):
+        events = [torch.cuda.Event(enable_timing=True) for _ in range(_CALLS + 1)]
+        machine.synchronize()
+        if ahead:
+            torch.cuda._sleep(_BUSY_CYCLES)
+        events[0].record()
+        for event in events[1:]:
+            work()
+            event.record()
+        machine.synchronize()
+        found += [a.elapsed_time(b) * 1e3 for a, b in zip(events, events[1:], strict=False)]
+    return statistics.median(found)
+
+
+def measure(machine: Backend, spec: CaseSpec) -> dict[str, Any]:
+    """Times of every kind of call."""
+    found: dict[str, Any] = {}
+    for name, (part, config) in kinds(machine, spec).items():
+        case = make_case(spec, machine.device, part)
+
+        def work(case: Any = case, config: PodConfig = config) -> object:
+            return machine.attend(case, config)
+
+        work()
+        found[name] = {"queue_us": round(queue_us(machine, work), 2)}
+        if not machine.tiny:
+            found[name]["stream_us"] = round(stream_us(machine, work, ahead=False), 2)
+            found[name]["kernels_us"] = round(stream_us(machine, work, ahead=True), 2)
+    return found
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Print one line per call, save host.json."""
+    parser = argparse.ArgumentParser(prog="host", description=(__doc__ or "").split("\n")[0])
+    add_output(parser)
+    options = parser.parse_args(arguments)
+    machine, output = backend(options.backend), Output(options.out, "host")
+    document: dict[str, Any] = {"machine": machine_report.report(), "cases": {}}
+    with torch.inference_mode():
+        for spec in (sized(machine, spec) for spec in SPECS):
+            document["cases"][spec.name] = found = measure(machine, spec)
+            output.save(document)
+            for name, times in found.items():
+                print(f"{spec.name}, {name}: {times}", flush=True)
