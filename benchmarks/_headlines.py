@@ -100,11 +100,12 @@ SECTIONS: dict[str, dict[str, str]] = {
         "tp.tokens_per_s_ratio": "... its throughput against `fa3` there, both mixed",
         "advise.error_median_pct": "Tokens/s that `pod-attn advise` says, off served loads by",
         "advise.error_worst_pct": "... at worst",
+        "serving.settings": "Models, loads and caches served end to end, saturated",
         "serving.speedup_vs_unmixed_fa3_geomean": "`pod`, mixed, against `fa3` that does not mix",
-        "serving.speedup_vs_unmixed_fa3_min": "... least of the loads",
+        "serving.speedup_vs_unmixed_fa3_min": "... least of them",
         "serving.speedup_vs_unmixed_fa3_max": "... most",
         "serving.speedup_vs_mixed_fa3_geomean": "... against `fa3` that mixes",
-        "serving.speedup_vs_mixed_fa3_min": "... least of the loads",
+        "serving.speedup_vs_mixed_fa3_min": "... least of them",
         "serving.share_of_perfect_overlap": "... of what perfect overlap would add to that",
         "serving.itl_p99_ratio_geomean": "... p99 of ITL over that of `fa3` that does not mix",
         "serving.step_model_error_pct": "Time of a served step that advice's model says, off by",
@@ -186,12 +187,12 @@ SIX = (
     Row(
         "SGLang on `pod` with mixed chunks against SGLang on `fa3` without, as people run it",
         "{serving.speedup_vs_unmixed_fa3_min}, {serving.speedup_vs_unmixed_fa3_max}",
-        "output tokens/s, saturated, on an H200: the shape of Llama-3-8B (32 layers, random "
-        "weights), prompts and answers as long as arXiv's (10K, 470) and of 15.4K and 1,056 "
-        "tokens, each side at its best chunk; ITL p99 is {serving.itl_p99_ratio_geomean} of "
-        "`fa3`'s. Hybrid steps are 97 and 73 % of the time, attention half of these. Against `fa3` "
-        "with mixed chunks {serving.speedup_vs_mixed_fa3_min} and more. One stretch of 10 to 16 "
-        "seconds per setting",
+        "least and most of {serving.settings} settings, output tokens/s, saturated, on an H200: "
+        "models of their real depth with random weights, long prompts (arXiv's 10K beside answers "
+        "of 470 tokens, and the paper's 16.5K in all), each side at its best chunk "
+        "([docs/gpu.md](docs/gpu.md#serving) lists them); ITL p99 is "
+        "{serving.itl_p99_ratio_geomean} of `fa3`'s. Against `fa3` with mixed chunks "
+        "{serving.speedup_vs_mixed_fa3_min} and more. One stretch of 8 to 16 seconds per setting",
     ),
     Row(
         "transformers' `generate_batch` on `pod` against `sdpa`",

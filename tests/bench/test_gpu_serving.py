@@ -22,7 +22,7 @@ from benchmarks.gpu.engines.serving_loads import (
     prefill_graphs,
     requests,
 )
-from benchmarks.gpu.engines.serving_plan import parse_pairs, prompts, settings
+from benchmarks.gpu.engines.serving_plan import Plan, Served, parse_pairs, prompts, settings
 
 
 @pytest.mark.parametrize(
@@ -58,8 +58,9 @@ def test_any_stretch_of_whole_cycles_holds_the_same_prompts() -> None:
     assert [one["new"] for one in sent[4:]] == whole[4:]
     assert all(one["new"] <= most for one, most in zip(sent[:4], whole, strict=False))
     assert any(one["new"] < most for one, most in zip(sent[:4], whole, strict=False))
-    assert prompts(load, 3) == 9
-    assert prompts(LOADS["arxiv"], 0) % len(LOADS["arxiv"]) == 0
+    assert prompts(load, 3, 12.0) == 9
+    once = len(LOADS["arxiv"])
+    assert [prompts(LOADS["arxiv"], 0, seconds) for seconds in (1.0, 16.0)] == [once, 2 * once]
 
 
 def test_as_many_are_held_as_the_cache_has_room_for() -> None:
@@ -99,9 +100,19 @@ def test_settings_are_compared_near_in_time_and_pod_is_mixed() -> None:
 
 
 def test_a_pair_that_is_unknown_names_what_is_known() -> None:
-    assert parse_pairs("tiny:tiny,llama3-8b:pd") == [("tiny", "tiny"), ("llama3-8b", "pd")]
-    with pytest.raises(ValueError, match=r"'gpt:pd' is no MODEL:LOAD; models are llama3-8b"):
-        parse_pairs("gpt:pd")
+    found = parse_pairs("tiny:tiny,llama3-8b:pd:fp8_e4m3,tiny:pd")
+    tiny, eight = Served("tiny", "auto"), Served("llama3-8b", "fp8_e4m3")
+    assert found == [(tiny, "tiny"), (eight, "pd"), (tiny, "pd")]
+    plan = Plan(found, [])
+    assert plan.served == [tiny, eight] and plan.loads(tiny) == ["tiny", "pd"]
+    assert (tiny.name, eight.name) == ("tiny", "llama3-8b fp8_e4m3")
+    assert [one.kv_dtype("cuda") for one in plan.served] == ["bf16", "e4m3"]
+    for wrong in ("gpt:pd", "tiny:pd:fp4", "tiny", "tiny:pd:auto:x"):
+        with pytest.raises(ValueError, match=f"'{wrong}' is no MODEL:LOAD.*models are llama3-8b"):
+            parse_pairs(wrong)
+
+
+TINY = Served("tiny", "auto")
 
 
 class Engine:
@@ -137,8 +148,8 @@ def serve(tmp_path: Path, engines: dict[str, Any], *more: str) -> serving_turns.
     ])  # fmt: skip
     with serving_turns.Serving(options, tmp_path / "work") as found:
         for number in range(options.rounds):
-            found.saturated(engines, "tiny", "tiny", settings(options), number)
-        found.rated(engines, "tiny", "tiny")
+            found.saturated(engines, TINY, "tiny", settings(options), number)
+        found.rated(engines, TINY, "tiny")
     return found
 
 

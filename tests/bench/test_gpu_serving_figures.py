@@ -13,7 +13,7 @@ from benchmarks.gpu.engines import serving_figures, serving_summary
 from benchmarks.gpu.engines.serving_figures import Timed, balanced, shares, timed, waits
 from benchmarks.gpu.engines.serving_loads import SHAPES
 from benchmarks.gpu.engines.serving_scheduler import step_lengths
-from benchmarks.gpu.visit import serving_table
+from benchmarks.gpu.visit import serving_record, serving_table
 from benchmarks.gpu.visit.serving_headlines import serving_headlines
 from pod_integrate.model.devices import DEVICES
 
@@ -155,6 +155,64 @@ def test_headlines_are_over_loads_and_of_fa3_alone() -> None:
     found["load"] = {"stock": "triton"}
     assert serving_headlines({"serving": found}) == []
     assert serving_headlines({}) == []
+
+
+def filed(*loads: str, steady: float, rates: tuple[float, ...] = (), cut: str = "") -> Any:
+    """A recorded document with runs of these loads, one of them cut before `pod`'s turn."""
+    runs: dict[str, Any] = {}
+    for load in loads:
+        windows = [
+            window("fa3", False, 8192, 1000.0, 200.0), window("fa3", True, 1024, 1000.0, 40.0),
+            *([] if load == cut else [window("pod", True, 1024, steady, 30.0)]),
+        ]  # fmt: skip
+        runs[f"llama3-8b, {load}"] = {
+            "model": "llama3-8b", "load": load, "kv": "bf16", "windows": windows,
+            "rates": [{"rate": share, "of": steady} for share in rates],
+        }  # fmt: skip
+    return {
+        "machine": {"utc": f"at {steady}", "kernel_build": "k"}, "load": {"stock": "fa3"},
+        "runs": runs, "gpu": "NVIDIA H200", "date": "d",
+    }  # fmt: skip
+
+
+def test_visits_add_to_one_another_by_model_load_and_cache() -> None:
+    old = filed("arxiv", "pd", "mooncake", steady=1100.0, rates=(0.9,))
+    new = filed("pd", "mooncake", "azure-code", steady=1300.0, cut="mooncake")
+    found = serving_record.merged(new, old)
+    ratios = {name: one["vs_unmixed"] for name, one in found["summary"]["loads"].items()}
+    assert ratios == {
+        "llama3-8b, arxiv": 1.1, "llama3-8b, pd": 1.3, "llama3-8b, mooncake": 1.1,
+        "llama3-8b, azure-code": 1.3,
+    }  # fmt: skip
+    assert found["summary"]["vs_unmixed"]["max"] == 1.3
+    when = {name: run["measured"]["utc"] for name, run in found["runs"].items()}
+    assert when["llama3-8b, arxiv"] == when["llama3-8b, mooncake"] == "at 1100.0"
+    assert when["llama3-8b, pd"] == "at 1300.0"
+    # Arrivals were not measured again.
+    assert found["runs"]["llama3-8b, pd"]["rates"][0]["of"] == 1100.0
+    assert found["runs"]["llama3-8b, pd"]["rates_measured"]["utc"] == "at 1100.0"
+    # Merging once more changes nothing of what is older.
+    again = serving_record.merged(filed("pd", steady=1200.0), {**found, "gpu": "NVIDIA H200"})
+    assert again["runs"]["llama3-8b, arxiv"]["measured"]["utc"] == "at 1100.0"
+    with pytest.raises(ValueError, match="against triton, what is recorded against fa3"):
+        serving_record.merged({**new, "load": {"stock": "triton"}}, old)
+
+
+def test_arrivals_have_a_table_of_their_own() -> None:
+    found = document()
+    for one in found["runs"]["llama3-8b, arxiv"]["windows"]:
+        one["time"], one["attention"] = {"gap_share": 0.0}, {}
+    found["runs"]["llama3-8b, arxiv"]["rates"] = [
+        {"engine": engine, "mixed": engine == "pod", "chunk": 512, "rate": 0.9, "per_second": 1.75,
+         "ttft_ms_p50": 900.0, "ttft_ms_p99": 4000.0, "client_tokens_per_second": 800.0,
+         "goodput_tokens_per_second": 600.0}
+        for engine in ("pod", "fa3")
+    ]  # fmt: skip
+    rows = serving_table.serving(found).split("\n\n")[1].splitlines()
+    assert rows[2] == (
+        "| llama3-8b, arxiv | 0.9 (1.75) | `fa3` | 512 | 0.90 / 4.00 | - / - | 800 | 75% |"
+    )
+    assert rows[3].startswith("|  | 0.9 (1.75) | `pod, mixed` |")
 
 
 def test_page_has_a_row_for_each_side() -> None:

@@ -26,7 +26,7 @@ from benchmarks.gpu.common.output import add_output
 from benchmarks.gpu.engines.places import PLACES, REFUSED
 from benchmarks.gpu.engines.serving_engines import standing
 from benchmarks.gpu.engines.serving_loads import LOADS, SHAPES
-from benchmarks.gpu.engines.serving_plan import Plan, parse_pairs, settings
+from benchmarks.gpu.engines.serving_plan import KV_DTYPES, Plan, Served, parse_pairs, settings
 from benchmarks.gpu.engines.serving_turns import Serving
 
 _PAIRS = "llama3-8b:arxiv,llama3-8b:pd,yi-6b:arxiv"
@@ -34,14 +34,13 @@ _PAIRS = "llama3-8b:arxiv,llama3-8b:pd,yi-6b:arxiv"
 
 def run(serving: Serving, plan: Plan) -> None:
     """Models one after the other; what does not fit the time is left out and said."""
-    for model in plan.models:
-        loads = [load for name, load in plan.pairs if name == model]
-        with standing(serving, model, plan) as engines:
-            for load in loads:
+    for served in plan.served:
+        with standing(serving, served, plan) as engines:
+            for load in plan.loads(served):
                 for number in range(serving.options.rounds):
-                    serving.saturated(engines, model, load, plan.settings, number)
-            for load in loads:
-                serving.rated(engines, model, load)
+                    serving.saturated(engines, served, load, plan.settings, number)
+            for load in plan.loads(served):
+                serving.rated(engines, served, load)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -58,7 +57,7 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(f"serving: failed are {', '.join(serving.document['failed']) or 'all'}")
 
 
-def _pairs(text: str) -> list[tuple[str, str]]:
+def _pairs(text: str) -> list[tuple[Served, str]]:
     try:
         return parse_pairs(text)
     except ValueError as error:
@@ -72,12 +71,13 @@ def _numbers(text: str) -> list[int]:
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="serving", description=(__doc__ or "").split("\n")[0],
-        epilog=f"models: {', '.join(SHAPES)}; loads: {', '.join(LOADS)}",
+        epilog=f"models: {', '.join(SHAPES)}; loads: {', '.join(LOADS)}; KV, the cache's dtype: "
+        f"auto, {', '.join(KV_DTYPES)}",
     )  # fmt: skip
     add = functools.partial(parser.add_argument, type=int)
     parser.add_argument(
-        "--pairs", type=_pairs, default=_PAIRS, metavar="MODEL:LOAD,...",
-        help="what is served, by worth; a model's loads one after the other",
+        "--pairs", type=_pairs, default=_PAIRS, metavar="MODEL:LOAD[:KV],...",
+        help="what is served, by worth; what differs in its load alone, one after the other",
     )  # fmt: skip
     parser.add_argument(
         "--engines", default=None,
@@ -86,12 +86,16 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument("--unmixed", type=_numbers, default=[8192, 2048], help="chunks, by worth")
     parser.add_argument("--mixed", type=_numbers, default=[1024, 512, 2048], help="likewise")
-    parser.add_argument("--kv", default="auto", help="dtype of the KV cache, such as fp8_e4m3")
     parser.add_argument("--rates", type=lambda text: [float(x) for x in text.split(",")],
                         default=[], help="shares of stock's capacity, such as 0.7,0.9")  # fmt: skip
     parser.add_argument("--rate-seconds", type=float, default=30.0, help="of each of them")
+    parser.add_argument(
+        "--rate-settle", type=float, default=10.0,
+        help="seconds before, since a server under a rate begins empty",
+    )  # fmt: skip
     add("--rounds", default=1, help="of all settings, in mirrored order")
-    add("--cycles", default=0, help="of a load's prompts in a stretch; 0: some 12 seconds")
+    add("--cycles", default=0, help="of a load's prompts in a stretch; 0: as many as --stretch")
+    parser.add_argument("--stretch", type=float, default=12.0, help="seconds of one, about")
     add("--settle", default=2, help="prompts left out after a change of setting")
     parser.add_argument("--itl", type=float, default=50.0, help="target of goodput, ms")
     parser.add_argument(

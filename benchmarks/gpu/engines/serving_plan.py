@@ -6,10 +6,33 @@ import argparse
 import itertools
 from typing import NamedTuple
 
+from benchmarks.gpu.engines.places import PLACES
 from benchmarks.gpu.engines.serving_loads import LOADS, SHAPES, Lengths, means
+from pod_integrate.terms.keys import KvDtype
 
-# Of a stretch, at about as many prompt tokens a second as one H200 serves of these models.
-_SECONDS, _PROMPT_TOKENS_PER_SECOND = 12.0, 16_000.0
+# About as many as one H200 serves of these models.
+_PROMPT_TOKENS_PER_SECOND = 16_000.0
+# SGLang's names of a cache's dtype, and ours.
+KV_DTYPES: dict[str, KvDtype] = {"fp8_e4m3": "e4m3", "bfloat16": "bf16"}
+
+
+class Served(NamedTuple):
+    """What an engine serves: a model's name, and SGLang's name of its cache's dtype.
+
+    kv  "auto": the dtype of the model
+    """
+
+    model: str
+    kv: str
+
+    @property
+    def name(self) -> str:
+        """As printed and filed."""
+        return self.model if self.kv == "auto" else f"{self.model} {self.kv}"
+
+    def kv_dtype(self, device: str) -> KvDtype:
+        """Of the cache, by this project's names."""
+        return PLACES[device].dtype if self.kv == "auto" else KV_DTYPES[self.kv]
 
 
 class Setting(NamedTuple):
@@ -26,15 +49,19 @@ class Setting(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """Pairs of model and load, and the settings of each."""
+    """What is served under which loads, and the settings of each."""
 
-    pairs: list[tuple[str, str]]
+    pairs: list[tuple[Served, str]]
     settings: list[Setting]
 
     @property
-    def models(self) -> list[str]:
+    def served(self) -> list[Served]:
         """Each once."""
-        return list(dict.fromkeys(model for model, _ in self.pairs))
+        return list(dict.fromkeys(served for served, _ in self.pairs))
+
+    def loads(self, served: Served) -> list[str]:
+        """Of one of them."""
+        return [load for one, load in self.pairs if one == served]
 
     @property
     def engines(self) -> list[str]:
@@ -61,23 +88,27 @@ def settings(options: argparse.Namespace) -> list[Setting]:
     return found
 
 
-def parse_pairs(text: str) -> list[tuple[str, str]]:
-    """Of MODEL:LOAD,...; ValueError for names that are unknown."""
+def parse_pairs(text: str) -> list[tuple[Served, str]]:
+    """Of MODEL:LOAD[:KV],...; ValueError for names that are unknown."""
     found = []
     for pair in text.split(","):
-        model, _, load = pair.partition(":")
-        if model not in SHAPES or load not in LOADS:
+        model, load, kv = (*pair.split(":"), "auto", "")[:3]
+        kvs = ("auto", *KV_DTYPES)
+        if model not in SHAPES or load not in LOADS or kv not in kvs or pair.count(":") > 2:
             raise ValueError(
-                f"{pair!r} is no MODEL:LOAD; models are {', '.join(SHAPES)}, loads "
-                f"{', '.join(LOADS)}"
+                f"{pair!r} is no MODEL:LOAD or MODEL:LOAD:KV; models are {', '.join(SHAPES)}, "
+                f"loads {', '.join(LOADS)}, KV {', '.join(kvs)}"
             )
-        found.append((model, load))
+        found.append((Served(model, kv), load))
     return found
 
 
-def prompts(lengths: Lengths, cycles: int) -> int:
-    """Prompts of a stretch: whole cycles, at least one."""
+def prompts(lengths: Lengths, cycles: int, seconds: float) -> int:
+    """Prompts of a stretch: whole cycles, at least one.
+
+    seconds  of a stretch, about, where `cycles` is 0
+    """
     if not cycles:
         whole = len(lengths) * means(lengths)[0]
-        cycles = max(1, round(_SECONDS * _PROMPT_TOKENS_PER_SECOND / whole))
+        cycles = max(1, round(seconds * _PROMPT_TOKENS_PER_SECOND / whole))
     return cycles * len(lengths)

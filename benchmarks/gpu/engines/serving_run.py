@@ -6,8 +6,9 @@ It reads files of the job and of the answer, as turns_run does, and then an orde
   window MIXED CHUNK SETTLE PROMPTS SECONDS
                                 under that setting, leave out SETTLE prompts, then take what happens
                                 until PROMPTS more have their first token
-  rate NAME MIXED CHUNK PER_SECOND SECONDS
-                                that load in an empty server, arriving at a rate
+  rate NAME MIXED CHUNK PER_SECOND SETTLE SECONDS
+                                that load in an empty server, arriving at a rate: what happens in
+                                the SECONDS that follow on SETTLE
 
 Between orders the engine is paused: nothing runs while another one is measured beside it.
 """
@@ -59,16 +60,21 @@ class Server:
             **self._feed.between(begin, end),
         }  # fmt: skip
 
-    def rate(self, name: str, mixed: bool, chunk: int, rate: float, seconds: float) -> Any:
-        """What is answered of a load that arrives at `rate` requests per second."""
+    def rate(
+        self, name: str, mixed: bool, chunk: int, rate: float, settle: float, seconds: float
+    ) -> Any:
+        """What is answered of a load that arrives at `rate` requests per second.
+
+        settle  seconds that are left out, since the server begins empty
+        """
         load = self._job["loads"][name]
         self._set(mixed=mixed, chunk=chunk)
         self._do(self._drop())
         self._feed = Feed(self._engine, _requests({**load, "held": 0}, self._job), 0)
-        began = time.time()
-        self._do(self._arrivals(rate, seconds))
-        return {"unix": [began, time.time()], "steps": self._steps(),
-                **self._feed.between(began, time.time())}  # fmt: skip
+        begin = time.time() + settle
+        self._do(self._arrivals(rate, settle + seconds))
+        end = time.time()
+        return {"unix": [begin, end], "steps": self._steps(), **self._feed.between(begin, end)}
 
     def _do(self, work: Coroutine[Any, Any, Any]) -> Any:
         return self._loop.run_until_complete(work)
@@ -142,7 +148,7 @@ def obey(server: Server, line: str) -> dict[str, Any]:
         return found
     if order == "rate":
         rated: dict[str, Any] = server.rate(
-            told[0], bool(int(told[1])), int(told[2]), float(told[3]), float(told[4])
+            told[0], bool(int(told[1])), int(told[2]), *map(float, told[3:6])
         )
         return rated
     raise ValueError(f"order {order!r} is none of load, window, rate")

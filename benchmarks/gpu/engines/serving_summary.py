@@ -10,12 +10,18 @@ from typing import Any, NamedTuple
 from benchmarks.gpu.engines.serving_figures import Timed
 from benchmarks.gpu.engines.serving_loads import SHAPES, Shape
 from pod_integrate.model.dense import DenseModel
-from pod_integrate.model.devices import Device
+from pod_integrate.model.devices import DEVICES, Device
 from pod_integrate.model.estimate import visible_pairs
 from pod_integrate.terms.keys import ELEMENT_BYTES, KvDtype
 
 _MOST_STEPS = 80
 Window = dict[str, Any]
+
+
+def device_called(name: str) -> Device | None:
+    """What the model knows of a GPU by its driver's name; None where it knows none."""
+    key = name.lower().replace(" ", "-")
+    return next((device for device in DEVICES.values() if device.key.name == key), None)
 
 
 class Sides(NamedTuple):

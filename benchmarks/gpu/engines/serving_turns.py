@@ -22,13 +22,14 @@ from benchmarks.gpu.engines.serving_figures import (
     waits,
 )
 from benchmarks.gpu.engines.serving_loads import LOADS, SHAPES, held, means
-from benchmarks.gpu.engines.serving_plan import Setting, prompts
-from benchmarks.gpu.engines.serving_summary import best, sampled, summarize
+from benchmarks.gpu.engines.serving_plan import Served, Setting, prompts
+from benchmarks.gpu.engines.serving_summary import best, device_called, sampled, summarize
 from benchmarks.gpu.engines.turns import Standing, order
-from pod_integrate.model.devices import DEVICES
-from pod_integrate.terms.keys import KvDtype
 
-_TOLD = ("engines", "rates", "rounds", "cycles", "settle", "itl", "kv", "device", "seconds")
+_TOLD = (
+    "engines", "rates", "rounds", "cycles", "stretch", "settle", "rate_seconds", "rate_settle",
+    "itl", "device", "seconds",
+)  # fmt: skip
 # Seconds below which no engine is started, and no stretch begun.
 _LEAST_START, _LEAST_STRETCH = 60.0, 14.0
 
@@ -39,10 +40,9 @@ class Serving:
     def __init__(self, options: argparse.Namespace, folder: Path) -> None:
         self.options, self.folder = options, folder
         self.least_start = _LEAST_START if PLACES[options.device].accelerates else 1.0
-        self.next_workers: dict[str, dict[str, Standing]] = {}
-        self.kv = _kv_dtype(options)
+        self.next_workers: dict[Served, dict[str, Standing]] = {}
         # The load that an engine is under, and full of.
-        self._full: dict[str, tuple[str, str]] = {}
+        self._full: dict[str, tuple[Served, str]] = {}
         self._least = _LEAST_STRETCH if PLACES[options.device].accelerates else 1.0
         self._began = time.monotonic()
         self._output = Output(options.out, "serving")
@@ -54,8 +54,7 @@ class Serving:
             "runs": {}, "stages": {}, "left_out": [], "failed": {}, "summary": {},
         }  # fmt: skip
         name = str(self.document["machine"].get("device", {}).get("name", ""))
-        key = name.lower().replace(" ", "-")
-        self._device = next((d for d in DEVICES.values() if d.key.name == key), None)
+        self._device = device_called(name)
         self.say("begun")
 
     def __enter__(self) -> Serving:
@@ -105,37 +104,41 @@ class Serving:
         self.document["stages"][name] = round(seconds, 1)
 
     def saturated(
-        self, engines: dict[str, Standing], model: str, load: str,
+        self, engines: dict[str, Standing], served: Served, load: str,
         wanted: list[Setting], number: int,
     ) -> None:  # fmt: skip
         """One round of all settings under a load that always waits at the door."""
         turns = {one.name: one for one in wanted if one.engine in engines}
         for name in order(list(turns), number):
             one = turns[name]
-            full = self._full.get(one.engine) == (model, load)
+            full = self._full.get(one.engine) == (served, load)
             # A cache that is to be filled takes about as long again.
-            what = f"{model}, {load}, {name}"
+            what = f"{served.name}, {load}, {name}"
             if one.engine in engines and self._may(what, self._least * (1 if full else 2)):
-                work = functools.partial(self._window, engines, one, model, load, number)
+                work = functools.partial(self._window, engines, one, served, load, number)
                 self._try(engines, one, what, work)
 
-    def rated(self, engines: dict[str, Standing], model: str, load: str) -> None:
-        """Best settings of each side, at shares of what stock answered unmixed."""
+    def rated(self, engines: dict[str, Standing], served: Served, load: str) -> None:
+        """Best settings of each side, at shares of what stock answered unmixed.
+
+        Stock that mixes comes last, when the others have had all shares.
+        """
         stock = self.options.engines[0]
-        windows = self._run(model, load)["windows"]
-        tops = [best(windows, *side) for side in ((stock, False), (stock, True), ("pod", True))]
+        windows = self._run(served, load)["windows"]
+        tops = [best(windows, *side) for side in ((stock, False), ("pod", True), (stock, True))]
         if tops[0] is None:
             return
         capacity = tops[0]["steady"] / means(LOADS[load])[1]
-        for share in self.options.rates:
-            for top in tops:
-                if top is None or top["engine"] not in engines:
-                    continue
-                one = Setting(top["engine"], top["mixed"], top["chunk"])
-                what = f"{model}, {load}, {one.name}, at {share:g}"
-                if self._may(what, self.options.rate_seconds + 5.0):
-                    work = functools.partial(self._rate, engines, one, model, load, share, capacity)
-                    self._try(engines, one, what, work)
+        shares = self.options.rates
+        turns = [(top, share) for share in shares for top in tops[:2]]
+        for top, share in [*turns, *((tops[2], share) for share in shares)]:
+            if top is None or top["engine"] not in engines:
+                continue
+            one = Setting(top["engine"], top["mixed"], top["chunk"])
+            what = f"{served.name}, {load}, {one.name}, at {share:g}"
+            if self._may(what, self.options.rate_settle + self.options.rate_seconds + 3.0):
+                work = functools.partial(self._rate, engines, one, served, load, share, capacity)
+                self._try(engines, one, what, work)
 
     def _may(self, what: str, seconds: float) -> bool:
         if not self.enough(seconds):
@@ -154,32 +157,32 @@ class Serving:
             engines.pop(one.engine).stop()
 
     def _window(
-        self, engines: dict[str, Standing], one: Setting, model: str, load: str, number: int
+        self, engines: dict[str, Standing], one: Setting, served: Served, load: str, number: int
     ) -> None:
         worker, options = engines[one.engine], self.options
-        if self._full.get(one.engine) != (model, load):
+        if self._full.get(one.engine) != (served, load):
             filled = worker.order(f"load {load}", 3 * options.each)
-            self._full[one.engine] = (model, load)
-            self.say(f"{model}, {load}, {one.engine}: full after {filled['seconds']:.1f} s")
-        count = prompts(LOADS[load], options.cycles)
+            self._full[one.engine] = (served, load)
+            self.say(f"{served.name}, {load}, {one.engine}: full after {filled['seconds']:.1f} s")
+        count = prompts(LOADS[load], options.cycles, options.stretch)
         limit = min(options.each, max(1.0, self.seconds_left()))
         line = f"window {one.mixed:d} {one.chunk} {options.settle} {count} {limit:.1f}"
         found = worker.order(line, 2 * options.each)
         window = self._figures(found, one, load) | {"round": number, "whole": found["whole"]}
-        self._run(model, load)["windows"].append(window)
-        self._told(f"{model}, {load}, {one.name}", window)
+        self._run(served, load)["windows"].append(window)
+        self._told(f"{served.name}, {load}, {one.name}", window)
 
     def _rate(
-        self, engines: dict[str, Standing], one: Setting, model: str, load: str,
+        self, engines: dict[str, Standing], one: Setting, served: Served, load: str,
         share: float, capacity: float,
     ) -> None:  # fmt: skip
         self._full.pop(one.engine, None)
-        line = f"rate {load} {one.mixed:d} {one.chunk} {share * capacity} "
-        line += f"{self.options.rate_seconds}"
-        found = engines[one.engine].order(line, self.options.rate_seconds + self.options.each)
+        settle, seconds = self.options.rate_settle, self.options.rate_seconds
+        line = f"rate {load} {one.mixed:d} {one.chunk} {share * capacity} {settle} {seconds}"
+        found = engines[one.engine].order(line, settle + seconds + self.options.each)
         window = self._figures(found, one, load) | {"rate": share, "per_second": share * capacity}
-        self._run(model, load)["rates"].append(window)
-        self._told(f"{model}, {load}, {one.name}, at {share:g}", window)
+        self._run(served, load)["rates"].append(window)
+        self._told(f"{served.name}, {load}, {one.name}, at {share:g}", window)
 
     def _figures(self, found: dict[str, Any], one: Setting, load: str) -> dict[str, Any]:
         begin, end = found["unix"]
@@ -192,12 +195,12 @@ class Serving:
             "time": shares(steps), "attention": traced, "steps": sampled(steps),
         }  # fmt: skip
 
-    def _run(self, model: str, load: str) -> dict[str, Any]:
-        shape = SHAPES[model]
-        found: dict[str, Any] = self.document["runs"].setdefault(f"{model}, {load}", {
-            "model": model, "load": load, "kv": self.kv, "means": means(LOADS[load]),
-            "pool_tokens": shape.pool, "held": held(shape, LOADS[load]), "windows": [],
-            "rates": [],
+    def _run(self, served: Served, load: str) -> dict[str, Any]:
+        shape = SHAPES[served.model]
+        found: dict[str, Any] = self.document["runs"].setdefault(f"{served.name}, {load}", {
+            "model": served.model, "load": load, "kv": served.kv_dtype(self.options.device),
+            "means": means(LOADS[load]), "pool_tokens": shape.pool,
+            "held": held(shape, LOADS[load]), "windows": [], "rates": [],
         })  # fmt: skip
         return found
 
@@ -214,13 +217,3 @@ class Serving:
     def _save(self) -> None:
         self.document["summary"] = summarize(self.document, self._device)
         self._output.save(self.document)
-
-
-def _kv_dtype(options: argparse.Namespace) -> KvDtype:
-    """Of the cache, by this project's names."""
-    if options.kv == "auto":
-        return PLACES[options.device].dtype
-    names: dict[str, KvDtype] = {"fp8_e4m3": "e4m3", "bfloat16": "bf16"}
-    if options.kv not in names:
-        raise SystemExit(f"serving: --kv must be auto, fp8_e4m3 or bfloat16, got {options.kv}")
-    return names[options.kv]

@@ -60,8 +60,9 @@ def write_eagle(folder: Path, model: Path, dropped: int) -> None:
     size = net.config.hidden_size
     fc = torch.zeros(size, 2 * size, dtype=torch.bfloat16)
     fc[:, :size] = torch.eye(size)
+    absent = ("lm_head.weight", "model.norm.weight", "model.layers.0.input_layernorm.weight")
     weights = {name.removeprefix("model."): value for name, value in net.state_dict().items()
-               if "layers.0.input_layernorm" not in name and "lm_head" not in name}  # fmt: skip
+               if name not in absent}  # fmt: skip
     weights |= {"fc.weight": fc, "fc.bias": torch.zeros(size, dtype=torch.bfloat16)}
     folder.mkdir()
     save_file({name: value.contiguous() for name, value in weights.items()},

@@ -15,6 +15,7 @@ from benchmarks.gpu.shipped.tables import FOLDER as TABLES
 from benchmarks.gpu.speed.summary import summarize
 from benchmarks.gpu.visit import tables
 from benchmarks.gpu.visit.headlines import headlines
+from benchmarks.gpu.visit.serving_record import merged as serving_merged
 from benchmarks.gpu.visit.serving_table import serving
 from benchmarks.gpu.visit.spec_headlines import merged as spec_merged
 from pod_integrate.live import shipped
@@ -50,7 +51,7 @@ _PARTS = (
 )
 
 # Parts whose visits add to one another: (new document, recorded one) -> what is filed.
-_MERGES = {"spec": spec_merged}
+_MERGES = {"serving": serving_merged, "spec": spec_merged}
 
 
 def slim(document: dict[str, Any]) -> dict[str, Any]:

@@ -15,13 +15,17 @@ def serving_headlines(documents: dict[str, dict[str, Any]]) -> list[Headline]:
     if document.get("load", {}).get("stock") != "fa3" or not summary.get("loads"):
         return []
     count = len(summary["loads"])
-    found: list[Headline] = []
+    found: list[Headline] = [
+        ("serving.settings", count, "of a model, a load and a cache", _SERVING)
+    ]
     for key, name, ends in (
         ("vs_unmixed", "speedup_vs_unmixed_fa3", ("geomean", "min", "max")),
         ("vs_mixed", "speedup_vs_mixed_fa3", ("geomean", "min")),
         ("itl_p99_ratio", "itl_p99_ratio", ("geomean",)),
     ):
-        unit = f"x, {'p99 of ITL' if key == 'itl_p99_ratio' else 'output tokens/s'}, {count} loads"
+        unit = (
+            f"x, {'p99 of ITL' if key == 'itl_p99_ratio' else 'output tokens/s'}, {count} settings"
+        )
         if key in summary:
             told = summary[key]
             found += [(f"serving.{name}_{end}", told[end], unit, _SERVING) for end in ends]

@@ -12,6 +12,10 @@ _HEADS = (
     "prefill / hybrid / decode steps, of the time", "between forwards",
     "attention in a hybrid / decode forward",
 )  # fmt: skip
+_RATE_HEADS = (
+    "model, load", "arrivals, of capacity (per second)", "side", "chunk", "TTFT p50 / p99 s",
+    "ITL p50 / p99 ms", "tokens/s", "within the ITL target",
+)  # fmt: skip
 _SIDES = {"unmixed": "{stock}", "mixed": "{stock}, mixed", "pod": "pod, mixed"}
 
 
@@ -24,7 +28,30 @@ def serving(document: dict[str, Any]) -> str:
         for side, window in found._asdict().items() if found is not None else ():
             rows.append([name, f"`{_SIDES[side].format(stock=stock)}`", *_cells(window)])
             name = ""
-    return table(_HEADS, rows, texts=2)
+    drawn = table(_HEADS, rows, texts=2)
+    rated = _rated(document)
+    return f"{drawn}\n\n{table(_RATE_HEADS, rated, texts=3)}" if rated else drawn
+
+
+def _rated(document: dict[str, Any]) -> list[list[str]]:
+    """A row for each side and share of capacity, one after the other."""
+    rows = []
+    for name, run in document["runs"].items():
+        for one in sorted(run.get("rates", ()), key=lambda one: (one["rate"], one["engine"])):
+            side = f"`{one['engine']}{', mixed' if one['mixed'] else ''}`"
+            share = f"{one['rate']:g} ({one['per_second']:.2f})"
+            waits = [_pair(one, "ttft_ms", 1e-3, 2), _pair(one, "itl_ms", 1.0, 1)]
+            tokens = one["client_tokens_per_second"]
+            good = one["goodput_tokens_per_second"] / tokens if tokens else 0.0
+            rows.append([name, share, side, str(one["chunk"]), *waits, f"{tokens:,.0f}",
+                         f"{good:.0%}"])  # fmt: skip
+            name = ""
+    return rows
+
+
+def _pair(window: dict[str, Any], name: str, scale: float, digits: int) -> str:
+    keys = (f"{name}_p50", f"{name}_p99")
+    return " / ".join(f"{scale * window[key]:.{digits}f}" if key in window else "-" for key in keys)
 
 
 def _cells(window: dict[str, Any]) -> list[str]:
@@ -34,8 +61,7 @@ def _cells(window: dict[str, Any]) -> list[str]:
     attention = [
         f"{traced[kind]['share']:.0%}" if kind in traced else "-" for kind in ("hybrid", "decode")
     ]
-    itl = [f"{window[key]:.1f}" if key in window else "-" for key in ("itl_ms_p50", "itl_ms_p99")]
     return [
-        str(window["chunk"]), f"{window['steady']:,.0f}", " / ".join(itl), " / ".join(shares),
-        f"{spent['gap_share']:.1%}", " / ".join(attention),
+        str(window["chunk"]), f"{window['steady']:,.0f}", _pair(window, "itl_ms", 1.0, 1),
+        " / ".join(shares), f"{spent['gap_share']:.1%}", " / ".join(attention),
     ]  # fmt: skip
