@@ -159,12 +159,40 @@ def test_engines_are_filled_once_and_measured_in_mirrored_turns(tmp_path: Path) 
     stretch = ["window 0 128", "window 1 64", "window 1 64", "window 0 128"]
     told = [" ".join(line.split()[:3]) for line in engines["torch_native"].orders]
     assert told == ["load tiny", *stretch, "rate tiny 0", "rate tiny 1"]
+    assert [one["engine"] for one in found.document["runs"]["tiny, tiny"]["rates"]] == [
+        "torch_native", "pod", "torch_native",
+    ]  # fmt: skip
     assert [o.split()[0] for o in engines["pod"].orders] == ["load", "window", "window", "rate"]
     saved = json.loads((tmp_path / "serving.json").read_text())
     assert saved["summary"]["vs_mixed"]["geomean"] == pytest.approx(1.25)
     run = saved["runs"]["tiny, tiny"]
     assert len(run["windows"]) == 6 and len(run["rates"]) == 3
     assert not found.document["failed"] and not found.document["left_out"]
+
+
+def test_arrivals_are_of_the_sides_that_are_named(tmp_path: Path) -> None:
+    engines = {"torch_native": Engine(1.0), "pod": Engine(1.25)}
+    found = serve(tmp_path, dict(engines), "--rates", "0.5,0.9", "--rate-sides", "pod,unmixed")
+    rated = found.document["runs"]["tiny, tiny"]["rates"]
+    assert [(one["engine"], one["mixed"], one["rate"]) for one in rated] == [
+        ("pod", True, 0.5), ("torch_native", False, 0.5),
+        ("pod", True, 0.9), ("torch_native", False, 0.9),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        (["--rated", "tiny:arxiv"], "tiny, arxiv"),
+        (["--rate-sides", "stock"], "known are unmixed, pod, mixed"),
+    ],
+)
+def test_arrivals_of_what_is_not_served_are_refused(
+    wrong: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        serving._parse(["--pairs", "tiny:tiny", *wrong])
+    assert told in capsys.readouterr().err
 
 
 def test_an_engine_that_dies_is_left_alone_and_the_others_go_on(tmp_path: Path) -> None:

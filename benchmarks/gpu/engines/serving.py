@@ -23,11 +23,11 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.gpu.common.output import add_output
-from benchmarks.gpu.engines.places import PLACES, REFUSED
+from benchmarks.gpu.engines.places import PLACES, REFUSED, stage_names
 from benchmarks.gpu.engines.serving_engines import standing
 from benchmarks.gpu.engines.serving_loads import LOADS, SHAPES
 from benchmarks.gpu.engines.serving_plan import KV_DTYPES, Plan, Served, parse_pairs, settings
-from benchmarks.gpu.engines.serving_turns import Serving
+from benchmarks.gpu.engines.serving_turns import SIDES, Serving
 
 _PAIRS = "llama3-8b:arxiv,llama3-8b:pd,yi-6b:arxiv"
 
@@ -40,7 +40,8 @@ def run(serving: Serving, plan: Plan) -> None:
                 for number in range(serving.options.rounds):
                     serving.saturated(engines, served, load, plan.settings, number)
             for load in plan.loads(served):
-                serving.rated(engines, served, load)
+                if (served, load) in serving.options.rated:
+                    serving.rated(engines, served, load)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -88,6 +89,14 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--mixed", type=_numbers, default=[1024, 512, 2048], help="likewise")
     parser.add_argument("--rates", type=lambda text: [float(x) for x in text.split(",")],
                         default=[], help="shares of stock's capacity, such as 0.7,0.9")  # fmt: skip
+    parser.add_argument(
+        "--rated", type=_pairs, default=None, metavar="MODEL:LOAD[:KV],...",
+        help="pairs that arrive at these rates too; all of them by default",
+    )  # fmt: skip
+    parser.add_argument(
+        "--rate-sides", type=functools.partial(stage_names, tuple(SIDES)), default=list(SIDES),
+        help=f"whose, of {','.join(SIDES)}: stock that does not mix, pod, and stock that does",
+    )  # fmt: skip
     parser.add_argument("--rate-seconds", type=float, default=30.0, help="of each of them")
     parser.add_argument(
         "--rate-settle", type=float, default=10.0,
@@ -109,4 +118,9 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     if min(options.rounds, options.settle + 1) < 1:
         parser.error("--rounds must be at least 1 and --settle at least 0")
     options.engines = (options.engines or f"{PLACES[options.device].stock},pod").split(",")
+    options.rated = options.pairs if options.rated is None else options.rated
+    unknown = [f"{one.name}, {load}" for one, load in options.rated
+               if (one, load) not in options.pairs]  # fmt: skip
+    if unknown:
+        parser.error(f"--rated names what --pairs does not: {'; '.join(unknown)}")
     return options

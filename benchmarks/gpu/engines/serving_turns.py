@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import itertools
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -30,6 +31,8 @@ _TOLD = (
     "engines", "rates", "rounds", "cycles", "stretch", "settle", "rate_seconds", "rate_settle",
     "itl", "device", "seconds",
 )  # fmt: skip
+# Of arrivals: engine, "" for the stock one, and whether it mixes.
+SIDES = {"unmixed": ("", False), "pod": ("pod", True), "mixed": ("", True)}
 # Seconds below which no engine is started, and no stretch begun.
 _LEAST_START, _LEAST_STRETCH = 60.0, 14.0
 
@@ -119,19 +122,15 @@ class Serving:
                 self._try(engines, one, what, work)
 
     def rated(self, engines: dict[str, Standing], served: Served, load: str) -> None:
-        """Best settings of each side, at shares of what stock answered unmixed.
-
-        Stock that mixes comes last, when the others have had all shares.
-        """
-        stock = self.options.engines[0]
-        windows = self._run(served, load)["windows"]
-        tops = [best(windows, *side) for side in ((stock, False), ("pod", True), (stock, True))]
-        if tops[0] is None:
+        """Best settings of each side, at shares of what stock answered unmixed."""
+        stock, windows = self.options.engines[0], self._run(served, load)["windows"]
+        alone = best(windows, stock, False)
+        if alone is None:
             return
-        capacity = tops[0]["steady"] / means(LOADS[load])[1]
-        shares = self.options.rates
-        turns = [(top, share) for share in shares for top in tops[:2]]
-        for top, share in [*turns, *((tops[2], share) for share in shares)]:
+        capacity = alone["steady"] / means(LOADS[load])[1]
+        sides = [SIDES[side] for side in self.options.rate_sides]
+        tops = [best(windows, engine or stock, mixed) for engine, mixed in sides]
+        for share, top in itertools.product(self.options.rates, tops):
             if top is None or top["engine"] not in engines:
                 continue
             one = Setting(top["engine"], top["mixed"], top["chunk"])
