@@ -21,7 +21,7 @@ _CTAS_PER_SM = (1, 2)
 _TICKET_BYTES = 256 << 10
 _MAX_DECODE_ROWS = 64
 _PARAMETERS: dict[str, Range | OneOf] = {
-    "prefill.q_rows_log2": Range(4, 7),
+    "prefill.q_rows_log2": Range(4, 8),
     "prefill.kv_rows_log2": Range(4, 8),
     "decode.kv_rows_log2": Range(4, 9),
     "ctas_per_sm": Range(1, 2),
@@ -48,9 +48,13 @@ class CpuTarget(Target):
     def default_config(self, geometry: Geometry) -> PodConfig:
         """As Target; the same for any number of threads."""
         wide = geometry.head_dim > 128
+        # K and V are packed once for all rows of an item: as many as half of L2 holds.
+        q_rows = 256 if L2_BYTES[self.key.capability] >= 1 << 20 else 128
         pair_bytes = 2 * geometry.head_dim * ELEMENT_BYTES[geometry.kv_dtype]
         return PodConfig(
-            prefill=TileConfig(q_rows=64 if wide else 128, kv_rows=32 if wide else 64, stages=2),
+            prefill=TileConfig(
+                q_rows=q_rows // 2 if wide else q_rows, kv_rows=32 if wide else 64, stages=2
+            ),
             decode=TileConfig(q_rows=16, kv_rows=32, stages=2),
             ctas_per_sm=2,
             max_prefill_waves=2,

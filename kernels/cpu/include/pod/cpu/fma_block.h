@@ -16,15 +16,21 @@ inline constexpr int kBlockRows = 4;  // 4 x 2 accumulators, 2 operands, 1 broad
 #endif
 inline constexpr int kPanelVecs = 2;
 inline constexpr int kPanelRows = kPanelVecs * kLanes;
-inline constexpr int kStepDepth = 16;  // multiply-add depth between two prefetch steps
 
-inline void step(Stream& stream) {
-  stream.credit += stream.pace;
-  while (stream.credit >= 65536 && stream.next < stream.end) {
+// Out of line: inside the product's loops it would cost them registers.
+__attribute__((noinline, cold)) inline void issue(Stream& stream) {
+  while (stream.credit >= kWholeRow && stream.next < stream.end) {
     const char* row = *stream.next++;
     for (int i = 0; i < stream.row_bytes; i += 64) __builtin_prefetch(row + i, 0, 2);
-    stream.credit -= 65536;
+    stream.credit -= kWholeRow;
   }
+}
+
+// Prefetches what is due after a block of `depth` multiply-adds. Between blocks, not within their
+// loops: those keep the multipliers busy only while nothing interrupts them.
+inline void step(Stream& stream, int depth) {
+  stream.credit += stream.pace * depth;
+  if (__builtin_expect(stream.credit >= kWholeRow, 0)) issue(stream);
 }
 
 // c[m][:] = alpha * c[m][:] + sum over k of a(m, k) * b[k][:], for kBlockRows values of m.
@@ -44,20 +50,17 @@ inline void fma_block(const float* a, int a_stride, const float* b, int depth, c
 #pragma GCC unroll 4
     for (int v = 0; v < kVecs; ++v) acc[m][v] = VecF{};
   }
-  for (int k0 = 0; k0 < depth; k0 += kStepDepth) {
-    const int k1 = k0 + kStepDepth < depth ? k0 + kStepDepth : depth;
-    for (int k = k0; k < k1; ++k) {
-      VecF row[kVecs];
 #pragma GCC unroll 4
-      for (int v = 0; v < kVecs; ++v) row[v] = load(b + (k * kVecs + v) * kLanes);
+  for (int k = 0; k < depth; ++k) {
+    VecF row[kVecs];
+#pragma GCC unroll 4
+    for (int v = 0; v < kVecs; ++v) row[v] = load(b + (k * kVecs + v) * kLanes);
 #pragma GCC unroll 8
-      for (int m = 0; m < kBlockRows; ++m) {
-        const VecF x = broadcast(kDepthMajor ? a[k * a_stride + m] : a[m * a_stride + k]);
+    for (int m = 0; m < kBlockRows; ++m) {
+      const VecF x = broadcast(kDepthMajor ? a[k * a_stride + m] : a[m * a_stride + k]);
 #pragma GCC unroll 4
-        for (int v = 0; v < kVecs; ++v) acc[m][v] += row[v] * x;
-      }
+      for (int v = 0; v < kVecs; ++v) acc[m][v] += row[v] * x;
     }
-    step(stream);
   }
 #pragma GCC unroll 8
   for (int m = 0; m < kBlockRows; ++m) {
@@ -67,6 +70,7 @@ inline void fma_block(const float* a, int a_stride, const float* b, int depth, c
       store(to, alpha ? load(to) * alpha[v] + acc[m][v] : acc[m][v]);
     }
   }
+  step(stream, depth);
 }
 
 }  // namespace pod::cpu::POD_ISA

@@ -90,10 +90,11 @@ struct SplitGroup {
 };
 
 // K and V rows to prefetch into L2, spread evenly over the compute loop.
+constexpr uint32_t kWholeRow = 1 << 16;
 struct Stream {
   const char** next;
   const char** end;
-  uint32_t credit, pace;  // rows per step in 1/65536
+  uint32_t credit, pace;  // rows due, and rows per multiply-add of depth, in 1 / kWholeRow
   int row_bytes;
 };
 

@@ -6,9 +6,9 @@
 // Out      the answer, or a partial of a split group
 #pragma once
 
-#include "pod/cpu/fma_block.h"
 #include "pod/cpu/long_sum.h"
 #include "pod/cpu/output.h"
+#include "pod/cpu/panel.h"
 
 namespace pod::cpu::POD_ISA {
 
@@ -47,20 +47,17 @@ class PrefillItem {
     const int dim = p_.head_dim;
     const int offset =
         p_.kv_lens[item_.request] - (p_.q_indptr[item_.request + 1] - p_.q_indptr[item_.request]);
-    for (int r = 0; r < rows_; ++r) {
-      const int packed = item_.row0 + (r < item_.rows ? r : item_.rows - 1);
-      const PackedRow at = packed_row(p_, item_.request, item_.kv_head, packed);
-      const T* row = reinterpret_cast<const T*>(p_.q + at.token * p_.q_token + at.head * p_.q_head);
-      const int panel = r / kPanelRows * kPanelRows;
-      const int width = rows_ - panel < kPanelRows ? kLanes : kPanelRows;
-      float* to = x_.q + panel * dim + r % kPanelRows;
-      for (int d = 0; d < dim; d += kLanes) {
-        const VecF x = load(row + d) * broadcast(p_.q_scale);
-        for (int i = 0; i < kLanes; ++i) to[(d + i) * width] = x[i];
+    for (int r = 0; r < rows_; r += kLanes) {
+      const T* from[kLanes];
+      for (int i = 0; i < kLanes; ++i) {
+        const int packed = item_.row0 + (r + i < item_.rows ? r + i : item_.rows - 1);
+        const PackedRow at = packed_row(p_, item_.request, item_.kv_head, packed);
+        from[i] = reinterpret_cast<const T*>(p_.q + at.token * p_.q_token + at.head * p_.q_head);
+        x_.position[r + i] = offset + packed / p_.group;
+        x_.m[r + i] = x_.m_sum[r + i] = kNegInf;
+        x_.l[r + i] = x_.l_low[r + i] = 0;
       }
-      x_.position[r] = offset + packed / p_.group;
-      x_.m[r] = x_.m_sum[r] = kNegInf;
-      x_.l[r] = x_.l_low[r] = 0;
+      rows_to_lanes(from, p_.q_scale, dim, lanes_of(x_.q, rows_, dim, r));
     }
     for (int i = 0; i < rows_ * dim; i += kLanes) store(x_.o + i, VecF{});
   }
@@ -83,9 +80,9 @@ class PrefillItem {
     }
     hooks_.tile(hooks_.context, cost, stream);
     const int64_t pending = stream.end - stream.next;
-    const int64_t steps = 1 + int64_t{rows_} * tile_.kv_rows * p_.head_dim * 2 /
-                                  (kPanelRows * kBlockRows * kStepDepth);
-    stream.pace = static_cast<uint32_t>((pending * 65536 + steps - 1) / steps);
+    const int64_t depth =
+        1 + int64_t{rows_} * tile_.kv_rows * p_.head_dim * 2 / (kPanelRows * kBlockRows);
+    stream.pace = static_cast<uint32_t>((pending * kWholeRow + depth - 1) / depth);
     return stream;
   }
 
@@ -146,7 +143,7 @@ class PrefillItem {
         VecF total{};
         for (int j = lo; j < hi; ++j) {
           VecF x = load(x_.s + (j * kVecs + v) * kLanes) * broadcast(x_.v[j * p_.head_dim + d]);
-          total += sees(position, begin + j) ? x : VecF{};
+          total += sees(position, begin + j, p_.window_left) ? x : VecF{};
         }
         float* to = o + (d * kVecs + v) * kLanes;
         store(to, load(to) * alpha[v] + total);
@@ -157,58 +154,52 @@ class PrefillItem {
   // Turns scores of keys [lo, hi) into probabilities, updates m and l, yields O's rescaling.
   template <int kVecs>
   void softmax(int row, int begin, int lo, int hi, bool masked, VecF* alpha) {
-    constexpr int kWidth = kVecs * kLanes;
-    for (int v = 0; v < kVecs; ++v) {
-      float* s = x_.s + v * kLanes;
-      const VecI position = load_bits<VecI>(x_.position + row + v * kLanes);
-      const VecF old = load(x_.m + row + v * kLanes);
-      VecF top = old;
-      if (masked || p_.score_scale != 0) {
-        for (int j = lo; j < hi; ++j) {
-          const VecF x = mask(logits(load(s + j * kWidth), p_.score_scale), position, begin + j);
-          store(s + j * kWidth, x);
-          top = max(top, x);
-        }
-      } else {
-        for (int j = lo; j < hi; ++j) top = max(top, load(s + j * kWidth));
+    VecF old[kVecs], top[kVecs], base[kVecs], total[kVecs];
+#pragma GCC unroll 4
+    for (int v = 0; v < kVecs; ++v) old[v] = top[v] = load(x_.m + row + v * kLanes);
+    if (masked || p_.score_scale != 0) {
+      VecI position[kVecs];
+      for (int v = 0; v < kVecs; ++v) {
+        position[v] = load_bits<VecI>(x_.position + row + v * kLanes);
       }
-      const VecF base = finite_or_zero(top);
-      VecF total{};
       for (int j = lo; j < hi; ++j) {
-        const VecF x = exp2(load(s + j * kWidth) - base);
-        store(s + j * kWidth, x);
-        total += x;
+        mask_scores<kVecs>(p_, position, begin + j, x_.s + j * kVecs * kLanes);
       }
-      alpha[v] = exp2(old - base);
+    }
+    // All vectors of a key at a time: their chains of maxima and sums run side by side.
+    for (int j = lo; j < hi; ++j) {
+#pragma GCC unroll 4
+      for (int v = 0; v < kVecs; ++v) top[v] = max(top[v], load(x_.s + (j * kVecs + v) * kLanes));
+    }
+#pragma GCC unroll 4
+    for (int v = 0; v < kVecs; ++v) base[v] = finite_or_zero(top[v]), total[v] = VecF{};
+    for (int j = lo; j < hi; ++j) {
+#pragma GCC unroll 4
+      for (int v = 0; v < kVecs; ++v) {
+        float* s = x_.s + (j * kVecs + v) * kLanes;
+        const VecF x = exp2(load(s) - base[v]);
+        store(s, x);
+        total[v] += x;
+      }
+    }
+    for (int v = 0; v < kVecs; ++v) {
+      alpha[v] = exp2(old[v] - base[v]);
       float* l = x_.l + row + v * kLanes;
       float* l_low = x_.l_low + row + v * kLanes;
       VecF whole = load(l) * alpha[v], rest = load(l_low) * alpha[v];
-      add_exactly(whole, rest, total);
+      add_exactly(whole, rest, total[v]);
       store(l, whole);
       store(l_low, rest);
-      store(x_.m + row + v * kLanes, top);
+      store(x_.m + row + v * kLanes, top[v]);
     }
-  }
-
-  VecI sees(VecI position, int key) const {
-    VecI visible = broadcast(key) <= position;
-    if (p_.window_left >= 0) visible &= broadcast(key + p_.window_left) >= position;
-    return visible;
-  }
-
-  VecF mask(VecF x, VecI position, int key) const {
-    return sees(position, key) ? x : broadcast(kNegInf);
   }
 
   void fold() {
     o_.start();
     for (int r = 0; r < rows_; r += kLanes) {
-      const int panel = r / kPanelRows * kPanelRows;
-      const int width = rows_ - panel < kPanelRows ? kLanes : kPanelRows;
+      const Lanes o = lanes_of(x_.o, rows_, p_.head_dim, r);
       const VecF m = load(x_.m + r), keep = exp2(load(x_.m_sum + r) - finite_or_zero(m));
-      for (int d = 0; d < p_.head_dim; ++d) {
-        o_.fold(panel * p_.head_dim + d * width + r % kPanelRows, keep);
-      }
+      for (int d = 0; d < p_.head_dim; ++d) o_.fold(o.at - x_.o + d * o.stride, keep);
       store(x_.m_sum + r, m);
     }
   }
@@ -219,18 +210,18 @@ class PrefillItem {
       fold();
       o_.finish();
     }
-    alignas(64) float o[kMaxHeadDim];
     SplitGroup* group = item_.split_group < 0 ? nullptr : groups_ + item_.split_group;
-    for (int r = 0; r < item_.rows; ++r) {
-      const int panel = r / kPanelRows * kPanelRows;
-      const int width = rows_ - panel < kPanelRows ? kLanes : kPanelRows;
-      const float* from = x_.o + panel * dim + r % kPanelRows;
-      for (int d = 0; d < dim; ++d) o[d] = from[d * width];
-      if (group) {
-        store_partial(p_, *group, item_.split, r, o, x_.m[r], x_.l[r] + x_.l_low[r]);
-      } else {
-        store_answer<T>(p_, packed_row(p_, item_.request, item_.kv_head, item_.row0 + r), o,
-                        x_.m[r], x_.l[r] + x_.l_low[r]);
+    for (int r = 0; r < item_.rows; r += kLanes) {
+      // In Q's place: Q has been used.
+      lanes_to_rows(lanes_of(x_.o, rows_, dim, r), dim, x_.q);
+      for (int i = r; i < r + kLanes && i < item_.rows; ++i) {
+        float* o = x_.q + (i - r) * dim;
+        if (group) {
+          store_partial(p_, *group, item_.split, i, o, x_.m[i], x_.l[i] + x_.l_low[i]);
+        } else {
+          store_answer<T>(p_, packed_row(p_, item_.request, item_.kv_head, item_.row0 + i), o,
+                          x_.m[i], x_.l[i] + x_.l_low[i]);
+        }
       }
     }
     if (group) finish_split<T>(p_, *group);

@@ -151,6 +151,27 @@ inline VecF sum_each(VecF* x) {
   }
 }
 
+// Lanes in blocks of H: of each two blocks of x and y the first ones side by side, or the second.
+template <int H, bool kSecond, int... I>
+inline VecF pair(VecF x, VecF y, std::integer_sequence<int, I...>) {
+  return __builtin_shufflevector(
+      x, y, (I / H % 2 ? I + kLanes - (kSecond ? 0 : H) : I + (kSecond ? H : 0))...);
+}
+
+// x[i][j] becomes x[j][i]; x holds kLanes vectors.
+template <int H = kLanes / 2>
+inline void transpose(VecF* x) {
+  constexpr std::make_integer_sequence<int, kLanes> lanes;
+#pragma GCC unroll 16
+  for (int i = 0; i < kLanes; ++i) {
+    if (i / H % 2) continue;
+    const VecF first = x[i], second = x[i + H];
+    x[i] = pair<H, false>(first, second, lanes);
+    x[i + H] = pair<H, true>(first, second, lanes);
+  }
+  if constexpr (H > 1) transpose<H / 2>(x);
+}
+
 inline float sum(VecF x) {
   float total = 0;
   for (int i = 0; i < kLanes; ++i) total += x[i];
