@@ -68,7 +68,7 @@ def main() -> None:
     op_vllm.add_options(parser)
     options = parser.parse_args()
     if options.vllm is not None:
-        names = ("rounds", "calls", "threads", "only")
+        names = ("rounds", "calls", "threads", "budget", "only")
         op_vllm.measure(options.vllm, **{name: getattr(options, name) for name in names})
         return
     torch.set_num_threads(options.threads)

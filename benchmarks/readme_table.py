@@ -27,11 +27,16 @@ request's K/V from the paged cache, as a server must; against SDPA on K/V that a
 contiguous the op wins 62 of the 72 batches, at worst 0.77x
 ([op_sdpa.json](../benchmarks/results/op_sdpa.json))."""
 
+VLLM = "op_vllm.json"
+
 Headline = dict[str, dict[str, Any]]
 
 
-def numbers(headline: Headline) -> str:
-    """docs/numbers.md: a table for each section, with machine, date and command."""
+def numbers(headline: Headline, versus_vllm: dict[str, Any] | None = None) -> str:
+    """docs/numbers.md: a table for each section, with machine, date and command.
+
+    versus_vllm  the document of benchmarks/op_vllm.py, whose cases follow the CPU kernel's numbers
+    """
     parts = [HEAD]
     for title, rows in SECTIONS.items():
         parts += [f"\n## {title}\n", "| what | value | machine | date | command |"]
@@ -41,7 +46,25 @@ def numbers(headline: Headline) -> str:
             command = f"`{entry['command']}`" if "command" in entry else "-"
             cells = (text, _value(entry), entry.get("machine", "-"), entry.get("date", "-"))
             parts.append(f"| {' | '.join(cells)} | {command} |")
+        if title == "The kernel on a CPU" and versus_vllm:
+            parts += _vllm_cases(versus_vllm)
     return "\n".join(parts) + "\n"
+
+
+def _vllm_cases(document: dict[str, Any]) -> list[str]:
+    threads, (q_heads, kv_heads, dim) = document["threads"], document["heads"]
+    parts = [
+        f"\nAgainst vLLM {document['peer']['vllm']}'s CPU attention, case by case: "
+        f"{q_heads}/{kv_heads} heads of {dim}, {threads} threads, medians of alternating rounds; "
+        "512@2048 is a prefill of 512 tokens that ends at 2048, 32x2048 are 32 decodes at 2048.\n",
+        "| batch | dtype | ours | vLLM | vLLM's time / ours | of CPU time |",
+        "|---|---|---:|---:|---:|---:|",
+    ]
+    for row in document["rows"]:
+        times = (f"{row[side]:.1f} ms | " for side in ("ours_ms", "vllm_ms"))
+        ratios = f"{row['ratio']:.2f}x | {row['cpu_ratio']:.2f}x"
+        parts.append(f"| {row['case']} | {row['dtype']} | {''.join(times)}{ratios} |")
+    return parts
 
 
 def six(headline: Headline, by_case: dict[str, dict[str, float]]) -> str:
@@ -89,11 +112,11 @@ def render(readme: str, table: str) -> str:
 
 def stored_cases() -> dict[str, dict[str, float]]:
     """Ratios of each case of the last run of `numbers` on a GPU, empty without one."""
-    summary = _stored("gpu_numbers.json").get("summary", {})
+    summary = stored("gpu_numbers.json").get("summary", {})
     return dict(summary.get("by_case", {}))
 
 
-def _stored(name: str) -> dict[str, Any]:
+def stored(name: str) -> dict[str, Any]:
     path = ROOT / "benchmarks" / "results" / name
     return dict(json.loads(path.read_text())) if path.exists() else {}
 
@@ -102,11 +125,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="change nothing, exit 1 if stale")
     arguments = parser.parse_args()
-    headline = _stored("headline.json")
+    headline = stored("headline.json")
     readme, page = ROOT / "README.md", ROOT / "docs" / "numbers.md"
     wanted = {
         readme: render(readme.read_text(), six(headline, stored_cases())),
-        page: numbers(headline),
+        page: numbers(headline, stored(VLLM)),
     }
     stale = [path for path, text in wanted.items() if not path.exists() or path.read_text() != text]
     if arguments.check and stale:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -31,8 +32,11 @@ class Peer:
     def ask(self, told: dict[str, Any]) -> dict[str, Any]:
         """Its answer to a case."""
         assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(told) + "\n")
-        self._process.stdin.flush()
+        try:
+            self._process.stdin.write(json.dumps(told) + "\n")
+            self._process.stdin.flush()
+        except (OSError, ValueError):  # its end is closed, or ours since it ended
+            raise RuntimeError("vLLM's process has ended") from None
         return self._read()
 
     def __enter__(self) -> Self:
@@ -48,7 +52,9 @@ class Peer:
         self._process.terminate()
         for stream in (self._process.stdin, self._process.stdout):
             if stream is not None:
-                stream.close()
+                # A question that nobody read is lost; the process is known to have ended.
+                with contextlib.suppress(BrokenPipeError):
+                    stream.close()
         return self._process.wait()
 
     def _read(self) -> dict[str, Any]:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from benchmarks import op_vllm
+from benchmarks import _results, op_vllm
+from benchmarks._headlines import SECTIONS
 from benchmarks.op_vllm import BATCHES, Batch, compare, headlines
 from benchmarks.peers.vllm_process import Peer
 
 SMALL = Batch(4, 8, 2, 16)
+NAMES = [name for rows in SECTIONS.values() for name in rows]
 
 
 class Turns:
@@ -64,6 +69,64 @@ def test_an_answer_that_is_no_attention_is_not_timed(turns: Any, dtype: Any, err
     assert sides.noted == []
 
 
+def test_a_case_that_outlasts_its_share_ends_after_three_rounds(turns: Any) -> None:
+    row = compare(turns([1.5] * 9), SMALL, "fp32", rounds=9, calls=3, seconds=0.0)
+    assert row["rounds"] == 3 and row["ratios"] == [1.5] * 3
+    assert compare(turns([1.5] * 9), SMALL, "fp32", rounds=9, calls=3)["rounds"] == 9
+
+
+def run_all(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, broken: str
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The documents of a run whose bf16 cases fail if `broken`: of all, and headlines."""
+
+    asked: list[str] = []
+
+    def fake(peer: Any, batch: Batch, dtype: str, **how: Any) -> dict[str, Any]:
+        assert how["rounds"] == 2
+        # Cases that need no time leave theirs to those that follow.
+        assert 0 < how["seconds"] <= 30.0 / (2 * len(BATCHES) if not asked else 1)
+        asked.append(dtype)
+        if dtype == broken and batch is BATCHES[1]:
+            raise RuntimeError("no attention")
+        return {
+            "case": batch.name, "kind": batch.kind, "dtype": dtype, "ours_ms": 2.0,
+            "vllm_ms": 3.0, "ratio": 1.5, "cpu_ratio": 1.5,
+        }  # fmt: skip
+
+    monkeypatch.setattr(op_vllm, "compare", fake)
+    monkeypatch.setattr(torch, "set_num_threads", lambda threads: None)
+    monkeypatch.setenv("POD_ATTN_THREADS", "1")
+    monkeypatch.setattr(_results, "RESULTS", tmp_path)
+    program = "import sys; print('{}', flush=True); sys.stdin.read()"
+    ends: AbstractContextManager[Any] = nullcontext()
+    if broken:
+        ends = pytest.raises(SystemExit, match=f"failed are {broken}")
+    with ends:
+        op_vllm.measure(script(tmp_path, program), rounds=2, calls=1, threads=1, budget=30.0)
+    names = ("op_vllm.json", "headline.json")
+    document, headline = (json.loads((tmp_path / name).read_text()) for name in names)
+    return document, headline
+
+
+def test_a_run_leaves_its_rows_and_three_headlines(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    document, headline = run_all(monkeypatch, tmp_path, "")
+    assert len(document["rows"]) == 2 * len(BATCHES) and document["failed"] == {}
+    assert set(headline) == {name for name in NAMES if name.startswith("cpu.")}
+    assert all(entry["value"] == 1.5 for entry in headline.values())
+
+
+def test_a_dtype_that_fails_has_no_headline_and_the_other_keeps_its_own(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    document, headline = run_all(monkeypatch, tmp_path, "bf16")
+    assert len(document["rows"]) == len(BATCHES) + 1
+    assert set(document["failed"]) == {"bf16"} and BATCHES[1].name in document["failed"]["bf16"]
+    assert set(headline) == {"cpu.hybrid_vs_vllm_fp32", "cpu.min_vs_vllm_fp32"}
+
+
 def test_headlines_are_of_hybrids_and_the_worst_of_all() -> None:
     def row(kind: str, dtype: str, ratio: float) -> dict[str, Any]:
         return {"case": f"{kind} {ratio}", "kind": kind, "dtype": dtype, "ratio": ratio}
@@ -110,6 +173,13 @@ def test_a_peer_answers_line_by_line_and_is_ended(tmp_path: Path) -> None:
 def test_a_peer_that_dies_is_said_to_have(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="ended with status 5"):
         Peer(script(tmp_path, "raise SystemExit(5)"), 2)
+
+
+def test_a_peer_that_died_since_is_said_to_have(tmp_path: Path) -> None:
+    with Peer(script(tmp_path, "print('{}')"), 2) as peer:
+        peer._process.wait()
+        with pytest.raises(RuntimeError, match="vLLM's process has ended"):
+            peer.ask({"calls": 1})
 
 
 def test_nothing_beside_the_child_passes_for_vllm(capfd: pytest.CaptureFixture[str]) -> None:
