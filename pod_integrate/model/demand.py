@@ -58,7 +58,8 @@ def prefill_demand(
     plan: DecodedPlan, geometry: Geometry, config: PodConfig, device: Device
 ) -> Demand:
     """Demand of the prefill CTAs of a plan."""
-    flops = _prefill_flops(config, geometry, device)
+    arch = limits.architecture(device.key.capability)
+    flops = _rate(limits.prefill_engine(config, arch, geometry.head_dim), device)
     return _demand(plan.prefill, config.prefill, 1, geometry, device, flops, device.l2_ns)
 
 
@@ -66,15 +67,17 @@ def decode_demand(
     plan: DecodedPlan, geometry: Geometry, config: PodConfig, device: Device
 ) -> Demand:
     """Demand of the decode CTAs of a plan; one holds `virtual_decode` items."""
+    arch = limits.architecture(device.key.capability)
+    kv_bytes = ELEMENT_BYTES[geometry.kv_dtype]
+    flops = _rate(limits.decode_engine(config, arch, geometry.head_dim, kv_bytes), device)
     return _demand(
         *(plan.decode, config.decode, config.virtual_decode, geometry, device),
-        *(device.kernel_flops, device.dram_ns),
+        *(flops, device.dram_ns),
     )
 
 
-def _prefill_flops(config: PodConfig, geometry: Geometry, device: Device) -> float:
-    arch = limits.architecture(device.key.capability)
-    engine = limits.prefill_engine(config, arch, geometry.head_dim)
+def _rate(engine: limits.PrefillEngine, device: Device) -> float:
+    """FLOP/s at full residency. A product with few columns takes the matrix unit no longer."""
     return device.wgmma_flops if engine == "wgmma" else device.kernel_flops
 
 

@@ -2,7 +2,8 @@
 
 fused    one grid; each SM draws tickets and takes prefill or decode by the plan's ratio
 serial   prefill's grid, then, when it is empty, decode's
-streams  prefill's grid, and decode's from when prefill has no CTA left to start
+streams  prefill's grid, and decode's from when prefill has no CTA left to start; so runs, too, a
+         fused config that leaves it to the batch, on devices and batches as of side_by_side
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from pod_integrate.devices.cuda.planning import Capacity
+from pod_integrate.devices.cuda.side_by_side import may_run_beside, runs_beside
 from pod_integrate.model.batches import Lengths
 from pod_integrate.model.demand import (
     PARTIAL_BYTES,
@@ -94,15 +97,24 @@ def _run(sms: Sms, plan: DecodedPlan, demands: tuple[Demand, Demand], config: Po
     prefill, decode = demands
     if plan.prefill_ctas + plan.decode_ctas == 0:
         return 0
-    if config.strategy == "fused":
+    strategy = _strategy(plan, config, sms.device)
+    if strategy == "fused":
         sms.run(_Tickets(plan, prefill, decode, sms.device.sms).draw)
-    elif config.strategy == "streams":
+    elif strategy == "streams":
         sms.run(_in_order([("prefill", prefill), ("decode", decode)]))
     else:
         sms.run(_in_order([("prefill", prefill)]))
         sms.run(_in_order([("decode", decode)]))
         return int(plan.prefill_ctas > 0) + int(plan.decode_ctas > 0)
     return 1
+
+
+def _strategy(plan: DecodedPlan, config: PodConfig, device: Device) -> str:
+    """How a call launches this plan there."""
+    merges = len(plan.merge)
+    grids = Capacity(plan.prefill_ctas, plan.decode_ctas, merges, plan.partial_rows)
+    beside = may_run_beside(config, device.key) and runs_beside(grids, config, device.sms)
+    return "streams" if beside else config.strategy
 
 
 def _in_order(grids: list[tuple[str, Demand]]) -> Callable[[int], Cta | None]:

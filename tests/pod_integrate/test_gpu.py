@@ -144,6 +144,19 @@ def test_registers_that_accumulators_need_are_counted() -> None:
         limits.require_fits(wide, limits.ARCHITECTURES["sm_90a"], 256)
 
 
+@pytest.mark.parametrize(
+    ("arch", "kv_bytes", "decode"),
+    # 16 columns of 192 keys and 128 values over 128 threads; else a warp's 48 keys and all values.
+    [("sm_90a", 2, 40), ("sm_90a", 1, 88), ("sm_80", 2, 88)],
+)
+def test_decode_on_wgmma_is_counted_by_its_own_accumulators(
+    arch: str, kv_bytes: int, decode: int
+) -> None:
+    config = changed(prefill={"stages": 2}, decode={"kv_rows": 192, "stages": 1})
+    counted = limits.accumulators(config, limits.ARCHITECTURES[arch], 128, kv_bytes)
+    assert counted == (192, decode)
+
+
 def test_more_warps_than_an_sm_holds_are_refused() -> None:
     config = PodConfig(
         prefill=TileConfig(q_rows=128, kv_rows=64, warps=8),

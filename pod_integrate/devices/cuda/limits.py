@@ -123,7 +123,23 @@ def require_fits(config: PodConfig, arch: Architecture, head_dim: int, kv_bytes:
     _require_shapes(config)
     _require_warps(config, arch)
     _require_smem(config, arch, cta_smem_bytes(config, arch, head_dim, kv_bytes))
-    _require_registers(config, head_dim)
+    _require_registers(config, head_dim, accumulators(config, arch, head_dim, kv_bytes))
+
+
+def accumulators(
+    config: PodConfig, arch: Architecture, head_dim: int, kv_bytes: int = 2
+) -> tuple[int, int]:
+    """Registers of a thread for scores and O of a (prefill, decode) item: fp32, without operands.
+
+    On wgmma a decode item's 16 rows are the columns of products whose rows are keys, or values.
+    """
+    p, d = config.prefill, config.decode
+    blocks = p.q_rows // (16 * p.warps)
+    decode = {
+        "mma": (head_dim + d.kv_rows // d.warps) // 2,
+        "wgmma": (head_dim + d.kv_rows) * DECODE_ROWS // _GROUP_THREADS,
+    }[decode_engine(config, arch, head_dim, kv_bytes)]
+    return blocks * (head_dim + p.kv_rows) // 2, decode
 
 
 def default_config(device: DeviceKey, geometry: Geometry) -> PodConfig:
@@ -198,25 +214,19 @@ def _require_smem(config: PodConfig, arch: Architecture, need: tuple[int, int]) 
     )
 
 
-def _require_registers(config: PodConfig, head_dim: int) -> None:
+def _require_registers(config: PodConfig, head_dim: int, needs: tuple[int, int]) -> None:
     threads = 32 * cta_warps(config)
     # The compiler allots registers in units of 8 per thread.
     limit = min(MAX_THREAD_REGISTERS, REGISTERS // (threads * config.ctas_per_sm) // 8 * 8)
-    p, d = config.prefill, config.decode
-    blocks = p.q_rows // (16 * p.warps)
-    needs = {
-        "prefill": (blocks * (head_dim + p.kv_rows) // 2, p.kv_rows),
-        "decode": ((head_dim + d.kv_rows // d.warps) // 2, d.kv_rows),
-    }
-    name = max(needs, key=lambda side: needs[side][0])
-    accumulators, kv_rows = needs[name]
-    if accumulators + _OTHER_REGISTERS > limit:
+    prefill, decode = needs
+    name, tile = ("prefill", config.prefill) if prefill >= decode else ("decode", config.decode)
+    if max(needs) + _OTHER_REGISTERS > limit:
         _refuse(
-            f"{name} tile needs {accumulators} accumulator registers per thread and about "
+            f"{name} tile needs {max(needs)} accumulator registers per thread and about "
             f"{_OTHER_REGISTERS} others at head dim {head_dim}; {threads} threads x "
             f"{config.ctas_per_sm} CTAs leave {limit}",
-            f"Lower ctas_per_sm ({config.ctas_per_sm}), {name}.kv_rows ({kv_rows}) or the rows "
-            f"per warp of the {name} tile",
+            f"Lower ctas_per_sm ({config.ctas_per_sm}), {name}.kv_rows ({tile.kv_rows}) or the "
+            f"rows per warp of the {name} tile",
         )
 
 

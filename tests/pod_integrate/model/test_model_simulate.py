@@ -7,14 +7,19 @@ import dataclasses
 
 import pytest
 
+from pod_integrate.devices.registry import target_of
 from pod_integrate.model.batches import Lengths, paper_geometry
-from pod_integrate.model.devices import DEVICES
+from pod_integrate.model.demand import decode_demand
+from pod_integrate.model.devices import DEVICES, Device
+from pod_integrate.model.engine import SimulatedCta
 from pod_integrate.model.floors import CASES, CaseSpec, cost_of
+from pod_integrate.model.items import make_plan
 from pod_integrate.model.published import POD_2, POD_4, fa_config, time_us
 from pod_integrate.model.simulate import Simulation, simulate
-from pod_integrate.terms.config import STRATEGIES, PodConfig
+from pod_integrate.terms.config import STRATEGIES, PodConfig, TileConfig
+from pod_integrate.terms.keys import KvDtype
 
-A100 = DEVICES["a100"]
+A100, H100, H200 = (DEVICES[name] for name in ("a100", "h100", "h200"))
 HYBRID = Lengths.parse("p2k@8k+d40@8k")
 GEOMETRY = paper_geometry(32, 8)
 
@@ -99,6 +104,40 @@ def test_a_batch_of_one_op_costs_the_same_fused_or_serial(batch: str) -> None:
     lengths = Lengths.parse(batch)
     fused, serial = (run(with_strategy(POD_2, s), lengths).us for s in ("fused", "serial"))
     assert fused == pytest.approx(serial)
+
+
+def test_ops_run_side_by_side_where_a_call_launches_them_so() -> None:
+    def records(device: Device, batch: str, **fields: object) -> list[SimulatedCta]:
+        config = target_of(device.key).default_config(GEOMETRY)
+        changed = PodConfig.from_dict(config.to_dict() | fields)
+        return simulate(Lengths.parse(batch), GEOMETRY, changed, device).records
+
+    # A wave of prefill CTAs, and two of them.
+    small, large = "p1k@8k+d64@4k", "p2k@8k+d64@4k"
+    beside = records(H200, small, strategy="streams")
+    assert records(H200, small) == beside != records(H200, small, prefill_ctas=1, decode_ctas=1)
+    assert records(H200, large) != records(H200, large, strategy="streams")
+    assert records(H100, small) != records(H100, small, strategy="streams")
+
+
+@pytest.mark.parametrize(
+    ("warps", "kv_dtype", "rate"),
+    [(4, "bf16", H200.wgmma_flops), (2, "bf16", H200.kernel_flops), (4, "e4m3", H200.kernel_flops)],
+)
+def test_decode_computes_at_the_rate_of_its_engine(
+    warps: int, kv_dtype: KvDtype, rate: float
+) -> None:
+    geometry = dataclasses.replace(GEOMETRY, kv_dtype=kv_dtype)
+    config = PodConfig(
+        prefill=TileConfig(q_rows=128, kv_rows=64, stages=2, warps=4),
+        decode=TileConfig(q_rows=16, kv_rows=128, stages=1, warps=warps),
+        ctas_per_sm=2,
+    )
+    plan = make_plan(Lengths.parse("d64@4k"), geometry, config, H200.sms)
+    tensor = decode_demand(plan, geometry, config, H200).tensor.sum()
+    # 64 requests of 8 heads, 16 packed rows each, 4096 keys.
+    flops = 4 * 64 * 8 * 16 * 4096 * geometry.head_dim
+    assert tensor * rate / H200.sms == pytest.approx(flops)
 
 
 def test_a_batch_of_padding_rows_costs_nothing() -> None:
