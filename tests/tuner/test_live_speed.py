@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from live_support import LiveServer, ask, entry_of, given, live_tuner, report, split_gains
 from tuner_support import BUCKET, DEFAULT, Clock, message, record, trials
 
+from pod_integrate.devices.cuda.choices import tiles_name, tiles_of
+from pod_integrate.devices.cuda.variants import with_tiles
 from pod_integrate.devices.registry import target_of
 from pod_integrate.terms.config import PodConfig
 from pod_integrate.terms.experiment import Pair, SeenBucket
@@ -20,7 +23,7 @@ from tuner.search.study import Study
 H200 = DeviceKey("nvidia-h200", "sm90", 132)
 GEOMETRY = Geometry.uniform((32, 8, 128), "bf16", page_size=1)
 CONFIG = target_of(H200).default_config(GEOMETRY)
-NEAR = "p128@256+d8@256"
+NEAR, HYBRID = "p128@256+d8@256", "p2k@8k+d32@8k"
 
 
 def study(bucket: str) -> Study:
@@ -67,8 +70,45 @@ def test_a_captured_bucket_has_few_configs_and_a_study_says_when_it_has_named_al
 
 def test_buckets_begin_with_different_tiles() -> None:
     firsts = {study(f"p2k@{n}k+d32@8k"): n for n in (1, 2, 4, 8, 16)}
-    begun = {proposed(each, 3)[2] for each in firsts}
+    begun = {proposed(each, 4)[3] for each in firsts}
     assert len(begun) > 2
+
+
+def told(found: Study, most: int, gains: Callable[[PodConfig], float]) -> list[PodConfig]:
+    """What is proposed where each config gains so much: a logarithm."""
+    configs = []
+    for _ in range(most):
+        (config,) = proposed(found, 1)
+        found.tell(config, -gains(config))
+        configs.append(config)
+    return configs
+
+
+def test_guesses_change_what_was_fastest_so_far() -> None:
+    def finer(config: PodConfig) -> float:
+        return 0.1 if config.decode_split_tokens == 1024 else -0.1
+
+    _, _, split, *later, unsplit = told(study(HYBRID), 8, finer)
+    assert (CONFIG.decode_split_tokens, split.decode_split_tokens) == (4096, 1024)
+    assert {config.decode_split_tokens for config in later} == {1024}
+    assert len({tiles_name(config) for config in later}) > 2
+    # Where nothing was faster they change the default.
+    alike = told(study(HYBRID), 7, lambda config: -0.1)[3:]
+    assert {config.decode_split_tokens for config in alike} == {4096}
+
+
+def test_a_guess_that_builds_on_other_tiles_is_tried_by_itself_where_these_are_captured() -> None:
+    other = with_tiles(CONFIG, tiles_of("p128x64s1w4-d16x64s2w4-c2-v1"))
+    found = Study(
+        GEOMETRY, H200, trials=[], neighbours=[other], seed=0, bucket=Bucket.parse(HYBRID)
+    )  # fmt: skip
+    assert proposed(found, 2) == [CONFIG, other]
+    found.tell(other, -0.3)
+    mine = Within(frozenset({tiles_name(CONFIG)}))
+    captured = proposed(found, 3, mine)
+    assert captured[1] == dataclasses.replace(CONFIG, decode_split_tokens=1024)
+    assert all(mine.allows(config) for config in captured)
+    assert proposed(found, 1)[0].decode == other.decode
 
 
 def test_a_plain_gain_is_confirmed_before_eight_trials(tmp_path: Path, clock: Clock) -> None:

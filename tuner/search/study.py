@@ -6,10 +6,8 @@ live in our tables and Optuna only proposes. It is told log(candidate time / def
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import math
-import zlib
 from collections import deque
 from collections.abc import Iterable
 from typing import Any, NamedTuple
@@ -22,7 +20,7 @@ from pod_integrate.devices.registry import target_of
 from pod_integrate.errors import ConfigError
 from pod_integrate.terms.config import PodConfig
 from pod_integrate.terms.keys import Bucket, DeviceKey, Geometry
-from tuner.search import space
+from tuner.search import guesses, space
 from tuner.search.axes import Known, Traffic
 from tuner.search.space import ANY, Within
 from tuner.search.surrogate import Lesson, SurrogateSampler
@@ -79,12 +77,15 @@ class Study:
         self._study = optuna.create_study(direction="minimize", sampler=self._sampler)
         known = list(trials)
         self._tried = {self._plain(trial.config) for trial in known}
+        # What took less than the default, with its value.
+        self._faster: dict[PodConfig, float] = {}
         for trial in known[-MAX_HISTORY:]:
             self._hydrate(trial)
         # Parts of the space in which the sampler has found nothing new.
         self._exhausted: set[Within] = set()
         self._shunned: set[PodConfig] = set()
-        self._queue = deque(self._first_configs(neighbours, _turn_of(bucket)))
+        first = guesses.first(self.default, self._choices, neighbours, bucket)
+        self._queue = deque((origin, self._plain(config)) for origin, config in first)
 
     def propose(self, within: Within = ANY) -> Proposal | None:
         """The next config of that part of the space, or None when the sampler finds nothing new.
@@ -92,12 +93,15 @@ class Study:
         Infeasible ones are proposed too, so that the caller files them with their reason; Optuna
         has been told PRUNED by then.
         """
-        for origin, config in list(self._queue):
-            if config in self._tried:
-                self._queue.remove((origin, config))
-            elif within.allows(config):
-                self._queue.remove((origin, config))
-                return self._offer(config, origin)
+        for guess in list(self._queue):
+            meant = self._meant(*guess)
+            # What builds on tiles that are not allowed here is tried by itself.
+            found = next((config for config in meant if within.allows(config)), None)
+            if found is None and meant[0] not in self._tried:
+                continue
+            self._queue.remove(guess)
+            if found is not None and found not in self._tried:
+                return self._offer(found, guess[0])
         if within in self._exhausted:
             return None
         for ordinal in range(_ASKS_PER_PROPOSAL):
@@ -129,8 +133,7 @@ class Study:
         known = list(known)
         self._sampler.learn([lesson for each in known for lesson in self._lessons(each)])
         if sum(each.traffic.geometry == self._geometry for each in known) >= _STARTUP_TRIALS:
-            informed = ("default", "neighbour")
-            self._queue = deque(each for each in self._queue if each[0] in informed)
+            self._queue = deque(each for each in self._queue if each[0] in guesses.WHOLE)
 
     def _ask(self, within: Within, ordinal: int) -> optuna.Trial | None:
         """A trial of the sampler; where only some tiles are allowed these take turns."""
@@ -152,6 +155,7 @@ class Study:
 
     def tell(self, config: PodConfig, value: float | None) -> None:
         """Report log(candidate time / default time); None: it could not be measured (PRUNED)."""
+        self._note(config, value)
         number = self._numbers.pop(config, None)
         if number is None:
             return
@@ -188,6 +192,14 @@ class Study:
         """`config` with the default's values of what does not matter here."""
         return space.plain(config, self._rules, self._choices)
 
+    def _meant(self, origin: str, config: PodConfig) -> list[PodConfig]:
+        """What to try for a guess, the best first."""
+        if origin in guesses.WHOLE:
+            return [config]
+        best = min(self._faster, key=self._faster.__getitem__, default=self.default)
+        onto = guesses.changed(best, config, self.default, self._choices)
+        return [self._plain(onto), config]
+
     def _lessons(self, known: Known) -> list[Lesson]:
         """None of a config that this study cannot try."""
         try:
@@ -196,7 +208,12 @@ class Study:
             return []
         return [Lesson(params, known.value, known.traffic.place())]
 
+    def _note(self, config: PodConfig, value: float | None) -> None:
+        if value is not None and value < 0:
+            self._faster[config] = value
+
     def _hydrate(self, trial: Trial) -> None:
+        self._note(trial.config, trial.value)
         if trial.state == "running":
             self._add(trial.config, TrialState.RUNNING, None)
         elif trial.value is None:
@@ -218,28 +235,6 @@ class Study:
         self._study.add_trial(frozen)
         if state == TrialState.RUNNING:
             self._numbers[config] = len(self._study.get_trials(deepcopy=False)) - 1
-
-    def _first_configs(
-        self, neighbours: Iterable[PodConfig], turn: int
-    ) -> list[tuple[str, PodConfig]]:
-        """Default first: it is the A/A check of the measurement. Then good guesses."""
-        default, settle = self.default, self._plain
-        change = dataclasses.replace
-        split = default.decode_split_tokens or 512
-        first = list(self._choices.first)
-        turn %= max(1, len(first))
-        return [
-            ("default", default),
-            *(("neighbour", settle(config)) for config in neighbours),
-            ("paper 1:1", settle(change(default, prefill_ctas=1, decode_ctas=1))),
-            *((origin, settle(config)) for origin, config in first[turn:] + first[:turn]),
-            ("finer split", settle(change(default, decode_split_tokens=max(32, split // 4)))),
-            ("unsplit", settle(change(default, decode_split_tokens=0, max_prefill_waves=0))),
-        ]
-
-
-def _turn_of(bucket: Bucket | None) -> int:
-    return zlib.crc32(str(bucket).encode()) if bucket is not None else 0
 
 
 def speedup_of(value: float) -> float:
