@@ -10,6 +10,7 @@ force (`tables`) and what that saves (`history`). People see it through `tuner.v
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 from pod_integrate.terms.experiment import Experiment, ExperimentAsk, ExperimentReport
@@ -21,13 +22,15 @@ from tuner.search.adoption import adopt
 from tuner.search.search import Search
 from tuner.settings import TunerSettings
 from tuner.store.archive import TraceArchive
-from tuner.store.storage import Store
+from tuner.store.storage import Store, is_storage_failure
 from tuner.store.totals import Counts
 from tuner.tables.history import History
 from tuner.tables.publish import Publisher
 from tuner.traffic.ingest import Ingested
 from tuner.traffic.retention import Retention
 from tuner.traffic.traffic import Traffic
+
+logger = logging.getLogger(__name__)
 
 
 class Tuner:
@@ -120,11 +123,21 @@ class Tuner:
     def housekeeping(self) -> None:
         """Take back overdue leases, forget what is old, add history, archive what waits."""
         now = self.clock()
-        self.search.expire(now)
-        self.search.forget_silent(now)
-        self.history.keep_up(now)
-        self.archive.keep_up(now=now)
-        self.retention.keep_up(now)
+        chores: tuple[Callable[[float], None], ...] = (
+            self.search.expire,
+            self.search.forget_silent,
+            self.history.keep_up,
+            lambda now: self.archive.keep_up(now=now),
+            self.retention.keep_up,
+        )
+        for chore in chores:
+            try:
+                chore(now)
+            except Exception as error:
+                if is_storage_failure(error):
+                    raise
+                # Else the ones after it would never be done again.
+                logger.exception("a part of housekeeping failed; the others go on")
 
     def close(self) -> None:
         """Give the database back."""

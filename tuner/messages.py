@@ -19,6 +19,8 @@ from pod_integrate.terms.keys import Bucket, DeviceKey, Geometry
 
 # Stands for every server and worker.
 EVERYONE = "*"
+# 9999-12-31T23:59:59Z: later times, of a file that somebody wrote to, have no date.
+_LAST_SECOND = 253_402_300_799.0
 TrialState = Literal["running", "complete", "pruned"]
 
 # What became of a promoted config that somebody rechecked.
@@ -192,6 +194,7 @@ class WorkerInfo(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def iso(seconds: float) -> str:
-    """Unix seconds as ISO 8601 in UTC with milliseconds."""
-    moment = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
+    """Unix seconds as ISO 8601 in UTC with milliseconds; of the years that it has."""
+    within = min(max(seconds, 0.0), _LAST_SECOND)
+    moment = datetime.datetime.fromtimestamp(within, datetime.UTC)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -17,7 +17,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from pod_integrate.errors import SettingsError
 from pod_integrate.redact import public_url, redact
-from tuner.store import migrate, schema
+from tuner.store import migrate, schema, sound
 from tuner.store.database import DatabaseFile, StorageError, WriterLock, file_of, make_engine
 
 logger = logging.getLogger(__name__)
@@ -111,10 +111,20 @@ class Store:
             self._check_version(tx)
             self.id = self._value(tx, "id") or secrets.token_hex(4)
             self._set(tx, "id", self.id)
-            self._epoch = str(int(self._value(tx, "epoch", lock=True) or 0) + 1)
+            self._epoch = str(self._last_epoch(tx) + 1)
             self._set(tx, "epoch", self._epoch)
+            sound.sweep(tx)
         if path:
             self._file = DatabaseFile(path)
+
+    def _last_epoch(self, tx: sa.Connection) -> int:
+        found = self._value(tx, "epoch", lock=True) or "0"
+        if not found.isdecimal():
+            raise SettingsError(
+                f"database {public_url(self.engine.url)} is damaged: its epoch is {found[:32]!r}, "
+                "not a number. Restore a backup or use another POD_TUNER_DATABASE_URL"
+            )
+        return int(found)
 
     def _check_version(self, tx: sa.Connection) -> None:
         found = self._value(tx, "schema") or str(schema.VERSION)
