@@ -120,7 +120,7 @@ def test_one_part_of_housekeeping_that_fails_leaves_the_others_to_be_done(
     tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tuner = make_tuner(tmp_path, clock)
-    done = []
+    done: list[float] = []
 
     def broken(_now: float) -> None:
         raise ValueError("a bug")

@@ -8,6 +8,7 @@ takes no such value.
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -16,7 +17,7 @@ from tuner.store import schema
 logger = logging.getLogger(__name__)
 
 # What `typeof` says of a column's values. A Boolean is an integer there.
-_TYPES: tuple[tuple[type[sa.types.TypeEngine[object]], tuple[str, ...]], ...] = (
+_TYPES: tuple[tuple[type[sa.types.TypeEngine[Any]], tuple[str, ...]], ...] = (
     (sa.Float, ("real",)),
     (sa.Boolean, ("integer",)),
     (sa.Integer, ("integer",)),
