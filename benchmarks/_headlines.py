@@ -106,7 +106,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "serving.speedup_vs_unmixed_fa3_max": "... most",
         "serving.speedup_vs_mixed_fa3_geomean": "... against `fa3` that mixes",
         "serving.speedup_vs_mixed_fa3_min": "... least of them",
-        "serving.share_of_perfect_overlap": "... of what perfect overlap would add to that",
+        "serving.share_of_perfect_overlap": "... of what perfect overlap alone would add to that",
         "serving.itl_p99_ratio_geomean": "... p99 of ITL over that of `fa3` that does not mix",
         "serving.step_model_error_pct": "Time of a served step that advice's model says, off by",
         "gpu.sglang_saturated_vs_fa3": "SGLang on POD against the better of two `fa3` servers",

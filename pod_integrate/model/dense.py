@@ -21,14 +21,15 @@ from pod_integrate.terms.keys import Geometry
 
 WEIGHT_BYTES = 2
 _MOST_LAYERS = 1024
-# Of the data sheet's tensor rate, in products of some thousand rows. Assumed: 785 of 989 TFLOP/s
-# were measured on an H100 with large square ones, and a model's are smaller.
+# Of the data sheet's tensor rate, in products of some hundred or thousand rows: fits steps of
+# Llama-3-8B served on an H200 (python -m benchmarks.step_fit). 785 of 989 TFLOP/s were measured on
+# an H100 with large square ones.
 PRODUCT_SHARE = 0.7
 # Reads and writes of a row of `hidden` elements in a layer: two norms, residuals, rotary, the gate.
 # Assumed.
 ELEMENTWISE_PASSES = 16
-# Scheduling, sampling and launches of a step of SGLang with captured graphs. Assumed.
-STEP_US = 500.0
+# Scheduling, sampling and launches of a step of SGLang with captured graphs: fits the same steps.
+STEP_US = 1000.0
 
 
 class DenseModel(NamedTuple):

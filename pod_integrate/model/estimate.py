@@ -28,6 +28,14 @@ class Rates(NamedTuple):
     bandwidth: float
 
 
+class Work(NamedTuple):
+    """FLOPs of prefill, bytes that decodes read, and how many decodes."""
+
+    flops: float
+    read: float
+    decodes: int
+
+
 _A100 = DEVICES["a100"]
 _PER_UNIT = {
     "SM": Rates(_A100.kernel_flops / _A100.sms, _A100.dram_bytes * _A100.dram_share / _A100.sms),
@@ -40,15 +48,22 @@ def attention_us(
     q_lens: Sequence[int], kv_lens: Sequence[int], geometry: Geometry, device: DeviceKey
 ) -> float:
     """Microseconds of one layer's attention over a batch; above 0 unless nothing is attended."""
+    rates, work = rates_of(device), work_of(q_lens, kv_lens, geometry)
+    return (work.flops / rates.flops + work.read / rates.bandwidth) * 1e6
+
+
+def work_of(q_lens: Sequence[int], kv_lens: Sequence[int], geometry: Geometry) -> Work:
+    """Of one layer over a batch; rows of one token are decodes."""
     q, kv = np.asarray(q_lens, dtype=np.float64), np.asarray(kv_lens, dtype=np.float64)
-    rates, size = rates_of(device), ELEMENT_BYTES.get(geometry.kv_dtype, 2)
-    prefill = q > 1
+    prefill, decode = q > 1, q == 1
     pairs = float(visible_pairs(q, kv, geometry.window_left)[prefill].sum())
     keys = kv if geometry.window_left < 0 else np.minimum(kv, geometry.window_left + 1)
-    read = float(keys[q == 1].sum())
-    flops = 4.0 * geometry.head_dim * geometry.num_q_heads * pairs
-    size_read = 2.0 * size * geometry.head_dim * geometry.num_kv_heads * read
-    return (flops / rates.flops + size_read / rates.bandwidth) * 1e6
+    each = 2.0 * ELEMENT_BYTES.get(geometry.kv_dtype, 2) * geometry.head_dim
+    return Work(
+        flops=4.0 * geometry.head_dim * geometry.num_q_heads * pairs,
+        read=each * geometry.num_kv_heads * float(keys[decode].sum()),
+        decodes=int(decode.sum()),
+    )
 
 
 def visible_pairs(q: Array, kv: Array, window_left: int) -> Array:
@@ -74,7 +89,9 @@ def rates_of(device: DeviceKey) -> Rates:
     """
     for known in DEVICES.values():
         if known.key.name == device.name:
-            return Rates(known.kernel_flops, known.dram_bytes * known.dram_share)
+            # Prefill multiplies with wgmma where the device has it.
+            flops = known.wgmma_flops or known.kernel_flops
+            return Rates(flops, known.dram_bytes * known.dram_share)
     try:
         each = _PER_UNIT[target_of(device).unit]
     except KernelUnavailableError:

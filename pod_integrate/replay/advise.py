@@ -1,9 +1,9 @@
 """Whether mixed chunks, POD and which chunk size would pay for a log's requests: a model.
 
 For every chunk size the log's steps are made by `serving.py`, once mixed and once not. Attention of
-a step is estimated one op after the other; what one launch gains is simulated on the hybrid buckets
-that take most of the time, and their mean stands for the rest. What is not attention is estimated
-by model/dense.py.
+a stock server is estimated by model/stock.py, POD's one op after the other; what one launch gains
+is simulated on the hybrid buckets that take most of the time, and their mean stands for the rest.
+What is not attention is estimated by model/dense.py.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from pod_integrate.model.dense import DenseModel
 from pod_integrate.model.devices import Device
 from pod_integrate.model.estimate import attention_us
 from pod_integrate.model.simulate import simulate
+from pod_integrate.model.stock import stock_us
 from pod_integrate.replay.requests import Request, read
 from pod_integrate.replay.serving import Rules, Serving, Step
 from pod_integrate.terms.config import PodConfig, Strategy
@@ -76,7 +77,8 @@ class _Timed:
     """Steps of one run: columns that grow with the steps, some bytes for each.
 
     rest       microseconds apart from attention
-    attention  microseconds, one op after the other
+    attention  microseconds of ours, one op after the other
+    stock      microseconds of a stock server's attention
     decodes    running requests that get a token
     hybrid     whether there are prefill rows beside them
     prompts    that were prefilled: each gave one token more
@@ -84,6 +86,7 @@ class _Timed:
 
     rest: list[float] = dataclasses.field(default_factory=list)
     attention: list[float] = dataclasses.field(default_factory=list)
+    stock: list[float] = dataclasses.field(default_factory=list)
     decodes: list[int] = dataclasses.field(default_factory=list)
     hybrid: list[bool] = dataclasses.field(default_factory=list)
     prompts: int = 0
@@ -107,10 +110,12 @@ def advise(
             rules = dataclasses.replace(question.rules, chunk=chunk, mixed=mixed)
             heavy: dict[Bucket, tuple[float, Step]] = {}
             timed = _timed(question, rules, requests(), heavy)
-            found.append(_setting(MIXED if mixed else UNMIXED, chunk, timed, 1.0))
+            stock = np.asarray(timed.stock, dtype=np.float64)
+            found.append(_setting(MIXED if mixed else UNMIXED, chunk, timed, stock))
             if mixed:
                 told(f"chunk {chunk}, simulating hybrid steps")
-                found.append(_setting(POD, chunk, timed, gain(question, heavy.values())))
+                ours = _ours(timed, gain(question, heavy.values()))
+                found.append(_setting(POD, chunk, timed, ours))
     return found
 
 
@@ -159,6 +164,8 @@ def _timed(
         rest = question.model.step_us(sum(step.q_lens), len(step.q_lens), question.device)
         found.rest.append(rest)
         found.attention.append(attention)
+        stock = stock_us(step.q_lens, step.kv_lens, question.geometry, question.device)
+        found.stock.append(stock * question.model.layers)
         found.decodes.append(decodes)
         found.hybrid.append(bool(decodes and prefills))
         if decodes and prefills:
@@ -169,10 +176,14 @@ def _timed(
     return found
 
 
-def _setting(name: str, chunk: int, timed: _Timed, speedup: float) -> Setting:
+def _ours(timed: _Timed, speedup: float) -> Array:
+    """Attention of steps whose hybrid ones are so many times as fast as one op after the other."""
+    faster: Array = np.where(timed.hybrid, speedup, 1.0)
+    return np.asarray(timed.attention, dtype=np.float64) / faster
+
+
+def _setting(name: str, chunk: int, timed: _Timed, attention: Array) -> Setting:
     hybrid = np.asarray(timed.hybrid, dtype=bool)
-    attention = np.asarray(timed.attention, dtype=np.float64)
-    attention = np.where(hybrid, attention / speedup, attention)
     step: Array = np.asarray(timed.rest, dtype=np.float64) + attention
     decodes = np.asarray(timed.decodes, dtype=np.int64)
     total = float(step.sum())

@@ -12,6 +12,7 @@ from benchmarks.gpu.engines.serving_loads import SHAPES, Shape
 from pod_integrate.model.dense import DenseModel
 from pod_integrate.model.devices import DEVICES, Device
 from pod_integrate.model.estimate import visible_pairs
+from pod_integrate.model.stock import stock_us
 from pod_integrate.terms.keys import ELEMENT_BYTES, KvDtype
 
 _MOST_STEPS = 80
@@ -152,8 +153,15 @@ def model_error(document: dict[str, Any], device: Device) -> float | None:
 
 
 def predicted_ms(step: Timed, shape: Shape, kv: KvDtype, device: Device) -> float:
-    """One step by the model of advice, attention one op after the other."""
+    """One step of a stock engine by the model of advice."""
     dense: DenseModel = shape.dense()
-    rows = step.prompt_tokens + step.decodes
-    rest = dense.step_us(rows, len(step.chunks) + step.decodes, device) / 1e3
-    return rest + sum(attention_ms(step, shape, kv, device))
+    q_lens, kv_lens = lengths_of(step)
+    rest = dense.step_us(sum(q_lens), len(q_lens), device)
+    return (rest + shape.layers * stock_us(q_lens, kv_lens, shape.geometry(kv), device)) / 1e3
+
+
+def lengths_of(step: Timed) -> tuple[list[int], list[int]]:
+    """Query tokens and keys of each request; running ones share their keys evenly."""
+    chunks = step.chunks
+    each = [step.keys // max(1, step.decodes)] * step.decodes
+    return [q for q, _ in chunks] + [1] * step.decodes, [kv for _, kv in chunks] + each
