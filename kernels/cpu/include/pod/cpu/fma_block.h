@@ -17,12 +17,18 @@ inline constexpr int kBlockRows = 4;  // 4 x 2 accumulators, 2 operands, 1 broad
 inline constexpr int kPanelVecs = 2;
 inline constexpr int kPanelRows = kPanelVecs * kLanes;
 
+// At once: about as many lines as a core has buffers for misses. One more and the loads of the
+// products wait for memory; what is late is issued after later blocks, or read when it is used.
+inline constexpr int kBurstBytes = 16 * 64;
+
 // Out of line: inside the product's loops it would cost them registers.
 __attribute__((noinline, cold)) inline void issue(Stream& stream) {
-  while (stream.credit >= kWholeRow && stream.next < stream.end) {
+  int left = kBurstBytes;
+  while (stream.credit >= kWholeRow && stream.next < stream.end && left > 0) {
     const char* row = *stream.next++;
     for (int i = 0; i < stream.row_bytes; i += 64) __builtin_prefetch(row + i, 0, 2);
     stream.credit -= kWholeRow;
+    left -= stream.row_bytes;
   }
 }
 

@@ -14,7 +14,7 @@ namespace pod::cpu {
 // What one worker did in one call.
 struct WorkerLog {
   std::vector<int64_t> tickets;   // prefill item i as i, decode item i as -1 - i, in order
-  int64_t decode_rows_ahead = 0;  // K and V rows of coming decode items that were prefetched
+  int64_t decode_rows_ahead = 0;  // K and V rows of coming decode items put up for prefetch
 };
 
 // Memory and threads of one call at a time; grows, never shrinks.
