@@ -23,7 +23,6 @@ import json
 import sys
 import tempfile
 import threading
-import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -31,9 +30,8 @@ from typing import Any
 import platformdirs
 
 from benchmarks.engines.sink import TraceSink
-from benchmarks.gpu.common import machine
-from benchmarks.gpu.common.output import Output
 from benchmarks.gpu.engines.job import Run, engine_arguments
+from benchmarks.gpu.engines.part import Part
 from benchmarks.gpu.engines.places import PLACES
 from benchmarks.gpu.engines.real_document import compared
 from benchmarks.gpu.engines.real_options import parse
@@ -67,18 +65,14 @@ def runs(stock: str) -> dict[Run, tuple[str, ...]]:
     }
 
 
-class Real:
+class Real(Part):
     """The document under way."""
 
     def __init__(self, options: argparse.Namespace, folder: Path) -> None:
-        self.options, self.folder = options, folder
-        self._began, self._lock = time.monotonic(), threading.Lock()
-        self._output = Output(options.out, "real")
-        self.document: dict[str, Any] = {
-            "machine": machine.report(),
-            "load": {name: value for name, value in vars(options).items() if name not in _UNTOLD},
-            "runs": {}, "failed": {},
-        }  # fmt: skip
+        load = {name: value for name, value in vars(options).items() if name not in _UNTOLD}
+        super().__init__(options, folder, "real", load)
+        self._lock = threading.Lock()
+        self.document["runs"] = {}
 
     def prepare(self) -> dict[str, Any]:
         """The job that all engines share, once model and kernel are there."""
@@ -108,10 +102,6 @@ class Real:
         self.say("the model is there")
         return shared | {"model": str(model), "key": key}
 
-    def say(self, words: str) -> None:
-        """A line of progress."""
-        print(f"{time.monotonic() - self._began:5.0f} s  {words}", flush=True)
-
     def path(self, run: Run) -> Path:
         """Where an engine's answers are kept."""
         out: Path = self.options.out
@@ -125,7 +115,7 @@ class Real:
 
     def left(self) -> float:
         """Seconds until everything has to be at its end."""
-        return float(self.options.seconds) - (time.monotonic() - self._began)
+        return float(self.options.seconds) - self.passed
 
     def engine(self, run: Run, number: int, model: str) -> dict[str, Any]:
         """Arguments of sglang.Engine."""
@@ -178,7 +168,7 @@ class Real:
                 f"{run.name}: {stage}": why for stage, why in failed.items()
             }
             self.document["compared"] = self.compare(job["key"])
-            self._output.save(self.document)
+            self.save()
         self.say(f"{run.name}: {found} {failed or ''}")
 
 

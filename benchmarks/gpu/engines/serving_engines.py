@@ -98,7 +98,7 @@ def standing(serving: Serving, served: Served, plan: Plan) -> Iterator[dict[str,
             # What its engine waits for, while the engines start.
             build(serving, served)
         up = ready(serving, served, workers)
-        serving.stage(f"{served.name}: start", time.monotonic() - began)
+        serving.took(f"{served.name}: start", time.monotonic() - began)
         for later in plan.served[number + 1 : number + 2]:
             serving.next_workers[later] = launched(serving, later, plan)
         yield up

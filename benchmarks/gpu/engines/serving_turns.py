@@ -5,14 +5,12 @@ from __future__ import annotations
 import argparse
 import functools
 import itertools
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from benchmarks.engines.sink import TraceSink
-from benchmarks.gpu.common import machine
-from benchmarks.gpu.common.output import Output
+from benchmarks.gpu.engines.part import Part
 from benchmarks.gpu.engines.places import PLACES
 from benchmarks.gpu.engines.serving_figures import (
     KINDS,
@@ -37,25 +35,19 @@ SIDES = {"unmixed": ("", False), "pod": ("pod", True), "mixed": ("", True)}
 _LEAST_START, _LEAST_STRETCH = 60.0, 14.0
 
 
-class Serving:
+class Serving(Part):
     """The document under way, and what its stages share."""
 
     def __init__(self, options: argparse.Namespace, folder: Path) -> None:
-        self.options, self.folder = options, folder
+        load = {name: getattr(options, name) for name in _TOLD} | {"stock": options.engines[0]}
+        super().__init__(options, folder, "serving", load)
+        self.document |= {"runs": {}, "stages": {}, "left_out": [], "summary": {}}
         self.least_start = _LEAST_START if PLACES[options.device].accelerates else 1.0
         self.next_workers: dict[Served, dict[str, Standing]] = {}
         # The load that an engine is under, and full of.
         self._full: dict[str, tuple[Served, str]] = {}
         self._least = _LEAST_STRETCH if PLACES[options.device].accelerates else 1.0
-        self._began = time.monotonic()
-        self._output = Output(options.out, "serving")
         self._sink = TraceSink()
-        self.document: dict[str, Any] = {
-            "machine": machine.report(),
-            "load": {name: getattr(options, name) for name in _TOLD}
-            | {"stock": options.engines[0]},
-            "runs": {}, "stages": {}, "left_out": [], "failed": {}, "summary": {},
-        }  # fmt: skip
         name = str(self.document["machine"].get("device", {}).get("name", ""))
         self._device = device_called(name)
         self.say("begun")
@@ -79,17 +71,13 @@ class Serving:
             "POD_ATTN_POLL_SECONDS": "0.5",
         }  # fmt: skip
 
-    def say(self, text: str) -> None:
-        """A line of progress."""
-        print(f"{time.monotonic() - self._began:5.0f} s  {text}", flush=True)
-
     def enough(self, seconds: float) -> bool:
         """Whether so many are left."""
         return self.seconds_left() >= seconds
 
     def seconds_left(self) -> float:
         """Of --seconds."""
-        return float(self._began + self.options.seconds - time.monotonic())
+        return float(self.options.seconds) - self.passed
 
     def left_out(self, name: str) -> None:
         """No time was left for it."""
@@ -102,7 +90,7 @@ class Serving:
         self.say(f"{name} FAILED: {error}")
         self._save()
 
-    def stage(self, name: str, seconds: float) -> None:
+    def took(self, name: str, seconds: float) -> None:
         """How long something took."""
         self.document["stages"][name] = round(seconds, 1)
 
@@ -214,5 +202,4 @@ class Serving:
         self._save()
 
     def _save(self) -> None:
-        self.document["summary"] = summarize(self.document, self._device)
-        self._output.save(self.document)
+        self.save(summary=summarize(self.document, self._device))

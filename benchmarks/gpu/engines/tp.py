@@ -19,67 +19,43 @@ import functools
 import json
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmarks.gpu.common import machine
-from benchmarks.gpu.common.output import Output, add_output
+from benchmarks.gpu.common.output import add_output
 from benchmarks.gpu.engines.job import make_model, prebuild
+from benchmarks.gpu.engines.part import Part
 from benchmarks.gpu.engines.places import PLACES, REFUSED, stage_names
 from benchmarks.gpu.engines.sglang import add_load
 from benchmarks.gpu.engines.tp_stages import data_parallel, tensor_parallel
 
-STAGES = ("tp", "dp")
+_WORK = {"tp": tensor_parallel, "dp": data_parallel}
+STAGES = tuple(_WORK)
 _LOAD = ("ranks", "layers", "heads", "running", "prompts", "longest", "new", "passes", "device")
 
 
-class Parallel:
-    """The document under way, and what its stages share.
-
-    document  saved by `save`, whole
-    """
+class Parallel(Part):
+    """The document under way, and what its stages share."""
 
     def __init__(self, options: argparse.Namespace, folder: Path) -> None:
-        self.options, self.folder = options, folder
-        self._began = time.monotonic()
-        self._output = Output(options.out, "tp")
-        self.document: dict[str, Any] = {
-            "machine": machine.report(),
-            "load": {name: getattr(options, name) for name in (*_LOAD, "all_reduce")},
-            "compared_with": f"{options.stock}, mixed",
-            "stages": {}, "failed": {},
-        }  # fmt: skip
+        load = {name: getattr(options, name) for name in (*_LOAD, "all_reduce")}
+        super().__init__(options, folder, "tp", load)
+        self.document["compared_with"] = f"{options.stock}, mixed"
 
     def left(self) -> float:
         """Seconds that one step may still take."""
-        passed = time.monotonic() - self._began
-        return max(0.0, min(float(self.options.each), float(self.options.seconds) - passed))
+        return max(0.0, min(float(self.options.each), float(self.options.seconds) - self.passed))
 
-    def say(self, text: str) -> None:
-        """A line of progress."""
-        print(f"{time.monotonic() - self._began:5.0f} s  {text}", flush=True)
+    def require_time(self) -> None:
+        """RuntimeError where too little is left for a stage."""
+        if self.left() < self.options.least:
+            raise RuntimeError(f"not run: {self.left():.0f} s are left")
 
-    def save(self, stage: str, **news: Any) -> None:
+    def add(self, stage: str, **news: Any) -> None:
         """File what has become known in a stage."""
-        self.document.setdefault(stage, {}).update(news)
-        self._output.save(self.document)
-
-    def stage(self, name: str, work: Callable[[Parallel], None]) -> None:
-        """Do it; where an engine fails or no time is left, a line in `failed` says so."""
-        began = time.monotonic()
-        try:
-            if self.left() < self.options.least:
-                raise RuntimeError(f"not run: {self.left():.0f} s are left")
-            work(self)
-        except (RuntimeError, OSError) as error:
-            self.document["failed"][name] = f"{type(error).__name__}: {error}"
-            self.say(f"{name} FAILED: {error}")
-        self.document["stages"][name] = round(time.monotonic() - began, 1)
-        self._output.save(self.document)
+        self.save(**{stage: self.document.get(stage, {}) | news})
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -94,7 +70,7 @@ def main(arguments: list[str] | None = None) -> None:
             prebuild(options, ranks)
         part.say("variants are built")
         for stage in options.stages:
-            part.stage(stage, tensor_parallel if stage == "tp" else data_parallel)
+            part.stage(stage, functools.partial(_WORK[stage], part))
     for key in (*options.stages, "failed"):
         print(f"{key}: {json.dumps(part.document.get(key))}")
     if part.document["failed"]:

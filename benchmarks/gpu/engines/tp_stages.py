@@ -48,11 +48,12 @@ _ANSWER_TOKENS = 64
 
 def tensor_parallel(part: Parallel) -> None:
     """Rates in turns, answers, traces, and a table that all ranks get while they serve."""
+    part.require_time()
     options = part.options
     with TraceSink() as sink, _engines(part, sink, {"tp_size": options.ranks}) as workers:
         part.say("both engines are up")
         _rates(part, "tp", workers)
-        part.save("tp", gpus=options.ranks, traces=traces(sink.messages))
+        part.add("tp", gpus=options.ranks, traces=traces(sink.messages))
         first = _answers(part, workers)
         if part.left() < _TABLE_SECONDS:
             raise RuntimeError(f"no table was handed out: {part.left():.0f} s are left")
@@ -60,16 +61,17 @@ def tensor_parallel(part: Parallel) -> None:
         sink.table = table.to_json()
         found = _with_table(part, workers[POD], sink, list(table.entries))
         found["apart"] = apart(first, workers[POD].scores(part.left()))
-        part.save("tp", table=found)
+        part.add("tp", table=found)
         part.say(f"with a table: {found}")
 
 
 def data_parallel(part: Parallel) -> None:
     """Rates of whole replicas in turns, and that each of them traces."""
+    part.require_time()
     with TraceSink() as sink, _engines(part, sink, {"dp_size": part.options.ranks}) as workers:
         part.say("both engines are up")
         _rates(part, "dp", workers)
-        part.save("dp", gpus=part.options.ranks, traces=traces(sink.messages))
+        part.add("dp", gpus=part.options.ranks, traces=traces(sink.messages))
 
 
 def _engines(part: Parallel, sink: TraceSink, size: Mapping[str, int]) -> Any:
@@ -122,7 +124,7 @@ def _rates(part: Parallel, stage: str, workers: Mapping[str, Standing]) -> None:
         ratio, ends = 1.0 - cost["cost"], sorted(1.0 - end for end in cost["interval"])
         told = {"ratio": ratio, "interval": ends, "rounds": cost["rounds"]}
         medians = {name: statistics.median(some) for name, some in each.items()}
-        part.save(stage, rates=each, output_tokens_per_second=medians, pod_over_stock=told)
+        part.add(stage, rates=each, output_tokens_per_second=medians, pod_over_stock=told)
 
 
 def _answers(part: Parallel, workers: Mapping[str, Standing]) -> Any:
@@ -137,7 +139,7 @@ def _answers(part: Parallel, workers: Mapping[str, Standing]) -> Any:
         "stock in other batches": apart(stock, others[STOCK]),
         "pod in other batches": apart(pod, others[POD]),
     }
-    part.save("tp", answers=found)
+    part.add("tp", answers=found)
     part.say(f"answers: {found}")
     return pod
 
