@@ -21,6 +21,7 @@ SEED := $(SEED)
 help:
 	@echo "make demo   set up, then SGLang on POD + tuner + dashboard, load, summary"
 	@echo "            MODEL=smollm2: a small trained model answers questions, on POD and on stock"
+	@echo "            (no TRACE, no DEMO_FLAGS)"
 	@echo "            MODEL=path-or-hub-name  TRACE=file  ONCE=1 (exit after the summary)"
 	@echo "            DEMO_FLAGS='...' (see: $(BIN)/pod-attn demo --help)"
 	@echo "make test   set up, then lint, types and the whole test suite"
@@ -49,6 +50,11 @@ $(VENV)/.test-ready: $(VENV)/.demo-ready
 	@touch $@
 
 ifeq ($(MODEL),smollm2)
+# Said before anything is installed.
+ifneq ($(and $(filter demo,$(MAKECMDGOALS)),$(strip $(TRACE)$(DEMO_FLAGS))),)
+$(error MODEL=smollm2 answers questions and replays nothing: leave TRACE and DEMO_FLAGS out, or take \
+  another MODEL; for its own options see $(BIN)/pod-attn answers --help)
+endif
 # Without its dependencies: another engine, to be compiled, that nothing here needs.
 $(VENV)/.smollm2-ready: $(VENV)/.demo-ready
 	$(UV) -e ".[sglang,transformers,tuner]" gguf

@@ -1,6 +1,7 @@
 """Claims about the repository itself: names, documents and numbers that must agree."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -35,6 +36,22 @@ def test_readme_shows_both_commands_and_existing_files_only() -> None:
     for link in re.findall(r"\]\(([^)#]+)\)", README):
         if "://" not in link:
             assert (ROOT / link).exists(), link
+
+
+@pytest.mark.parametrize("ignored", ["TRACE=log.csv", "DEMO_FLAGS=--once"])
+def test_demo_of_the_trained_model_refuses_what_it_would_ignore(ignored: str) -> None:
+    environment = {name: value for name, value in os.environ.items() if "MAKE" not in name}
+
+    def demo(*told: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["make", "-n", "demo", *told], cwd=ROOT, env=environment, capture_output=True,
+            text=True, check=False,
+        )  # fmt: skip
+
+    refused = demo("MODEL=smollm2", ignored)
+    assert refused.returncode and "leave TRACE and DEMO_FLAGS out" in refused.stderr
+    assert demo("MODEL=smollm2").stdout.rstrip().endswith("pod-attn answers")
+    assert ignored.partition("=")[2] in demo(ignored).stdout
 
 
 def test_every_setting_is_documented() -> None:
