@@ -44,11 +44,13 @@ class Choices(NamedTuple):
     parameters  by name, in the order in which they are drawn; see tuner/search/space.py
     first       (why, config) worth trying before any search, the likeliest first
     shipped     names of the tiles that run without a compiler; None: all
+    ratioless   names of the tiles whose CTAs run both ops at once: with them a ratio does nothing
     """
 
     parameters: Mapping[str, Range | OneOf]
     first: tuple[tuple[str, PodConfig], ...]
     shipped: frozenset[str] | None = None
+    ratioless: frozenset[str] = frozenset()
 
 
 class Limits(NamedTuple):

@@ -78,7 +78,7 @@ def decode_demand(
 
 def _rate(engine: limits.PrefillEngine, device: Device) -> float:
     """FLOP/s at full residency. A product with few columns takes the matrix unit no longer."""
-    return device.wgmma_flops if engine == "wgmma" else device.kernel_flops
+    return device.kernel_flops if engine == "mma" else device.wgmma_flops
 
 
 def _demand(

@@ -8,6 +8,7 @@ import optuna
 import pytest
 from tuner_support import KEY, make_tuner
 
+from pod_integrate.devices.cuda.choices import tiles_name
 from pod_integrate.devices.registry import target_of
 from pod_integrate.terms.keys import Bucket, DeviceKey, Geometry
 from tuner.messages import Pair
@@ -44,6 +45,27 @@ def test_places_are_the_same_exactly_when_plain_configs_are(
     together = set(zip(places, plain, strict=True))
     assert 1 < len(together) == len(set(places)) == len(set(plain)) < len(drawn)
     assert default == space.plain(default, rules, choices)
+
+
+def test_tiles_whose_ctas_run_both_ops_are_tried_with_one_ratio() -> None:
+    target = target_of(GPU)
+    whole = target.choices(GEOMETRY)
+    tiles = tiles_name(target.default_config(GEOMETRY))
+    made_up = whole._replace(ratioless=frozenset({tiles}))
+    study = Study(
+        GEOMETRY, GPU, bucket=HYBRID, trials=[], neighbours=[], seed=0, choices=made_up
+    )  # fmt: skip
+    asked = []
+    for number in range(60):
+        proposal = study.propose()
+        assert proposal is not None
+        asked.append(proposal.config)
+        study.tell(proposal.config, 0.01 * (number % 7) - 0.03)
+    ratios = [
+        {(c.prefill_ctas, c.decode_ctas) for c in asked if (tiles_name(c) == tiles) == mine}
+        for mine in (True, False)
+    ]
+    assert ratios[0] == {(0, 0)} and len(ratios[1]) > 2
 
 
 def test_a_bucket_of_decodes_is_not_asked_for_ratios_and_waves() -> None:

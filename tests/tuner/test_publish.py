@@ -27,7 +27,7 @@ from tuner_support import (
 from pod_integrate.errors import ConfigInfeasibleError, TableError
 from pod_integrate.live.registry import ActiveTable
 from pod_integrate.terms.keys import Bucket
-from pod_integrate.terms.table import MAX_DECODE_PARTS, TableEntry, require_bearable
+from pod_integrate.terms.table import MAX_DECODE_PARTS, ConfigTable, TableEntry, require_bearable
 from tuner.core import Tuner
 from tuner.store import schema
 from tuner.tables import publish
@@ -92,6 +92,31 @@ def test_a_full_table_drops_the_bucket_of_least_time_and_says_so(
     kept = ActiveTable(GEOMETRY, DEVICE, BUILD).offer(tuner.table(SCOPE) or b"")
     assert {str(bucket) for bucket in kept.entries} == {"d1@64", "d1@256"}
     assert kinds(tuner) == ["drop"] and overview(tuner)["totals"]["alerts"] == 1
+
+
+def test_a_table_that_is_far_too_full_is_written_a_few_times_only(
+    tuner: Tuner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publish, "MAX_ENTRIES", 300)
+    monkeypatch.setattr(publish, "MAX_TABLE_BYTES", 100_000)
+    chunks, counts, contexts = ([2 << 2 * i for i in range(6)], range(8), range(8))
+    sizes = [(c, 1 << n, 64 << k) for c in chunks for n in counts for k in contexts]
+    buckets = {Bucket.of([c] + [1] * n, [c + kv] + [kv] * n) for c, n, kv in sizes}
+    written: list[ConfigTable] = []
+
+    def to_json(table: ConfigTable, **options: bool) -> bytes:
+        written.append(table)
+        return write(table, **options)
+
+    write = ConfigTable.to_json
+    monkeypatch.setattr(ConfigTable, "to_json", to_json)
+    with tuner.store.begin() as tx:
+        entries = dict.fromkeys(buckets, ENTRY)
+        table = tuner.tables.change_all(tx, SCOPE, {**entries}, tuner.clock())
+    assert 100 < len(table.entries) < 300 and len(written) < 6
+    with tuner.store.read() as tx:
+        dropped = tx.scalar(sa.select(sa.func.count()).select_from(schema.decisions)) or 0
+    assert len(table.entries) + dropped == len(entries)
 
 
 def test_a_config_that_no_table_may_hold_is_never_measured(tuner: Tuner) -> None:

@@ -36,16 +36,16 @@ _USUAL = (512, 4096, 32, 4096)
 class Rule(NamedTuple):
     """A parameter that means nothing, and the value that it has then.
 
-    unless  a parameter and its value with which it means something
+    beside  another parameter, and its values beside which that holds; None: always
     """
 
     name: str
     value: Any
-    unless: tuple[str, Any] | None = None
+    beside: tuple[str, frozenset[Any]] | None = None
 
     def holds(self, params: Mapping[str, Any]) -> bool:
         """Whether the parameter means nothing beside these."""
-        return self.unless is None or params.get(self.unless[0]) != self.unless[1]
+        return self.beside is None or params.get(self.beside[0]) in self.beside[1]
 
 
 class Traffic(NamedTuple):
@@ -87,7 +87,12 @@ class Axes:
     ) -> None:
         self._distributions = dict(distributions)
         self._names = list(distributions)
-        self._rules = [rule for rule in rules if rule.name in distributions]
+        self._rules = [
+            rule
+            for rule in rules
+            if rule.name in distributions
+            and (rule.beside is None or rule.beside[0] in distributions)
+        ]
         categorical = [isinstance(d, CategoricalDistribution) for d in distributions.values()]
         self._sizes = [_size(d) for d in self._distributions.values()]
         self._categorical = np.array(categorical)
@@ -153,10 +158,11 @@ class Axes:
     def _plain(self, places: Array) -> Array:
         for rule in self._rules:
             idle: Any = slice(None)
-            if rule.unless is not None and rule.unless[0] in self._names:
-                name, value = rule.unless
-                idle = places[:, self._names.index(name)] != _place(
-                    self._distributions[name], value
+            if rule.beside is not None:
+                name, values = rule.beside
+                known = self._distributions[name]
+                idle = np.isin(
+                    places[:, self._names.index(name)], [_place(known, each) for each in values]
                 )
             axis = self._names.index(rule.name)
             places[idle, axis] = _place(self._distributions[rule.name], rule.value)

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 
-from pod_integrate.devices.base import Choices, Range
+from pod_integrate.devices.base import Choices, OneOf, Range
 from pod_integrate.devices.cuda.choices import tiles_name, tiles_of
 from pod_integrate.errors import ConfigError, ConfigInfeasibleError
 from pod_integrate.terms.config import PodConfig, TileConfig
@@ -114,16 +114,25 @@ def fixed(tiles: str, choices: Choices) -> dict[str, Any] | None:
 def rules(sides: str, default: PodConfig, choices: Choices) -> list[Rule]:
     """The parameters that do nothing in steps of such `sides`, and the default's values of them.
 
-    Where both ops have work the ratio does nothing but in a fused launch.
+    Where both ops have work the ratio does nothing but in a fused launch of CTAs that have one.
     """
-    fused = [Rule("ratio", 0, ("strategy", "fused"))] if sides == "hybrid" else []
+    hybrid = [
+        Rule("ratio", 0, (name, values)) for name, values in _without_ratio(choices) if values
+    ] if sides == "hybrid" else []  # fmt: skip
     try:
         values = encode(default, choices)
     except ConfigError:
-        return fused
+        return hybrid
     names = _IDLE.get(sides, ())
     idle = [Rule(name, value) for name, value in values.items() if name.startswith(names)]
-    return idle + [rule._replace(value=values[rule.name]) for rule in fused]
+    return idle + [rule._replace(value=values[rule.name]) for rule in hybrid]
+
+
+def _without_ratio(choices: Choices) -> list[tuple[str, frozenset[str]]]:
+    """Parameters, and their values with which launches have no CTA ratio."""
+    strategies = choices.parameters.get("strategy")
+    names = strategies.names if isinstance(strategies, OneOf) else ()
+    return [("strategy", frozenset(names) - {"fused"}), ("tiles", choices.ratioless)]
 
 
 def plain(config: PodConfig, rules: list[Rule], choices: Choices) -> PodConfig:

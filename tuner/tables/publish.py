@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import heapq
 import logging
+import math
 
 import sqlalchemy as sa
 
@@ -124,28 +125,31 @@ class Publisher:
             entries=entries,
         )
         ConfigTable.from_json(dataclasses.replace(table, entries=new).to_json())
-        body = table.to_json()
-        while len(entries) > MAX_ENTRIES or len(body) > MAX_TABLE_BYTES:
-            self._drop_lightest(tx, scope, entries, now)
-            body = table.to_json()
+        self._drop_lightest(tx, scope, entries, len(entries) - MAX_ENTRIES, now)
+        while len(body := table.to_json()) > MAX_TABLE_BYTES:
+            # Entries are of about one size, and thousands of them take a while to write.
+            over = math.ceil(len(entries) * (1 - MAX_TABLE_BYTES / len(body)))
+            self._drop_lightest(tx, scope, entries, over, now)
         add_table(tx, scope, table.version, body, now)
         return table
 
     def _drop_lightest(
-        self, tx: sa.Connection, scope: Scope, entries: dict[Bucket, TableEntry], now: float
-    ) -> None:
-        """Take one entry out."""
+        self, tx: sa.Connection, scope: Scope, entries: dict[Bucket, TableEntry], count: int,
+        now: float,
+    ) -> None:  # fmt: skip
+        """Take so many entries out; none where `count` is not above 0."""
 
         def weight(bucket: Bucket) -> tuple[float, str]:
             load = self._traffic.load_of(StudyKey(*scope, str(bucket)), now)
             return (load.attention_us if load is not None else 0.0, str(bucket))
 
-        lightest = min(entries, key=weight)
-        reason = f"table is full ({len(entries) - 1} buckets): the one of least attention time goes"
-        key = StudyKey(*scope, str(lightest))
-        add_decision(tx, Decision(now, "drop", key, reason, alert=True))
-        logger.warning("%s of %s dropped: %s", lightest, scope, reason)
-        del entries[lightest]
+        kept = len(entries) - count
+        for lightest in heapq.nsmallest(count, entries, key=weight):
+            reason = f"table is full ({kept} buckets): the one of least attention time goes"
+            key = StudyKey(*scope, str(lightest))
+            add_decision(tx, Decision(now, "drop", key, reason, alert=True))
+            logger.warning("%s of %s dropped: %s", lightest, scope, reason)
+            del entries[lightest]
 
     def commit(self, scope: Scope, table: ConfigTable) -> None:
         """Put a stored version in force."""
