@@ -25,7 +25,7 @@ from pod_integrate.live.laboratory import Laboratory, with_experiments
 from pod_integrate.live.layer_group import LayerGroup
 from pod_integrate.live.open_step import OpenStep
 from pod_integrate.live.recorder import Recorder
-from pod_integrate.live.registry import ActiveTable
+from pod_integrate.live.registry import ActiveTable, geometry_of_file
 from pod_integrate.redact import public_url
 from pod_integrate.terms.keys import Geometry
 
@@ -135,9 +135,16 @@ class LayerGroups:
         return Recorder(self.clock, sample=self._settings.trace_sample)
 
     def _table_file(self, geometry: Geometry) -> Path | None:
+        """The file that the operator named where it is of this geometry, else one beside it.
+
+        The first group takes a file that has no table yet. Processes of other models may name it
+        too: none of them overwrites what another one saved.
+        """
         file = self._settings.table
-        # The first group has the file named by the operator, further ones a name beside it.
-        if file is None or not self._groups:
+        if file is None:
+            return None
+        owner = geometry_of_file(file)
+        if geometry == owner or (owner is None and not self._groups):
             return file
         return file.with_name(f"{file.stem}.{geometry}{file.suffix}")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import stat
 import tempfile
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from pod_integrate.devices.registry import target_of
 from pod_integrate.errors import PodAttentionError, TableError
 from pod_integrate.terms.config import PodConfig
 from pod_integrate.terms.keys import Bucket, DeviceKey, Geometry
-from pod_integrate.terms.table import ConfigTable, Lookup, TableEntry
+from pod_integrate.terms.table import MAX_TABLE_BYTES, ConfigTable, Lookup, TableEntry
 
 logger = logging.getLogger(__name__)
 
@@ -98,11 +99,30 @@ class ActiveTable:
     def load_file(self, path: Path) -> ConfigTable | None:
         """Take the table file at `path`; a missing or bad file is logged and leaves all as is."""
         try:
-            return self.offer(path.read_bytes())
+            return self.offer(read_file(path))
         except FileNotFoundError:
             logger.info("no config table at %s yet; defaults apply", path)
         except (OSError, TableError) as error:
             logger.error("config table %s rejected, the last good one stays: %s", path, error)
+        return None
+
+
+def read_file(path: Path) -> bytes:
+    """What a table's file has, cut where no table goes on; raises OSError.
+
+    Neither a pipe that nobody writes to nor a device without an end holds up a start.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(f"{path} is no regular file")
+    with path.open("rb") as file:
+        return file.read(MAX_TABLE_BYTES + 1)
+
+
+def geometry_of_file(path: Path) -> Geometry | None:
+    """The geometry that a file has a table of, None where it has none."""
+    try:
+        return ConfigTable.from_json(read_file(path)).geometry
+    except (OSError, TableError):
         return None
 
 
