@@ -34,10 +34,12 @@ NO_MULTICAST = {
     "NVSHMEM_DISABLE_NVLS": "1",
     "SGLANG_OPT_USE_CUSTOM_ALL_REDUCE_V2": "0",
 }
-_ON_A_CPU = {"SGLANG_CPU_OMP_THREADS_BIND": "0|1", "OMP_NUM_THREADS": "1"}
-_TRACED = {
-    "POD_ATTN_POLL_SECONDS": "0.5", "POD_ATTN_TRACE_SAMPLE": "1", "POD_ATTN_EXPERIMENTS": "0",
+# A smoke test has few steps, so that all of them are traced.
+_ON_A_CPU = {
+    "SGLANG_CPU_OMP_THREADS_BIND": "0|1", "OMP_NUM_THREADS": "1", "POD_ATTN_TRACE_SAMPLE": "1",
 }  # fmt: skip
+# Rates are those of `pod` as people run it: steps are traced at the default share.
+_TRACED = {"POD_ATTN_POLL_SECONDS": "0.5", "POD_ATTN_EXPERIMENTS": "0"}
 _IN_USE = re.compile(r"TP(\d+)\].*config table version (\d+) in use")
 _REFUSED = re.compile(r"TP(\d+)\].*is not used any more")
 _TABLE_VERSION, _TABLE_SECONDS = 7, 15.0
