@@ -17,7 +17,7 @@ from pod_integrate.terms.experiment import Experiment, ExperimentAsk, Experiment
 from pod_integrate.terms.trace import TraceMessage
 from tuner.clock import SteadyClock, settle
 from tuner.messages import Noted, RecheckPairs, Report, Scope, Standing, Task, WorkerInfo
-from tuner.orders import Answer, BucketOrder, PinOrder, PromoteOrder, ServerOrder, TableOrder
+from tuner.orders import Answer, BucketOrder, Order, PinOrder, PromoteOrder, ServerOrder, TableOrder
 from tuner.search.adoption import adopt
 from tuner.search.search import Search
 from tuner.settings import TunerSettings
@@ -80,8 +80,12 @@ class Tuner:
         return Noted(decided is not None, decided is not False)
 
     def pause(self, order: ServerOrder) -> Answer:
-        """The kill switch: no more experiments on a server, or on any."""
+        """No more experiments on a server, or on any."""
         return self.search.control.pause(order)
+
+    def kill(self, order: Order) -> Answer:
+        """The kill switch: the default everywhere, and no more experiments."""
+        return self.search.control.kill(order)
 
     def resume(self, order: ServerOrder) -> Answer:
         """End a pause."""
@@ -108,8 +112,12 @@ class Tuner:
         self.search.release(worker)
 
     def table(self, scope: Scope) -> bytes | None:
-        """The scope's table in force as JSON, None before its first promotion."""
-        return self.tables.body(scope)
+        """The scope's table in force as JSON, None before its first promotion.
+
+        Without entries from a `kill` until everybody is resumed.
+        """
+        killed = self.search.board.holds.killed
+        return self.tables.emptied(scope) if killed else self.tables.body(scope)
 
     def health(self) -> str:
         """Why the database takes no writes, empty while it does; asks it whether it answers."""

@@ -1,4 +1,4 @@
-"""`pod-attn tuner pause | resume | promote | pin | unpin | rollback`: a person's orders."""
+"""`pod-attn tuner pause | kill | resume | promote | pin | unpin | rollback`: a person's orders."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _NAMES = ("geometry", "device", "build")
 
 def add_orders(app: typer.Typer) -> None:
     """Add the commands to `pod-attn tuner`."""
-    for command in (pause, resume, promote, pin, unpin, rollback):
+    for command in (pause, kill, resume, promote, pin, unpin, rollback):
         app.command()(command)
 
 
@@ -51,11 +51,20 @@ def pause(
     send(url, token_file, "pause", {"server": server}, who, why)
 
 
+def kill(url: _URL = _HERE, token_file: TokenFile = None, who: Who = None, why: Why = "") -> None:
+    """Run the default everywhere, and measure nothing, until `resume`.
+
+    Servers follow with their next poll; one that starts away from the tuner has the table of its
+    POD_ATTN_TABLE.
+    """
+    send(url, token_file, "kill", {}, who, why)
+
+
 def resume(
     server: _Server = "*", url: _URL = _HERE, token_file: TokenFile = None, who: Who = None,
     why: Why = "",
 ) -> None:  # fmt: skip
-    """End a pause; `*` ends all."""
+    """End a pause; `*` ends all, and what `kill` did."""
     send(url, token_file, "resume", {"server": server}, who, why)
 
 

@@ -14,6 +14,7 @@ from tuner_support import (
     BUCKET,
     DEFAULT,
     KEY,
+    SCOPE,
     WORKER,
     Clock,
     bucket,
@@ -26,7 +27,7 @@ from typer.testing import CliRunner
 from pod_integrate.cli.app import app
 from pod_integrate.terms.config import PodConfig
 from tuner.core import Tuner
-from tuner.orders import BucketOrder, PinOrder, PromoteOrder, ServerOrder
+from tuner.orders import BucketOrder, Order, PinOrder, PromoteOrder, ServerOrder
 
 ADA: dict[str, Any] = {"who": "ada", "why": "a test"}
 HERE = KEY._asdict() | ADA
@@ -72,6 +73,31 @@ def test_a_paused_server_gets_nothing_and_what_it_runs_ends(tuner: Tuner, server
     assert not tuner.resume(ServerOrder(server=server, **ADA)).done
     assert tuner.next_experiment(ask()) is not None
     assert {"pause", "resume"} <= set(kinds(tuner))
+
+
+def test_a_kill_takes_every_table_out_of_use_until_all_are_resumed(
+    tmp_path: Path, clock: Clock
+) -> None:
+    url = f"sqlite:///{tmp_path / 'x.db'}"
+    tuner = live_tuner(tmp_path, clock, database_url=url)
+    LiveServer(tuner, split_gains).work()
+    proven = entry_of(tuner)
+    assert proven is not None and tuner.pin(PinOrder(**HERE)).done
+    before = tuner.table(SCOPE)
+    assert tuner.kill(Order(**ADA)).done
+    assert latest(tuner)["kind"] == "kill" and overview(tuner)["totals"]["alerts"] == 1
+    tuner.close()
+    again = live_tuner(tmp_path, clock, database_url=url)
+    assert again.table(SCOPE) is not None and entry_of(again) is None
+    assert again.next_task(WORKER) is None and overview(again)["tuner"]["paused"] == ["*"]
+    # Of one server nothing comes back.
+    assert not again.resume(ServerOrder(server="live-1", **ADA)).done
+    assert entry_of(again) is None
+    assert again.resume(ServerOrder(**ADA)).done and again.table(SCOPE) == before
+    again.close()
+    last = live_tuner(tmp_path, clock, database_url=url)
+    assert last.table(SCOPE) == before
+    last.close()
 
 
 def test_pauses_and_pins_outlive_the_tuner(tmp_path: Path, clock: Clock) -> None:
@@ -157,19 +183,19 @@ def test_orders_need_the_token_and_the_command_line_sends_them(
     served.tuner.ingest(message())
     monkeypatch.delenv("POD_TUNER_TOKEN", raising=False)
     monkeypatch.delenv("POD_ATTN_TUNER_TOKEN", raising=False)
-    for path in ("pause", "resume", "promote", "pin", "rollback"):
+    for path in ("pause", "kill", "resume", "promote", "pin", "rollback"):
         assert client.post(f"/v1/{path}", json=HERE).status_code == 401
     at = ["--url", served.url, "--who", "ada"]
     assert CliRunner().invoke(app, ["tuner", "pause", *at]).exit_code
     monkeypatch.setenv("POD_ATTN_TUNER_TOKEN", TOKEN)
     for arguments, said in (
         (["pause", "live-1"], "paused"), (["resume"], "resumed"), (["pin", BUCKET], "pinned"),
-        (["unpin", BUCKET], "tuned again"),
+        (["unpin", BUCKET], "tuned again"), (["kill"], "without entries"),
     ):  # fmt: skip
         result = CliRunner().invoke(app, ["tuner", *arguments, *at])
         assert result.exit_code == 0 and said in result.output, result.output
     for arguments in (["rollback", BUCKET], ["promote", BUCKET, "3"], ["pin", "d8@2k"]):
         assert CliRunner().invoke(app, ["tuner", *arguments, *at]).exit_code
     assert [d["kind"] for d in overview(served.tuner)["decisions"]] == [
-        "unpin", "pin", "resume", "pause",
+        "kill", "unpin", "pin", "resume", "pause",
     ]  # fmt: skip

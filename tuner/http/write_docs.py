@@ -12,7 +12,7 @@ from pod_integrate.terms.keys import Bucket, DeviceKey, Geometry
 from pod_integrate.terms.table import ConfigTable, Evidence, TableEntry
 from tuner.http.docs import EXAMPLE, answers
 from tuner.http.schemas import reference
-from tuner.orders import BucketOrder, PinOrder, PromoteOrder, ServerOrder, TableOrder
+from tuner.orders import BucketOrder, Order, PinOrder, PromoteOrder, ServerOrder, TableOrder
 from tuner.view import documents
 
 _JSON = "application/json"
@@ -122,9 +122,18 @@ PAUSE = _order(
     {"server": "web-1-4711", "who": "ada", "why": "incident 12"},
 )
 
+KILL = _order(
+    "The default everywhere",
+    "Every table is served without entries from now on, so that servers run the default within "
+    "their next poll, and everybody is paused. What was in force comes back when `*` is resumed. "
+    "Pins do not matter. Outlives a restart.",
+    Order,
+    {"who": "ada", "why": "incident 12"},
+)
+
 RESUME = _order(
     "End a pause",
-    "`*`, or none named, ends all pauses.",
+    "`*`, or none named, ends all pauses, and what a kill order did.",
     ServerOrder,
     {"server": "web-1-4711", "who": "ada"},
 )

@@ -94,6 +94,7 @@ def _add_orders(app: FastAPI, core: AsyncCore, needed: list[Any]) -> None:
         app.post(path, dependencies=needed, name=name, **texts)(post_order)
 
     add("/v1/pause", ServerOrder, Tuner.pause, write_docs.PAUSE)
+    add("/v1/kill", Order, Tuner.kill, write_docs.KILL)
     add("/v1/resume", ServerOrder, Tuner.resume, write_docs.RESUME)
     add("/v1/pin", PinOrder, Tuner.pin, write_docs.PIN)
     add("/v1/promote", PromoteOrder, Tuner.promote, write_docs.PROMOTE)

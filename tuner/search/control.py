@@ -32,8 +32,13 @@ class Control:
         self._board.holds.pause(order.server, _who(order), self._clock())
         return Answer(True, f"{_name(order.server)}: paused")
 
+    def kill(self, order: Order) -> Answer:
+        """The default everywhere, and nothing is measured, until everybody is resumed."""
+        self._board.holds.kill(_who(order), self._clock())
+        return Answer(True, "every table is without entries; resume all to put them in force again")
+
     def resume(self, order: ServerOrder) -> Answer:
-        """End a pause."""
+        """End a pause; of everybody, also what `kill` did."""
         if self._board.holds.resume(order.server, _who(order), self._clock()):
             return Answer(True, f"{_name(order.server)}: resumed")
         return Answer(False, f"{order.server} is not paused")

@@ -3,6 +3,7 @@
     pause  a server (or a worker, or `*` for all) gets nothing to measure
     pin    a bucket keeps what is in force: nothing is measured there, nothing changes it
     bar    a config computed something wrong or broke a server: it is used nowhere in its scope
+    kill   the default runs everywhere, and everybody is paused, until everybody is resumed
 
 All of it outlives the process. People's words are filed as decisions too, with their name.
 """
@@ -43,6 +44,8 @@ class Holds:
         self._paused: set[str] = set()
         self._pinned: set[StudyKey] = set()
         self._barred: dict[Scope, set[PodConfig]] = {}
+        # No table has entries now.
+        self.killed = False
 
     def load(self, tx: sa.Connection) -> None:
         """Read what an earlier process held."""
@@ -52,6 +55,8 @@ class Holds:
                 self._paused.add(row.subject)
             elif row.kind == "pin":
                 self._pinned.add(StudyKey(*scope, row.subject))
+            elif row.kind == "kill":
+                self.killed = True
             else:
                 self._load_bar(scope, row.config)
 
@@ -87,16 +92,29 @@ class Holds:
             _file(tx, "pause", StudyKey(*_NOWHERE, ""), f"{_name(server)} paused", who, now)
         self._paused.add(server)
 
+    def kill(self, who: Who, now: float) -> None:
+        """Pause everybody, and keep what is in force out of use."""
+        with self._store.begin() as tx:
+            for kind in ("pause", "kill"):
+                _hold(tx, kind, _NOWHERE, EVERYONE, who.why, now)
+            said = "the default runs everywhere"
+            _file(tx, "kill", StudyKey(*_NOWHERE, ""), said, who, now, alert=True)
+        self._paused.add(EVERYONE)
+        self.killed = True
+
     def resume(self, server: str, who: Who, now: float) -> bool:
-        """End a pause; that of EVERYONE ends all. False when there was none."""
+        """End a pause; that of EVERYONE ends all, and what `kill` did. False: there was none."""
         ended = set(self._paused) if server == EVERYONE else self._paused & {server}
         if not ended:
             return False
         with self._store.begin() as tx:
             for name in ended:
                 _release(tx, "pause", _NOWHERE, name)
+            if EVERYONE in ended:
+                _release(tx, "kill", _NOWHERE, EVERYONE)
             _file(tx, "resume", StudyKey(*_NOWHERE, ""), f"{_name(server)} resumed", who, now)
         self._paused -= ended
+        self.killed = self.killed and EVERYONE not in ended
         return True
 
     def pin(self, key: StudyKey, who: Who, now: float) -> None:
@@ -146,7 +164,8 @@ def _release(tx: sa.Connection, kind: str, scope: Scope, subject: str) -> None:
 
 
 def _file(
-    tx: sa.Connection, kind: DecisionKind, key: StudyKey, what: str, who: Who, now: float
-) -> None:
+    tx: sa.Connection, kind: DecisionKind, key: StudyKey, what: str, who: Who, now: float,
+    alert: bool = False,
+) -> None:  # fmt: skip
     reason = f"{what}: {who.why}" if who.why else what
-    add_decision(tx, Decision(now, kind, key, reason, who=who.name))
+    add_decision(tx, Decision(now, kind, key, reason, alert=alert, who=who.name))

@@ -54,7 +54,7 @@ class Trial:
 
 DecisionKind = Literal[
     "start", "prune", "mismatch", "keep", "promote", "rollback", "park", "drop",
-    "pause", "resume", "pin", "unpin",
+    "pause", "resume", "pin", "unpin", "kill",
 ]  # fmt: skip
 
 

@@ -62,6 +62,11 @@ class Publisher:
             self._bodies[scope] = self._latest[scope].to_json()
         return self._bodies.get(scope)
 
+    def emptied(self, scope: Scope) -> bytes | None:
+        """The table in force as JSON, without its entries: the default runs everywhere."""
+        table = self._latest.get(scope)
+        return dataclasses.replace(table, entries={}).to_json() if table is not None else None
+
     def all(self) -> dict[Scope, ConfigTable]:
         """Every table in force."""
         return dict(self._latest)
