@@ -54,8 +54,8 @@ def pause(
 def kill(url: _URL = _HERE, token_file: TokenFile = None, who: Who = None, why: Why = "") -> None:
     """Run the default everywhere, and measure nothing, until `resume`.
 
-    Servers follow with their next poll; one that starts away from the tuner has the table of its
-    POD_ATTN_TABLE.
+    Servers follow with their next poll; captured decode steps keep the tiles of their capture. A
+    server that starts away from the tuner has the table of its POD_ATTN_TABLE.
     """
     send(url, token_file, "kill", {}, who, why)
 
