@@ -73,7 +73,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "h200.default_vs_contiguous_serial_geomean": "... contiguous ones too, cuDNN among them",
         "h200.default_vs_flashinfer_batchpod_geomean": "... against FlashInfer's BatchPOD",
         "h200.default_vs_flashinfer_batchattention_geomean": "... against its BatchAttention",
-        "h200.prefill_vs_fa3_geomean": "... our prefill alone against FlashAttention-3's",
+        "h200.prefill_vs_fa3_geomean": "... `serial`'s prefill alone against FlashAttention-3's",
         "h200.decode_floor_ratio": "... our decode alone, time above the floor",
         "h200.floor_ratio_geomean": "... best fused config, time above the floor",
         "gpu.corun_share": "Busy time in which an SM held both ops, mean of the cases",
@@ -182,7 +182,9 @@ SIX = (
         "the run (untuned: {gpu.default_vs_serial_geomean}). Against the best serial pair of "
         "anybody's kernels over a paged cache {gpu.fused_vs_best_serial_geomean} "
         "({range:fused_vs_best_serial}); against FlashInfer's BatchPOD "
-        "{gpu.fused_vs_flashinfer_batchpod_geomean} ({range:fused_vs_batchpod})",
+        "{gpu.fused_vs_flashinfer_batchpod_geomean} ({range:fused_vs_batchpod}). On an H200, "
+        "today's kernel, untuned, against that serial pair: {h200.default_vs_best_serial_geomean} "
+        "({h200.default_vs_best_serial_min} to {h200.default_vs_best_serial_max})",
     ),
     Row(
         "SGLang on `pod` with mixed chunks against SGLang on `fa3` without, as people run it",

@@ -6,7 +6,9 @@ A table that ships counts for one build of the kernel, told by a digest of its s
 checkout of those that the tables of this one were measured with. Tables become those of the present
 build where both read the same without comments and white space, or else where every variant that
 they name has the same registers and shared memory and, counted by opcode, at most 1 % other
-instructions. What an entry's evidence says of the build that was measured stays. Otherwise nothing
+instructions. What an entry's evidence says of the build that was measured stays; an entry of a
+bucket whose batches the default runs with other tiles by now is dropped, since what it was compared
+with is gone. Otherwise nothing
 is written, what differs is named, and the exit code is 1: measure again, `python -m benchmarks.gpu
 tables`.
 """
@@ -18,18 +20,24 @@ import dataclasses
 import json
 import os
 import re
+import statistics
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import kernel_same
+import numpy as np
+
+from benchmarks import _results, kernel_same
 from pod_integrate.devices.cuda import limits
+from pod_integrate.devices.cuda.heavy_prefill import heavy_config, is_heavy
 from pod_integrate.devices.cuda.variants import Variant
 from pod_integrate.live import shipped
+from pod_integrate.terms.keys import Bucket
 from pod_integrate.terms.table import ConfigTable
 
+COMMAND = "python -m benchmarks.carry_tables BEFORE"
 _SHARE = 0.01
 
 _ASK = """
@@ -110,9 +118,39 @@ def compiled_apart(before: Path, tables: Sequence[ConfigTable]) -> list[str]:
     return [f"{row['variant']}: {why}" for row in rows if (why := apart(row))]
 
 
+def counts(table: ConfigTable, bucket: Bucket) -> bool:
+    """Whether the default runs the bucket's batches with its own tiles, as when it was measured.
+
+    A bucket may have batches of either kind: judged by one of its mean numbers.
+    """
+    default = limits.default_config(table.device, table.geometry)
+    if heavy_config(default, table.geometry, table.device) is None:
+        return True
+    b = bucket
+    q = np.array([b.prefill_tokens, *[1] * b.decodes])
+    kv = np.array([b.prefill_context, *[b.decode_context] * b.decodes])
+    return not is_heavy(q, kv, table.geometry)
+
+
+def record(tables: Sequence[ConfigTable]) -> None:
+    """Headlines of what ships now."""
+    entries = [entry.evidence for table in tables for entry in table.entries.values()]
+    geometries = sum(bool(table.entries) for table in tables)
+    gain = statistics.geometric_mean([one.median_speedup for one in entries])
+    unit = f"geometries, {len(entries)} buckets"
+    where = ", ".join(sorted({table.device.name for table in tables}))
+    when = max(one.measured_at for one in entries)[:10]
+    for name, value, told in (("geometries", geometries, unit), ("speedup_geomean", gain, "x")):
+        headline = f"tables.shipped_{name}"
+        _results.record_headline(headline, value, told, COMMAND, where=where, when=when)
+
+
 def carried(table: ConfigTable, before: str, after: str) -> ConfigTable:
     """The table under another build id; one of a third build stays as it is."""
-    return dataclasses.replace(table, build=after) if table.build == before else table
+    if table.build != before:
+        return table
+    kept = {bucket: e for bucket, e in table.entries.items() if counts(table, bucket)}
+    return dataclasses.replace(table, build=after, entries=kept)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -125,13 +163,19 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"the compiler reads {len(names)} sources otherwise: {', '.join(names)}")
         if reasons := compiled_apart(options.before, tables):
             sys.exit("\n".join(reasons))
-    moved = 0
+    moved, dropped = 0, 0
     for path in sorted(shipped.FOLDER.glob("*/*.json")):
         table = ConfigTable.from_json(path.read_bytes())
         new = carried(table, before["build"], after["build"])
-        path.write_bytes(new.to_json(checksum=True))
+        dropped += len(table.entries) - len(new.entries)
         moved += new.build != table.build
+        if new.entries:
+            path.write_bytes(new.to_json(checksum=True))
+        else:
+            path.unlink()
     print(f"{moved} tables are of {after['build']} now, measured with {before['build']}")
+    print(f"{dropped} entries are dropped: the default has other tiles there")
+    record(shipped.everything())
 
 
 if __name__ == "__main__":

@@ -45,6 +45,7 @@ PARTS = {
     "spec": ("engines", "SGLang speculating: tokens and accepted drafts, `pod` against stock"),
     "fp8": ("speed", "a cache of 8 bits against bf16: long decodes and hybrid batches"),
     "host": ("speed", "what a layer's call costs the host, and how late the device is for it"),
+    "tiles": ("speed", "other tiles against the default, calls in turns: hybrids and each op"),
     "versus": ("speed", "source trees in turns: is a changed kernel as fast as before"),
     "walls": ("walls", "what an SM does at most: copies by size, bytes in flight, L2, products"),
     "record": ("visit", "file the results of a visit: JSON, headlines, docs/gpu.md"),

@@ -253,6 +253,7 @@ products_kernel(const POD_GRID_CONSTANT ConformanceArguments a) {
   store_b_k_major(p, 128);
   publish();
   dump_ss<T, 8>(section<is_fp16 ? kSsFp16N64 : kSsBf16N64>(a), p, tile);
+  dump_ss<T, 12>(section<is_fp16 ? kSsFp16N96 : kSsBf16N96>(a), p, tile);
   dump_ss<T, 16>(section<is_fp16 ? kSsFp16N128 : kSsBf16N128>(a), p, tile);
   ptx::sync_cta();
   store_b_n_major(p);

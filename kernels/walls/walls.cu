@@ -14,24 +14,9 @@ thread_local std::string error;
 
 const char* const kKernels = "bulk\nboxes\ncopies\ncorun128\ncorun64\nwide128\n";
 
-using Encode = CUresult (*)(CUtensorMap*, CUtensorMapDataType, cuuint32_t, void*, const cuuint64_t*,
-                            const cuuint64_t*, const cuuint32_t*, const cuuint32_t*,
-                            CUtensorMapInterleave, CUtensorMapSwizzle, CUtensorMapL2promotion,
-                            CUtensorMapFloatOOBfill);
-
-// The driver's function, so that nothing links to the driver.
-Encode find_encode() {
-  void* function = nullptr;
-  cudaDriverEntryPointQueryResult found;
-  const cudaError_t code = cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &function,
-                                                            12000, cudaEnableDefault, &found);
-  return code || found != cudaDriverEntryPointSuccess ? nullptr
-                                                      : reinterpret_cast<Encode>(function);
-}
-
 // Rows of 128 elements as boxes of [box_rows, 128 / panels].
 bool encode(CUtensorMap* map, const char* pool, int64_t rows, int box_rows, int panels) {
-  static const Encode function = find_encode();
+  static const ptx::EncodeTiled function = ptx::find_encode_tiled();
   if (function == nullptr) {
     error = "the driver has no cuTensorMapEncodeTiled";
     return false;

@@ -68,9 +68,8 @@ class BuildReport(msgspec.Struct, frozen=True, kw_only=True):
         """Shared memory of a CTA that may run either op, in bytes."""
         variant, arch = Variant.parse(self.variant), limits.ARCHITECTURES[self.arch]
         static = max((kernel.static_smem for kernel in self.kernels), default=0)
-        bytes_of = limits.cta_smem_bytes
-        sizes = bytes_of(variant.config(), arch, variant.head_dim, variant.kv_bytes)
-        return max(sizes) + static
+        fused = limits.fused_smem_bytes
+        return static + fused(variant.config(), arch, variant.head_dim, variant.kv_bytes)
 
     @property
     def resident_ctas(self) -> int:

@@ -59,7 +59,8 @@ def prefill_demand(
 ) -> Demand:
     """Demand of the prefill CTAs of a plan."""
     arch = limits.architecture(device.key.capability)
-    flops = _rate(limits.prefill_engine(config, arch, geometry.head_dim), device)
+    kv_bytes = ELEMENT_BYTES[geometry.kv_dtype]
+    flops = _rate(limits.prefill_engine(config, arch, geometry.head_dim, kv_bytes), device)
     return _demand(plan.prefill, config.prefill, 1, geometry, device, flops, device.l2_ns)
 
 

@@ -60,15 +60,18 @@ class Sms:
         self.ops: list[list[str]] = [[""] * slots for _ in range(device.sms)]
 
     def run(self, draw: Callable[[int], Cta | None]) -> None:
-        """Fill slots in the order in which they become free until `draw` has no CTA left.
+        """Fill slots in the order in which they become free.
 
-        draw  called with the SM of a free slot, returns the CTA that starts there
+        draw  called with the SM of a free slot, returns the CTA that starts there; None: it stays
+              free
         """
-        more = self._fill(draw, self._spread(~self.busy))
+        self._fill(draw, self._spread(~self.busy))
         while self.busy.any():
-            freed = self._advance()
-            if more:
-                more = self._fill(draw, self._spread(freed))
+            self._fill(draw, self._spread(self._advance()))
+
+    def running(self, sm: int) -> set[str]:
+        """Ops of the CTAs that an SM runs now."""
+        return {op for op, busy in zip(self.ops[sm], self.busy[sm], strict=True) if busy}
 
     def _spread(self, free: Array) -> list[tuple[int, int]]:
         """Slots of the mask `free`, emptiest SMs first: a grid is spread before it doubles up."""
@@ -77,13 +80,11 @@ class Sms:
         order = np.lexsort((found[:, 0], load[free]))
         return [(int(sm), int(slot)) for sm, slot in found[order]]
 
-    def _fill(self, draw: Callable[[int], Cta | None], free: list[tuple[int, int]]) -> bool:
+    def _fill(self, draw: Callable[[int], Cta | None], free: list[tuple[int, int]]) -> None:
         for sm, slot in free:
             cta = draw(sm)
-            if cta is None:
-                return False
-            self._start(sm, slot, cta)
-        return True
+            if cta is not None:
+                self._start(sm, slot, cta)
 
     def _start(self, sm: int, slot: int, cta: Cta) -> None:
         at, demand, i = (sm, slot), cta.demand, cta.row

@@ -135,7 +135,6 @@ def _plan(run: Simulation, question: Question) -> dict[str, Any]:
     plan, geometry = run.plan, question.geometry
     arch = limits.architecture(question.device.key.capability)
     kv_bytes = ELEMENT_BYTES[geometry.kv_dtype]
-    prefill, decode = limits.cta_smem_bytes(question.config, arch, geometry.head_dim, kv_bytes)
     return {
         "prefill_items": len(plan.prefill),
         "decode_items": len(plan.decode),
@@ -147,7 +146,7 @@ def _plan(run: Simulation, question: Question) -> dict[str, Any]:
         "waves": run.waves,
         "merge_blocks": len(plan.merge),
         "partial_rows": plan.partial_rows,
-        "smem_bytes": max(prefill, decode),
+        "smem_bytes": limits.fused_smem_bytes(question.config, arch, geometry.head_dim, kv_bytes),
     }
 
 

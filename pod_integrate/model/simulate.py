@@ -1,6 +1,7 @@
 """One simulated launch of a batch: the kernel's plan, its tickets, and the fluid engine.
 
-fused    one grid; each SM draws tickets and takes prefill or decode by the plan's ratio
+fused    one grid; each SM draws tickets and takes prefill or decode by the plan's ratio. Where CTAs
+         stay, each SM has an item of either op as long as there are any
 serial   prefill's grid, then, when it is empty, decode's
 streams  prefill's grid, and decode's from when prefill has no CTA left to start; so runs, too, a
          fused config that leaves it to the batch, on devices and batches as of side_by_side
@@ -13,6 +14,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from pod_integrate.devices.cuda import limits
+from pod_integrate.devices.cuda.heavy_prefill import heavy_config, is_heavy
 from pod_integrate.devices.cuda.planning import Capacity
 from pod_integrate.devices.cuda.side_by_side import may_run_beside, runs_beside
 from pod_integrate.model.batches import Lengths
@@ -27,7 +30,7 @@ from pod_integrate.model.engine import Cta, SimulatedCta, Sms
 from pod_integrate.model.floors import require_gpu_dtype
 from pod_integrate.model.items import DecodedPlan, make_plan
 from pod_integrate.terms.config import PodConfig
-from pod_integrate.terms.keys import Geometry
+from pod_integrate.terms.keys import ELEMENT_BYTES, Geometry
 
 # From the launch call to the first CTA, and between two kernels of a stream. Assumed.
 LAUNCH_US = 3.0
@@ -69,13 +72,20 @@ def simulate(
     Raises DtypeError for values that the GPU kernel does not take.
     """
     require_gpu_dtype(geometry)
+    heavy = heavy_config(config, geometry, device.key)
+    if heavy is not None and is_heavy(
+        np.array(lengths.q_lens), np.array(lengths.kv_lens), geometry
+    ):
+        config = heavy
     plan = make_plan(lengths, geometry, config, device.sms, fill_ctas=fill_ctas)
     demands = (
         prefill_demand(plan, geometry, config, device),
         decode_demand(plan, geometry, config, device),
     )
-    sms = Sms(device, config.ctas_per_sm)
-    launches = _run(sms, plan, demands, config)
+    stays = _stays(config, geometry, device)
+    # A CTA that stays has a role for each op.
+    sms = Sms(device, 2 if stays else config.ctas_per_sm)
+    launches = _run(sms, plan, demands, config, stays)
     total = sms.now
     merge_us = _merge_us(plan, geometry, device)
     launch_us = LAUNCH_US + (launches - 1) * NEXT_KERNEL_US if launches else 0.0
@@ -92,13 +102,24 @@ def simulate(
     )
 
 
-def _run(sms: Sms, plan: DecodedPlan, demands: tuple[Demand, Demand], config: PodConfig) -> int:
+def _stays(config: PodConfig, geometry: Geometry, device: Device) -> bool:
+    """Whether a fused launch has CTAs that run both ops at once until all is done."""
+    arch, kv_bytes = limits.architecture(device.key.capability), ELEMENT_BYTES[geometry.kv_dtype]
+    engine = limits.prefill_engine(config, arch, geometry.head_dim, kv_bytes)
+    return engine == "pair" and config.strategy == "fused"
+
+
+def _run(
+    sms: Sms, plan: DecodedPlan, demands: tuple[Demand, Demand], config: PodConfig, stays: bool
+) -> int:
     """Run all CTAs and return how many launches depend on each other."""
     prefill, decode = demands
     if plan.prefill_ctas + plan.decode_ctas == 0:
         return 0
     strategy = _strategy(plan, config, sms.device)
-    if strategy == "fused":
+    if stays:
+        sms.run(_Roles(sms, prefill, decode).draw)
+    elif strategy == "fused":
         sms.run(_Tickets(plan, prefill, decode, sms.device.sms).draw)
     elif strategy == "streams":
         sms.run(_in_order([("prefill", prefill), ("decode", decode)]))
@@ -125,6 +146,23 @@ def _in_order(grids: list[tuple[str, Demand]]) -> Callable[[int], Cta | None]:
 
     source = ctas()
     return lambda _: next(source, None)
+
+
+class _Roles:
+    """Prefill warps and decode warps of one CTA per SM; each side draws the next item of its op."""
+
+    def __init__(self, sms: Sms, prefill: Demand, decode: Demand) -> None:
+        self._sms, self._ops = sms, {"prefill": prefill, "decode": decode}
+        self._next = {"prefill": 0, "decode": 0}
+
+    def draw(self, sm: int) -> Cta | None:
+        """The next item of the op that `sm` has none of; None when there is no more."""
+        for op, demand in self._ops.items():
+            index = self._next[op]
+            if op not in self._sms.running(sm) and index < len(demand.tensor):
+                self._next[op] = index + 1
+                return Cta(op, demand, index)
+        return None
 
 
 class _Tickets:

@@ -9,6 +9,7 @@ import pytest
 
 from benchmarks import carry_tables
 from pod_integrate.live import shipped
+from pod_integrate.terms.keys import Bucket, DeviceKey, Geometry
 
 
 def tree(folder: Path, text: str) -> dict[str, object]:
@@ -43,7 +44,7 @@ def test_a_file_of_one_side_and_other_flags_are_named(tmp_path: Path) -> None:
 def test_a_table_changes_its_build_and_nothing_else() -> None:
     table = shipped.everything()[0]
     new = carry_tables.carried(table, table.build, "cuda-new")
-    assert new.build == "cuda-new" and new.entries == table.entries
+    assert new.build == "cuda-new" and new.entries == table.entries != {}
     assert dataclasses.replace(new, build=table.build) == table
     assert carry_tables.carried(table, "cuda-third", "cuda-new") is table
 
@@ -67,3 +68,22 @@ def test_machine_code_may_differ_by_few_instructions(
 ) -> None:
     kernels = {"fused": {"instructions": [1000, 990], "opcodes": changed}}
     assert carry_tables.apart({"same_resources": resources, "kernels": kernels}) == why
+
+
+def test_entries_of_buckets_with_other_default_tiles_by_now_are_dropped() -> None:
+    h200 = DeviceKey("nvidia-h200", "sm90", 132)
+    geometry = Geometry.uniform((32, 8, 128), "bf16", page_size=1)
+    entry = next(iter(shipped.everything()[0].entries.values()))
+    heavy, light = (Bucket.parse(name) for name in ("p8k@8k+d16@8k", "p512@4k+d64@4k"))
+    table = dataclasses.replace(
+        shipped.everything()[0], device=h200, geometry=geometry, build="old",
+        entries={heavy: entry, light: entry},
+    )  # fmt: skip
+    assert list(carry_tables.carried(table, "old", "new").entries) == [light]
+    of_bytes = dataclasses.replace(table, geometry=dataclasses.replace(geometry, kv_dtype="e4m3"))
+    assert list(carry_tables.carried(of_bytes, "old", "new").entries) == [heavy, light]
+
+
+def test_no_shipped_entry_was_measured_against_another_default() -> None:
+    every = [(table, bucket) for table in shipped.everything() for bucket in table.entries]
+    assert [str(bucket) for table, bucket in every if not carry_tables.counts(table, bucket)] == []

@@ -163,6 +163,12 @@ CASE(wgmma_ss_bf16_n64) {
 CASE(wgmma_ss_fp16_n64) {
   in_every_schedule([] { check_ss<fp16, 8>(false); });
 }
+CASE(wgmma_ss_bf16_n96) {
+  in_every_schedule([] { check_ss<bf16, 12>(true); });
+}
+CASE(wgmma_ss_fp16_n96) {
+  in_every_schedule([] { check_ss<fp16, 12>(false); });
+}
 CASE(wgmma_ss_bf16_n128) {
   in_every_schedule([] { check_ss<bf16, 16>(false); });
 }

@@ -1,4 +1,4 @@
-// kernel_races.cpp: the CUDA kernel on two batches, for ThreadSanitizer to watch.
+// kernel_races.cpp: the CUDA kernel on small batches, for ThreadSanitizer to watch.
 //
 // kernel_races SHAPE [BUG] runs SHAPE under every schedule, with the planted bug BUG switched on
 // where the kernel was built with planted bugs. Exit code 0, 2 for a wrong answer or a wrong call;
@@ -35,6 +35,7 @@ struct Shape {
 const Shape kShapes[] = {
     {"hybrid", {40, 1, 1, 9}, {90, 130, 47, 20}},
     {"decode", {1, 1, 1}, {150, 64, 33}},
+    {"tiles", {40, 1, 1, 1, 1}, {1000, 200, 200, 200, 200}},
 };
 
 struct Schedule {
@@ -153,6 +154,6 @@ int main(int count, char** words) {
     }
     return 0;
   }
-  std::fprintf(stderr, "usage: kernel_races hybrid|decode [BUG]\n");
+  std::fprintf(stderr, "usage: kernel_races hybrid|decode|tiles [BUG]\n");
   return 2;
 }

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from pod_integrate.devices.cuda import kernel_library
+from pod_integrate.devices.cuda.engines import runs_both
 from pod_integrate.devices.cuda.variants import Variant
 from pod_integrate.devices.emulated import emulator
 from pod_integrate.devices.emulated.emulator import EmulatorError, Schedule
@@ -129,6 +130,24 @@ def probes() -> list[Probe]:
     ]
 
 
+def pair_probes() -> list[Probe]:
+    """And for CTAs that stay: items that follow each other, of one tile and of several."""
+    follow = {"decode_split_tokens": 64, "max_prefill_waves": 0}
+    return [
+        _probe("items of one tile", [40] * 5, [40, 50, 64, 90, 96], plan=follow),
+        _probe(
+            "short and long items",
+            [200, 30, 1, 1, 1],
+            [400, 30, 150, 64, 33],
+            plan=follow,
+            scale=2.0,
+        ),
+        # A pair that has turned to decode beside the decoder, and one that still multiplies.
+        _probe("decodes last", [30] + [1] * 8, [130, *range(100, 420, 40)], plan=follow),
+        *probes(),
+    ]
+
+
 def byte_probes() -> list[Probe]:
     """The same of K and V of 8 bits, as far as these are read in other ways."""
     split = {"decode_split_tokens": 64, "prefill_ctas": 1, "decode_ctas": 1}
@@ -202,7 +221,11 @@ def main() -> None:
     first, last, *pairs = sys.argv[1:]
     torch.set_num_threads(1)
     libraries = {name: Path(path) for name, path in (pair.split("=", 1) for pair in pairs)}
-    cases = byte_probes() if Variant.parse(next(iter(libraries))).kv_bytes == 1 else probes()
+    variant = Variant.parse(next(iter(libraries)))
+    if variant.kv_bytes == 1:
+        cases = byte_probes()
+    else:
+        cases = pair_probes() if runs_both(variant.config()) else probes()
     for number in range(int(first), int(last) + 1):
         print(json.dumps(run(number, libraries, cases)), flush=True)
 

@@ -20,7 +20,8 @@ from pod_integrate.measure.batches import make_batch
 from pod_integrate.terms.keys import Geometry
 
 # Head dims, dtypes, one and two row tiles per warp, one to three stages, decode items on one, two
-# and four warps, alone or several in a CTA. The last two prefill on wgmma.
+# and four warps, alone or several in a CTA. The last three prefill on wgmma, the last in a CTA that
+# stays and runs both ops.
 VARIANTS = (
     "bf16-d64-p64x32s1w4-d16x64s1w4-c2-v1",
     "fp16-d64-p64x32s2w2-d16x32s2w2-c3-v2",
@@ -30,6 +31,7 @@ VARIANTS = (
     "bf16-d256-p64x32s1w4-d16x32s1w2-c2-v1",
     "bf16-d128-p128x64s2w4-d16x64s2w4-c2-v1",
     "fp16-d64-p128x64s3w4-d16x64s1w4-c2-v1",
+    "bf16-d64-p128x128s2w8-d16x64s1w4-c1-v1",
 )
 SCHEDULES = {
     "ascending": Schedule(order="ascending"),

@@ -13,9 +13,12 @@ from typing import Any
 import byte_mutations
 import column_mutations
 import mutations
+import pair_mutations
+import pair_ring_mutations
 import planting
 import pytest
 import softmax_mutations
+import stay_mutations
 import wgmma_mutations
 
 from pod_integrate.builds import native
@@ -32,16 +35,24 @@ VARIANTS = (
 WGMMA_VARIANTS = ("bf16-d64-p128x64s2w4-d16x32s2w2-c2-v1",)
 # Decode on it, two blocks of keys to a tile.
 COLUMN_VARIANTS = ("bf16-d64-p128x64s2w4-d16x128s1w4-c2-v1",)
+# Both ops in a CTA that stays.
+PAIR_VARIANTS = ("bf16-d64-p128x96s2w8-d16x64s1w4-c1-v1",)
 # K and V of 8 bits; on wgmma those, too, are widened on their way.
 BYTE_VARIANTS = ("bf16-kve4m3-d64-p64x32s2w2-d16x32s2w2-c2-v2",)
 WIDE_VARIANTS = ("bf16-kve4m3-d64-p128x64s2w4-d16x32s2w2-c2-v1",)
 COMMON = (*mutations.MUTATIONS, *softmax_mutations.MUTATIONS)
 WGMMA = (*wgmma_mutations.MUTATIONS, *softmax_mutations.LAZY_MUTATIONS)
+PAIR = (
+    *pair_ring_mutations.MUTATIONS,
+    *pair_mutations.MUTATIONS,
+    *stay_mutations.MUTATIONS,
+)
 # Bugs, and the variants that they show in.
 SHOWN = (
     (COMMON, VARIANTS),
     (WGMMA, WGMMA_VARIANTS),
     (column_mutations.MUTATIONS, COLUMN_VARIANTS),
+    (PAIR, PAIR_VARIANTS),
     (byte_mutations.MUTATIONS, BYTE_VARIANTS),
     (byte_mutations.WIDE_MUTATIONS, WIDE_VARIANTS),
 )
@@ -101,13 +112,16 @@ def test_kernel_without_a_bug_passes(results: dict[int, dict[str, Any]], place: 
 UNPLANTED = {
     "ptx/platform.cuh": "says which compiler reads the kernel",
     "ptx/async_copy.cuh": "an instruction each, compared with a GPU's by kernels/conformance",
+    "ptx/box_copy.cuh": "an instruction each, compared with a GPU's by kernels/conformance",
     "ptx/launch.cuh": "an instruction each, compared with a GPU's by kernels/conformance",
     "ptx/ldmatrix.cuh": "an instruction each, compared with a GPU's by kernels/conformance",
     "ptx/math.cuh": "an instruction each, compared with a GPU's by kernels/conformance",
+    "ptx/mbarrier.cuh": "an instruction each, compared with a GPU's by kernels/conformance",
     "ptx/mma.cuh": "an instruction each, compared with a GPU's by kernels/conformance",
     "ptx/registers.cuh": "an instruction each, compared with a GPU's by kernels/conformance",
     "ptx/shared.cuh": "an instruction each, compared with a GPU's by kernels/conformance",
     "ptx/sync.cuh": "an instruction each, compared with a GPU's by kernels/conformance",
+    "ptx/tensor_map.cuh": "what a driver is told, compared with a GPU's by kernels/conformance",
     "ptx/wgmma.cuh": "an instruction each, compared with a GPU's by kernels/conformance",
     "stamp.cuh": "a launch of its own beside attention, run by the tests of captured steps' times",
     "op/prefill_engine.cuh": "names the items of each engine, which are planted",

@@ -132,7 +132,7 @@ MUTATIONS = (
     ),
     Mutation(
         "no fence before the products of a turn",
-        _ITEM,
+        "op/panel_products.cuh",
         "    ptx::wgmma_fence();\n    mma::issue_scores",
         "    if (!{on}) ptx::wgmma_fence();\n    mma::issue_scores",
     ),
@@ -145,8 +145,8 @@ MUTATIONS = (
     Mutation(
         "scores are read while in flight",
         _ITEM,
-        "    await_scores<1>();",
-        "    if ({on}) await_scores<2>(); else await_scores<1>();",
+        "    this->template await_scores<1>();",
+        "    if ({on}) this->template await_scores<2>(); else this->template await_scores<1>();",
     ),
     Mutation(
         "the first scores are read while in flight",

@@ -17,6 +17,7 @@ from support.emulated import CONFIG, GEOMETRY, SMS, emulated_gpu
 from pod_integrate.devices.call import Call
 from pod_integrate.devices.cuda import uploads
 from pod_integrate.devices.cuda.attention import Chosen, CudaAttention
+from pod_integrate.devices.cuda.choices import PAIRS, tiles_of
 from pod_integrate.devices.cuda.planning import plan_batch
 from pod_integrate.devices.cuda.side_by_side import may_run_beside
 from pod_integrate.devices.device_plan import DevicePlan
@@ -29,6 +30,9 @@ from pod_integrate.terms.keys import DeviceKey, Geometry
 from pod_integrate.terms.scalars import Scalars
 
 CPU = torch.device("cpu")
+_TILES = tiles_of(PAIRS[0])
+# A CTA that runs both ops.
+BOTH_OPS = {"prefill": _TILES.prefill, "decode": _TILES.decode, "ctas_per_sm": 1}
 
 
 class Gpu:
@@ -203,6 +207,7 @@ def test_an_open_config_launches_a_small_prefill_beside_decodes_where_that_pays(
         ("nvidia-h100-80gb-hbm3", {}, False),
         ("nvidia-h200", {"strategy": "serial"}, False),
         ("nvidia-h200", {"prefill_ctas": 1, "decode_ctas": 1}, False),
+        ("nvidia-h200", BOTH_OPS, False),
     ],
 )
 def test_only_an_open_ratio_on_a_measured_device_leaves_the_launch_to_the_batch(

@@ -13,7 +13,9 @@ import pytest
 import torch
 
 from pod_integrate.devices.cuda import limits
+from pod_integrate.devices.cuda.choices import PAIRS, tiles_of
 from pod_integrate.devices.cuda.planning import LEAST_SPLIT, plan_batch
+from pod_integrate.devices.cuda.variants import with_tiles
 from pod_integrate.model.batches import Lengths
 from pod_integrate.model.items import Array, DecodedPlan, make_plan
 from pod_integrate.terms.config import PodConfig
@@ -76,6 +78,15 @@ def test_decodes_beside_a_small_prefill_take_the_slots_that_it_leaves() -> None:
     # 264 - 128 slots hold 17 parts for each of 8 KV heads: 496 keys are the least that makes 17.
     assert plan.prefill_ctas == 128 and plan.decode_ctas == 17 * 8
     assert keys_of(plan.decode).max() == 496
+
+
+@pytest.mark.parametrize("tiles", PAIRS)
+@pytest.mark.parametrize("prefill", ["", "p512@4k+", "p2k@4k+"])
+def test_where_ctas_run_both_ops_prefill_takes_no_slot_of_decodes(tiles: str, prefill: str) -> None:
+    config = dataclasses.replace(with_tiles(SHIPPED, tiles_of(tiles)), max_prefill_waves=0)
+    plan = make_plan(Lengths.parse(f"{prefill}d1@8192"), LLAMA, config, SMS)
+    # 132 decoders take 16 parts of each of 8 KV heads.
+    assert len(plan.decode) == 16 * 8 and keys_of(plan.decode).max() == 512
 
 
 @pytest.mark.parametrize(("fill", "items"), [(0, 16), (40, 40), (100, 96), (1 << 20, 256)])

@@ -8,7 +8,7 @@ import optuna
 import pytest
 from tuner_support import KEY, make_tuner
 
-from pod_integrate.devices.cuda.choices import tiles_name
+from pod_integrate.devices.cuda.choices import PAIRS, tiles_name
 from pod_integrate.devices.registry import target_of
 from pod_integrate.terms.keys import Bucket, DeviceKey, Geometry
 from tuner.messages import Pair
@@ -45,6 +45,10 @@ def test_places_are_the_same_exactly_when_plain_configs_are(
     together = set(zip(places, plain, strict=True))
     assert 1 < len(together) == len(set(places)) == len(set(plain)) < len(drawn)
     assert default == space.plain(default, rules, choices)
+
+
+def test_pairs_have_no_ratio_on_a_gpu() -> None:
+    assert target_of(GPU).choices(GEOMETRY).ratioless == set(PAIRS)
 
 
 def test_tiles_whose_ctas_run_both_ops_are_tried_with_one_ratio() -> None:

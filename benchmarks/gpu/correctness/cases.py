@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import torch
 
 from pod_integrate.devices.cuda import variants
+from pod_integrate.devices.cuda.choices import tiles_of
 from pod_integrate.devices.cuda.limits import HEAD_DIMS, Architecture, default_tiles, require_fits
+from pod_integrate.devices.cuda.variants import DTYPES, with_tiles
 from pod_integrate.errors import ConfigInfeasibleError
 from pod_integrate.measure.batches import Case, make_batch
 from pod_integrate.terms.config import STRATEGIES, PodConfig
@@ -168,6 +171,25 @@ def byte_checks(arch: Architecture) -> Iterator[Check]:
         config = dataclasses.replace(base, **settings)
         yield from _core("bf16", 128, config, label, quantised=True)
     yield from _core("fp16", 128, base, "default", quantised=True)
+
+
+def tiles_checks(arch: Architecture, tiles: Iterable[str], tiny: bool) -> Iterator[Check]:
+    """Every shape with given tiles, at all head dims and dtypes; other settings at head dim 128.
+
+    tiny  a few tokens each at head dim 64, for the emulated SM
+    """
+    for name in tiles:
+        for head_dim in HEAD_DIMS if not tiny else (64,):
+            base = with_tiles(default_tiles(arch, head_dim), tiles_of(name))
+            if tiny:
+                base = dataclasses.replace(base, decode_split_tokens=64)
+            for dtype, shape in itertools.product(DTYPES if not tiny else DTYPES[:1], SHAPES):
+                yield Check(shape.tiny() if tiny else shape, dtype, head_dim, base, name)
+            if head_dim == 128:
+                strategies = {strategy: {"strategy": strategy} for strategy in STRATEGIES[1:]}
+                for label, settings in {**RUN_TIME, **strategies}.items():
+                    config = dataclasses.replace(base, **settings)
+                    yield from _core("bf16", head_dim, config, f"{name}, {label}")
 
 
 RUN_TIME: dict[str, dict[str, Any]] = {

@@ -7,9 +7,10 @@ the law of accuracy_law. A failure is counted, named and followed by the next ch
 from __future__ import annotations
 
 import argparse
+import functools
 import time
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -25,6 +26,7 @@ from benchmarks.gpu.correctness.cases import (
     all_checks,
     byte_checks,
     feasible,
+    tiles_checks,
     tiny_byte_checks,
     tiny_checks,
 )
@@ -163,6 +165,30 @@ def run(machine: Backend, output: Output, seconds: float) -> dict[str, Any]:
     return tally.document()
 
 
+def run_tiles(
+    machine: Backend, output: Output, seconds: float, tiles: Sequence[str]
+) -> dict[str, Any]:
+    """Every shape with given tiles, and many times the first that each variant has."""
+    tally = Tally(output)
+    tally.told["machine"] = machine_report.report()
+    every = tiles_checks(machine.arch, tiles, machine.tiny)
+    checks = [check for check in every if feasible(check, machine.arch)]
+    if not machine.tiny:
+        tally.told["compile_seconds"] = _compiled(machine, checks)
+    until = time.monotonic() + seconds
+    times = 50 if not machine.tiny else 1
+    first = {Variant.of(check.config, check.geometry): check for check in reversed(checks)}
+    try:
+        for variant, check in first.items():
+            case = moved(check.make(), machine.device)
+            name = f"same bits every time, {variant.name}"
+            tally.run(name, functools.partial(repeated, machine, case, check, times))
+        sweep(machine, checks, tally, until)
+    finally:
+        tally.save()
+    return tally.document()
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Print failures and counts, save checks.json."""
     parser = argparse.ArgumentParser(prog="checks", description=(__doc__ or "").split("\n")[0])
@@ -172,10 +198,22 @@ def main(arguments: list[str] | None = None) -> None:
         default=240.0,
         help="start no check after these; compiling comes first and is not counted",
     )
+    parser.add_argument(
+        "--tiles",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="only these tiles, as in a variant's name, into checks_tiles.json",
+    )
     add_output(parser)
     options = parser.parse_args(arguments)
-    result = run(backend(options.backend), Output(options.out, "checks"), options.seconds)
+    machine = backend(options.backend)
+    if options.tiles:
+        output = Output(options.out, "checks_tiles")
+        result = run_tiles(machine, output, options.seconds, options.tiles)
+    else:
+        result = run(machine, Output(options.out, "checks"), options.seconds)
     print(
         f"passed {result['passed']}, failed {result['failed']}, not run {result['not_run']} "
-        f"in {result['seconds']} s; {result['accuracy']}"
+        f"in {result['seconds']} s; {result.get('accuracy', '')}"
     )

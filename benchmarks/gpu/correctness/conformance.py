@@ -208,7 +208,7 @@ def _times(s: Sections) -> Comparison:
 
 _Rule = Callable[[Sections], Comparison]
 _WIDTHS = {
-    "wgmma_ss": (16, 64, 128),
+    "wgmma_ss": (16, 64, 96, 128),
     "wgmma_ss_transposed": (16,),
     "wgmma_rs": (64, 128, 256),
 }

@@ -77,13 +77,15 @@ tvm::ffi::String describe() {
 }
 
 // Bytes of dynamic shared memory of a CTA that runs (a prefill item, decode items), for a packed
-// config, the size of an element of K and V, and an engine of prefill: 0 mma, 1 wgmma.
+// config, the size of an element of K and V, and an engine of prefill: 0 mma, 1 wgmma, 2 pair; and
+// of one that may run either, or runs both.
 Shape cta_smem(tvm::ffi::Bytes config, int64_t head_dim, int64_t kv_bytes, int64_t engine) {
   const PodConfig tiles = plan_config(packed::unpack<packed::PodConfig>(config)).tiles;
   const int dim = static_cast<int>(head_dim), bytes = static_cast<int>(kv_bytes);
   const auto prefill = static_cast<PrefillEngine>(engine);
   return Shape({prefill_cta_bytes(tiles, dim, bytes, prefill),
-                decode_cta_bytes(tiles, dim, bytes, prefill)});
+                decode_cta_bytes(tiles, dim, bytes, prefill),
+                cta_bytes(tiles, dim, bytes, prefill)});
 }
 
 TVM_FFI_DLL_EXPORT_TYPED_FUNC(describe, describe);

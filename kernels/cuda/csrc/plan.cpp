@@ -117,7 +117,8 @@ PrefillWork prefill_work(const PlanProblem& p, const PlanConfig& config) {
 double prefill_us(const PlanProblem& p, const PlanConfig& config, const PrefillWork& work,
                   int splits) {
   // FLOP of a tile; its softmax takes as long as 64 columns more. FLOP/us of an SM's one or more
-  // prefill CTAs; bytes/us of an SM, and of partial rows that are written and read again.
+  // prefill CTAs, a pair's among these; bytes/us of an SM, and of partial rows that are written and
+  // read again.
   constexpr double kSoftmaxColumns = 64, kLone = 3.0e6, kShared = 4.1e6, kRead = 23.5e3;
   constexpr double kPartials = 1.4e6, kMergeUs = 5;
   const TileConfig& tile = config.tiles.prefill;
@@ -130,8 +131,8 @@ double prefill_us(const PlanProblem& p, const PlanConfig& config, const PrefillW
   const double prefill = flop * work.units / (kShared * p.num_sms);
   const double ctas = std::clamp<double>(static_cast<double>(work.items * splits) / p.num_sms, 1,
                                          config.tiles.ctas_per_sm);
-  const double longest =
-      ceil_div(work.longest, splits) * flop * ctas / (ctas > 1 ? kShared : kLone);
+  const double rate = ctas > 1 || runs_both(config.tiles) ? kShared : kLone;
+  const double longest = ceil_div(work.longest, splits) * flop * ctas / rate;
   const double merge =
       splits == 1 ? 0 : kMergeUs + 8.0 * p.head_dim * work.rows * splits / kPartials;
   return std::max({decode, prefill, longest}) + merge;
@@ -167,8 +168,10 @@ void plan_prefill(const PlanProblem& p, const PlanConfig& config, Plan& plan) {
 
 int parts_of(int keys, int length) { return std::max(1, ceil_div(keys, length)); }
 
-// Items that decode CTAs may hold until the GPU is full, beside the plan's prefill items.
+// Items that decode CTAs may hold until the GPU is full, beside the plan's prefill items; where
+// CTAs run both ops these take none of their places.
 int64_t free_decode_items(const PlanProblem& p, const PlanConfig& config, const Plan& plan) {
+  if (runs_both(config.tiles)) return std::min(p.num_sms, p.fill_ctas);
   const int64_t slots = int64_t{p.num_sms} * config.tiles.ctas_per_sm;
   const int64_t free = std::max<int64_t>(0, slots - static_cast<int64_t>(plan.prefill.size()));
   return std::min<int64_t>(free, p.fill_ctas) * config.tiles.virtual_decode;

@@ -31,8 +31,10 @@ constexpr int kTiles = kPrefill.q_rows / (16 * kPrefill.warps);
 static_assert(is_head_dim(Variant::head_dim), "head dim is 64, 96, 128 or 256");
 static_assert(kPrefill.q_rows == kTiles * 16 * kPrefill.warps && (kTiles == 1 || kTiles == 2),
               "a prefill warp owns 16 or 32 query rows");
-static_assert(kPrefill.kv_rows % 16 == 0 && kPrefill.kv_rows % (8 * kPrefill.warps) == 0,
-              "a prefill warp copies a multiple of 8 KV rows");
+constexpr int kCopyWarps =
+    Variant::prefill_engine == PrefillEngine::kPair ? kGroupWarps : kPrefill.warps;
+static_assert(kPrefill.kv_rows % 16 == 0 && kPrefill.kv_rows % (8 * kCopyWarps) == 0,
+              "a warp copies a multiple of 8 KV rows");
 static_assert(kDecode.q_rows == kDecodeRows, "a decode tile has 16 query rows");
 static_assert(kDecode.kv_rows % (16 * kDecode.warps) == 0, "a decode warp owns 16 n keys");
 static_assert(op::Prefill<Variant>::kSuits, "see op/prefill_engine.cuh");
@@ -49,9 +51,18 @@ int fail(ptx::Error code) {
 template <Ops kOps>
 using Shape = KernelShape<Variant, kOps>;
 
+ptx::Error clear_counters(const LaunchArguments& a, void* stream) {
+  return ptx::clear(a.counters, counter_bytes(a.sm_slots), stream);
+}
+
+// CTAs that stay draw their items, and there are at most as many as SMs.
 template <Ops kOps>
 ptx::Error launch_ops(const LaunchArguments& a, int ctas, void* stream) {
   if (ctas == 0) return {};
+  if constexpr (Shape<kOps>::kStays) {
+    ctas = std::min(ctas, ptx::sm_count(a.device));
+    if (ptx::Error code = clear_counters(a, stream)) return code;
+  }
   return ptx::launch(pod_kernel<Variant, kOps>, ctas, Shape<kOps>::kThreads, Shape<kOps>::kSmem,
                      stream, static_cast<const KernelArguments&>(a));
 }
@@ -70,7 +81,7 @@ ptx::Error launch_all(const LaunchArguments& a) {
   const auto strategy = static_cast<Strategy>(a.strategy);
   ptx::Error code{};
   if (hybrid && strategy == Strategy::kFused) {
-    code = ptx::clear(a.counters, counter_bytes(a.sm_slots), a.stream);
+    if (!Shape<Ops::kBoth>::kStays) code = clear_counters(a, a.stream);
     if (!code) code = launch_ops<Ops::kBoth>(a, a.prefill_ctas + a.decode_ctas, a.stream);
   } else if (hybrid && strategy == Strategy::kStreams) {
     code = ptx::fork_join(

@@ -104,12 +104,14 @@ void visit_chunks(const Warp& warp, const Wgmma& op, unsigned from, unsigned ste
   }
 }
 
-// Tells ThreadSanitizer of the lane's share of the reads.
+// Tells ThreadSanitizer of the warp's reads, as lane 0's: they are the unit's, all of them done for
+// every lane that has waited, so that one lane may tell of them. By convention it is lane 0.
 void announce(const Lane& self, const Wgmma& op) {
   if constexpr (races::kWatching) {
-    visit_chunks(
-        *self.warp, op, static_cast<unsigned>(self.index), kLanes,
-        [](uint32_t address, const SharedTile& tile) { races::reads(tile.at(address), 16); });
+    if (self.index != 0) return;
+    visit_chunks(*self.warp, op, 0, 1, [](uint32_t address, const SharedTile& tile) {
+      races::reads(tile.at(address), 16);
+    });
   }
 }
 

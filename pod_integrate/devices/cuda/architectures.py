@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 from pod_integrate.errors import KernelUnavailableError
 
 # What multiplies in a prefill item, as PrefillEngine of config.h has it.
-PrefillEngine = Literal["mma", "wgmma"]
+PrefillEngine = Literal["mma", "wgmma", "pair"]
 _CAPABILITY = re.compile(r"sm(\d+)(\d)")
 
 
@@ -33,7 +33,7 @@ ARCHITECTURES = {
         Architecture("sm_80", (8, 0), 164, 163, 64),
         Architecture("sm_86", (8, 6), 100, 99, 48),
         Architecture("sm_89", (8, 9), 100, 99, 48),
-        Architecture("sm_90a", (9, 0), 228, 227, 64, ("wgmma", "mma")),
+        Architecture("sm_90a", (9, 0), 228, 227, 64, ("pair", "wgmma", "mma")),
         Architecture("sm_100", (10, 0), 228, 227, 64),
         Architecture("sm_120", (12, 0), 100, 99, 48),
     )

@@ -15,6 +15,7 @@ import tvm_ffi
 
 from pod_integrate.builds import native
 from pod_integrate.devices.call import Attention, Call
+from pod_integrate.devices.cuda.heavy_prefill import Weighed
 from pod_integrate.devices.cuda.kernel_library import KernelLibrary
 from pod_integrate.devices.cuda.planning import Capacity
 from pod_integrate.devices.cuda.runtime import Runtime
@@ -33,6 +34,7 @@ class Chosen(NamedTuple):
     """What runs one geometry with one config on one device.
 
     may_run_beside  as of side_by_side
+    heavy           runs batches that are heavy in prefill, as of heavy_prefill; None: as any other
     """
 
     library: KernelLibrary
@@ -40,6 +42,7 @@ class Chosen(NamedTuple):
     geometry: Geometry
     num_sms: int
     may_run_beside: bool = False
+    heavy: Attention | None = None
 
     @property
     def sm_slots(self) -> int:
@@ -60,12 +63,22 @@ class CudaAttention(Attention):
         self._strategy = STRATEGIES.index(chosen.config.strategy)
         self._two_streams = chosen.config.strategy == "streams"
         self._may_run_beside = chosen.may_run_beside
+        self._heavy, self._is_heavy = chosen.heavy, Weighed(chosen.geometry)
         self.runtime = runtime
         self._plans = Plans(
             chosen.geometry, chosen.config, chosen.num_sms, runtime=runtime, room=self._room
         )
 
     def __call__(self, call: Call) -> None:
+        # A captured grid is replayed with batches of any shape, and records are of the launch that
+        # the config names.
+        is_open = call.plan is None and call.records is None
+        if self._heavy is not None and is_open and self._is_heavy(call.batch):
+            self._heavy(call)
+        else:
+            self._launch(call, is_open=is_open)
+
+    def _launch(self, call: Call, *, is_open: bool) -> None:
         runtime, batch = self.runtime, call.batch
         with runtime.current():
             stream = runtime.stream()
@@ -74,11 +87,9 @@ class CudaAttention(Attention):
                 uploaded = self._plans.get(batch.q_indptr, batch.kv_lens, stream)
                 _require_rows(call, uploaded)
                 words, room = uploaded.words, uploaded.room
-                # Records are of the launch that the config names.
-                beside = room.beside and call.records is None
+                beside = room.beside and is_open
             else:
                 words, room = call.plan.words, self._room(Capacity(*call.plan.capacity))
-                # A captured grid is replayed with batches of any shape.
                 beside = False
             self._attend(
                 *(*self._addresses, call.q, call.k_cache, call.v_cache, words),

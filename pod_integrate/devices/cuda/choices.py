@@ -14,6 +14,12 @@ from pod_integrate.terms.keys import Geometry
 # Tiles mean the same at any dtype and head dim.
 _ANY_VARIANT = "bf16-d128-"
 _TILES_FIRST = 6
+# CTAs that hold an SM and run both ops at once, where a GPU has them: docs/hopper.md.
+PAIRS = (
+    "p128x128s2w8-d16x64s1w4-c1-v1",
+    "p128x96s2w8-d16x64s2w4-c1-v1",
+    "p128x128s2w8-d16x128s2w4-c1-v1",
+)
 # Large tiles with few CTAs to small tiles with many; what does not fit an architecture or head dim
 # is refused without a build. New ones go to the end: stored trials keep their meaning.
 TILES = (
@@ -36,6 +42,7 @@ TILES = (
     "p64x32s1w2-d16x32s1w1-c4-v2",
     "p64x32s1w4-d16x32s2w2-c2-v1",
     "p32x32s1w2-d16x32s1w2-c2-v1",
+    *PAIRS,
 )
 _PARAMETERS: dict[str, Range | OneOf] = {
     "tiles": OneOf(TILES),
@@ -79,6 +86,8 @@ def choices(target: Target, geometry: Geometry) -> Choices:
             ("streams", dataclasses.replace(default, strategy="streams")),
         ),
         shipped=_shipped(target, geometry),
+        # A GPU without an engine for them runs them like other tiles, and is tried with one ratio.
+        ratioless=frozenset(PAIRS),
     )
 
 

@@ -17,6 +17,7 @@ from pod_integrate.devices.clock import Clock, EventClock
 from pod_integrate.devices.cpu.processor import printable
 from pod_integrate.devices.cuda import kernel_library, limits
 from pod_integrate.devices.cuda.attention import Chosen, CudaAttention
+from pod_integrate.devices.cuda.heavy_prefill import heavy_config
 from pod_integrate.devices.cuda.kernel_library import KERNELS
 from pod_integrate.devices.cuda.runtime import CudaRuntime, Runtime
 from pod_integrate.devices.cuda.side_by_side import may_run_beside
@@ -73,9 +74,13 @@ class CudaDevice(Device):
 
     def build(self, geometry: Geometry, config: PodConfig) -> None:
         self._library(geometry, config)
+        heavy = heavy_config(config, geometry, self.key)
+        if heavy is not None:
+            self._library(geometry, heavy)
 
     def _attention(self, geometry: Geometry, config: PodConfig | None) -> Attention:
         chosen = self.default_config(geometry) if config is None else config
+        heavy = heavy_config(chosen, geometry, self.key)
         path = self._library(geometry, chosen)
         library = kernel_library.load(path)
         with self._runtime.current():
@@ -84,7 +89,11 @@ class CudaDevice(Device):
         logger.info("%s from %s on %s, CTAs per SM %s", path.stem, path.parent, self.key, resident)
         beside = may_run_beside(chosen, self.key)
         return CudaAttention(
-            Chosen(library, chosen, geometry, self.key.units, beside), self._runtime
+            Chosen(
+                *(library, chosen, geometry, self.key.units, beside),
+                None if heavy is None else self._attention(geometry, heavy),
+            ),
+            self._runtime,
         )
 
     def _library(self, geometry: Geometry, config: PodConfig) -> Path:

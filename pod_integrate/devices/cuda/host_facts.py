@@ -11,7 +11,7 @@ from pod_integrate.builds import native
 from pod_integrate.devices.cuda.architectures import PrefillEngine
 from pod_integrate.terms.config import PodConfig, pack_config
 
-_ENGINES: tuple[PrefillEngine, ...] = ("mma", "wgmma")
+_ENGINES: tuple[PrefillEngine, ...] = ("mma", "wgmma", "pair")
 # Name of a field -> (its first int32 word, how many it has).
 Fields = Mapping[str, tuple[int, int]]
 
@@ -48,8 +48,10 @@ def words_of(fields: Fields) -> int:
 
 def cta_smem_bytes(
     config: PodConfig, head_dim: int, engine: PrefillEngine, kv_bytes: int = 2
-) -> tuple[int, int]:
-    """Dynamic shared memory of a CTA that runs (a prefill item, virtual_decode decode items)."""
+) -> tuple[int, int, int]:
+    """Dynamic shared memory of a CTA that runs (prefill, decode, what comes in a fused launch)."""
     number = _ENGINES.index(engine)
-    prefill, decode = native.load("host").cta_smem(pack_config(config), head_dim, kv_bytes, number)
-    return int(prefill), int(decode)
+    prefill, decode, fused = native.load("host").cta_smem(
+        pack_config(config), head_dim, kv_bytes, number
+    )
+    return int(prefill), int(decode), int(fused)

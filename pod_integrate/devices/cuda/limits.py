@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from pod_integrate.devices.cuda.architectures import ARCHITECTURES as ARCHITECTURES
 from pod_integrate.devices.cuda.architectures import Architecture as Architecture
 from pod_integrate.devices.cuda.architectures import PrefillEngine as PrefillEngine
 from pod_integrate.devices.cuda.architectures import architecture as architecture
 from pod_integrate.devices.cuda.default_tiles import default_tiles as default_tiles
+from pod_integrate.devices.cuda.default_tiles import pair_tiles as pair_tiles
+from pod_integrate.devices.cuda.engines import GROUP_THREADS as GROUP_THREADS
+from pod_integrate.devices.cuda.engines import decode_engine as decode_engine
+from pod_integrate.devices.cuda.engines import prefill_engine as prefill_engine
 from pod_integrate.errors import ConfigInfeasibleError, ShapeError
 from pod_integrate.terms.config import PodConfig
 from pod_integrate.terms.keys import ELEMENT_BYTES, DeviceKey, Geometry
@@ -19,12 +21,12 @@ MAX_THREAD_REGISTERS = 255
 # Of every CTA: what the driver keeps, and room for static variables (in units of 128 bytes).
 RESERVED_BYTES = 1024
 STATIC_BYTES = 128
+_PAIR_STATIC_BYTES = 768  # of a CTA that stays: items ahead of those that run
 # So that panels of wgmma operands can start at a multiple of 1024 bytes.
-_SLACK: dict[PrefillEngine, int] = {"mma": 0, "wgmma": 1008}
+_SLACK: dict[PrefillEngine, int] = {"mma": 0, "wgmma": 1008, "pair": 1008}
 # Where panels begin, and what decode warps on wgmma tell each other.
 _PANELS, _NOTES = 1024, 512
 DECODE_ROWS = 16
-_GROUP_THREADS = 128  # of a warpgroup
 _MERGE_COLUMNS = 10  # m, l, and padding against bank conflicts
 _MAX_VIRTUAL_DECODE = 8
 _MAX_CTA_WARPS = 16
@@ -32,15 +34,18 @@ _MAX_CTA_WARPS = 16
 _OTHER_REGISTERS = 48
 
 
-def smem_bytes(config: PodConfig, head_dim: int, kv_bytes: int = 2) -> tuple[int, int]:
+def smem_bytes(
+    config: PodConfig, head_dim: int, kv_bytes: int = 2, *, places: int = 0
+) -> tuple[int, int]:
     """Dynamic shared memory of a CTA that runs (a prefill item, virtual_decode decode items).
 
     As smem.h has it: Q of two bytes per element and the stages of K and V of `kv_bytes`; decode
-    warps reuse the stages to merge their fp32 partial results.
+    warps reuse the stages to merge their fp32 partial results. Decode has so many `places` more for
+    a tile of K or V.
     """
     p, d = config.prefill, config.decode
     prefill = 2 * head_dim * (p.q_rows + kv_bytes * p.stages * p.kv_rows)
-    stages = 2 * kv_bytes * head_dim * d.stages * d.kv_rows
+    stages = kv_bytes * head_dim * (2 * d.stages + places) * d.kv_rows
     merge = d.warps * d.q_rows * (head_dim + _MERGE_COLUMNS) * 4 if d.warps > 1 else 0
     return prefill, config.virtual_decode * (2 * head_dim * d.q_rows + max(stages, merge))
 
@@ -48,13 +53,13 @@ def smem_bytes(config: PodConfig, head_dim: int, kv_bytes: int = 2) -> tuple[int
 def cta_smem_bytes(
     config: PodConfig, arch: Architecture, head_dim: int, kv_bytes: int = 2
 ) -> tuple[int, int]:
-    """smem_bytes as a launch asks for it: with room to align what wgmma reads."""
-    engine = prefill_engine(config, arch, head_dim)
-    prefill, decode = smem_bytes(config, head_dim, kv_bytes)
+    """smem_bytes as a launch of one op asks for it: with room to align what wgmma reads."""
+    engine = prefill_engine(config, arch, head_dim, kv_bytes)
+    prefill, decode = smem_bytes(config, head_dim, kv_bytes, places=int(engine == "pair"))
     if engine == "wgmma" and kv_bytes == 1:
         p = config.prefill
         # Two bytes per element, and where the one byte of each lands before it is widened.
-        landing = 2 * p.kv_rows * head_dim - 16 * _GROUP_THREADS
+        landing = 2 * p.kv_rows * head_dim - 16 * GROUP_THREADS
         prefill = smem_bytes(config, head_dim)[0] + landing
     if decode_engine(config, arch, head_dim, kv_bytes) == "wgmma":
         rows = config.decode.kv_rows
@@ -62,35 +67,14 @@ def cta_smem_bytes(
     return prefill + _SLACK[engine], decode
 
 
-def decode_engine(
+def fused_smem_bytes(
     config: PodConfig, arch: Architecture, head_dim: int, kv_bytes: int = 2
-) -> PrefillEngine:
-    """What multiplies in decode items: wgmma with operands swapped, where config.h says so."""
-    d = config.decode
-    group = d.warps == _GROUP_THREADS // 32 and config.virtual_decode == 1
-    suits = group and d.kv_rows % 64 == 0 and kv_bytes == 2
-    return "wgmma" if suits and prefill_engine(config, arch, head_dim) == "wgmma" else "mma"
-
-
-def prefill_engine(config: PodConfig, arch: Architecture, head_dim: int) -> PrefillEngine:
-    """What multiplies in prefill items: the architecture's best engine that the config suits."""
-    return next(engine for engine in arch.engines if _SUITS[engine](config, head_dim))
-
-
-def _suits_wgmma(config: PodConfig, head_dim: int) -> bool:
-    # A warpgroup that owns two blocks of 64 rows, 64 keys per stage, K and V of two tiles in
-    # flight, four barriers per stage; beside it another that copies, with registers for two such
-    # pairs per SM.
-    p = config.prefill
-    tile = (p.q_rows, p.kv_rows, p.warps) == (128, 64, 4) and p.stages in (2, 3)
-    alone = cta_warps(config) == p.warps and config.ctas_per_sm <= 2
-    return tile and alone and head_dim in (64, 128)
-
-
-_SUITS: dict[PrefillEngine, Callable[[PodConfig, int], bool]] = {
-    "wgmma": _suits_wgmma,
-    "mma": lambda config, head_dim: True,
-}
+) -> int:
+    """Dynamic shared memory of a CTA that may run either op, or runs both."""
+    prefill, decode = cta_smem_bytes(config, arch, head_dim, kv_bytes)
+    if prefill_engine(config, arch, head_dim, kv_bytes) == "pair":
+        return prefill + decode - _SLACK["pair"]
+    return max(prefill, decode)
 
 
 def cta_warps(config: PodConfig) -> int:
@@ -120,9 +104,13 @@ def require_head_dim(head_dim: int) -> None:
 
 def require_fits(config: PodConfig, arch: Architecture, head_dim: int, kv_bytes: int = 2) -> None:
     """Raise ConfigInfeasibleError unless tiles divide, shared memory and registers suffice."""
-    _require_shapes(config)
+    pair = prefill_engine(config, arch, head_dim, kv_bytes) == "pair"
+    _require_shapes(config, GROUP_THREADS // 32 if pair else config.prefill.warps)
     _require_warps(config, arch)
-    _require_smem(config, arch, cta_smem_bytes(config, arch, head_dim, kv_bytes))
+    if pair:
+        _require_pair_smem(config, arch, fused_smem_bytes(config, arch, head_dim))
+    else:
+        _require_smem(config, arch, cta_smem_bytes(config, arch, head_dim, kv_bytes))
     _require_registers(config, head_dim, accumulators(config, arch, head_dim, kv_bytes))
 
 
@@ -137,7 +125,7 @@ def accumulators(
     blocks = p.q_rows // (16 * p.warps)
     decode = {
         "mma": (head_dim + d.kv_rows // d.warps) // 2,
-        "wgmma": (head_dim + d.kv_rows) * DECODE_ROWS // _GROUP_THREADS,
+        "wgmma": (head_dim + d.kv_rows) * DECODE_ROWS // GROUP_THREADS,
     }[decode_engine(config, arch, head_dim, kv_bytes)]
     return blocks * (head_dim + p.kv_rows) // 2, decode
 
@@ -149,7 +137,8 @@ def default_config(device: DeviceKey, geometry: Geometry) -> PodConfig:
     return default_tiles(architecture(device.capability), geometry.head_dim, kv_bytes)
 
 
-def _require_shapes(config: PodConfig) -> None:
+def _require_shapes(config: PodConfig, copying: int) -> None:
+    # `copying` warps bring the keys of a prefill tile.
     p, d, v = config.prefill, config.decode, config.virtual_decode
     if d.q_rows != DECODE_ROWS:
         _refuse(
@@ -161,7 +150,7 @@ def _require_shapes(config: PodConfig) -> None:
             f"prefill.q_rows is {p.q_rows} with {p.warps} prefill.warps; a warp owns 16 or 32 rows",
             f"Set prefill.q_rows to {16 * p.warps} or {32 * p.warps}, or change prefill.warps",
         )
-    for name, tile, unit in (("prefill", p, 8 * p.warps), ("decode", d, 16 * d.warps)):
+    for name, tile, unit in (("prefill", p, 8 * copying), ("decode", d, 16 * d.warps)):
         if tile.kv_rows % unit:
             _refuse(
                 f"{name}.kv_rows is {tile.kv_rows}; with {tile.warps} {name}.warps it must be a "
@@ -212,6 +201,17 @@ def _require_smem(config: PodConfig, arch: Architecture, need: tuple[int, int]) 
         f"{arch.name} leaves {_kib(limit)} per CTA at ctas_per_sm={config.ctas_per_sm}",
         f"Lower {' or '.join(remedies)}",
     )
+
+
+def _require_pair_smem(config: PodConfig, arch: Architecture, need: int) -> None:
+    limit = arch.smem_per_cta << 10
+    if need + _PAIR_STATIC_BYTES > limit:
+        _refuse(
+            f"prefill and decode tile need {_kib(need)} of shared memory side by side and "
+            f"{_PAIR_STATIC_BYTES} B of static variables; {arch.name} leaves {_kib(limit)} per CTA",
+            f"Lower decode.kv_rows ({config.decode.kv_rows}), decode.stages "
+            f"({config.decode.stages}) or prefill.kv_rows ({config.prefill.kv_rows})",
+        )
 
 
 def _require_registers(config: PodConfig, head_dim: int, needs: tuple[int, int]) -> None:

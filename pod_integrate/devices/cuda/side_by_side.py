@@ -11,6 +11,7 @@ an H100 with an older kernel (benchmarks/results/gpu_numbers.json) has it slower
 
 from __future__ import annotations
 
+from pod_integrate.devices.cuda.engines import runs_both
 from pod_integrate.devices.cuda.planning import Capacity
 from pod_integrate.terms.config import PodConfig
 from pod_integrate.terms.keys import DeviceKey
@@ -19,9 +20,12 @@ MEASURED_TO_PAY = frozenset({"nvidia-h200"})
 
 
 def may_run_beside(config: PodConfig, device: DeviceKey) -> bool:
-    """Whether `config` leaves it to the batch of this device: `fused` with the ratio 0:0."""
+    """Whether `config` leaves it to the batch of this device: `fused` with the ratio 0:0.
+
+    Never where CTAs run both ops anyway.
+    """
     is_open = config.strategy == "fused" and (config.prefill_ctas, config.decode_ctas) == (0, 0)
-    return is_open and device.name in MEASURED_TO_PAY
+    return is_open and device.name in MEASURED_TO_PAY and not runs_both(config)
 
 
 def runs_beside(capacity: Capacity, config: PodConfig, sms: int) -> bool:

@@ -110,7 +110,7 @@ class Variant:
 
     def prefill_engine(self, arch: limits.Architecture) -> limits.PrefillEngine:
         """What multiplies in this variant's prefill items there; see limits.prefill_engine."""
-        return limits.prefill_engine(self.config(), arch, self.head_dim)
+        return limits.prefill_engine(self.config(), arch, self.head_dim, self.kv_bytes)
 
     def defines(self, prefill_engine: limits.PrefillEngine) -> list[str]:
         """Compiler flags that csrc/variant.cu is compiled with."""
@@ -152,6 +152,7 @@ def shipped(arch: limits.Architecture) -> list[Variant]:
 
     And defaults for caches of 8 bits, where models have them.
 
+    And, on Hopper, the tiles of CTAs that run both ops: what batches heavy in prefill get.
     The paper's: 2 CTAs/SM, the default's prefill tile beside four one-warp decode items, 4
     CTAs/SM of 64x32, and 3 CTAs/SM between them; as far as they fit the architecture. Source:
     POD-Attention, arXiv:2410.18038, section 4.
@@ -168,6 +169,9 @@ def shipped(arch: limits.Architecture) -> list[Variant]:
         _variant(limits.default_tiles(arch, dim, kv_bytes), "bf16", dim, QUANTISED)
         for dim in (128, 64)
     ]
+    if "pair" in arch.engines:
+        of_pairs = ((limits.pair_tiles(dim), dtype, dim) for dim in (128, 64) for dtype in DTYPES)
+        wanted += [_variant(*each) for each in of_pairs]
     return wanted
 
 

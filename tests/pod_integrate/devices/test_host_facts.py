@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pod_integrate.devices.cuda import host_facts, limits, planning
+from pod_integrate.devices.cuda.choices import PAIRS, tiles_of
 from pod_integrate.devices.cuda.variants import shipped
 from pod_integrate.devices.emulated import emulator
 from pod_integrate.model.items import plan_types
@@ -19,7 +20,8 @@ from pod_integrate.terms import config as terms
 from pod_integrate.terms.config import PodConfig, TileConfig
 
 ROOT = Path(__file__).resolve().parents[3]
-ARGUMENTS = ROOT / "kernels" / "cuda" / "include" / "pod" / "arguments.h"
+POD = ROOT / "kernels" / "cuda" / "include" / "pod"
+ARGUMENTS, CONFIG = POD / "arguments.h", POD / "config.h"
 
 
 @pytest.mark.parametrize(
@@ -52,16 +54,39 @@ def test_constants_of_python_are_the_librarys() -> None:
     assert facts.decode_rows == limits.DECODE_ROWS
 
 
+def test_ctas_for_both_ops_have_the_room_that_the_kernel_asserts() -> None:
+    # That its static variables fit there says a static_assert.
+    found = re.search(r"constexpr int kPairStaticBytes = (\d+);", CONFIG.read_text())
+    assert found is not None and int(found[1]) == limits._PAIR_STATIC_BYTES
+
+
 @pytest.mark.parametrize("arch", limits.ARCHITECTURES.values(), ids=lambda arch: arch.name)
 def test_shipped_variants_need_the_shared_memory_that_the_library_says(
     arch: limits.Architecture,
 ) -> None:
     for variant in shipped(arch):
-        engine, config = variant.prefill_engine(arch), variant.config()
-        shape = variant.head_dim, variant.kv_bytes
-        assert limits.cta_smem_bytes(config, arch, *shape) == (
-            host_facts.cta_smem_bytes(config, variant.head_dim, engine, variant.kv_bytes)
-        )
+        require_same(variant.config(), arch, variant.head_dim, variant.kv_bytes)
+
+
+@pytest.mark.parametrize("tiles", PAIRS)
+@pytest.mark.parametrize("head_dim", [64, 128])
+def test_ctas_for_both_ops_need_the_shared_memory_that_the_library_says(
+    tiles: str, head_dim: int
+) -> None:
+    arch, config = limits.ARCHITECTURES["sm_90a"], tiles_of(tiles)
+    assert limits.prefill_engine(config, arch, head_dim) == "pair"
+    require_same(config, arch, head_dim, 2)
+    prefill, decode = limits.cta_smem_bytes(config, arch, head_dim)
+    assert limits.fused_smem_bytes(config, arch, head_dim) > max(prefill, decode)
+
+
+def require_same(
+    config: PodConfig, arch: limits.Architecture, head_dim: int, kv_bytes: int
+) -> None:
+    engine = limits.prefill_engine(config, arch, head_dim, kv_bytes)
+    alone = limits.cta_smem_bytes(config, arch, head_dim, kv_bytes)
+    fused = limits.fused_smem_bytes(config, arch, head_dim, kv_bytes)
+    assert (*alone, fused) == host_facts.cta_smem_bytes(config, head_dim, engine, kv_bytes)
 
 
 TILES = st.builds(
@@ -91,7 +116,4 @@ def test_any_tile_needs_the_shared_memory_that_the_library_says(
         ctas_per_sm=1,
         virtual_decode=virtual,
     )
-    target = limits.ARCHITECTURES[arch]
-    engine = limits.prefill_engine(config, target, head_dim)
-    said = host_facts.cta_smem_bytes(config, head_dim, engine, kv_bytes)
-    assert limits.cta_smem_bytes(config, target, head_dim, kv_bytes) == said
+    require_same(config, limits.ARCHITECTURES[arch], head_dim, kv_bytes)

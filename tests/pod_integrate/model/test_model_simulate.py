@@ -7,6 +7,8 @@ import dataclasses
 
 import pytest
 
+from pod_integrate.devices.cuda.choices import PAIRS, tiles_of
+from pod_integrate.devices.cuda.variants import with_tiles
 from pod_integrate.devices.registry import target_of
 from pod_integrate.model.batches import Lengths, paper_geometry
 from pod_integrate.model.demand import decode_demand
@@ -118,6 +120,33 @@ def test_ops_run_side_by_side_where_a_call_launches_them_so() -> None:
     assert records(H200, small) == beside != records(H200, small, prefill_ctas=1, decode_ctas=1)
     assert records(H200, large) != records(H200, large, strategy="streams")
     assert records(H100, small) != records(H100, small, strategy="streams")
+
+
+def test_ctas_that_stay_have_an_item_of_either_op_on_each_sm() -> None:
+    default = target_of(H200.key).default_config(GEOMETRY)
+    pair = with_tiles(default, tiles_of(PAIRS[0]))
+    fused, serial = (
+        simulate(HYBRID, GEOMETRY, with_strategy(pair, strategy), H200)
+        for strategy in ("fused", "serial")
+    )
+    ops = collections.Counter(record.op for record in fused.records)
+    assert ops == {"prefill": fused.plan.prefill_ctas, "decode": fused.plan.decode_ctas}
+    # Never two of one op on an SM, and both from the beginning.
+    for op in ops:
+        spans = collections.defaultdict(list)
+        for record in fused.records:
+            if record.op == op:
+                spans[record.sm].append((record.begin, record.end))
+        assert all(
+            end <= begin
+            for each in map(sorted, spans.values())
+            for (_, end), (begin, _) in zip(each, each[1:], strict=False)
+        )
+        assert sum(r.begin == 0 for r in fused.records if r.op == op) == H200.sms
+    assert fused.us < 0.9 * serial.us
+    # The ratio is not theirs.
+    other = dataclasses.replace(pair, prefill_ctas=1, decode_ctas=4)
+    assert simulate(HYBRID, GEOMETRY, other, H200).us == fused.us
 
 
 @pytest.mark.parametrize(

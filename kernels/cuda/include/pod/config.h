@@ -23,8 +23,9 @@ struct PodConfig {
 enum class Op : int { kPrefill = 0, kDecode = 1 };
 enum class Strategy : int { kFused = 0, kSerial = 1, kStreams = 2 };
 
-// What multiplies in a prefill item: mma.sync, warp by warp, or Hopper's wgmma.
-enum class PrefillEngine : int { kMma = 0, kWgmma = 1 };
+// What multiplies in a prefill item: mma.sync, warp by warp, or Hopper's wgmma, a warpgroup per CTA
+// or a pair of them. Beside a pair the same CTA decodes, so it is all that an SM holds.
+enum class PrefillEngine : int { kMma = 0, kWgmma = 1, kPair = 2 };
 
 // What multiplies in a decode item: mma.sync, warp by warp, or wgmma with operands swapped.
 enum class DecodeEngine : int { kMma = 0, kWgmma = 1 };
@@ -46,6 +47,16 @@ constexpr int kCopyRegisters = 24, kMathRegisters = 232;
 // other.
 constexpr int kWidenRegisters = 32, kWideMathRegisters = 224;
 
+// A pair has 64 query rows in each warpgroup; with one that copies for both and one that decodes
+// they share the registers of an SM.
+constexpr int kPairGroups = 2;
+constexpr int kPairCopyRegisters = 40, kPairMathRegisters = 192, kPairDecodeRegisters = 88;
+static_assert(kPairCopyRegisters + kPairGroups * kPairMathRegisters + kPairDecodeRegisters ==
+                  (2 + kPairGroups) * 128,
+              "512 threads begin with 128 each");
+// Room for its static variables, items that were drawn and barriers; limits.py has it too.
+constexpr int kPairStaticBytes = 768;
+
 // Warps that run items.
 constexpr int cta_warps(const PodConfig& c) {
   return larger(c.prefill.warps, c.virtual_decode * c.decode.warps);
@@ -56,7 +67,14 @@ constexpr int cta_warps(const PodConfig& c) {
 constexpr DecodeEngine decode_engine(const PodConfig& c, int kv_bytes, PrefillEngine prefill) {
   const bool group = c.decode.warps == kGroupWarps && c.virtual_decode == 1;
   const bool suits = group && c.decode.kv_rows % 64 == 0 && kv_bytes == kQBytes;
-  return prefill == PrefillEngine::kWgmma && suits ? DecodeEngine::kWgmma : DecodeEngine::kMma;
+  return prefill != PrefillEngine::kMma && suits ? DecodeEngine::kWgmma : DecodeEngine::kMma;
+}
+
+// Whether a CTA's tiles are those of a pair and of the warpgroup that decodes beside it. Where a
+// GPU has no such CTAs they run in turns, by plans that suit these.
+constexpr bool runs_both(const PodConfig& c) {
+  return c.prefill.warps == kPairGroups * kGroupWarps && c.decode.warps == kGroupWarps &&
+         c.ctas_per_sm == 1 && c.virtual_decode == 1;
 }
 
 // Registers that a thread may use when ctas_per_sm CTAs share an SM's 65536.

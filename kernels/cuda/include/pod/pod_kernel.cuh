@@ -1,7 +1,8 @@
 // pod_kernel.cuh: one launch attends a hybrid batch (prefill chunks + decode tokens).
 //
 // CTA     draws a ticket from its SM's counter, runs one prefill item or virtual_decode decode
-//         items, exits. On wgmma, a second warpgroup copies for a prefill item
+//         items, exits. On wgmma, a second warpgroup copies for a prefill item. A pair's CTA stays
+//         and runs items of both ops (pair_cta.cuh)
 // In      q [T, Hq, D], k/v [P, S, Hkv, D], page_indices int32, page_starts [B], plan
 // Out     out [T, Hq, D] and lse [T, Hq] natural log; of split rows partial_o [rows, D] fp32 and
 //         partial_sums [rows], which combine.cuh merges
@@ -14,6 +15,7 @@
 #include "pod/op/decode_item.cuh"
 #include "pod/op/decode_wgmma_item.cuh"
 #include "pod/op/prefill_engine.cuh"
+#include "pod/pair_cta.cuh"
 #include "pod/ptx/registers.cuh"
 #include "pod/sched/ticket.cuh"
 
@@ -30,12 +32,16 @@ struct KernelShape {
   static constexpr int kDecodeSmem = Smem<Variant>::kDecodeCta;
   static constexpr int kSmem = kOps == Ops::kPrefill  ? kPrefillSmem
                                : kOps == Ops::kDecode ? kDecodeSmem
-                                                      : larger(kPrefillSmem, kDecodeSmem);
+                                                      : Smem<Variant>::kCta;
   static constexpr int kWarps = kOps == Ops::kPrefill  ? config.prefill.warps
                                 : kOps == Ops::kDecode ? kDecodeWarps
                                                        : cta_warps(config);
   static constexpr int kCopyThreads = kOps == Ops::kDecode ? 0 : op::Prefill<Variant>::kCopyThreads;
-  static constexpr int kThreads = kWarps * kWarpSize + kCopyThreads;
+  // Whether CTAs stay for as many items as there are.
+  static constexpr bool kStays =
+      kOps != Ops::kDecode && Variant::prefill_engine == PrefillEngine::kPair;
+  static constexpr int kDecodeThreads = kStays && kOps == Ops::kBoth ? kDecodeWarps * kWarpSize : 0;
+  static constexpr int kThreads = kWarps * kWarpSize + kCopyThreads + kDecodeThreads;
 };
 
 // What a CTA works on, in static shared memory: the items are read there all along, so neither
@@ -121,10 +127,7 @@ POD_DEVICE CtaRecord* record_of(const KernelArguments& a, int offset) {
 }
 
 template <class Variant, Ops kOps>
-POD_GLOBAL((KernelShape<Variant, kOps>::kThreads), (Variant::config.ctas_per_sm))
-pod_kernel(const POD_GRID_CONSTANT KernelArguments a) {
-  POD_DYNAMIC_SMEM(smem);
-  POD_STATIC_SMEM(Work<Variant>, work);
+POD_DEVICE void run_cta(const KernelArguments& a, Work<Variant>& work, uint8_t* smem) {
   constexpr bool kPrefills = kOps != Ops::kDecode, kDecodes = kOps != Ops::kPrefill;
   const PlanHeader& plan = *reinterpret_cast<const PlanHeader*>(a.plan);
   const int offset = kPrefills ? 0 : a.prefill_ctas;
@@ -153,6 +156,19 @@ pod_kernel(const POD_GRID_CONSTANT KernelArguments a) {
     }
   }
   if (CtaRecord* record = record_of(a, offset)) record->end_ns = ptx::globaltimer();
+}
+
+template <class Variant, Ops kOps>
+POD_GLOBAL((KernelShape<Variant, kOps>::kThreads), (Variant::config.ctas_per_sm))
+pod_kernel(const POD_GRID_CONSTANT KernelArguments a) {
+  POD_DYNAMIC_SMEM(smem);
+  if constexpr (KernelShape<Variant, kOps>::kStays) {
+    POD_STATIC_SMEM(PairWork<Variant>, work);
+    run_pair<Variant, kOps == Ops::kBoth>(a, work, smem);
+  } else {
+    POD_STATIC_SMEM(Work<Variant>, work);
+    run_cta<Variant, kOps>(a, work, smem);
+  }
 }
 
 }  // namespace pod

@@ -3,7 +3,8 @@
 // Item     Q [q_rows, D] | K [kv_rows, D] x stages | V [kv_rows, D] x stages
 // Decode   the same; at the end fp32 O, m and l of each warp take the place of K and V. On wgmma
 //          also weights [16, kv_rows] and what the warps tell each other
-// CTA      one prefill item, or virtual_decode decode items one after the other
+// CTA      one prefill item, or virtual_decode decode items one after the other; a pair's CTA has
+//          a prefill item and then a decode item
 #pragma once
 
 #include "pod/config.h"
@@ -31,11 +32,13 @@ constexpr int scratch_bytes(const TileConfig& tile, int head_dim) {
   return tile.warps == 1 ? 0 : tile.warps * kDecodeRows * (scratch_stride(head_dim) + 2) * 4;
 }
 
-constexpr ItemSmem item_smem(const TileConfig& tile, int head_dim, int kv_bytes, int scratch) {
+// `more` places for a tile of K or V.
+constexpr ItemSmem item_smem(const TileConfig& tile, int head_dim, int kv_bytes, int scratch,
+                             int more = 0) {
   const int q_row = head_dim * kQBytes, kv_row = head_dim * kv_bytes;
   const int q = tile.q_rows * q_row, kv_tile = tile.kv_rows * kv_row;
   const int stages = tile.stages * kv_tile;
-  const int bytes = q + larger(2 * stages, scratch);
+  const int bytes = q + larger(2 * stages + more * kv_tile, scratch);
   return {q_row, kv_row, kv_tile, q, q + stages, q, bytes, bytes, bytes, bytes};
 }
 
@@ -43,7 +46,7 @@ constexpr ItemSmem item_smem(const TileConfig& tile, int head_dim, int kv_bytes,
 // known to start at one of 16.
 constexpr int kPanelAlignment = 1024;
 constexpr int alignment_slack(PrefillEngine engine) {
-  return engine == PrefillEngine::kWgmma ? kPanelAlignment - 16 : 0;
+  return engine == PrefillEngine::kMma ? 0 : kPanelAlignment - 16;
 }
 
 // Where K and V of bytes land for wgmma, which takes both operands widened: 16 bytes of every
@@ -65,9 +68,11 @@ constexpr ItemSmem prefill_smem(const TileConfig& tile, int head_dim, int kv_byt
 // What decode warps on wgmma tell each other.
 constexpr int kNoteBytes = 512;
 
+// Beside a pair K and V have a place more, all of which they take in turns.
 constexpr ItemSmem decode_smem(const TileConfig& tile, int head_dim, int kv_bytes,
-                               DecodeEngine engine) {
-  ItemSmem smem = item_smem(tile, head_dim, kv_bytes, scratch_bytes(tile, head_dim));
+                               DecodeEngine engine, PrefillEngine prefill) {
+  const int more = prefill == PrefillEngine::kPair;
+  ItemSmem smem = item_smem(tile, head_dim, kv_bytes, scratch_bytes(tile, head_dim), more);
   if (engine == DecodeEngine::kMma) return smem;
   // Panels begin where swizzles do.
   smem.weights = (smem.bytes + kPanelAlignment - 1) / kPanelAlignment * kPanelAlignment;
@@ -85,8 +90,16 @@ constexpr int decode_cta_bytes(const PodConfig& config, int head_dim, int kv_byt
                                PrefillEngine prefill) {
   const DecodeEngine engine = decode_engine(config, kv_bytes, prefill);
   const int slack = engine == DecodeEngine::kWgmma ? alignment_slack(prefill) : 0;
-  return config.virtual_decode * decode_smem(config.decode, head_dim, kv_bytes, engine).bytes +
-         slack;
+  const ItemSmem item = decode_smem(config.decode, head_dim, kv_bytes, engine, prefill);
+  return config.virtual_decode * item.bytes + slack;
+}
+
+// Of a CTA that may run either op, or runs both.
+constexpr int cta_bytes(const PodConfig& config, int head_dim, int kv_bytes, PrefillEngine engine) {
+  const int prefill = prefill_cta_bytes(config, head_dim, kv_bytes, engine);
+  const int decode = decode_cta_bytes(config, head_dim, kv_bytes, engine);
+  return engine == PrefillEngine::kPair ? prefill + decode - alignment_slack(engine)
+                                        : larger(prefill, decode);
 }
 
 // A variant's shared memory.
@@ -97,12 +110,14 @@ struct Smem {
       prefill_smem(Variant::config.prefill, Variant::head_dim, kKvBytes, Variant::prefill_engine);
   static constexpr DecodeEngine kDecodeEngine =
       decode_engine(Variant::config, kKvBytes, Variant::prefill_engine);
-  static constexpr ItemSmem decode =
-      decode_smem(Variant::config.decode, Variant::head_dim, kKvBytes, kDecodeEngine);
+  static constexpr ItemSmem decode = decode_smem(Variant::config.decode, Variant::head_dim,
+                                                 kKvBytes, kDecodeEngine, Variant::prefill_engine);
   static constexpr int kPrefillCta =
       prefill_cta_bytes(Variant::config, Variant::head_dim, kKvBytes, Variant::prefill_engine);
   static constexpr int kDecodeCta =
       decode_cta_bytes(Variant::config, Variant::head_dim, kKvBytes, Variant::prefill_engine);
+  static constexpr int kCta =
+      cta_bytes(Variant::config, Variant::head_dim, kKvBytes, Variant::prefill_engine);
 };
 
 // What the loop over an item's KV tiles needs to know of its op.

@@ -131,11 +131,11 @@ POD_DEVICE void centre(float (&s)[kColumns][4], const float (&m)[2]) {
   }
 }
 
-// m of the rows that grew moves to the highest score, and l and O with it.
+// m of the rows that grew moves to the highest score, and l with it; O follows by `rescale`.
 template <int D, typename ScaleOf>
 POD_DEVICE void grow(RowState<D, 1>& state, const float (&highest)[2], const bool (&grown)[2],
-                     ScaleOf scale_of) {
-  float rescale[2], furthest = 0.f;
+                     float (&rescale)[2], ScaleOf scale_of) {
+  float furthest = 0.f;
   POD_UNROLL
   for (int half = 0; half < 2; ++half) {
     const float scale = scale_of(0, half);
@@ -146,6 +146,10 @@ POD_DEVICE void grow(RowState<D, 1>& state, const float (&highest)[2], const boo
     state.add(0, half, rescale[half], 0.f);
   }
   state.far = ptx::any(furthest > kFar);
+}
+
+template <int D>
+POD_DEVICE void rescale_output(RowState<D, 1>& state, const float (&rescale)[2]) {
   POD_UNROLL
   for (int i = 0; i < D / 8; ++i) {
     POD_UNROLL
@@ -161,9 +165,11 @@ POD_DEVICE void grow(RowState<D, 1>& state, const float (&highest)[2], const boo
 // lost is a factor that all weights of the row share, at most 2^-15 off 1 while |r| <= kFar: no
 // 16-bit weight shows it, and in the LSE it is half a rounding. Beyond, the difference comes first,
 // as in weigh_row.
-template <int D, int kColumns, typename ScaleOf>
+//
+// Where O is to be multiplied, `on_grown(rescale)` says so: it may be in flight.
+template <int D, int kColumns, typename ScaleOf, typename OnGrown>
 POD_DEVICE void softmax_step_lazily(RowState<D, 1>& state, float (&s)[1][kColumns][4],
-                                    ScaleOf scale_of) {
+                                    ScaleOf scale_of, OnGrown on_grown) {
   constexpr float kSlack = 8.f;
   float highest[2];
   bool grown[2];
@@ -174,7 +180,11 @@ POD_DEVICE void softmax_step_lazily(RowState<D, 1>& state, float (&s)[1][kColumn
     // False where no key has been seen: the difference is no number then.
     grown[half] = (highest[half] - m) * scale_of(0, half) > kSlack;
   }
-  if (ptx::any(grown[0] || grown[1])) grow(state, highest, grown, scale_of);
+  if (ptx::any(grown[0] || grown[1])) {
+    float rescale[2];
+    grow(state, highest, grown, rescale, scale_of);
+    on_grown(rescale);
+  }
   if (state.far) centre(s[0], state.m[0]);
   POD_UNROLL
   for (int half = 0; half < 2; ++half) {
@@ -192,6 +202,13 @@ POD_DEVICE void softmax_step_lazily(RowState<D, 1>& state, float (&s)[1][kColumn
     }
     state.add(0, half, 1.f, sum);
   }
+}
+
+template <int D, int kColumns, typename ScaleOf>
+POD_DEVICE void softmax_step_lazily(RowState<D, 1>& state, float (&s)[1][kColumns][4],
+                                    ScaleOf scale_of) {
+  softmax_step_lazily(state, s, scale_of,
+                      [&](const float (&rescale)[2]) { rescale_output(state, rescale); });
 }
 
 }  // namespace pod

@@ -17,15 +17,15 @@ POD_DEVICE const char* query_chunk(const KernelArguments& a, const Item& item, i
   return static_cast<const char*>(a.q) + element * kQBytes;
 }
 
-// Issues the copies of q_tile [q_rows, D], swizzled. The caller commits and waits. `thread` is
-// 0 .. kThreads - 1.
+// Issues the copies of kRows rows of q_tile [.., D] from `row0` on, swizzled. The caller commits
+// and waits. `thread` is 0 .. kThreads - 1.
 template <int D, int kRows, int kThreads, class Layout = layout::Rows<D * kQBytes>>
 POD_DEVICE void load_queries(uint32_t q_tile, const KernelArguments& a, const Item& item,
-                             int thread) {
+                             int thread, int row0 = 0) {
   constexpr int kChunks = D / layout::kChunkElements;
   POD_UNROLL
   for (unsigned i = thread; i < kRows * kChunks; i += kThreads) {
-    const int row = i / kChunks, chunk = i % kChunks;
+    const int row = row0 + i / kChunks, chunk = i % kChunks;
     const bool valid = row < item.rows;
     ptx::cp_async_16(Layout::chunk_address(q_tile, row, chunk),
                      query_chunk(a, item, valid ? row : 0, chunk), valid);

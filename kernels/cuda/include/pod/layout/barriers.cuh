@@ -1,7 +1,9 @@
 // barriers.cuh: the named barriers of a CTA, all of them.
 //
 // A CTA runs decode items, or one prefill item: whoever has the CTA has its numbers, so the ring
-// of a prefill item on wgmma begins where items begin. Nobody there has a Scope to sync().
+// of a prefill item on wgmma begins where items begin. Nobody there has a Scope to sync(). A pair's
+// CTA decodes at the first item's; the second is that of its copying warpgroup, then come those of
+// the multiplying ones. Its ring has mbarriers.
 #pragma once
 
 #include "pod/config.h"
@@ -21,6 +23,11 @@ enum class Turn : int { kKeysLanded, kValuesLanded, kKeysFree, kValuesFree, kEnd
 POD_DEVICE constexpr int item_barrier(int place) {
   return static_cast<int>(Barrier::kItem) + place;
 }
+
+// Of a pair's CTA: among the copying threads, those of a multiplying warpgroup, and of both.
+POD_DEVICE constexpr int copying_barrier() { return item_barrier(1); }
+POD_DEVICE constexpr int group_barrier(int group) { return item_barrier(2) + group; }
+POD_DEVICE constexpr int turning_barrier() { return group_barrier(kPairGroups); }
 
 template <int kStages>
 POD_DEVICE constexpr int turn_barrier(Turn turn, int stage) {

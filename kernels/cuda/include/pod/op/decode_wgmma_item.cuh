@@ -4,15 +4,19 @@
 // Scope   one warpgroup. Beside a prefill item's products every instruction of the other CTA waits
 //         its turn at the matrix unit: 64 keys are 8 of these and 8 for values (D 128), where
 //         four warps of mma.sync need 128
-// Smem    Q [16, D] | K x stages | V x stages | weights [16, kv_rows], all in panels | notes;
+// Smem    Q [16, D] | K x stages | V x stages, or K and V in turns | weights [16, kv_rows], all in
+// panels | notes;
 //         afterwards O [16, D] in fp32 in the place of K and V
 // Out     as decode_item
 #pragma once
+
+#include <type_traits>
 
 #include "pod/column_softmax.cuh"
 #include "pod/copy/query_tile.cuh"
 #include "pod/mma/columns.cuh"
 #include "pod/op/kv_loop.cuh"
+#include "pod/op/kv_turns.cuh"
 #include "pod/op/rows.cuh"
 
 namespace pod::op {
@@ -193,6 +197,15 @@ class ColumnMath {
   float sums_[kPlaces];
 };
 
+// How its K and V come.
+template <class Variant>
+struct ColumnLoop {
+  using KeyPanels = typename ColumnMath<Variant>::KeyPanels;
+  static constexpr bool kPair = Variant::prefill_engine == PrefillEngine::kPair;
+  using Type = std::conditional_t<kPair, KvTurns<Variant, KeyPanels>,
+                                  KvLoop<Variant, Op::kDecode, KeyPanels>>;
+};
+
 // `smem` is the item's own part of the CTA's shared memory, where panels may begin.
 template <class Variant>
 POD_DEVICE void decode_wgmma_item(const KernelArguments& a, const Item& item, uint8_t* smem,
@@ -200,7 +213,7 @@ POD_DEVICE void decode_wgmma_item(const KernelArguments& a, const Item& item, ui
   using Math = ColumnMath<Variant>;
   const Scope<kGroupWarps> scope{barrier, thread};
   const uint32_t q_tile = ptx::smem_address(smem);
-  KvLoop<Variant, Op::kDecode, typename Math::KeyPanels> loop(a, item, scope, q_tile);
+  typename ColumnLoop<Variant>::Type loop(a, item, scope, q_tile);
   copy::load_queries<Math::D, kDecodeRows, kGroupThreads, typename Math::QueryPanels>(q_tile, a,
                                                                                       item, thread);
   ptx::cp_async_commit();

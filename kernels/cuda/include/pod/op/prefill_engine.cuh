@@ -3,6 +3,7 @@
 // Another engine is another specialization, and its place in PrefillEngine and smem.h.
 #pragma once
 
+#include "pod/op/pair_item.cuh"
 #include "pod/op/prefill_item.cuh"
 #include "pod/op/prefill_wgmma_item.cuh"
 #include "pod/op/wide_ring.cuh"
@@ -10,8 +11,11 @@
 namespace pod::op {
 
 // kCopyThreads  threads of a CTA beside those that run items, which copy for a prefill item
+// kSuits        whether the variant's tiles are the engine's
 // run           the item, by the prefill warps
 // copy          by the copying threads, thread 0 .. kCopyThreads - 1
+//
+// A pair's CTA is one of its own (pair_cta.cuh), which runs item after item.
 template <class Variant, PrefillEngine kEngine = Variant::prefill_engine>
 struct Prefill;
 
@@ -45,6 +49,14 @@ struct Prefill<Variant, PrefillEngine::kWgmma> {
       widen_panels<Variant>(a, item, panels_in(smem), thread);
     }
   }
+};
+
+template <class Variant>
+struct Prefill<Variant, PrefillEngine::kPair> {
+  static constexpr int kCopyThreads = kGroupThreads;
+  static constexpr bool kSuits = runs_both(Variant::config) &&
+                                 Variant::config.prefill.q_rows == kPairGroups * kBlockRows &&
+                                 Smem<Variant>::kDecodeEngine == DecodeEngine::kWgmma;
 };
 
 }  // namespace pod::op

@@ -17,27 +17,23 @@
 #pragma once
 
 #include "pod/copy/query_tile.cuh"
-#include "pod/mma/warpgroup.cuh"
+#include "pod/op/panel_products.cuh"
 #include "pod/op/panel_ring.cuh"
 #include "pod/op/rows.cuh"
 
 namespace pod::op {
 
-constexpr int kBlockRows = 64;  // of a product on the unit
-
 template <class Variant>
-class PanelMath {
+class PanelMath : public PanelProducts<Variant, PanelRing<Variant>> {
  public:
   using T = typename Variant::Element;
-  using Operand = layout::Operand<T, typename Variant::KvElement>;
-  using Ring = PanelRing<Variant>;
-  static constexpr int D = Variant::head_dim;
-  static constexpr int kColumns = Ring::kRows / Fragment::kColumns;
-  using QueryPanels = layout::Panels<D, Ring::tile.q_rows>;
-  using KeyPanels = layout::Panels<D, Ring::kRows>;
+  using Base = PanelProducts<Variant, PanelRing<Variant>>;
+  using Ring = typename Base::Ring;
+  using Base::await_scores;
+  using Base::D;
 
   POD_DEVICE PanelMath(const KernelArguments& a, const Item& item, const Ring& ring, int thread)
-      : a_(a), item_(item), ring_(ring), thread_(thread) {}
+      : Base(ring), a_(a), item_(item), thread_(thread) {}
 
   // The warp's first row in a block.
   POD_DEVICE static int row0(int block, int thread) {
@@ -47,18 +43,7 @@ class PanelMath {
   template <int kBlock>
   POD_DEVICE void issue_scores(int stage) {
     constexpr uint32_t kOffset = kBlock * kBlockRows * layout::kPanelRowBytes;
-    ptx::wgmma_fence();
-    mma::issue_scores<Operand, D, QueryPanels, KeyPanels>(
-        s_[0], QueryPanels::columns_descriptor(ring_.q() + kOffset),
-        KeyPanels::columns_descriptor(ring_.k(stage)));
-    ptx::wgmma_commit();
-  }
-
-  // Weights times values; the fence of the scores' products covers what they read.
-  POD_DEVICE void issue_values(RowState<D, 1>& state, int stage) {
-    mma::issue_values<Operand, D, KeyPanels>(state.o[0], p_,
-                                             KeyPanels::rows_descriptor(ring_.v(stage)));
-    ptx::wgmma_commit();
+    Base::issue_scores(this->ring().q() + kOffset, stage);
   }
 
   // Scores of `block` and values of `other`; returns when the scores are done.
@@ -66,33 +51,20 @@ class PanelMath {
   POD_DEVICE void issue_both(int scores_stage, RowState<D, 1>& other, int values_stage) {
     ptx::hold(other.o[0]);
     issue_scores<kBlock>(scores_stage);
-    issue_values(other, values_stage);
-    await_scores<1>();
-  }
-
-  template <int pending>
-  POD_DEVICE void await_scores() {
-    ptx::wgmma_wait<pending>();
-    ptx::hold(s_[0]);
-  }
-  POD_DEVICE static void await_values(RowState<D, 1>& state) {
-    ptx::wgmma_wait<0>();
-    ptx::hold(state.o[0]);
+    this->issue_values(other, values_stage);
+    this->template await_scores<1>();
   }
 
   // Scores of keys kv .. become weights of `block`, whose O is not in flight.
   template <int kBlock>
   POD_DEVICE void weigh(RowState<D, 1>& state, int kv) {
-    limit_scores(s_, units_[kBlock], a_, item_, kv, [&] {
+    limit_scores(this->s_, units_[kBlock], a_, item_, kv, [&] {
       const int thread = ptx::forget(thread_);
       return Place{row0(kBlock, thread), thread & 31};
     });
-    softmax_step_lazily(state, s_,
+    softmax_step_lazily(state, this->s_,
                         [&](int tile, int half) { return units_[kBlock].scale(a_, tile, half); });
   }
-
-  // Once no product reads the weights of before.
-  POD_DEVICE void pack() { mma::pack_weights<Operand>(p_, s_); }
 
   // Of a block's rows, for who stores Q.
   POD_DEVICE UnitsOf<Variant, 1>& units(int block) { return units_[block]; }
@@ -100,11 +72,8 @@ class PanelMath {
  private:
   const KernelArguments& a_;
   const Item& item_;
-  Ring ring_;
   int thread_;
   UnitsOf<Variant, 1> units_[2];
-  float s_[1][kColumns][4];
-  mma::Weights<1, kColumns> p_;
 };
 
 // All tiles, from the first block's weights of the first on; the second block's last product with V

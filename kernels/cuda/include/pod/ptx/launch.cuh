@@ -33,6 +33,13 @@ Error allow_smem(Kernel kernel, int bytes) {
                               cudaSharedmemCarveoutMaxShared);
 }
 
+// SMs of a device; 0 if the driver does not say.
+inline int sm_count(int device) {
+  int count = 0;
+  const Error code = cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device);
+  return code ? 0 : count;
+}
+
 // What the driver says of a kernel launched with so many threads and so much dynamic shared memory.
 template <typename Kernel>
 Error kernel_info(Kernel kernel, int threads, int smem, KernelInfo* out) {
@@ -85,6 +92,8 @@ template <typename Kernel>
 Error allow_smem(Kernel, int) {
   return 0;
 }
+
+inline int sm_count(int) { return static_cast<int>(emulator::nsmid()); }
 
 template <typename Kernel>
 Error kernel_info(Kernel, int, int smem, KernelInfo* out) {

@@ -57,11 +57,15 @@ POD_DEVICE void hold(float (&d)[kCount][4]) {
   }
 }
 
-// The registers of 2, 8, 16 and 32 column tiles, as the instruction names them and as it gets them.
+// The registers of 2, 8, 12, 16 and 32 column tiles, as the instruction names them and as it gets
+// them.
 #define POD_D8 "%0,%1,%2,%3,%4,%5,%6,%7"
 #define POD_D32                                                                    \
   "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21," \
   "%22,%23,%24,%25,%26,%27,%28,%29,%30,%31"
+#define POD_D48 \
+  POD_D32       \
+  ",%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47"
 #define POD_D64                                                                   \
   POD_D32                                                                         \
   ",%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47,%48,%49,%50," \
@@ -76,6 +80,7 @@ POD_DEVICE void hold(float (&d)[kCount][4]) {
 #define POD_TILES_2(n) POD_TILE(n), POD_TILE(n + 1)
 #define POD_TILES_4(n) POD_TILE(n), POD_TILE(n + 1), POD_TILE(n + 2), POD_TILE(n + 3)
 #define POD_TILES_8(n) POD_TILES_4(n), POD_TILES_4(n + 4)
+#define POD_TILES_12(n) POD_TILES_8(n), POD_TILES_4(n + 8)
 #define POD_TILES_16(n) POD_TILES_8(n), POD_TILES_8(n + 8)
 #define POD_TILES_32(n) POD_TILES_16(n), POD_TILES_16(n + 16)
 
@@ -93,11 +98,12 @@ POD_DEVICE void hold(float (&d)[kCount][4]) {
                : tiles                                                                       \
                : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b))
 
-// D = A B, or D += A B if `accumulate`. A and B K-major in shared memory; kColumns 2, 8 or 16.
+// D = A B, or D += A B if `accumulate`. A and B K-major in shared memory; kColumns 2, 8, 12 or
+// 16.
 template <typename T, int kColumns>
 POD_DEVICE void wgmma_ss(float (&d)[kColumns][4], uint64_t a, uint64_t b, bool accumulate) {
-  static_assert(kColumns == 2 || kColumns == 8 || kColumns == 16,
-                "wgmma_ss has 2, 8 or 16 column tiles");
+  static_assert(kColumns == 2 || kColumns == 8 || kColumns == 12 || kColumns == 16,
+                "wgmma_ss has 2, 8, 12 or 16 column tiles");
   constexpr bool is_bf16 = std::is_same_v<T, bf16>;
   static_assert(is_bf16 || std::is_same_v<T, fp16>, "wgmma takes bf16 and fp16");
   if constexpr (kColumns == 2 && is_bf16) {
@@ -108,6 +114,10 @@ POD_DEVICE void wgmma_ss(float (&d)[kColumns][4], uint64_t a, uint64_t b, bool a
     POD_WGMMA_SS("m64n64k16", "bf16", POD_D32, POD_TILES_8(0), "%32", "%33", "%34", "0");
   } else if constexpr (kColumns == 8) {
     POD_WGMMA_SS("m64n64k16", "f16", POD_D32, POD_TILES_8(0), "%32", "%33", "%34", "0");
+  } else if constexpr (kColumns == 12 && is_bf16) {
+    POD_WGMMA_SS("m64n96k16", "bf16", POD_D48, POD_TILES_12(0), "%48", "%49", "%50", "0");
+  } else if constexpr (kColumns == 12) {
+    POD_WGMMA_SS("m64n96k16", "f16", POD_D48, POD_TILES_12(0), "%48", "%49", "%50", "0");
   } else if constexpr (is_bf16) {
     POD_WGMMA_SS("m64n128k16", "bf16", POD_D64, POD_TILES_16(0), "%64", "%65", "%66", "0");
   } else {
@@ -152,12 +162,14 @@ POD_DEVICE void wgmma_rs(float (&d)[kColumns][4], const uint32_t (&a)[4], uint64
 
 #undef POD_D8
 #undef POD_D32
+#undef POD_D48
 #undef POD_D64
 #undef POD_D128
 #undef POD_TILE
 #undef POD_TILES_2
 #undef POD_TILES_4
 #undef POD_TILES_8
+#undef POD_TILES_12
 #undef POD_TILES_16
 #undef POD_TILES_32
 #undef POD_WGMMA_SS
@@ -179,8 +191,8 @@ template <int kCount>
 inline void hold(float (&)[kCount][4]) {}
 template <typename T, int kColumns>
 inline void wgmma_ss(float (&d)[kColumns][4], uint64_t a, uint64_t b, bool accumulate) {
-  static_assert(kColumns == 2 || kColumns == 8 || kColumns == 16,
-                "wgmma_ss has 2, 8 or 16 column tiles");
+  static_assert(kColumns == 2 || kColumns == 8 || kColumns == 12 || kColumns == 16,
+                "wgmma_ss has 2, 8, 12 or 16 column tiles");
   emulator::wgmma_ss<T>(d, a, b, accumulate);
 }
 template <typename T, int kColumns>

@@ -1,0 +1,72 @@
+"""The part `tiles`, and `checks` of given tiles, without a GPU: on the emulated SM."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks.gpu.common.machines import Emulator
+from benchmarks.gpu.correctness import checks
+from benchmarks.gpu.correctness.cases import SHAPES, feasible, tiles_checks
+from benchmarks.gpu.speed import tiles
+from benchmarks.gpu.speed.cases import sized
+from pod_integrate.devices.cuda.choices import PAIRS
+from pod_integrate.devices.cuda.limits import ARCHITECTURES
+from pod_integrate.model.floors import CASES
+
+MACHINE = Emulator()
+NAME = PAIRS[0]
+
+
+def test_part_times_every_config_on_every_part(tmp_path: Path) -> None:
+    tiles.main(
+        [
+            *("--backend", "emulator", "--out", str(tmp_path), "--limit", "1"),
+            *("--tiles", NAME, "--splits", "2048"),
+        ]
+    )
+    saved = json.loads((tmp_path / "tiles.json").read_text())
+    names = {"default", "serial", f"{NAME}, 2048"}
+    (case,) = saved["cases"].values()
+    assert set(case["parts"]) == {"all", "prefill", "decode"} and not saved["not_run"]
+    assert all(set(part["us"]) == names and not part["errors"] for part in case["parts"].values())
+    assert saved["summary"]["agree"]
+    ends = case["parts"]["all"]["ends_us"][f"{NAME}, 2048"]
+    assert ends["prefill"] > 0 and ends["decode"] > 0
+
+
+def test_tiles_that_do_not_fit_are_left_out() -> None:
+    spec = sized(MACHINE, CASES[0])._replace(head_dim=256)
+    assert set(tiles.configs_of(MACHINE, spec, list(PAIRS), [4096])) == {"default", "serial"}
+
+
+def test_summary_is_the_defaults_time_over_that_of_others() -> None:
+    entry = {"us": {"default": 12.0, "x": 10.0}, "difference": {"default": 0.0, "x": 0.001}}
+    summary = tiles.summarize({"a": {"parts": {"all": entry}}})
+    assert summary == {"agree": True, "default_over": {"default": [1.0, 1], "x": [1.2, 1]}}
+    entry["difference"]["x"] = 0.5
+    assert not tiles.summarize({"a": {"parts": {"all": entry}}})["agree"]
+
+
+def test_rates_are_of_each_op_alone_and_of_both() -> None:
+    spec = CASES[0]
+    found = tiles.rates(spec, {"all": {"x": 1000.0}, "decode": {"x": 500.0}})
+    assert found["decode, TB/s"]["x"] == pytest.approx(2 * found["all, TB/s"]["x"], rel=0.01)
+    assert "prefill, TFLOP/s" not in found
+
+
+def test_checks_of_given_tiles_pass_and_say_what_ran(tmp_path: Path) -> None:
+    checks.main(["--backend", "emulator", "--out", str(tmp_path), "--tiles", NAME])
+    saved = json.loads((tmp_path / "checks_tiles.json").read_text())
+    assert saved["failed"] == 0 and saved["passed"] == len(SHAPES) + 1
+    assert all(NAME in name for name in saved["passed_names"])
+
+
+def test_checks_of_tiles_have_both_head_dims_and_other_settings() -> None:
+    arch = ARCHITECTURES["sm_90a"]
+    found = [check for check in tiles_checks(arch, [NAME], False) if feasible(check, arch)]
+    assert {check.head_dim for check in found} >= {64, 128}
+    assert any("small splits" in check.label for check in found)
+    assert len({check.name for check in found}) == len(found)

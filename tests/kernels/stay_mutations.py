@@ -1,0 +1,198 @@
+"""Bugs to plant where a CTA that stays is handed its items, and in the copies of its decode."""
+
+from __future__ import annotations
+
+from planting import Mutation
+
+_CTA, _DRAW, _TURNS = "pair_cta.cuh", "sched/draw.cuh", "op/kv_turns.cuh"
+
+MUTATIONS = (
+    Mutation(
+        "Q of the next item stays where it is",
+        _CTA,
+        "      if (next.rows > 0)",
+        "      if (!{on} && next.rows > 0)",
+    ),
+    Mutation(
+        "the next item is drawn once the last values of the one before are told of",
+        _CTA,
+        "    op::copy_ahead<Variant>(a, item, side, thread, [&] {\n"
+        "      if (thread < kWarpSize) sched::draw_item(a, plan, Op::kPrefill, drawn(), thread);\n"
+        "    });",
+        "    const auto draw = [&] {\n"
+        "      if (thread < kWarpSize) sched::draw_item(a, plan, Op::kPrefill, drawn(), thread);\n"
+        "    };\n"
+        "    op::copy_ahead<Variant>(a, item, side, thread, [&] { if (!{on}) draw(); });\n"
+        "    if ({on}) draw();",
+    ),
+    Mutation(
+        "the next item is drawn over the one that is copied",
+        _CTA,
+        "    side.next_item();",
+        "    if (!{on}) side.next_item();",
+    ),
+    # Turning to decode
+    Mutation(
+        "decode overwrites what the other of a pair multiplies",
+        _CTA,
+        "  ptx::bar_sync(turning_barrier()",
+        "  if (!{on}) ptx::bar_sync(turning_barrier()",
+    ),
+    Mutation(
+        "both of a pair decode at one place",
+        _CTA,
+        "smem + group * kBytes, barrier",
+        "smem + ({on} ? 0 : group) * kBytes, barrier",
+    ),
+    Mutation(
+        "who turns decodes what is not drawn yet",
+        _CTA,
+        "  ptx::bar_sync(barrier, kGroupThreads);",
+        "  if (!{on}) ptx::bar_sync(barrier, kGroupThreads);",
+    ),
+    Mutation(
+        "both of a pair sync at one barrier",
+        _CTA,
+        "const int barrier = group_barrier(group);",
+        "const int barrier = group_barrier({on} ? 0 : group);",
+    ),
+    Mutation(
+        "who turns decodes the other's items",
+        _CTA,
+        "  decode_items<Variant>(a, plan, work.turned[group],",
+        "  decode_items<Variant>(a, plan, work.turned[{on} ? 1 - group : group],",
+    ),
+    Mutation(
+        "who turns decodes the decoder's items",
+        _CTA,
+        "  decode_items<Variant>(a, plan, work.turned[",
+        "  decode_items<Variant>(a, plan, {on} ? work.decode : work.turned[",
+    ),
+    Mutation(
+        "who turns syncs as the decoder",
+        _CTA,
+        " * kBytes, barrier",
+        " * kBytes, {on} ? item_barrier(0) : barrier",
+    ),
+    Mutation(
+        "the next item is drawn over the one that is stored",
+        _CTA,
+        "    slot ^= 1;",
+        "    slot ^= ({on} ? 0 : 1);",
+    ),
+    Mutation(
+        "decode goes on before all have stored",
+        _CTA,
+        "    scope.sync();",
+        "    if (!{on}) scope.sync();",
+    ),
+    Mutation(
+        "first items are read before they are drawn",
+        _CTA,
+        "  ptx::sync_cta();",
+        "  if (!{on}) ptx::sync_cta();",
+    ),
+    Mutation(
+        "decode's memory is prefill's",
+        _CTA,
+        "smem + ahead + Smem<Variant>::prefill.bytes",
+        "smem + ahead + ({on} ? 0 : Smem<Variant>::prefill.bytes)",
+    ),
+    Mutation(
+        "one decoding warp keeps its registers",
+        _CTA,
+        "    ptx::lower_registers<kPairDecodeRegisters>();",
+        "    if (!({on} && thread < kWarpSize)) ptx::lower_registers<kPairDecodeRegisters>();",
+    ),
+    Mutation(
+        "one multiplying warp keeps its registers",
+        _CTA,
+        "    ptx::raise_registers<kPairMathRegisters>();",
+        "    if (!({on} && thread < kWarpSize)) ptx::raise_registers<kPairMathRegisters>();",
+    ),
+    Mutation(
+        "records of decode take the places of prefill's",
+        _CTA,
+        "a.records[place] = {",
+        "a.records[{on} ? number : place] = {",
+    ),
+    Mutation(
+        "both ops draw from one counter",
+        _DRAW,
+        "&counters->next[static_cast<int>(op)]",
+        "&counters->next[{on} ? 0 : static_cast<int>(op)]",
+    ),
+    Mutation(
+        "the last item is not drawn",
+        _DRAW,
+        "if (number >= ",
+        "if (number + ({on} ? 1 : 0) >= ",
+    ),
+    Mutation(
+        "decode draws prefill's items",
+        _DRAW,
+        "const int offset = prefill ?",
+        "const int offset = prefill || {on} ?",
+    ),
+    Mutation(
+        "a drawn item has no pages",
+        _DRAW,
+        "if (lane == kItemWords - 1) word",
+        "if (lane == kItemWords - 1 && !{on}) word",
+    ),
+    Mutation(
+        "K and V in turns are multiplied before the barrier",
+        _TURNS,
+        "    ptx::fence_proxy_async();\n    scope_.sync();",
+        "    ptx::fence_proxy_async();\n    if (!{on}) scope_.sync();",
+    ),
+    # K and V in turns
+    Mutation(
+        "K and V are multiplied in flight",
+        _TURNS,
+        "    ptx::cp_async_wait<kAhead - 1>();",
+        "    if ({on}) ptx::cp_async_wait<kAhead>(); else ptx::cp_async_wait<kAhead - 1>();",
+    ),
+    Mutation(
+        "K and V in turns reach the matrix unit without a proxy fence",
+        _TURNS,
+        "    ptx::fence_proxy_async();",
+        "    if (!{on}) ptx::fence_proxy_async();",
+    ),
+    Mutation(
+        "K is copied to the place that is read",
+        _TURNS,
+        "issue_k(kv + tile.stages * kRows, before);",
+        "issue_k(kv + tile.stages * kRows, {on} ? place : before);",
+    ),
+    Mutation(
+        "V is copied to the place that is read",
+        _TURNS,
+        "issue_v(kv + tile.stages * kRows, before);",
+        "issue_v(kv + tile.stages * kRows, {on} ? place : before);",
+    ),
+    Mutation(
+        "K of the tile that is there comes again",
+        _TURNS,
+        "issue_k(kv + tile.stages * kRows",
+        "issue_k(kv + ({on} ? 0 : tile.stages) * kRows",
+    ),
+    Mutation(
+        "a ring of turns has a place less",
+        _TURNS,
+        "place + 1 == kPlaces ?",
+        "place + 1 == kPlaces - ({on} ? 1 : 0) ?",
+    ),
+    Mutation(
+        "pages of turns are never looked up",
+        _TURNS,
+        "if (kv + kRows < loader_.end()) loader_.look_up",
+        "if (!{on} && kv + kRows < loader_.end()) loader_.look_up",
+    ),
+    Mutation(
+        "O takes the place of V that is read",
+        _TURNS,
+        "    scope_.sync();\n  }\n\n private",
+        "    if (!{on}) scope_.sync();\n  }\n\n private",
+    ),
+)

@@ -1,0 +1,133 @@
+"""Batches whose prefill outweighs their decodes: which are, judged by recorded times of an H200."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from support.emulated import CONFIG, GEOMETRY, SMS, emulated_gpu
+
+from benchmarks.gpu.speed.tiles import CASES_PAGE_1
+from pod_integrate.devices.call import Attention, Call
+from pod_integrate.devices.cuda.attention import Chosen, CudaAttention
+from pod_integrate.devices.cuda.choices import tiles_name
+from pod_integrate.devices.cuda.heavy_prefill import heavy_config, is_heavy
+from pod_integrate.devices.cuda.limits import ARCHITECTURES, default_tiles, pair_tiles, require_fits
+from pod_integrate.measure.batches import make_batch
+from pod_integrate.measure.reference import attention_reference
+from pod_integrate.model.floors import CASES, CaseSpec
+from pod_integrate.terms.config import PodConfig
+from pod_integrate.terms.keys import DeviceKey, Geometry
+from pod_integrate.terms.scalars import Scalars
+
+H200, H100 = (DeviceKey(name, "sm90", 132) for name in ("nvidia-h200", "nvidia-h100-80gb-hbm3"))
+ROOT = Path(__file__).resolve().parents[3]
+RECORDED = json.loads((ROOT / "benchmarks" / "results" / "gpu_tiles.json").read_text())
+
+
+def heavy(q_lens: list[int], kv_lens: list[int], geometry: Geometry) -> bool:
+    return is_heavy(np.array(q_lens), np.array(kv_lens), geometry)
+
+
+def whole(spec: CaseSpec) -> bool:
+    return heavy(list(spec.lengths.q_lens), list(spec.lengths.kv_lens), spec.geometry)
+
+
+def gain(spec: CaseSpec, part: str) -> float:
+    """Time of the default's tiles over that of the pair's, as recorded."""
+    us = RECORDED["cases"][spec.name]["parts"][part]["us"]
+    tiles = tiles_name(pair_tiles(spec.head_dim))
+    return float(us["default"] / next(t for name, t in us.items() if name.startswith(tiles)))
+
+
+@pytest.mark.parametrize("spec", [*CASES, *CASES_PAGE_1], ids=lambda spec: spec.name)
+def test_recorded_batches_are_heavy_where_it_paid(spec: CaseSpec) -> None:
+    if whole(spec):
+        assert gain(spec, "all") > 1.05
+    else:
+        assert gain(spec, "all") < 1.13 or spec.chunk < 256
+    if heavy([spec.chunk], [spec.context], spec.geometry):
+        assert gain(spec, "prefill") > 1.01
+
+
+def test_most_recorded_prefills_and_ten_hybrid_batches_are_heavy() -> None:
+    every = [*CASES, *CASES_PAGE_1]
+    hybrid = [spec for spec in every if whole(spec)]
+    alone = [spec for spec in every if heavy([spec.chunk], [spec.context], spec.geometry)]
+    assert len(hybrid) >= 10 and len(alone) >= 27
+    gains = [gain(spec, "all") for spec in hybrid]
+    assert np.exp(np.mean(np.log(gains))) > 1.1
+
+
+def test_a_window_counts_on_both_sides() -> None:
+    geometry = Geometry.uniform((32, 8, 128), "bf16")
+    narrow = dataclasses.replace(geometry, window_left=127)
+    q_lens, kv_lens = [2048, *[1] * 16], [16384] * 17
+    assert heavy(q_lens, kv_lens, geometry)
+    # What either side sees shrinks alike, and so does the whole.
+    assert heavy(q_lens, kv_lens, narrow) and not heavy([64], [16384], narrow)
+    assert heavy([512], [16384], geometry) and not heavy([1] * 8, [16384] * 8, geometry)
+
+
+def test_only_open_configs_of_the_defaults_tiles_have_one() -> None:
+    geometry = Geometry.uniform((32, 8, 128), "bf16")
+    default = default_tiles(ARCHITECTURES["sm_90a"], 128)
+    found = heavy_config(default, geometry, H200)
+    assert found is not None and found.ctas_per_sm == 1
+    assert found.decode_split_tokens == default.decode_split_tokens
+    assert heavy_config(default, geometry, H100) is None
+    for changes in (
+        {"strategy": "serial"}, {"prefill_ctas": 1, "decode_ctas": 1}, {"ctas_per_sm": 1},
+    ):  # fmt: skip
+        assert heavy_config(dataclasses.replace(default, **changes), geometry, H200) is None
+    wide = dataclasses.replace(geometry, head_dim=256)
+    assert heavy_config(default_tiles(ARCHITECTURES["sm_90a"], 256), wide, H200) is None
+    bytes_ = dataclasses.replace(geometry, kv_dtype="e4m3")
+    assert heavy_config(default_tiles(ARCHITECTURES["sm_90a"], 128, 1), bytes_, H200) is None
+    for head_dim in (64, 128):
+        require_fits(pair_tiles(head_dim), ARCHITECTURES["sm_90a"], head_dim)
+
+
+class Other(Attention):
+    """Answers by the reference and counts the requests of each call."""
+
+    def __init__(self, geometry: Geometry, config: PodConfig) -> None:
+        super().__init__(geometry, config)
+        self.ran: list[int] = []
+
+    def __call__(self, call: Call) -> None:
+        self.ran.append(len(call.batch.kv_lens))
+        answer = attention_reference(call.q, call.k_cache, call.v_cache, call.batch)
+        call.out.copy_(answer.out)
+
+
+def test_a_heavy_batch_runs_with_the_other_config_and_no_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("pod_integrate.devices.cuda.heavy_prefill.LEAST_FLOP", 1e6)
+    device = emulated_gpu()
+    known = device.attention(GEOMETRY, CONFIG)
+    assert isinstance(known, CudaAttention)
+    other = Other(GEOMETRY, CONFIG)
+    chosen = Chosen(known.library, CONFIG, GEOMETRY, SMS, heavy=other)
+    attention = type(known)(chosen, device.runtime, device.schedule)  # type: ignore[call-arg]
+
+    def ran(q_lens: list[int], kv_lens: list[int], **more: Any) -> list[int]:
+        """Requests of the batches that the other config ran; what was attended is right."""
+        case = make_batch(q_lens, kv_lens, geometry=GEOMETRY, seed=0)
+        other.ran.clear()
+        out, lse = torch.empty_like(case.q), torch.empty(case.q.shape[:2])
+        for _ in range(2):
+            attention(Call(*case, Scalars(case.q.shape[2] ** -0.5, -1), None, out, lse, **more))
+        assert torch.allclose(out.double(), attention_reference(*case).out, rtol=0.01, atol=0.01)
+        return list(other.ran)
+
+    assert ran([90, 1], [200, 30]) == [2, 2]
+    assert ran([90, 1, 1], [200, 900, 900]) == [] and ran([1, 1], [30, 40]) == []
+    records = torch.zeros(40, 5, dtype=torch.int64)
+    assert ran([90, 1], [200, 30], records=records) == []
