@@ -127,8 +127,10 @@ def counts(table: ConfigTable, bucket: Bucket) -> bool:
     if heavy_config(default, table.geometry, table.device) is None:
         return True
     b = bucket
-    q = np.array([b.prefill_tokens, *[1] * b.decodes])
-    kv = np.array([b.prefill_context, *[b.decode_context] * b.decodes])
+    # More tokens than keys are of several prompts.
+    prompts = max(1, -(-b.prefill_tokens // max(1, b.prefill_context)))
+    q = np.array([*[b.prefill_tokens // prompts] * prompts, *[1] * b.decodes])
+    kv = np.array([*[b.prefill_context] * prompts, *[b.decode_context] * b.decodes])
     return not is_heavy(q, kv, table.geometry)
 
 

@@ -14,7 +14,7 @@ from pod_integrate.builds import native, nvcc
 from pod_integrate.builds.report import BuildReport
 from pod_integrate.cli.terminal import Cell, Figures, styled
 from pod_integrate.devices.cuda import limits
-from pod_integrate.devices.cuda.variants import Variant, defaults, shipped
+from pod_integrate.devices.cuda.variants import Variant, defaults, of_pairs, shipped
 from pod_integrate.devices.emulated import emulator_build
 from pod_integrate.devices.registry import device_of, has_gpu
 from pod_integrate.errors import ConfigError
@@ -120,7 +120,7 @@ def _variants(arch: limits.Architecture, every: bool, names: list[str]) -> list[
         return [Variant.parse(name) for name in names]
     if every:
         return shipped(arch)
-    return defaults(arch)
+    return defaults(arch) + of_pairs(arch)
 
 
 def _by_nvcc(variant: Variant, arch: limits.Architecture) -> Callable[[], Path]:

@@ -74,14 +74,15 @@ def test_entries_of_buckets_with_other_default_tiles_by_now_are_dropped() -> Non
     h200 = DeviceKey("nvidia-h200", "sm90", 132)
     geometry = Geometry.uniform((32, 8, 128), "bf16", page_size=1)
     entry = next(iter(shipped.everything()[0].entries.values()))
-    heavy, light = (Bucket.parse(name) for name in ("p8k@8k+d16@8k", "p512@4k+d64@4k"))
+    names = ("p8k@8k+d16@8k", "p512@4k+d64@4k", "p8k@1k+d4@1k")
+    heavy, light, several = map(Bucket.parse, names)
     table = dataclasses.replace(
         shipped.everything()[0], device=h200, geometry=geometry, build="old",
-        entries={heavy: entry, light: entry},
+        entries={heavy: entry, light: entry, several: entry},
     )  # fmt: skip
     assert list(carry_tables.carried(table, "old", "new").entries) == [light]
     of_bytes = dataclasses.replace(table, geometry=dataclasses.replace(geometry, kv_dtype="e4m3"))
-    assert list(carry_tables.carried(of_bytes, "old", "new").entries) == [heavy, light]
+    assert list(carry_tables.carried(of_bytes, "old", "new").entries) == [heavy, light, several]
 
 
 def test_no_shipped_entry_was_measured_against_another_default() -> None:

@@ -74,13 +74,27 @@ class CudaDevice(Device):
 
     def build(self, geometry: Geometry, config: PodConfig) -> None:
         self._library(geometry, config)
-        heavy = heavy_config(config, geometry, self.key)
+        heavy = self._heavy_config(geometry, config)
         if heavy is not None:
             self._library(geometry, heavy)
 
+    def _heavy_config(self, geometry: Geometry, config: PodConfig) -> PodConfig | None:
+        """As heavy_prefill; None also where it is not built and nothing here can build it."""
+        heavy = heavy_config(config, geometry, self.key)
+        if heavy is None or nvcc.is_here():
+            return heavy
+        variant = Variant.of(heavy, geometry)
+        if nvcc.find_library(variant, limits.architecture(self.key.capability)) is not None:
+            return heavy
+        logger.warning(
+            "batches heavy in prefill run with the tiles of all others: %s is not built and there "
+            "is no nvcc; build it with `pod-attn build` where there is one", variant.name,
+        )  # fmt: skip
+        return None
+
     def _attention(self, geometry: Geometry, config: PodConfig | None) -> Attention:
         chosen = self.default_config(geometry) if config is None else config
-        heavy = heavy_config(chosen, geometry, self.key)
+        heavy = self._heavy_config(geometry, chosen)
         path = self._library(geometry, chosen)
         library = kernel_library.load(path)
         with self._runtime.current():

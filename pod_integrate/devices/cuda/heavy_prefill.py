@@ -4,7 +4,7 @@ CTAs that stay and run both ops keep FlashAttention-3's rate of prefill, but bes
 their one decoding warpgroup reads at half of the memory's rate. Times of an H200 over 31 batches
 (benchmarks/results/gpu_tiles.json), with these tiles against the default's: where what prefill
 computes takes at least 1.25 of the time of what decodes read, at 550 TFLOP/s and 4.3 TB/s, 0.73 to
-0.93 of the time; prefill alone 0.69 to 0.98, but for one of 4 us; all other batches 0.82 to 1.16.
+0.93 of the time; prefill alone 0.68 to 0.98, but for one of 4 us; all other batches 0.82 to 1.16.
 So it is done only on what it was measured to pay on.
 """
 
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from pod_integrate.devices.cuda.limits import default_config, pair_tiles
+from pod_integrate.devices.cuda.limits import DECODE_ROWS, default_config, pair_tiles
 from pod_integrate.devices.cuda.variants import with_tiles
 from pod_integrate.terms.batch import HybridBatch
 from pod_integrate.terms.config import PodConfig
@@ -33,11 +33,14 @@ FLOP_PER_BYTE, LEAST_FLOP = 160.0, 3.3e9
 def heavy_config(config: PodConfig, geometry: Geometry, device: DeviceKey) -> PodConfig | None:
     """What batches heavy in prefill run with where `config` leaves that open, None: with itself.
 
-    Open is the default's tiles in one launch with the ratio 0:0, on a device on which it pays.
+    Open is the default's tiles in one launch with the ratio 0:0, on a device on which it pays. A
+    config whose bits are the same in any batch is not: its kernel cannot depend on the batch.
     """
     is_open = config.strategy == "fused" and (config.prefill_ctas, config.decode_ctas) == (0, 0)
     suits = geometry.head_dim in HEAD_DIMS and ELEMENT_BYTES[geometry.kv_dtype] == 2
     if not is_open or not suits or device.name not in MEASURED_TO_PAY:
+        return None
+    if config == config.batch_invariant():
         return None
     if with_tiles(config, default_config(device, geometry)) != config:
         return None
@@ -45,16 +48,19 @@ def heavy_config(config: PodConfig, geometry: Geometry, device: DeviceKey) -> Po
 
 
 def is_heavy(q: Counts, kv: Counts, geometry: Geometry) -> bool:
-    """Whether a batch's prefill outweighs its decodes, rows of one token, by enough.
+    """Whether a batch's prefill outweighs its decodes by enough; what is which is the planner's.
 
-    q, kv  tokens and keys of each request
+    q, kv  tokens and keys of each request; of different lengths, which no plan takes: not
     """
+    if q.size != kv.size:
+        return False
     q, kv = q.astype(np.float64), kv.astype(np.float64)
     pairs, keys = q * (kv - (q - 1) / 2), kv
     if geometry.window_left >= 0:
         seen = geometry.window_left + 1.0
         pairs, keys = np.minimum(pairs, q * seen), np.minimum(keys, seen)
-    decodes = q == 1
+    group = geometry.num_q_heads // geometry.num_kv_heads
+    decodes = (q == 1) | (q * group <= DECODE_ROWS)
     flop = 4.0 * geometry.head_dim * geometry.num_q_heads * float(pairs[~decodes].sum())
     row = 2 * ELEMENT_BYTES[geometry.kv_dtype] * geometry.head_dim * geometry.num_kv_heads
     return flop >= max(LEAST_FLOP, FLOP_PER_BYTE * row * float(keys[decodes].sum()))

@@ -147,6 +147,13 @@ def defaults(arch: limits.Architecture) -> list[Variant]:
     ]
 
 
+def of_pairs(arch: limits.Architecture) -> list[Variant]:
+    """Variants of CTAs that run both ops, with which defaults may run batches heavy in prefill."""
+    if "pair" not in arch.engines:
+        return []
+    return [_variant(limits.pair_tiles(dim), dtype, dim) for dim in (128, 64) for dtype in DTYPES]
+
+
 def shipped(arch: limits.Architecture) -> list[Variant]:
     """What `pod-attn build --all` compiles: defaults of all head dims, and the paper's settings.
 
@@ -169,10 +176,7 @@ def shipped(arch: limits.Architecture) -> list[Variant]:
         _variant(limits.default_tiles(arch, dim, kv_bytes), "bf16", dim, QUANTISED)
         for dim in (128, 64)
     ]
-    if "pair" in arch.engines:
-        of_pairs = ((limits.pair_tiles(dim), dtype, dim) for dim in (128, 64) for dtype in DTYPES)
-        wanted += [_variant(*each) for each in of_pairs]
-    return wanted
+    return wanted + of_pairs(arch)
 
 
 def _fits(variant: Variant, arch: limits.Architecture) -> bool:

@@ -13,11 +13,14 @@ import torch
 from support.emulated import CONFIG, GEOMETRY, SMS, emulated_gpu
 
 from benchmarks.gpu.speed.tiles import CASES_PAGE_1
+from pod_integrate.builds import nvcc
 from pod_integrate.devices.call import Attention, Call
 from pod_integrate.devices.cuda.attention import Chosen, CudaAttention
 from pod_integrate.devices.cuda.choices import tiles_name
+from pod_integrate.devices.cuda.device import CudaDevice
 from pod_integrate.devices.cuda.heavy_prefill import heavy_config, is_heavy
 from pod_integrate.devices.cuda.limits import ARCHITECTURES, default_tiles, pair_tiles, require_fits
+from pod_integrate.devices.cuda.target import CudaTarget
 from pod_integrate.measure.batches import make_batch
 from pod_integrate.measure.reference import attention_reference
 from pod_integrate.model.floors import CASES, CaseSpec
@@ -74,6 +77,30 @@ def test_a_window_counts_on_both_sides() -> None:
     assert heavy([512], [16384], geometry) and not heavy([1] * 8, [16384] * 8, geometry)
 
 
+def test_rows_that_the_planner_decodes_are_decodes() -> None:
+    geometry = Geometry.uniform((32, 8, 128), "bf16")
+    assert not heavy([4] * 32, [8192] * 32, geometry) and not heavy([2] * 64, [4096] * 64, geometry)
+    # Five rows of four heads each are more than a tile of decode holds.
+    assert heavy([5] * 64, [8192] * 64, geometry)
+
+
+def test_lengths_that_contradict_each_other_are_left_to_the_plan() -> None:
+    assert not heavy([8192, 1], [8192, 1, 1], Geometry.uniform((32, 8, 128), "bf16"))
+
+
+@pytest.mark.parametrize(("compiler", "built", "has"), [(0, 0, 0), (1, 0, 1), (0, 1, 1)])
+def test_without_nvcc_a_device_does_with_what_is_built(
+    monkeypatch: pytest.MonkeyPatch, compiler: int, built: int, has: int
+) -> None:
+    geometry = Geometry.uniform((32, 8, 128), "bf16")
+    monkeypatch.setattr(nvcc, "is_here", lambda: bool(compiler))
+    monkeypatch.setattr(nvcc, "find_library", lambda *_: Path() if built else None)
+    device = object.__new__(CudaDevice)
+    device.__dict__["target"] = CudaTarget(H200)
+    default = default_tiles(ARCHITECTURES["sm_90a"], 128)
+    assert (device._heavy_config(geometry, default) is not None) == bool(has)
+
+
 def test_only_open_configs_of_the_defaults_tiles_have_one() -> None:
     geometry = Geometry.uniform((32, 8, 128), "bf16")
     default = default_tiles(ARCHITECTURES["sm_90a"], 128)
@@ -85,6 +112,10 @@ def test_only_open_configs_of_the_defaults_tiles_have_one() -> None:
         {"strategy": "serial"}, {"prefill_ctas": 1, "decode_ctas": 1}, {"ctas_per_sm": 1},
     ):  # fmt: skip
         assert heavy_config(dataclasses.replace(default, **changes), geometry, H200) is None
+    # The same bits in any batch, so the same kernel.
+    assert heavy_config(default.batch_invariant(), geometry, H200) is None
+    unsplit = dataclasses.replace(default, decode_split_tokens=0)
+    assert heavy_config(unsplit.batch_invariant(), geometry, H200) is None
     wide = dataclasses.replace(geometry, head_dim=256)
     assert heavy_config(default_tiles(ARCHITECTURES["sm_90a"], 256), wide, H200) is None
     bytes_ = dataclasses.replace(geometry, kv_dtype="e4m3")
