@@ -28,7 +28,7 @@ def test_part_times_every_config_on_every_part(tmp_path: Path) -> None:
         ]
     )
     saved = json.loads((tmp_path / "tiles.json").read_text())
-    names = {"default", "serial", f"{NAME}, 2048"}
+    names = {"default", "1:1", "serial", f"{NAME}, 2048"}
     (case,) = saved["cases"].values()
     assert set(case["parts"]) == {"all", "prefill", "decode"} and not saved["not_run"]
     assert all(set(part["us"]) == names and not part["errors"] for part in case["parts"].values())
@@ -39,7 +39,7 @@ def test_part_times_every_config_on_every_part(tmp_path: Path) -> None:
 
 def test_tiles_that_do_not_fit_are_left_out() -> None:
     spec = sized(MACHINE, CASES[0])._replace(head_dim=256)
-    assert set(tiles.configs_of(MACHINE, spec, list(PAIRS), [4096])) == {"default", "serial"}
+    assert set(tiles.configs_of(MACHINE, spec, list(PAIRS), [4096])) == {"default", "1:1", "serial"}
 
 
 def test_summary_is_the_defaults_time_over_that_of_others() -> None:

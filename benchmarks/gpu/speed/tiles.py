@@ -68,7 +68,12 @@ Configs = dict[str, PodConfig]
 def configs_of(machine: Backend, spec: CaseSpec, tiles: list[str], splits: list[int]) -> Configs:
     """The default fused and serial, and the tiles that fit, with each length of decode items."""
     default = default_of(machine, spec)
-    found = {"default": default, "serial": dataclasses.replace(default, strategy="serial")}
+    found = {
+        "default": default,
+        # Its own tiles in one launch, whatever it leaves to the batch.
+        "1:1": dataclasses.replace(default, prefill_ctas=1, decode_ctas=1),
+        "serial": dataclasses.replace(default, strategy="serial"),
+    }
     for name in tiles:
         config = with_tiles(default, tiles_of(name))
         try:

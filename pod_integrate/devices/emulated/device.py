@@ -124,6 +124,6 @@ class _EmulatedAttention(CudaAttention):
         super().__init__(chosen, runtime)
         self._schedule = schedule
 
-    def __call__(self, call: Call) -> None:
+    def _launch(self, call: Call, *, is_open: bool) -> None:
         with configured(self.library, self.config.ctas_per_sm, self._schedule):
-            super().__call__(call)
+            super()._launch(call, is_open=is_open)

@@ -124,6 +124,26 @@ def test_only_open_configs_of_the_defaults_tiles_have_one() -> None:
         require_fits(pair_tiles(head_dim), ARCHITECTURES["sm_90a"], head_dim)
 
 
+def test_a_pair_answers_for_the_default_on_the_emulated_gpu(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("pod_integrate.devices.cuda.heavy_prefill.LEAST_FLOP", 1e6)
+    device = emulated_gpu()
+    pair = device.attention(GEOMETRY, pair_tiles(GEOMETRY.head_dim))
+    known = device.attention(GEOMETRY, CONFIG)
+    assert isinstance(known, CudaAttention) and isinstance(pair, CudaAttention)
+    chosen = Chosen(known.library, CONFIG, GEOMETRY, SMS, heavy=pair)
+    attention = type(known)(chosen, device.runtime, device.schedule)  # type: ignore[call-arg]
+    case = make_batch([90, 1, 70], [200, 30, 180], geometry=GEOMETRY, seed=0)
+    outs = []
+    for each in (attention, pair, known):
+        out, lse = torch.empty_like(case.q), torch.empty(case.q.shape[:2])
+        each(Call(*case, Scalars(case.q.shape[2] ** -0.5, -1), None, out, lse))
+        assert torch.allclose(out.double(), attention_reference(*case).out, rtol=0.01, atol=0.01)
+        outs.append(out)
+    assert torch.equal(outs[0], outs[1])
+
+
 class Other(Attention):
     """Answers by the reference and counts the requests of each call."""
 
