@@ -73,7 +73,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "h200.default_vs_contiguous_serial_geomean": "... contiguous ones too, cuDNN among them",
         "h200.default_vs_flashinfer_batchpod_geomean": "... against FlashInfer's BatchPOD",
         "h200.default_vs_flashinfer_batchattention_geomean": "... against its BatchAttention",
-        "h200.prefill_vs_fa3_geomean": "... `serial`'s prefill alone against FlashAttention-3's",
+        "h200.prefill_vs_fa3_geomean": "... our prefill alone against FlashAttention-3's",
         "h200.decode_floor_ratio": "... our decode alone, time above the floor",
         "h200.floor_ratio_geomean": "... best fused config, time above the floor",
         "gpu.corun_share": "Busy time in which an SM held both ops, mean of the cases",

@@ -163,7 +163,7 @@ def test_kernels_that_cannot_read_a_paged_cache_are_compared_apart() -> None:
         return {"name": name, "median_us": us, "part": part}
 
     one = entry(100, 200, prefill=80)
-    one["runs"][2]["name"], one["runs"][3]["name"] = "ours prefill alone", "ours decode alone"
+    one["runs"][2]["name"], one["runs"][3]["name"] = "ours prefill default", "ours decode default"
     one["runs"] += [
         run("torch cudnn prefill", 40, "prefill"),
         run("torch cudnn decode", 30, "decode"),

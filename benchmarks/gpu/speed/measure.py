@@ -135,10 +135,12 @@ def ours(
     )
 
 
-def alone(numbers: Numbers, spec: CaseSpec, config: PodConfig, part: Part) -> None:
+def alone(
+    numbers: Numbers, spec: CaseSpec, config: PodConfig, part: Part, *, label: str = "alone"
+) -> None:
     """Time one op of a case without the other."""
     case = make_case(spec, numbers.machine.device, part)
-    ours(numbers, spec, case, config, "alone", part)
+    ours(numbers, spec, case, config, label, part)
 
 
 # One step of the work on a case.

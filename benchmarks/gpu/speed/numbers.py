@@ -41,7 +41,7 @@ def first_pass(numbers: Numbers, spec: CaseSpec, tried: list[peers.Peer]) -> Non
         config = dataclasses.replace(base, strategy=strategy)  # type: ignore[arg-type]
         ours(numbers, spec, case, config, "default")
     for part in ("prefill", "decode"):
-        alone(numbers, spec, in_turn(base), part)
+        alone(numbers, spec, base, part, label="default")
     others(numbers, spec, case, tried)
     numbers.case(spec)["clocks"] = machine_report.clocks()
     numbers.save()
