@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PTX = ROOT / "kernels" / "cuda" / "include" / "pod" / "ptx"
 _WRAPPER = re.compile(r"^(?:POD_DEVICE|inline|Error) [\w ]*?\b(\w+)\(|^Error (\w+)\(", re.MULTILINE)
 _HOST_ONLY = {"error_text", "allow_smem", "kernel_info", "fork_join"}
-_HOST_ONLY |= {"find_encode_tiled", "encode_boxes"}
+_HOST_ONLY |= {"find_encode_tiled", "encode_boxes", "sm_count"}
 WGMMA_ORDER = ("wgmma_wait", "wgmma_commit", "wgmma_fence", "fence_proxy_async")
 
 

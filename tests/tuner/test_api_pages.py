@@ -56,7 +56,7 @@ def test_openapi_lists_every_endpoint_and_docs_show_it_offline(client: httpx.Cli
     expected = {
         "/v1/traces", "/v1/table", "/v1/overview", "/v1/events", "/v1/trials", "/v1/samples",
         "/v1/recheck", "/healthz", "/metrics", "/v1/experiments", "/v1/experiments/{id}/report",
-        "/v1/pause", "/v1/resume", "/v1/promote", "/v1/pin", "/v1/rollback",
+        "/v1/pause", "/v1/resume", "/v1/kill", "/v1/promote", "/v1/pin", "/v1/rollback",
     }  # fmt: skip
     assert set(document["paths"]) == expected
     page = client.get("/docs").text

@@ -129,10 +129,14 @@ def rules(sides: str, default: PodConfig, choices: Choices) -> list[Rule]:
 
 
 def _without_ratio(choices: Choices) -> list[tuple[str, frozenset[str]]]:
-    """Parameters, and their values with which launches have no CTA ratio."""
-    strategies = choices.parameters.get("strategy")
-    names = strategies.names if isinstance(strategies, OneOf) else ()
-    return [("strategy", frozenset(names) - {"fused"}), ("tiles", choices.ratioless)]
+    """Parameters, and those of their values with which launches have no CTA ratio."""
+    known = {
+        name: frozenset(choice.names)
+        for name, choice in choices.parameters.items()
+        if isinstance(choice, OneOf)
+    }
+    strategies, tiles = (known.get(name, frozenset()) for name in ("strategy", "tiles"))
+    return [("strategy", strategies - {"fused"}), ("tiles", tiles & choices.ratioless)]
 
 
 def plain(config: PodConfig, rules: list[Rule], choices: Choices) -> PodConfig:
