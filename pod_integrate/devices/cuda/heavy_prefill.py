@@ -61,6 +61,8 @@ def is_heavy(q: Counts, kv: Counts, geometry: Geometry) -> bool:
         pairs, keys = np.minimum(pairs, q * seen), np.minimum(keys, seen)
     group = geometry.num_q_heads // geometry.num_kv_heads
     decodes = (q == 1) | (q * group <= DECODE_ROWS)
+    # Padding, which nobody attends.
+    keys = np.where(q > 0, keys, 0.0)
     flop = 4.0 * geometry.head_dim * geometry.num_q_heads * float(pairs[~decodes].sum())
     row = 2 * ELEMENT_BYTES[geometry.kv_dtype] * geometry.head_dim * geometry.num_kv_heads
     return flop >= max(LEAST_FLOP, FLOP_PER_BYTE * row * float(keys[decodes].sum()))

@@ -84,6 +84,12 @@ def test_rows_that_the_planner_decodes_are_decodes() -> None:
     assert heavy([5] * 64, [8192] * 64, geometry)
 
 
+def test_padding_weighs_nothing() -> None:
+    geometry = Geometry.uniform((32, 8, 128), "bf16")
+    assert heavy([2048, *[0] * 64], [8192] * 65, geometry)
+    assert not heavy([2048, *[1] * 64], [8192] * 65, geometry)
+
+
 def test_lengths_that_contradict_each_other_are_left_to_the_plan() -> None:
     assert not heavy([8192, 1], [8192, 1, 1], Geometry.uniform((32, 8, 128), "bf16"))
 
