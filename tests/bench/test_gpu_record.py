@@ -3,39 +3,21 @@
 from __future__ import annotations
 
 import json
-import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.timed import entry
 
 from benchmarks.gpu.common.machines import Cuda, Emulator
 from benchmarks.gpu.profile import ncu, once
-from benchmarks.gpu.speed import grid, numbers
-from benchmarks.gpu.speed.cases import BenchmarkCaseError, find, make_case, paper_grid, sample
-from benchmarks.gpu.speed.measure import Numbers
+from benchmarks.gpu.speed.cases import BenchmarkCaseError, find, make_case, sample
 from benchmarks.gpu.speed.summary import of_case
 from benchmarks.gpu.visit import headlines, record, tables
 
 MACHINE = Emulator()
 GPU = object.__new__(Cuda)
-
-
-def test_the_papers_sweep_has_its_4410_cases_and_decode_batches() -> None:
-    every = list(paper_grid())
-    assert len(every) == len({spec.name for spec in every}) == 4410
-    assert max(spec.decodes for spec in every) == 1123
-    batches = {
-        (s.num_q_heads, s.num_kv_heads, s.decode_context, s.decodes)
-        for s in every
-        if s.num_q_heads * s.num_kv_heads in (256, 128)
-    }
-    # From the public artifact: Llama-3-8B and Yi-6B on one GPU.
-    for context, llama, yi in ((4096, (103, 109, 115), (219, 231, 244)), (20480, (20, 21, 23), ())):
-        assert {(32, 8, context, n) for n in llama} | {(32, 4, context, n) for n in yi} <= batches
-    assert sample(0)[:50] != every[:50] and set(sample(0)) == set(every)
-    assert sample(0) == sample(0)
 
 
 def test_a_case_is_found_by_number_name_and_part_of_its_name() -> None:
@@ -56,71 +38,6 @@ def test_parts_of_a_case_are_its_chunk_and_its_decodes() -> None:
     }
     assert q_lens["all"] == q_lens["prefill"] + q_lens["decode"]
     assert q_lens["prefill"] == [spec.chunk] and q_lens["decode"] == [1] * spec.decodes
-
-
-def test_grid_on_the_emulated_sm_measures_everything_that_a_ratio_needs(tmp_path: Path) -> None:
-    numbers.main(["--backend", "emulator", "--grid", "--sample", "1", "--out", str(tmp_path)])
-    saved = json.loads((tmp_path / "grid.json").read_text())
-    (entry,) = saved["cases"].values()
-    labels = {(run.get("strategy"), run["label"], run["part"]) for run in entry["runs"]}
-    assert labels >= {("fused", "default", "all"), ("fused", "tried", "all")}
-    assert labels >= {("serial", "tried", "all"), (None, "alone", "prefill")}
-    assert not any("error" in run for run in entry["runs"])
-    assert saved["summary"]["all"]["fused_vs_serial"]["cases"] == 1
-    assert saved["sample"] == {"seed": 0, "of": 4410}
-    with pytest.raises(SystemExit):
-        numbers.main(["--grid", "--cases", "1", "--out", str(tmp_path)])
-
-
-def test_time_that_is_over_leaves_the_rest_of_the_grid_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Numbers, "out_of_time", lambda self: True)
-    numbers.main(["--backend", "emulator", "--grid", "--sample", "3", "--out", str(tmp_path)])
-    saved = json.loads((tmp_path / "grid.json").read_text())
-    assert saved["cases"] == {} and saved["summary"] == {"all": {}, "balanced": {}}
-
-
-def entry(fused: float, serial: float, prefill: float = 50.0, **more: Any) -> dict[str, Any]:
-    def run(us: float, **of: Any) -> dict[str, Any]:
-        return {"name": "", "median_us": us, "part": "all", **of}
-
-    return {
-        "prefill": "1@1",
-        "decodes": "1@1",
-        "floor": {"fused_us": 10.0},
-        "runs": [
-            run(fused, strategy="fused", label="default"),
-            run(serial, strategy="serial", label="tried"),
-            run(prefill, label="alone", part="prefill"),
-            run(50.0, label="alone", part="decode"),
-        ],
-        **more,
-    }
-
-
-ENTRIES = {
-    "a": entry(100, 80),
-    "b": entry(100, 160, prefill=5),
-    "c": entry(100, 200),
-    "d": entry(100, 900, cut="time was over"),
-}
-
-
-def test_spread_counts_losses_and_leaves_out_cases_that_were_cut() -> None:
-    spread = grid.distribution(ENTRIES)
-    found = spread["all"]["fused_vs_serial"]
-    assert (found["cases"], found["min"], found["median"], found["max"]) == (3, 0.8, 1.6, 2.0)
-    assert found["below_1"] == pytest.approx(1 / 3, abs=1e-4)
-    assert found["geomean"] == pytest.approx((0.8 * 1.6 * 2) ** (1 / 3), abs=1e-4)
-    # Of b, prefill alone takes 5 of 55.
-    assert spread["balanced"]["fused_vs_serial"]["cases"] == 2
-    document = {"cases": ENTRIES, "summary": spread}
-    drawn = tables.grid(document)
-    assert "| our serial / fused | 3 | 1.37 | 0.80 | 0.80 | 1.60 | 2.00 | 2.00 | 33% |" in drawn
-    lines = ET.fromstring(tables.spread_picture(document)).findall("{*}polyline")
-    heights = [float(point.split(",")[1]) for point in lines[0].attrib["points"].split()]
-    assert len(heights) == 3 and heights == sorted(heights, reverse=True)
 
 
 def test_cases_measured_again_replace_the_recorded_ones() -> None:
@@ -145,6 +62,8 @@ def test_numbers_of_a_gpu_are_filed_beside_those_of_another() -> None:
         gpu: record.path_of("numbers", gpu).name for gpu in ("NVIDIA H100 80GB", "NVIDIA H200")
     }
     assert list(names.values()) == ["gpu_numbers.json", "gpu_numbers_h200.json"]
+    assert record.path_of("grid", "NVIDIA H200").name == "gpu_grid_h200.json"
+    assert record.path_of("grid", "NVIDIA H100 80GB").name == "gpu_grid.json"
     assert record.path_of("checks", "NVIDIA H200").name == "gpu_checks.json"
     assert record.path_of("versus", "NVIDIA H200", "wide").name == "gpu_versus_wide.json"
     summary = {"fused_vs_serial_geomean": 1.2, "by_case": {"a": {"default_vs_best_serial": 0.9}}}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -146,7 +147,7 @@ def _pages(case: Case, spec: CaseSpec, first: int, last: int | None) -> _Pages:
         return torch.tensor(values, dtype=torch.int32, device=case.q.device)
 
     def running(values: list[int]) -> torch.Tensor:
-        return vector([sum(values[:i]) for i in range(len(values) + 1)])
+        return vector([0, *itertools.accumulate(values)])
 
     return _Pages(
         qo_indptr=running(q_lens),

@@ -127,7 +127,7 @@ def make_case(spec: CaseSpec, device: torch.device, part: Part = "all") -> Case:
     pages = [-(-kv // size) for kv in lengths.kv_lens]
     total = sum(pages)
     order = torch.randperm(total, device=device, generator=generator).to(torch.int32)
-    starts = [sum(pages[:b]) for b in range(len(pages))]
+    starts = [0, *itertools.accumulate(pages)][:-1]
     batch = HybridBatch.build(*lengths, page_indices=order, page_starts=starts, page_size=size)
     dtype = TORCH_DTYPES[spec.geometry.dtype]
 

@@ -24,6 +24,8 @@ from pod_integrate.terms.config import PodConfig
 
 _TEXT = 500
 _SAVE_SECONDS = 2.0
+# A document of hundreds of cases takes most of a second to save.
+_SAVE_SHARE = 0.05
 Entries = dict[str, dict[str, Any]]
 
 
@@ -40,7 +42,7 @@ class Numbers:
     ) -> None:
         self.machine, self.timer = machine, timer
         self._output, self._until, self._summarize = output, until, summarize
-        self._saved = 0.0
+        self._save_after = 0.0
         self.document: dict[str, Any] = {"machine": machine_report.report(), "cases": {}}
         self.document["timing"] = {"repeats": timer.repeats, "l2": "flushed by reads"}
         self.document["ceilings"] = ceilings(machine, timer)
@@ -81,12 +83,17 @@ class Numbers:
         self.save()
 
     def save(self, *, now: bool = False) -> None:
-        """Write everything so far, unless that was done two seconds ago and need not be `now`."""
-        if not now and time.monotonic() - self._saved < _SAVE_SECONDS:
+        """Write everything so far, unless that was done just now and need not be `now`.
+
+        Every two seconds, or so seldom that saving takes a twentieth of the time.
+        """
+        began = time.monotonic()
+        if not now and began < self._save_after:
             return
         self.document["summary"] = self._summarize(self.document["cases"])
         self._output.save(self.document)
-        self._saved = time.monotonic()
+        ended = time.monotonic()
+        self._save_after = ended + max(_SAVE_SECONDS, (ended - began) / _SAVE_SHARE)
 
 
 def others(numbers: Numbers, spec: CaseSpec, case: Case, tried: list[peers.Peer]) -> None:

@@ -32,6 +32,7 @@ _FLOORS = {
     "decode_floor_ratio": "decode_floor_ratio",
 }
 _GRID = "pod-attn bench gpu -- numbers --grid"
+_GRID_DEFAULT = f"{_GRID} --default-only"
 _HF = "pod-attn bench gpu -- hf"
 _SGLANG = "pod-attn bench gpu -- sglang --quick"
 _TRACES = "pod-attn bench gpu -- traces"
@@ -44,7 +45,7 @@ _VERSUS = "python -m benchmarks.gpu versus --label {label} before=TREE after=."
 def headlines(documents: dict[str, dict[str, Any]], prefix: str = "gpu") -> list[Headline]:
     """(name, value, unit, command) of what the folder holds.
 
-    prefix  of the names of the published cases' numbers, as record.prefix_of
+    prefix  of the names of what is filed by GPU, as record.prefix_of
     """
     found: list[Headline] = []
     steps = documents.get("first_contact", {}).get("steps", {})
@@ -57,7 +58,8 @@ def headlines(documents: dict[str, dict[str, Any]], prefix: str = "gpu") -> list
         shares = [case["fused"]["of_busy"] for case in steps["corun"]["result"]["cases"]]
         found.append(("gpu.corun_share", statistics.mean(shares), "share", _CONTACT))
     found += _case_headlines(documents.get("numbers", {}).get("summary", {}), prefix)
-    parts = [_check_headlines, _grid_headlines, _hf_headlines, _sglang_headlines]
+    found += _grid_headlines(documents.get("grid", {}), prefix)
+    parts = [_check_headlines, _hf_headlines, _sglang_headlines]
     parts += [_versus_headlines, _fp8_headlines, _trace_headlines, live_headlines, _tp_headlines]
     parts += [real_headlines, serving_headlines, spec_headlines, _table_headlines]
     return found + [line for part in parts for line in part(documents)]
@@ -95,14 +97,26 @@ def _check_headlines(documents: dict[str, dict[str, Any]]) -> list[Headline]:
     ]
 
 
-def _grid_headlines(documents: dict[str, dict[str, Any]]) -> list[Headline]:
-    spread = documents.get("grid", {}).get("summary", {}).get("all", {})
+def _grid_headlines(document: dict[str, Any], prefix: str) -> list[Headline]:
+    spread = document.get("summary", {}).get("all", {})
+    only = document.get("sample", {}).get("configs") == "default"
+    command = _GRID_DEFAULT if only else _GRID
     found: list[Headline] = []
     for name in ("fused_vs_serial", "fused_vs_best_serial", "fused_vs_batchpod"):
         if name in spread:
+            of = f"{prefix}.grid_{name}"
             unit = f"x, {spread[name]['cases']} cases"
-            found.append((f"gpu.grid_{name}_geomean", spread[name]["geomean"], unit, _GRID))
-            found.append((f"gpu.grid_{name}_below_1", spread[name]["below_1"], "share", _GRID))
+            found.append((f"{of}_geomean", spread[name]["geomean"], unit, command))
+            found.append((f"{of}_below_1", spread[name]["below_1"], "share", command))
+    for name in ("default_vs_best_serial", "default_vs_batchpod"):
+        if name in spread:
+            unit = f"x, {spread[name]['cases']} cases"
+            found.append((f"{prefix}.grid_{name}_geomean", spread[name]["geomean"], unit, command))
+    if "default_vs_best_serial" in spread:
+        judged = spread["default_vs_best_serial"]
+        unit = f"% of {judged['cases']} cases"
+        lost = 100 * judged["below_098"]
+        found.append((f"{prefix}.grid_below_098_pct", lost, unit, command))
     return found
 
 

@@ -6,7 +6,9 @@ Run it in a checkout, on any machine, with the folder that the other parts wrote
 from __future__ import annotations
 
 import argparse
+import functools
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,8 @@ from pod_integrate.terms.table import ConfigTable
 
 _ROOT = Path(__file__).resolve().parents[3]
 _RESULTS = _ROOT / "benchmarks" / "results"
-_DOC, _SPREAD = _ROOT / "docs" / "gpu.md", _ROOT / "docs" / "gpu_spread.svg"
+_DOCS = _ROOT / "docs"
+_DOC = _DOCS / "gpu.md"
 _PARTS = (
     "first_contact",
     "checks",
@@ -123,7 +126,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def prefix_of(gpu: str) -> str:
-    """Of the names of a GPU's numbers of the published cases: `gpu` on an H100, else its own.
+    """Of the names of a GPU's numbers of cases: `gpu` on an H100, else its own.
 
     gpu  its name as the driver tells it: `NVIDIA H200` has `h200`
     """
@@ -131,9 +134,10 @@ def prefix_of(gpu: str) -> str:
 
 
 def path_of(name: str, gpu: str, label: str = "") -> Path:
-    """Where a part's results go: of the published cases by GPU, of trees in turns by `label`."""
+    """Where a part's results go: of cases by GPU, of trees in turns by `label`."""
     of = prefix_of(gpu)
-    told = {"numbers": "" if of == "gpu" else of, "versus": label}.get(name)
+    own = "" if of == "gpu" else of
+    told = {"numbers": own, "grid": own, "versus": label}.get(name)
     return _RESULTS / (f"gpu_{name}_{told}.json" if told else f"gpu_{name}.json")
 
 
@@ -162,9 +166,10 @@ def ship(made: Path, package: Path) -> None:
 def draw(documents: dict[str, dict[str, Any]], prefix: str) -> None:
     """Replace the rows of docs/gpu.md of every document that is there; `prefix` as prefix_of."""
     text = _DOC.read_text()
-    drawn = {
+    picture = "gpu_spread.svg" if prefix == "gpu" else f"gpu_spread_{prefix}.svg"
+    drawn: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
         prefix: ("numbers", tables.cases),
-        "gpu-grid": ("grid", tables.grid),
+        f"{prefix}-grid": ("grid", functools.partial(tables.grid, picture=picture)),
         "gpu-hf": ("hf", tables.transformers),
         "gpu-sglang": ("sglang", tables.sglang),
         "gpu-serving": ("serving", serving),
@@ -173,7 +178,7 @@ def draw(documents: dict[str, dict[str, Any]], prefix: str) -> None:
         if name in documents:
             text = tables.replaced(text, mark, table(documents[name]))
     if "grid" in documents:
-        _SPREAD.write_text(tables.spread_picture(documents["grid"]))
+        (_DOCS / picture).write_text(tables.spread_picture(documents["grid"]))
     _DOC.write_text(text)
 
 
