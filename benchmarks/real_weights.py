@@ -5,28 +5,32 @@
 transformers: all questions at once by generate_batch() on `pod`, prompts in chunks beside running
 answers, against generate() on sdpa, one by one. SGLang: the real part of `benchmarks.gpu` with
 --device cpu, perplexity by prefill and by decode steps too. Every answer is kept in --out as it
-comes: the same command goes on from there. Writes results/real_weights.json and the headlines
+comes and counts again for the same prompts, weights and versions: the same command goes on where
+--seconds ended it. Writes results/real_weights.json once a part is whole, and the headlines
 real.requests_token_equal and real.requests_compared, over both engines.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
 from benchmarks import _results
 from benchmarks.gpu.engines import real
-from benchmarks.real import scores
+from benchmarks.real import jobs, scores
 from benchmarks.real.kept import Kept
 from benchmarks.real.questions import COUNT, prompts
+from pod_integrate.builds import native
 from pod_integrate.demo import answers, smollm2
 
 _PARTS = ("hf", "sglang")
 # Answers of one call of generate_batch.
 _GROUP = 25
+_PACKAGES = ("torch", "transformers")
 
 
 def main() -> None:
@@ -36,7 +40,7 @@ def main() -> None:
     parser.add_argument("--new", type=int, default=32, help="tokens of an answer at most")
     parser.add_argument("--parts", default=",".join(_PARTS))
     parser.add_argument("--out", type=Path, default=Path("pod-attn-results"))
-    parser.add_argument("--seconds", type=float, default=7200.0, help="of SGLang's engines")
+    parser.add_argument("--seconds", type=float, default=7200.0, help="after which to stop")
     options = parser.parse_args()
     options.weights = options.weights or smollm2.find_weights()
     wanted = options.parts.split(",")
@@ -55,34 +59,60 @@ def transformers_part(options: argparse.Namespace) -> dict[str, Any]:
     """generate_batch() on `pod` against generate() on sdpa."""
     import transformers
 
-    from pod_integrate import hf
-
     transformers.logging.set_verbosity_error()
     folder = smollm2.write_model(options.weights, options.out / "smollm2-float32", "float32")
     model = transformers.AutoModelForCausalLM.from_pretrained(folder, attn_implementation="sdpa")
-    asked = prompts(transformers.AutoTokenizer.from_pretrained(folder), options.questions)
-    told = json.dumps([asked, options.new, transformers.__version__])
-    kept = Kept(options.out / "real_hf.jsonl", hashlib.sha256(told.encode()).hexdigest())
+    everything = prompts(transformers.AutoTokenizer.from_pretrained(folder))
+    asked = everything[: options.questions]
+    told = [jobs.weights(options.weights), jobs.versions(_PACKAGES), everything, options.new]
+    ours = jobs.digest([*told, native.build_id("host")])
+    kept = Kept(
+        options.out / "real_hf.jsonl", {"sdpa": jobs.digest(told), "pod": ours, "steps": ours}
+    )
+    until = time.monotonic() + options.seconds
     for key, ids in enumerate(asked):
         if not kept.has("sdpa", key):
+            _stop_after(until, "stock", key, len(asked))
             kept.add("sdpa", key, answers.alone(model, ids, options.new))
-    hf.enable(model.eval())
-    steps = answers.Steps()
-    with answers.watched(model, steps):
-        for begin in range(0, len(asked), _GROUP):
-            keys = range(begin, min(begin + _GROUP, len(asked)))
-            missing = [key for key in keys if not kept.has("pod", key)]
-            found = answers.together(model, [asked[key] for key in missing], options.new)
-            for key, tokens in zip(missing, found, strict=True):
-                kept.add("pod", key, tokens)
-    hf.disable()
+    _on_pod(model.eval(), asked, options.new, kept, until)
+    steps = list(kept.stage("steps").values())
     return {
         "transformers": transformers.__version__,
         "new": options.new,
-        "steps": steps.count,
-        "hybrid": steps.hybrid,
-        "answers": scores.answers(kept.stage("sdpa"), kept.stage("pod"), {}, None),
+        "steps": sum(count for count, _ in steps),
+        "hybrid": sum(hybrid for _, hybrid in steps),
+        "answers": scores.answers(_first(kept, "sdpa", asked), kept.stage("pod"), {}, None),
     }
+
+
+def _on_pod(model: Any, asked: list[list[int]], new: int, kept: Kept, until: float) -> None:
+    """What is missing on `pod`, in groups; a group's steps are kept with it."""
+    from pod_integrate import hf
+
+    hf.enable(model)
+    for begin in range(0, len(asked), _GROUP):
+        keys = range(begin, min(begin + _GROUP, len(asked)))
+        missing = [key for key in keys if not kept.has("pod", key)]
+        if not missing:
+            continue
+        _stop_after(until, "pod", begin, len(asked))
+        steps = answers.Steps()
+        with answers.watched(model, steps):
+            found = answers.together(model, [asked[key] for key in missing], new)
+        kept.add("steps", missing[0], [steps.count, steps.hybrid])
+        for key, tokens in zip(missing, found, strict=True):
+            kept.add("pod", key, tokens)
+    hf.disable()
+
+
+def _first(kept: Kept, stage: str, asked: list[list[int]]) -> dict[int, Any]:
+    """Of the questions that were asked now: another run may have asked more."""
+    return {key: value for key, value in kept.stage(stage).items() if key < len(asked)}
+
+
+def _stop_after(until: float, backend: str, done: int, count: int) -> None:
+    if time.monotonic() > until:
+        sys.exit(f"{backend}: {done} of {count} answers are kept; the same command goes on")
 
 
 def sglang_part(options: argparse.Namespace) -> dict[str, Any]:

@@ -49,22 +49,6 @@ def test_windows_are_apart() -> None:
         text.windows(ids, [11])
 
 
-def test_kept_values_outlive_a_cut_but_not_another_job(tmp_path: Path) -> None:
-    path = tmp_path / "kept.jsonl"
-    first = Kept(path, "a")
-    first.add("answers", 0, [1, 2])
-    first.add("answers", 1, [3])
-    path.write_text(path.read_text()[:-5])
-    before = path.read_text()
-    assert Kept(path, "a", reading=True).stage("answers") == {0: [1, 2]}
-    assert not Kept(path, "b", reading=True).stage("answers") and path.read_text() == before
-    again = Kept(path, "a")
-    assert again.stage("answers") == {0: [1, 2]} and not again.has("answers", 1)
-    again.add("answers", 1, [4])
-    assert Kept(path, "a").stage("answers") == {0: [1, 2], 1: [4]}
-    assert not Kept(path, "b").stage("answers")
-
-
 def test_ratio_of_perplexities_is_of_the_tokens_that_both_scored() -> None:
     stock = {0: [-1.0, -2.0], 1: [-3.0] * 4, 2: [-9.0]}
     ours = {0: [-1.5, -2.5], 1: [-3.0] * 4}
@@ -115,14 +99,16 @@ class Engine:
             yield {"output_ids": list(said)}
 
 
+JOB: dict[str, Any] = {
+    "prompts": [[1, 2], [3], [4, 5, 6]], "new": 2, "group": 2,
+    "windows": [[1, 2, 3], [4, 5, 6, 7], [8, 9]],
+    "forced": [{"prompt": [1, 2], "said": [3, 4, 5]}], "beside": [[1] * 9],
+}  # fmt: skip
+
+
 def asked(engine: Engine, kept: Kept, folder: Path, stages: tuple[str, ...]) -> dict[str, str]:
-    job = {
-        "stages": stages, "prompts": [[1, 2], [3], [4, 5, 6]], "new": 2, "group": 2,
-        "windows": [[1, 2, 3], [4, 5, 6, 7], [8, 9]],
-        "forced": [{"prompt": [1, 2], "said": [3, 4, 5]}], "beside": [[1] * 9],
-    }  # fmt: skip
     asker = real_run.Asker(engine, kept, folder, "a processor")
-    return asyncio.run(real_run.Stages(asker, kept, job).run())
+    return asyncio.run(real_run.Stages(asker, kept, JOB | {"stages": stages}).run())
 
 
 def test_all_stages_are_kept_and_asked_for_once(tmp_path: Path) -> None:
@@ -136,6 +122,8 @@ def test_all_stages_are_kept_and_asked_for_once(tmp_path: Path) -> None:
     # Of 16 tokens that were equally likely before the teacher spoke.
     assert kept.stage("forced")[0] == pytest.approx([-math.log(16)] * 3)
     before = len(engine.asked)
+    assert real_run.is_kept(JOB | {"stages": real._REFERENCE}, kept)
+    assert not real_run.is_kept(JOB | {"stages": ("answers",), "prompts": [[1]] * 4}, kept)
     assert asked(engine, kept, tmp_path, real._REFERENCE) == {}
     assert len(engine.asked) == before
 
@@ -218,15 +206,17 @@ def test_an_engine_that_fails_is_told_and_the_others_are_measured(
             asked[self.name] = job
             if "fp8" in self.name:
                 raise RuntimeError("out of memory")
-            Kept(Path(job["kept"]), job["key"]).add("windows", 0, [-1.0])
+            Kept(Path(job["kept"]), job["jobs"]).add("windows", 0, [-1.0])
             return {"sglang": "0", "failed": {}}
 
         def stop(self) -> None:
             asked[self.name]["stopped"] = True
 
+    stages = dict.fromkeys(("windows", "steps"), "k")
+    made = {"model": "m", "jobs": {run.name: stages for run in real.runs("fa3")}}
     monkeypatch.setattr(real, "Worker", Worker)
     monkeypatch.setattr(real, "_SINK_SECONDS", 0.0)
-    monkeypatch.setattr(real.Real, "prepare", lambda self: {"model": "m", "key": "k"})
+    monkeypatch.setattr(real.Real, "prepare", lambda self: made)
     with pytest.raises(SystemExit, match="out of memory"):
         real.main(["--weights", "f", "--out", str(tmp_path)])
     assert len(asked) == 4 and all(job["stopped"] for job in asked.values())

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import hashlib
 import json
 import sys
 import tempfile
@@ -36,7 +35,7 @@ from benchmarks.gpu.engines.places import PLACES
 from benchmarks.gpu.engines.real_document import compared
 from benchmarks.gpu.engines.real_options import parse
 from benchmarks.gpu.engines.sglang import Worker
-from benchmarks.real import text
+from benchmarks.real import jobs, text
 from benchmarks.real.kept import Kept
 from benchmarks.real.questions import prompts
 from pod_integrate.demo import smollm2
@@ -52,6 +51,7 @@ _REFERENCE = (*_ALL, "forced_by_prefill", "margins", "again")
 _PORT, _PORTS = 33_000, 2_000
 _SINK_SECONDS = 2.0
 _TRACED = {"POD_ATTN_TRACE_SAMPLE": "1", "POD_ATTN_POLL_SECONDS": "0.5"}
+_PACKAGES = ("sglang", "torch", "transformers")
 _UNTOLD = ("out", "weights", "only", "backend", "seconds")
 
 
@@ -96,22 +96,46 @@ class Real(Part):
             "forced": text.as_json(pieces),
             "beside": text.windows(ids, [options.beside_tokens] * options.beside),
         }  # fmt: skip
-        told = self.document["machine"]
-        builds = [told[name] for name in ("host_build", "kernel_build", "torch")]
-        key = hashlib.sha256(json.dumps([options.device, builds, shared]).encode()).hexdigest()
+        asked = shared | {"asked": jobs.digest(prompts(tokenizer))}
+        told = [options.device, jobs.weights(options.weights), jobs.versions(_PACKAGES)]
+        told.append([options.chunk, options.running])
+        kept = {run.name: jobs.by_stage(asked, [*told, self.builds(run)]) for run in self.order}
         self.say("the model is there")
-        return shared | {"model": str(model), "key": key}
+        return shared | {"model": str(model), "jobs": kept}
+
+    @property
+    def order(self) -> list[Run]:
+        """All engines, by worth."""
+        return list(runs(self.options.stock))
+
+    def builds(self, run: Run) -> list[str]:
+        """What changes an engine's answers besides weights, prompts and packages: our own code."""
+        told = self.document["machine"]
+        ours = "pod" in (run.prefill, run.decode)
+        return [told[name] for name in ("host_build", "kernel_build")] if ours else []
 
     def path(self, run: Run) -> Path:
         """Where an engine's answers are kept."""
         out: Path = self.options.out
         return out / f"real_{run.prefill}_{run.cache}.jsonl"
 
-    def compare(self, key: str) -> dict[str, Any]:
-        """What is kept by now, of earlier runs of the same job too."""
-        order = list(runs(self.options.stock))
-        paths = {run.name: self.path(run) for run in order if self.path(run).exists()}
-        return compared({n: Kept(path, key, reading=True) for n, path in paths.items()}, order)
+    def compare(self, kept: dict[str, dict[str, str]]) -> dict[str, Any]:
+        """What is there by now, of earlier runs of the same jobs too.
+
+        kept  jobs of each engine, by stage
+        """
+        paths = {run.name: self.path(run) for run in self.order if self.path(run).exists()}
+        found = {name: Kept(path, kept[name], reading=True) for name, path in paths.items()}
+        return compared(found, self.order)
+
+    def counted(self, run: Run, kept: dict[str, str], steps: list[Bucket]) -> dict[str, int]:
+        """Steps of an engine that has ended, with those of runs that this one went on from."""
+        file = Kept(self.path(run), kept)
+        if steps:
+            hybrid = sum(step.is_hybrid for step in steps)
+            file.add("steps", len(file.stage("steps")), [len(steps), hybrid])
+        found = list(file.stage("steps").values())
+        return {name: sum(one[i] for one in found) for i, name in enumerate(("steps", "hybrid"))}
 
     def left(self) -> float:
         """Seconds until everything has to be at its end."""
@@ -150,6 +174,7 @@ class Real(Part):
                     job | {
                         "engine": self.engine(run, number, job["model"]), "stages": stages,
                         "kept": str(self.path(run)), "scratch": str(scratch),
+                        "jobs": job["jobs"][run.name],
                     },
                     max(1.0, self.left()),
                 )  # fmt: skip
@@ -160,14 +185,14 @@ class Real(Part):
             if run.prefill == "pod":
                 sink.wait(_SINK_SECONDS)
                 steps = [Bucket.of(r.q_lens, r.kv_lens) for r in sink.records()]
-                found |= {"steps": len(steps), "hybrid": sum(step.is_hybrid for step in steps)}
+                found |= self.counted(run, job["jobs"][run.name], steps)
         failed = found.pop("failed")
         with self._lock:
             self.document["runs"][run.name] = found
             self.document["failed"] |= {
                 f"{run.name}: {stage}": why for stage, why in failed.items()
             }
-            self.document["compared"] = self.compare(job["key"])
+            self.document["compared"] = self.compare(job["jobs"])
             self.save()
         self.say(f"{run.name}: {found} {failed or ''}")
 

@@ -175,17 +175,30 @@ class Stages:
         )
 
 
+def is_kept(job: dict[str, Any], kept: Kept) -> bool:
+    """Whether all that a job's stages ask has been answered before."""
+    asked = {"windows": job["windows"], "forced": job["forced"]}
+    asked["forced_by_prefill"] = job["forced"]
+    return all(
+        kept.has(stage, key)
+        for stage in job["stages"]
+        for key in range(len(asked.get(stage, job["prompts"])))
+    )
+
+
 def run(job: dict[str, Any]) -> dict[str, Any]:
-    """Start an engine and ask it what is not kept yet."""
+    """Start an engine and ask it what is not kept yet; start none where all is."""
     import sglang
 
     from benchmarks.real.teacher import Teacher
 
     began = time.perf_counter()
+    kept = Kept(Path(job["kept"]), job["jobs"])
+    if is_kept(job, kept):
+        return {"sglang": sglang.__version__, "failed": {}}
     engine = sglang.Engine(**job["engine"], enable_custom_logit_processor=True)
     started = time.perf_counter() - began
     print(f"engine up after {started:.0f} s", flush=True)
-    kept = Kept(Path(job["kept"]), job["key"])
     try:
         loop = engine.loop if hasattr(engine, "loop") else asyncio.new_event_loop()
         asker = Asker(engine, kept, Path(job["scratch"]), Teacher.to_str())
