@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,9 @@ from benchmarks.gpu.engines.serving_loads import (
     means,
     prefill_graphs,
     requests,
+    running,
 )
-from benchmarks.gpu.engines.serving_plan import Plan, Served, parse_pairs, prompts, settings
+from benchmarks.gpu.engines.serving_plan import Plan, Served, parse_pairs, settings
 
 
 @pytest.mark.parametrize(
@@ -49,23 +51,32 @@ def test_the_papers_load_has_its_ratios_at_16k() -> None:
 
 def test_any_stretch_of_whole_cycles_holds_the_same_prompts() -> None:
     load = LOADS["tiny"]
-    sent = list(itertools.islice(requests(load, 256, 4), 20))
-    lengths = [len(one["ids"]) for one in sent]
-    for first in range(8):
-        assert sorted(lengths[first : first + 6]) == sorted(2 * [p for p, _ in load])
-    # Those that begin have run for a while, each for another time; later ones are whole.
-    whole = [load[place % 3][1] for place in range(20)]
-    assert [one["new"] for one in sent[4:]] == whole[4:]
-    assert all(one["new"] <= most for one, most in zip(sent[:4], whole, strict=False))
-    assert any(one["new"] < most for one, most in zip(sent[:4], whole, strict=False))
-    assert prompts(load, 3, 12.0) == 9
-    once = len(LOADS["arxiv"])
-    assert [prompts(LOADS["arxiv"], 0, seconds) for seconds in (1.0, 16.0)] == [once, 2 * once]
+    sent = [(len(one["ids"]), one["new"]) for one in itertools.islice(requests(load, 256, 4), 20)]
+    for first in range(4, 12):
+        assert sorted(sent[first : first + 6]) == sorted(2 * load)
+    assert sorted(sent[:4]) == sorted(running(load, 4))
+
+
+def test_a_server_begins_as_it_would_be_for_ever() -> None:
+    # Answers of 12, 8 and 10 tokens one after the other; ten requests, three tokens apart.
+    found = running(LOADS["tiny"], 10)
+    assert found == (
+        *((201, 11), (204, 8), (207, 5), (210, 2)),
+        *((91, 7), (94, 4), (97, 1), (152, 8), (155, 5), (158, 2)),
+    )
+    assert running(LOADS["tiny"], 0) == ()
+    # Each is somewhere in an answer of its own prompt, and has a token to come.
+    for load in LOADS.values():
+        left = running(load, 50)
+        assert len(left) == 50 and all(new >= 1 for _, new in left)
+        assert {keys + new for keys, new in left} <= {p + a for p, a in load}
 
 
 def test_as_many_are_held_as_the_cache_has_room_for() -> None:
     shape = SHAPES["llama3-8b"]
-    assert held(shape, LOADS["pd"]) == shape.pool // 16_500
+    # Keys of those that run at once, half done on average.
+    keys = [keys for keys, _ in running(LOADS["pd"], 5000)]
+    assert held(shape, LOADS["pd"]) == pytest.approx(shape.pool / statistics.mean(keys), rel=1e-3)
     assert held(shape, LOADS["azure-conversation"]) == shape.running
 
 
@@ -131,7 +142,8 @@ class Engine:
         mixed = line.split()[1] == "1"
         steps, at = [], 0.0
         for number in range(60):
-            chunks = [[100, 100]] if number % 3 == 0 else []
+            # As many tokens as the prompts are answered with.
+            chunks = [[144, 144]] if number % 3 == 0 else []
             steps.append([100.0 + number, at, at + 9.0 / self._speed, chunks, 3, 300])
             at += 10.0 / self._speed
         return {"unix": [100.0, 200.0], "whole": mixed or not self._dies, "steps": steps,
@@ -156,9 +168,13 @@ def serve(tmp_path: Path, engines: dict[str, Any], *more: str) -> serving_turns.
 def test_engines_are_filled_once_and_measured_in_mirrored_turns(tmp_path: Path) -> None:
     engines = {"torch_native": Engine(1.0), "pod": Engine(1.25)}
     found = serve(tmp_path, dict(engines), "--rounds", "2", "--rates", "0.5")
-    stretch = ["window 0 128", "window 1 64", "window 1 64", "window 0 128"]
+    # Where it does not mix the cache is full, steps of 64 tokens run four beside prompts.
+    full, beside = "load tiny 8", "load tiny 4"
     told = [" ".join(line.split()[:3]) for line in engines["torch_native"].orders]
-    assert told == ["load tiny", *stretch, "rate tiny 0", "rate tiny 1"]
+    assert told == [
+        *(full, "window 0 128", beside, "window 1 64", "window 1 64", full, "window 0 128"),
+        *("rate tiny 0", "rate tiny 1"),
+    ]
     assert [one["engine"] for one in found.document["runs"]["tiny, tiny"]["rates"]] == [
         "torch_native", "pod", "torch_native",
     ]  # fmt: skip

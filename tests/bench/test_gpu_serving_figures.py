@@ -10,7 +10,7 @@ import torch
 
 from benchmarks._headlines import SECTIONS
 from benchmarks.gpu.engines import serving_figures, serving_summary
-from benchmarks.gpu.engines.serving_figures import Timed, balanced, shares, timed, waits
+from benchmarks.gpu.engines.serving_figures import Timed, shares, timed, waits
 from benchmarks.gpu.engines.serving_loads import SHAPES
 from benchmarks.gpu.engines.serving_scheduler import step_lengths
 from benchmarks.gpu.visit import serving_record, serving_table
@@ -53,28 +53,6 @@ def test_a_step_lasts_until_the_next_begins_and_the_last_is_left_out() -> None:
     assert [one.kind for one in timed(raw, 0.0, 99.0)] == ["prefill", "decode", "decode"]
 
 
-def test_a_steady_stretch_needs_no_correction() -> None:
-    # A prompt of 1000 and an answer of 101: 100 tokens in 10 decode steps.
-    steps = ([step("prefill", 100.0)] + [step("decode", 10.0)] * 10) * 3
-    found = balanced(steps, 1000.0, 101.0)
-    assert found["correction"] == pytest.approx(0.0, abs=1e-9)
-    assert found["steady"] == pytest.approx(3 * 101 / 0.6)
-    assert found["measured"] == pytest.approx(found["steady"])
-
-
-def test_answers_that_a_stretch_lacks_are_paid_for_in_decode_steps() -> None:
-    whole = ([step("prefill", 100.0)] + [step("decode", 10.0)] * 10) * 3
-    short = whole[:-6]
-    found = balanced(short, 1000.0, 101.0)
-    assert found["measured"] != pytest.approx(3 * 101 / 0.6, rel=0.02)
-    assert found["steady"] == pytest.approx(3 * 101 / 0.6)
-    assert found["correction"] == pytest.approx(0.06 / 0.54)
-    mixed = [step("hybrid", 30.0)] * 20
-    assert balanced(mixed, 1000.0, 101.0)["steady"] == balanced(mixed, 1000.0, 101.0)["measured"]
-    with pytest.raises(ValueError, match="no step"):
-        balanced([], 1.0, 1.0)
-
-
 def test_time_goes_to_kinds_of_steps_and_between_them() -> None:
     found = shares([step("prefill", 20.0), step("hybrid", 50.0), step("decode", 30.0)])
     assert [found[kind]["share"] for kind in serving_figures.KINDS] == pytest.approx(
@@ -82,6 +60,9 @@ def test_time_goes_to_kinds_of_steps_and_between_them() -> None:
     )
     assert found["gap_share"] == pytest.approx(0.1)
     assert found["hybrid"]["tokens"] == 1010
+    # A device that waited for its host.
+    assert found["late_share"] == pytest.approx(0.1)
+    assert shares([step("decode", 9.0)])["late_share"] == 0.0
 
 
 def test_goodput_is_of_tokens_that_came_in_time() -> None:
@@ -108,12 +89,13 @@ def document() -> dict[str, Any]:
         window("pod", True, 1024, 1140.0, 30.0),
         window("pod", True, 512, 1090.0, 20.0),
         {**window("pod", True, 256, 9999.0, 1.0), "whole": False},
+        {**window("pod", True, 128, 9999.0, 1.0), "refused": "it held no decode-only steps"},
     ]
     run = {"model": "llama3-8b", "load": "arxiv", "kv": "bf16", "windows": windows}
     return {"load": {"stock": "fa3"}, "runs": {"llama3-8b, arxiv": run}}
 
 
-def test_each_side_is_taken_at_its_best_chunk_and_cut_stretches_do_not_count() -> None:
+def test_each_side_is_taken_at_its_best_chunk_of_stretches_that_count() -> None:
     found = serving_summary.summarize(document(), None)
     load = found["loads"]["llama3-8b, arxiv"]
     assert load["chunks"] == {"unmixed": 8192, "mixed": 1024, "pod": 1024}
@@ -134,6 +116,18 @@ def test_a_perfect_overlap_hides_the_shorter_attention_of_hybrid_steps() -> None
     assert found["perfect_overlap"]["geomean"] == pytest.approx(ideal)
     assert 0.0 < found["share_of_perfect_overlap"]
     assert 0.0 < found["step_model_error"] < 1.0
+
+
+def test_spreads_of_rates_are_those_of_speedups() -> None:
+    found = document()
+    for one in found["runs"]["llama3-8b, arxiv"]["windows"]:
+        one["spread"] = 0.03 if one["engine"] == "pod" else 0.04
+    load = serving_summary.summarize(found, None)["loads"]["llama3-8b, arxiv"]
+    # Two rounds of `pod` at its best chunk size.
+    assert load["vs_unmixed_spread"] == pytest.approx((0.03**2 / 2 + 0.04**2) ** 0.5)
+    assert load["vs_mixed_spread"] == load["vs_unmixed_spread"]
+    row = serving_table._rate({"steady": 1120.0, "spread": 0.01})
+    assert row == "1,120 ± 11"
 
 
 def test_nothing_is_said_of_a_load_that_lacks_a_side() -> None:
@@ -192,6 +186,12 @@ def test_visits_add_to_one_another_by_model_load_and_cache() -> None:
     assert found["runs"]["llama3-8b, pd"]["rates"][0]["of"] == 1100.0
     assert found["runs"]["llama3-8b, pd"]["rates_measured"]["utc"] == "at 1100.0"
     # Merging once more changes nothing of what is older.
+    # Nor does a setting that was refused replace one that counted.
+    bad = filed("pd", "azure-code", steady=9999.0)
+    bad["runs"]["llama3-8b, pd"]["windows"][2]["refused"] = "lengthen --stretch"
+    kept = serving_record.merged(bad, {**found, "gpu": "NVIDIA H200"})["summary"]["loads"]
+    assert kept["llama3-8b, pd"]["vs_unmixed"] == 1.3
+    assert kept["llama3-8b, azure-code"]["vs_unmixed"] == pytest.approx(9.999)
     again = serving_record.merged(filed("pd", steady=1200.0), {**found, "gpu": "NVIDIA H200"})
     assert again["runs"]["llama3-8b, arxiv"]["measured"]["utc"] == "at 1100.0"
     with pytest.raises(ValueError, match="against triton, what is recorded against fa3"):

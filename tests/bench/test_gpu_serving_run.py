@@ -91,9 +91,9 @@ def test_a_stretch_is_of_its_setting_and_nothing_runs_after_it(
     engine: Engine, tmp_path: Path
 ) -> None:
     served = server(engine, tmp_path)
-    assert obey(served, "load one")["seconds"] < 10.0
+    assert obey(served, "load one 4")["seconds"] < 10.0
     assert engine.paused
-    found = obey(served, "window 1 64 2 6 20")
+    found = obey(served, "window 1 64 2 3 0.04 20")
     settings = [told for name, told in engine.calls if name == "serving_set"]
     assert settings == [{"chunk": 128, "mixed": False}, {"chunk": 64, "mixed": True}]
     assert found["whole"] and engine.paused
@@ -103,9 +103,9 @@ def test_a_stretch_is_of_its_setting_and_nothing_runs_after_it(
 
 def test_nobody_waits_for_an_engine_that_is_paused(engine: Engine, tmp_path: Path) -> None:
     served = server(engine, tmp_path)
-    obey(served, "load one")
+    obey(served, "load one 4")
     time.sleep(0.6)
-    found = obey(served, "window 0 64 0 6 20")
+    found = obey(served, "window 0 64 0 6 0 20")
     assert found["unix"][1] - found["unix"][0] < 0.5
     assert max(gap for gap, _ in found["itl_ms"]) < 300.0
     assert max(found["ttft_ms"]) < 300.0
@@ -113,13 +113,13 @@ def test_nobody_waits_for_an_engine_that_is_paused(engine: Engine, tmp_path: Pat
 
 def test_a_stretch_that_is_late_is_not_whole(engine: Engine, tmp_path: Path) -> None:
     served = server(engine, tmp_path)
-    obey(served, "load one")
-    assert not obey(served, "window 0 64 0 100000 0.1")["whole"]
+    obey(served, "load one 4")
+    assert not obey(served, "window 0 64 0 100000 1 0.1")["whole"]
 
 
 def test_a_load_at_a_rate_begins_in_an_empty_engine(engine: Engine, tmp_path: Path) -> None:
     served = server(engine, tmp_path)
-    obey(served, "load one")
+    obey(served, "load one 4")
     found = obey(served, "rate one 1 64 100 0.2 0.3")
     # About thirty arrivals, what came in the first fifth of a second left out; the load that was
     # under way before is gone.
@@ -132,10 +132,10 @@ def test_a_load_at_a_rate_begins_in_an_empty_engine(engine: Engine, tmp_path: Pa
 
 def test_a_request_that_fails_ends_the_order(engine: Engine, tmp_path: Path) -> None:
     served = server(engine, tmp_path)
-    obey(served, "load one")
+    obey(served, "load one 4")
     engine.fail = True
     with pytest.raises(RuntimeError, match="no slots left"):
-        obey(served, "window 0 64 0 6 20")
+        obey(served, "window 0 64 0 6 0 20")
     with pytest.raises(ValueError, match="'dance' is none of"):
         obey(served, "dance")
 

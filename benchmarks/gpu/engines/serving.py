@@ -4,11 +4,12 @@ For each model one engine for each backend, all started at once, side by side on
 with the cache that it would have alone on a smaller one (said in the results). They are measured
 in turns, one at a time, the others paused. An engine serves every setting: chunk size and mixing
 change between two stretches of a load that never ends, so that nothing but them differs. A stretch
-is --cycles cycles of the load's prompts from a full cache, after a few that are left out.
+is whole cycles of the load's prompts, --stretch seconds or longer. It begins with as many requests
+as this setting runs for ever, as far done as they would be; a few prompts are left out.
 
 Every engine's steps are recorded alike: how long forwards take on the device and what lies between
-them, by kind of step. How much of a forward attention takes is from the traces of `pod`. Rates
-beside `steady` say what was measured; `steady` is balanced (serving_figures.py). TTFT of a
+them, by kind of step. How much of a forward attention takes is from the traces of `pod`. `measured`
+is what came; `steady` is balanced, or refused (serving_balance.py), and has a `spread`. TTFT of a
 saturated server is its queue. With --rates loads arrive at shares of the rate that stock kept up
 with, unmixed.
 """
@@ -52,7 +53,7 @@ def main(arguments: list[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as name, Serving(options, Path(name)) as serving:
         run(serving, plan)
     print(json.dumps(serving.document["summary"], indent=1))
-    for key in ("stages", "left_out", "failed"):
+    for key in ("stages", "left_out", "refused", "failed"):
         print(f"{key}: {json.dumps(serving.document[key])}")
     if serving.document["failed"] or not serving.document["runs"]:
         sys.exit(f"serving: failed are {', '.join(serving.document['failed']) or 'all'}")
@@ -103,9 +104,10 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         help="seconds before, since a server under a rate begins empty",
     )  # fmt: skip
     add("--rounds", default=1, help="of all settings, in mirrored order")
-    add("--cycles", default=0, help="of a load's prompts in a stretch; 0: as many as --stretch")
-    parser.add_argument("--stretch", type=float, default=12.0, help="seconds of one, about")
-    add("--settle", default=2, help="prompts left out after a change of setting")
+    parser.add_argument(
+        "--stretch", type=float, default=20.0, help="least seconds of one; two answers take so long"
+    )
+    add("--settle", default=4, help="prompts left out after a change of setting")
     parser.add_argument("--itl", type=float, default=50.0, help="target of goodput, ms")
     parser.add_argument(
         "--seconds", type=float, default=505.0, help="of everything, but the engines' end"

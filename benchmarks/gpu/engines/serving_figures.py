@@ -1,9 +1,4 @@
-"""Figures of a stretch of serving: rates by steps, waits of clients, and where time went.
-
-A stretch holds whole cycles of prompts, but not the tokens that these prompts are answered with:
-some are of requests that were running before. `balanced` gives the rate that the server would go on
-at, by its own decode steps: so many more, or fewer, as the load's answers need.
-"""
+"""Figures of a stretch of serving: its steps, where their time went, and waits of clients."""
 
 from __future__ import annotations
 
@@ -14,8 +9,8 @@ from typing import Any, NamedTuple
 from benchmarks.gpu.engines.figures import percentile
 
 KINDS = ("prefill", "hybrid", "decode")
-# Below so many decode-only steps their time per token is chance.
-_LEAST_DECODE_STEPS = 8
+# More between two forwards than sampling takes: the device waited for the host.
+_LATE_MS = 1.0
 
 
 class Timed(NamedTuple):
@@ -59,38 +54,16 @@ def timed(steps: Sequence[Sequence[Any]], begin: float, end: float) -> list[Time
     ]
 
 
-def balanced(steps: Sequence[Timed], prompt: float, answer: float) -> dict[str, float]:
-    """Output tokens/s as measured, and of a server that goes on for ever.
-
-    prompt, answer  mean tokens of the load
-
-    `steady` is what the stretch was but for its share of answers: its decode-only steps give or
-    take the tokens that its prompts have too few or too many. It is `measured` where there are too
-    few such steps to tell. ValueError without steps.
-    """
-    if not steps:
-        raise ValueError("no step was recorded in the stretch")
-    seconds = sum(step.ms for step in steps) / 1e3
-    prompts = sum(step.prompt_tokens for step in steps) / prompt
-    # A prompt's last chunk gives its first token.
-    tokens = sum(step.decodes for step in steps)
-    found = {"seconds": seconds, "requests": prompts, "measured": (tokens + prompts) / seconds}
-    only = [step for step in steps if step.kind == "decode" and step.decodes]
-    if len(only) < _LEAST_DECODE_STEPS or not prompts:
-        return found | {"steady": found["measured"], "correction": 0.0}
-    token_s = sum(step.ms for step in only) / 1e3 / sum(step.decodes for step in only)
-    more = (prompts * (answer - 1.0) - tokens) * token_s
-    if seconds + more <= 0.0:
-        return found | {"steady": found["measured"], "correction": 0.0}
-    return found | {
-        "steady": prompts * answer / (seconds + more), "correction": more / seconds,
-    }  # fmt: skip
-
-
 def shares(steps: Sequence[Timed]) -> dict[str, Any]:
-    """By kind of step: share of the time, steps, medians; and the share between forwards."""
+    """By kind of step: share of the time, steps, medians; and the share between forwards.
+
+    `late_share` is of the gaps alone in which the device must have waited for the host.
+    """
     total = sum(step.ms for step in steps)
-    found: dict[str, Any] = {"gap_share": sum(step.gap for step in steps) / total}
+    late = sum(step.gap for step in steps if step.gap > _LATE_MS)
+    found: dict[str, Any] = {
+        "gap_share": sum(step.gap for step in steps) / total, "late_share": late / total,
+    }  # fmt: skip
     for kind in KINDS:
         own = [step for step in steps if step.kind == kind]
         if own:

@@ -9,6 +9,7 @@ percent.
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -98,29 +99,49 @@ def means(lengths: Lengths) -> tuple[float, float]:
     return sum(p for p, _ in lengths) / count, sum(a for _, a in lengths) / count
 
 
-def held(shape: Shape, lengths: Lengths) -> int:
-    """Requests that are in the server at once when its cache is full, about."""
-    return max(1, min(shape.running, int(shape.pool / sum(means(lengths)))))
+def held(shape: Shape, lengths: Lengths) -> float:
+    """Requests that are in the server at once when its cache is full, about.
+
+    At any time longer answers are under way more often than short ones, half done on average.
+    """
+    answers = sum(a for _, a in lengths)
+    keys = sum(a * (p + a / 2) for p, a in lengths) / answers
+    return max(1.0, min(shape.running, shape.pool / keys))
+
+
+def running(lengths: Lengths, count: int) -> Lengths:
+    """What is left of `count` requests of a server that has run for ever: (keys, tokens to come).
+
+    Spread evenly over all of a cycle's answers, one after the other.
+    """
+    total = sum(a for _, a in lengths)
+    found = []
+    for number in range(count):
+        at = (number + 0.5) / count * total
+        for prompt, answer in lengths:
+            if at < answer:
+                done = min(int(at), answer - 1)
+                found.append((prompt + done, answer - done))
+                break
+            at -= answer
+    return tuple(found)
 
 
 def requests(lengths: Lengths, vocab: int, first: int) -> Iterator[dict[str, Any]]:
     """The cycle without end.
 
-    first  so many begin as if they had been running for a while: answers of these are cut, each at
-           another share, so that a server that starts empty is soon as it would be for ever
+    first  so many begin as if they had been running, so that a server that starts empty is at once
+           as it would be for ever
     """
     draw = random.Random(0)
-    prompts = [[draw.randrange(3, vocab) for _ in range(prompt)] for prompt, _ in lengths]
-    shares = [(index + 1) / max(1, first) for index in range(first)]
-    draw.shuffle(shares)
-    number = 0
-    while True:
+    most = max(p + a for p, a in lengths)
+    ids = [draw.randrange(3, vocab) for _ in range(most + len(lengths))]
+    begun = list(running(lengths, first))
+    draw.shuffle(begun)
+    for number, (prompt, answer) in enumerate(itertools.chain(begun, itertools.cycle(lengths))):
+        # Each place of the cycle has its own text.
         place = number % len(lengths)
-        answer = lengths[place][1]
-        if number < first:
-            answer = max(2, round(answer * shares[number]))
-        yield {"ids": prompts[place], "new": answer}
-        number += 1
+        yield {"ids": ids[place : place + prompt], "new": answer}
 
 
 def write_model(folder: Path, shape: Shape) -> None:

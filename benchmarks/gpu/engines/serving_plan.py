@@ -7,11 +7,9 @@ import itertools
 from typing import NamedTuple
 
 from benchmarks.gpu.engines.places import PLACES
-from benchmarks.gpu.engines.serving_loads import LOADS, SHAPES, Lengths, means
+from benchmarks.gpu.engines.serving_loads import LOADS, SHAPES
 from pod_integrate.terms.keys import KvDtype
 
-# About as many as one H200 serves of these models.
-_PROMPT_TOKENS_PER_SECOND = 16_000.0
 # SGLang's names of a cache's dtype, and ours.
 KV_DTYPES: dict[str, KvDtype] = {"fp8_e4m3": "e4m3", "bfloat16": "bf16"}
 
@@ -101,14 +99,3 @@ def parse_pairs(text: str) -> list[tuple[Served, str]]:
             )
         found.append((Served(model, kv), load))
     return found
-
-
-def prompts(lengths: Lengths, cycles: int, seconds: float) -> int:
-    """Prompts of a stretch: whole cycles, at least one.
-
-    seconds  of a stretch, about, where `cycles` is 0
-    """
-    if not cycles:
-        whole = len(lengths) * means(lengths)[0]
-        cycles = max(1, round(seconds * _PROMPT_TOKENS_PER_SECOND / whole))
-    return cycles * len(lengths)

@@ -2,10 +2,12 @@
 
 It reads files of the job and of the answer, as turns_run does, and then an order a line:
 
-  load NAME                     drop what is under way; send that load from now on, until it is full
-  window MIXED CHUNK SETTLE PROMPTS SECONDS
+  load NAME RUNNING             drop what is under way; send that load from now on, until so many
+                                run, as far done as if it had gone on for ever
+  window MIXED CHUNK SETTLE CYCLE SECONDS LIMIT
                                 under that setting, leave out SETTLE prompts, then take what happens
-                                until PROMPTS more have their first token
+                                until whole cycles of CYCLE prompts have their first token and
+                                SECONDS are over; after LIMIT of them it ends with the last cycle
   rate NAME MIXED CHUNK PER_SECOND SETTLE SECONDS
                                 that load in an empty server, arriving at a rate: what happens in
                                 the SECONDS that follow on SETTLE
@@ -17,6 +19,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import sys
 import time
 from collections.abc import Coroutine, Iterator
@@ -39,22 +42,25 @@ class Server:
         self._loop = engine.loop
         self._feed: Feed | None = None
 
-    def load(self, name: str) -> dict[str, Any]:
-        """Send a load's requests from now on; until the cache has been full once."""
+    def load(self, name: str, running: int) -> dict[str, Any]:
+        """Send a load's requests from now on; until `running` have their first token."""
         load = self._job["loads"][name]
         self._set(mixed=False, chunk=self._job["engine"]["chunked_prefill_size"])
         self._do(self._drop())
-        self._feed = Feed(self._engine, _requests(load, self._job), load["held"] + _WAITING)
+        outstanding = math.ceil(load["held"]) + _WAITING
+        self._feed = Feed(self._engine, _requests(load, self._job, running), outstanding)
         began = time.time()
-        self._do(self._stretch(0, load["held"], _RAMP_SECONDS))
+        self._do(self._stretch(0, running, 0.0, _RAMP_SECONDS))
         self._steps()
         return {"seconds": time.time() - began}
 
-    def window(self, mixed: bool, chunk: int, settle: int, prompts: int, limit: float) -> Any:
-        """Steps and tokens of a stretch; whole False where the time was over before its end."""
+    def window(
+        self, mixed: bool, chunk: int, settle: int, cycle: int, seconds: float, limit: float
+    ) -> Any:
+        """Steps and tokens of a stretch; whole False where less than half of it was in time."""
         assert self._feed is not None
         self._set(mixed=mixed, chunk=chunk)
-        begin, end, whole = self._do(self._stretch(settle, prompts, limit))
+        begin, end, whole = self._do(self._stretch(settle, cycle, seconds, limit))
         return {
             "unix": [begin, end], "whole": whole, "steps": self._steps(),
             **self._feed.between(begin, end),
@@ -70,7 +76,7 @@ class Server:
         load = self._job["loads"][name]
         self._set(mixed=mixed, chunk=chunk)
         self._do(self._drop())
-        self._feed = Feed(self._engine, _requests({**load, "held": 0}, self._job), 0)
+        self._feed = Feed(self._engine, _requests(load, self._job, 0), 0)
         begin = time.time() + settle
         self._do(self._arrivals(rate, settle + seconds))
         end = time.time()
@@ -79,16 +85,22 @@ class Server:
     def _do(self, work: Coroutine[Any, Any, Any]) -> Any:
         return self._loop.run_until_complete(work)
 
-    async def _stretch(self, settle: int, prompts: int, limit: float) -> tuple[float, float, bool]:
+    async def _stretch(
+        self, settle: int, cycle: int, seconds: float, limit: float
+    ) -> tuple[float, float, bool]:
+        """Unix times of its begin and of its last whole cycle's end, and whether that is enough."""
         assert self._feed is not None
         await self._go()
         until = time.time() + limit
         await self._feed.more_first_tokens(settle, until)
-        begin = time.time()
-        whole = await self._feed.more_first_tokens(prompts, until)
-        end = time.time()
+        begin, ends = time.time(), []
+        while await self._feed.more_first_tokens(cycle, until):
+            ends.append(time.time())
+            if ends[-1] - begin >= seconds:
+                break
+        end = ends[-1] if ends else time.time()
         await self._pause()
-        return begin, end, whole
+        return begin, end, bool(ends) and end - begin >= seconds / 2
 
     async def _arrivals(self, rate: float, seconds: float) -> None:
         assert self._feed is not None
@@ -130,21 +142,23 @@ class Server:
         return found
 
 
-def _requests(load: dict[str, Any], job: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def _requests(load: dict[str, Any], job: dict[str, Any], first: int) -> Iterator[dict[str, Any]]:
     from benchmarks.gpu.engines.serving_loads import requests
 
     lengths = tuple((prompt, answer) for prompt, answer in load["lengths"])
-    return requests(lengths, job["vocab"], load["held"])
+    return requests(lengths, job["vocab"], first)
 
 
 def obey(server: Server, line: str) -> dict[str, Any]:
     """Do one order; ValueError for one that is unknown."""
     order, *told = line.split()
     if order == "load":
-        return server.load(told[0])
+        return server.load(told[0], int(told[1]))
     if order == "window":
-        mixed, chunk, settle, prompts = map(int, told[:4])
-        found: dict[str, Any] = server.window(bool(mixed), chunk, settle, prompts, float(told[4]))
+        mixed, chunk, settle, cycle = map(int, told[:4])
+        found: dict[str, Any] = server.window(
+            bool(mixed), chunk, settle, cycle, *map(float, told[4:6])
+        )
         return found
     if order == "rate":
         rated: dict[str, Any] = server.rate(

@@ -34,10 +34,14 @@ class Sides(NamedTuple):
 
 
 def best(windows: Iterable[Window], engine: str, mixed: bool) -> Window | None:
-    """Of an engine's chunk sizes the one with most steady tokens/s; means of its rounds."""
+    """Of an engine's chunk sizes the one with most steady tokens/s; means of its rounds.
+
+    Stretches that were cut, or that say nothing of the long run, do not count.
+    """
     chunks: dict[int, list[Window]] = {}
     for window in windows:
-        if (window["engine"], window["mixed"]) == (engine, mixed) and window["whole"]:
+        counts = window["whole"] and "refused" not in window
+        if counts and (window["engine"], window["mixed"]) == (engine, mixed):
             chunks.setdefault(window["chunk"], []).append(window)
     means = [
         {
@@ -47,11 +51,20 @@ def best(windows: Iterable[Window], engine: str, mixed: bool) -> Window | None:
                 for name in ("steady", "measured", "itl_ms_p50", "itl_ms_p99")
                 if all(name in one for one in own)
             },
+            **_spread(own),
             "rounds": len(own),
         }
         for own in chunks.values()
     ]
     return max(means, key=lambda one: float(one["steady"]), default=None)
+
+
+def _spread(rounds: Sequence[Window]) -> dict[str, float]:
+    """Of their mean, where all of them say theirs."""
+    if not all("spread" in one for one in rounds):
+        return {}
+    squares = statistics.fmean(one["spread"] ** 2 for one in rounds)
+    return {"spread": math.sqrt(squares / len(rounds))}
 
 
 def sides(windows: Sequence[Window], stock: str) -> Sides | None:
@@ -73,6 +86,7 @@ def summarize(document: dict[str, Any], device: Device | None) -> dict[str, Any]
         loads[name] = {
             "vs_unmixed": found.pod["steady"] / found.unmixed["steady"],
             "vs_mixed": found.pod["steady"] / found.mixed["steady"],
+            **_spreads(found),
             "chunks": {side: one["chunk"] for side, one in found._asdict().items()},
             "itl_p99_ratio": _ratio(found.pod, found.unmixed, "itl_ms_p99"),
         }
@@ -94,6 +108,15 @@ def summarize(document: dict[str, Any], device: Device | None) -> dict[str, Any]
     if device is not None:
         summary["step_model_error"] = model_error(document, device)
     return summary
+
+
+def _spreads(found: Sides) -> dict[str, float]:
+    """Standard errors of both speedups, as shares, where those of the rates are known."""
+    return {
+        f"vs_{name}_spread": math.hypot(found.pod["spread"], other["spread"])
+        for name, other in (("unmixed", found.unmixed), ("mixed", found.mixed))
+        if "spread" in found.pod and "spread" in other
+    }
 
 
 def _ratio(one: Window, other: Window, name: str) -> float | None:

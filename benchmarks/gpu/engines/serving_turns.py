@@ -5,34 +5,36 @@ from __future__ import annotations
 import argparse
 import functools
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.engines.sink import TraceSink
 from benchmarks.gpu.engines.part import Part
 from benchmarks.gpu.engines.places import PLACES
+from benchmarks.gpu.engines.serving_balance import Load, balanced, measured
 from benchmarks.gpu.engines.serving_figures import (
     KINDS,
+    Timed,
     attention,
-    balanced,
     shares,
     timed,
     waits,
 )
 from benchmarks.gpu.engines.serving_loads import LOADS, SHAPES, held, means
-from benchmarks.gpu.engines.serving_plan import Served, Setting, prompts
+from benchmarks.gpu.engines.serving_plan import Served, Setting
 from benchmarks.gpu.engines.serving_summary import best, device_called, sampled, summarize
 from benchmarks.gpu.engines.turns import Standing, order
 
 _TOLD = (
-    "engines", "rates", "rounds", "cycles", "stretch", "settle", "rate_seconds", "rate_settle",
+    "engines", "rates", "rounds", "stretch", "settle", "rate_seconds", "rate_settle",
     "itl", "device", "seconds",
 )  # fmt: skip
 # Of arrivals: engine, "" for the stock one, and whether it mixes.
 SIDES = {"unmixed": ("", False), "pod": ("pod", True), "mixed": ("", True)}
-# Seconds below which no engine is started, and no stretch begun.
-_LEAST_START, _LEAST_STRETCH = 60.0, 14.0
+# Seconds below which no engine is started; those of filling a cache, and of a stretch's settling
+# and the rest of its last cycle, about.
+_LEAST_START, _FILL, _AROUND = 60.0, 10.0, 4.0
 
 
 class Serving(Part):
@@ -41,12 +43,13 @@ class Serving(Part):
     def __init__(self, options: argparse.Namespace, folder: Path) -> None:
         load = {name: getattr(options, name) for name in _TOLD} | {"stock": options.engines[0]}
         super().__init__(options, folder, "serving", load)
-        self.document |= {"runs": {}, "stages": {}, "left_out": [], "summary": {}}
-        self.least_start = _LEAST_START if PLACES[options.device].accelerates else 1.0
+        self.document |= {"runs": {}, "stages": {}, "left_out": [], "refused": {}, "summary": {}}
+        accelerates = PLACES[options.device].accelerates
+        self.least_start = _LEAST_START if accelerates else 1.0
         self.next_workers: dict[Served, dict[str, Standing]] = {}
-        # The load that an engine is under, and full of.
-        self._full: dict[str, tuple[Served, str]] = {}
-        self._least = _LEAST_STRETCH if PLACES[options.device].accelerates else 1.0
+        # The load that an engine is under, and how many requests it began with.
+        self._full: dict[str, tuple[Served, str, int]] = {}
+        self._fill, self._around = (_FILL, _AROUND) if accelerates else (0.5, 0.5)
         self._sink = TraceSink()
         name = str(self.document["machine"].get("device", {}).get("name", ""))
         self._device = device_called(name)
@@ -102,10 +105,10 @@ class Serving(Part):
         turns = {one.name: one for one in wanted if one.engine in engines}
         for name in order(list(turns), number):
             one = turns[name]
-            full = self._full.get(one.engine) == (served, load)
-            # A cache that is to be filled takes about as long again.
+            full = self._full.get(one.engine) == (served, load, _running(one, served, load))
+            least = self.options.stretch + self._around + (0.0 if full else self._fill)
             what = f"{served.name}, {load}, {name}"
-            if one.engine in engines and self._may(what, self._least * (1 if full else 2)):
+            if one.engine in engines and self._may(what, least):
                 work = functools.partial(self._window, engines, one, served, load, number)
                 self._try(engines, one, what, work)
 
@@ -147,15 +150,19 @@ class Serving(Part):
         self, engines: dict[str, Standing], one: Setting, served: Served, load: str, number: int
     ) -> None:
         worker, options = engines[one.engine], self.options
-        if self._full.get(one.engine) != (served, load):
-            filled = worker.order(f"load {load}", 3 * options.each)
-            self._full[one.engine] = (served, load)
-            self.say(f"{served.name}, {load}, {one.engine}: full after {filled['seconds']:.1f} s")
-        count = prompts(LOADS[load], options.cycles, options.stretch)
+        begun = _running(one, served, load)
+        if self._full.get(one.engine) != (served, load, begun):
+            filled = worker.order(f"load {load} {begun}", 3 * options.each)
+            self._full[one.engine] = (served, load, begun)
+            took = f"{begun} requests after {filled['seconds']:.1f} s"
+            self.say(f"{served.name}, {load}, {one.engine}: {took}")
         limit = min(options.each, max(1.0, self.seconds_left()))
-        line = f"window {one.mixed:d} {one.chunk} {options.settle} {count} {limit:.1f}"
-        found = worker.order(line, 2 * options.each)
-        window = self._figures(found, one, load) | {"round": number, "whole": found["whole"]}
+        cycle = len(LOADS[load])
+        line = f"window {one.mixed:d} {one.chunk} {options.settle} {cycle} {options.stretch:g}"
+        found = worker.order(f"{line} {limit:.1f}", 2 * options.each)
+        steps = timed(found["steps"], *found["unix"])
+        told = {"round": number, "whole": found["whole"], "begun": begun}
+        window = told | balanced(steps, _load(served, load)) | self._figures(found, steps, one)
         self._run(served, load)["windows"].append(window)
         self._told(f"{served.name}, {load}, {one.name}", window)
 
@@ -167,17 +174,19 @@ class Serving(Part):
         settle, seconds = self.options.rate_settle, self.options.rate_seconds
         line = f"rate {load} {one.mixed:d} {one.chunk} {share * capacity} {settle} {seconds}"
         found = engines[one.engine].order(line, settle + seconds + self.options.each)
-        window = self._figures(found, one, load) | {"rate": share, "per_second": share * capacity}
+        steps = timed(found["steps"], *found["unix"])
+        told = {"rate": share, "per_second": share * capacity}
+        window = told | measured(steps, _load(served, load)) | self._figures(found, steps, one)
         self._run(served, load)["rates"].append(window)
         self._told(f"{served.name}, {load}, {one.name}, at {share:g}", window)
 
-    def _figures(self, found: dict[str, Any], one: Setting, load: str) -> dict[str, Any]:
+    def _figures(
+        self, found: dict[str, Any], steps: Sequence[Timed], one: Setting
+    ) -> dict[str, Any]:
         begin, end = found["unix"]
-        steps = timed(found["steps"], begin, end)
-        figures = balanced(steps, *means(LOADS[load]))
         traced = attention(self._sink.records(), begin, end) if one.engine == "pod" else {}
         return {
-            **one._asdict(), "unix": [begin, end], **figures,
+            **one._asdict(), "unix": [begin, end],
             **waits(found, end - begin, self.options.itl),
             "time": shares(steps), "attention": traced, "steps": sampled(steps),
         }  # fmt: skip
@@ -194,12 +203,32 @@ class Serving(Part):
     def _told(self, name: str, window: dict[str, Any]) -> None:
         parts = [f"{kind} {window['time'][kind]['share']:.0%}" for kind in KINDS
                  if kind in window["time"]]  # fmt: skip
+        rate = f"{window['measured']:.0f} tokens/s measured in {window['seconds']:.0f} s"
+        if "steady" in window:
+            rate += f", {window['steady']:.0f} steady +- {window.get('spread', 0.0):.1%}"
+        spent = window["time"]
         self.say(
-            f"{name}: {window['steady']:.0f} tokens/s steady, {window['measured']:.0f} measured, "
+            f"{name}: {rate}, "
             f"ITL p50 {window.get('itl_ms_p50', 0):.1f} p99 {window.get('itl_ms_p99', 0):.1f} ms, "
-            f"{', '.join(parts)}, between forwards {window['time']['gap_share']:.1%}"
+            f"{', '.join(parts)}, between forwards {spent['gap_share']:.1%} "
+            f"({spent['late_share']:.1%} late)"
         )
+        cut = "" if window.get("whole", True) else "its time was over before half of --stretch"
+        if why := cut or window.get("refused"):
+            self.document["refused"][name] = why
+            self.say(f"{name} REFUSED: {why}")
         self._save()
 
     def _save(self) -> None:
         self.save(summary=summarize(self.document, self._device))
+
+
+def _load(served: Served, load: str) -> Load:
+    return Load(*means(LOADS[load]), held(SHAPES[served.model], LOADS[load]))
+
+
+def _running(one: Setting, served: Served, load: str) -> int:
+    """Requests that run at once for ever: what fits the cache, or beside prompts in their steps."""
+    told = _load(served, load)
+    beside = told.running(one.chunk) if one.mixed else told.room
+    return max(1, round(min(told.room, beside)))

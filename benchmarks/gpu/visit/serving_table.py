@@ -54,6 +54,12 @@ def _pair(window: dict[str, Any], name: str, scale: float, digits: int) -> str:
     return " / ".join(f"{scale * window[key]:.{digits}f}" if key in window else "-" for key in keys)
 
 
+def _rate(window: dict[str, Any]) -> str:
+    """Tokens/s, and their standard error where it is known."""
+    error = f" ± {window['spread'] * window['steady']:,.0f}" if "spread" in window else ""
+    return f"{window['steady']:,.0f}{error}"
+
+
 def _cells(window: dict[str, Any]) -> list[str]:
     spent, traced = window["time"], window.get("attention", {})
     shares = [f"{spent.get(kind, {}).get('share', 0.0):.0%}" for kind in ("prefill", "hybrid")]
@@ -62,6 +68,6 @@ def _cells(window: dict[str, Any]) -> list[str]:
         f"{traced[kind]['share']:.0%}" if kind in traced else "-" for kind in ("hybrid", "decode")
     ]
     return [
-        str(window["chunk"]), f"{window['steady']:,.0f}", _pair(window, "itl_ms", 1.0, 1),
+        str(window["chunk"]), _rate(window), _pair(window, "itl_ms", 1.0, 1),
         " / ".join(shares), f"{spent['gap_share']:.1%}", " / ".join(attention),
     ]  # fmt: skip
