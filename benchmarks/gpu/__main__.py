@@ -45,6 +45,10 @@ PARTS = {
     "spec": ("engines", "SGLang speculating: tokens and accepted drafts, `pod` against stock"),
     "fp8": ("speed", "a cache of 8 bits against bf16: long decodes and hybrid batches"),
     "host": ("speed", "what a layer's call costs the host, and how late the device is for it"),
+    "grammar": (
+        "speed",
+        "vLLM's public batches: default config against the best serial pair of anybody",
+    ),
     "tiles": ("speed", "other tiles against the default, calls in turns: hybrids and each op"),
     "versus": ("speed", "source trees in turns: is a changed kernel as fast as before"),
     "walls": ("walls", "what an SM does at most: copies by size, bytes in flight, L2, products"),

@@ -8,12 +8,12 @@ from typing import NamedTuple
 
 import torch
 
+from benchmarks.gpu.speed.cases import Part, Spec, requests_of, rows_of
 from pod_integrate.measure.batches import Case
-from pod_integrate.model.floors import CaseSpec
 
 _WORKSPACE_BYTES = 512 << 20
 Call = Callable[[], torch.Tensor]
-Make = Callable[[Case, CaseSpec], Call]
+Make = Callable[[Case, Spec], Call]
 
 
 class _Pages(NamedTuple):
@@ -26,14 +26,13 @@ class _Pages(NamedTuple):
     kv_lens: torch.Tensor
 
 
-def prefill(kernel: str, part: str) -> Make:
-    """BatchPrefill on the chunk, or on all rows of the batch."""
+def prefill(kernel: str, part: Part) -> Make:
+    """BatchPrefill on what prefills, or on all rows of the batch."""
 
-    def make(case: Case, spec: CaseSpec) -> Call:
+    def make(case: Case, spec: Spec) -> Call:
         import flashinfer
 
-        pages = _pages(case, spec, 0, 1 if part == "prefill" else None)
-        q = case.q[: spec.chunk] if part == "prefill" else case.q
+        pages, q = _pages(case, spec, part), case.q[rows_of(spec, part)]
         wrapper = flashinfer.BatchPrefillWithPagedKVCacheWrapper(
             _workspace(case), "NHD", backend=kernel
         )
@@ -53,10 +52,10 @@ def prefill(kernel: str, part: str) -> Make:
 def decode(tensor_cores: bool) -> Make:
     """BatchDecode on the one-token requests."""
 
-    def make(case: Case, spec: CaseSpec) -> Call:
+    def make(case: Case, spec: Spec) -> Call:
         import flashinfer
 
-        pages = _pages(case, spec, 1, None)
+        pages = _pages(case, spec, "decode")
         wrapper = flashinfer.BatchDecodeWithPagedKVCacheWrapper(
             _workspace(case), "NHD", use_tensor_cores=tensor_cores
         )
@@ -66,7 +65,7 @@ def decode(tensor_cores: bool) -> Make:
             q_data_type=case.q.dtype,
             kv_data_type=case.q.dtype,
         )
-        q, cache = case.q[spec.chunk :], (case.k_cache, case.v_cache)
+        q, cache = case.q[rows_of(spec, "decode")], (case.k_cache, case.v_cache)
         return lambda: wrapper.run(q, cache)
 
     return make
@@ -75,7 +74,7 @@ def decode(tensor_cores: bool) -> Make:
 def serial(kernel: str) -> Make:
     """BatchPrefill, then BatchDecode, on one stream."""
 
-    def make(case: Case, spec: CaseSpec) -> Call:
+    def make(case: Case, spec: Spec) -> Call:
         first, second = prefill(kernel, "prefill")(case, spec), decode(True)(case, spec)
         return _Joined(lambda: (first(), second()))
 
@@ -97,11 +96,11 @@ class _Joined:
         return torch.cat([prefilled, decoded])
 
 
-def batch_pod(case: Case, spec: CaseSpec) -> Call:
+def batch_pod(case: Case, spec: Spec) -> Call:
     """BatchPODWithPagedKVCacheWrapper: both ops in one kernel."""
     import flashinfer
 
-    chunk, decodes = _pages(case, spec, 0, 1), _pages(case, spec, 1, None)
+    chunk, decodes = _pages(case, spec, "prefill"), _pages(case, spec, "decode")
     wrapper = flashinfer.BatchPODWithPagedKVCacheWrapper(_workspace(case), "NHD")
     wrapper.plan(
         *(chunk.qo_indptr, chunk.kv_indptr, chunk.kv_indices, chunk.last_page_len),
@@ -111,16 +110,16 @@ def batch_pod(case: Case, spec: CaseSpec) -> Call:
         kv_data_type=case.q.dtype,
     )
     cache = (case.k_cache, case.v_cache)
-    q_prefill, q_decode = case.q[: spec.chunk], case.q[spec.chunk :]
+    q_prefill, q_decode = case.q[rows_of(spec, "prefill")], case.q[rows_of(spec, "decode")]
 
     return _Joined(lambda: wrapper.run(q_prefill, cache, q_decode, cache, causal_p=True)[:2])
 
 
-def batch_attention(case: Case, spec: CaseSpec) -> Call:
+def batch_attention(case: Case, spec: Spec) -> Call:
     """BatchAttention: one persistent kernel for all rows."""
     import flashinfer
 
-    pages = _pages(case, spec, 0, None)
+    pages = _pages(case, spec, "all")
     wrapper = flashinfer.BatchAttention("NHD", device=str(case.q.device))
     wrapper.plan(
         *(pages.qo_indptr, pages.kv_indptr, pages.kv_indices, pages.kv_lens),
@@ -137,11 +136,12 @@ def _workspace(case: Case) -> torch.Tensor:
     return torch.zeros(_WORKSPACE_BYTES, dtype=torch.uint8, device=case.q.device)
 
 
-def _pages(case: Case, spec: CaseSpec, first: int, last: int | None) -> _Pages:
-    """Requests first .. last - 1 of a case; its pages lie in the order of the requests."""
-    q_lens, kv_lens = (list(side[first:last]) for side in spec.lengths)
+def _pages(case: Case, spec: Spec, part: Part) -> _Pages:
+    """The requests of a part; pages of a case lie in the order of its requests."""
+    requests = requests_of(spec, part)
+    q_lens, kv_lens = (list(side[requests]) for side in spec.lengths)
     counts = [-(-kv // spec.page_size) for kv in kv_lens]
-    before = sum(-(-kv // spec.page_size) for kv in spec.lengths.kv_lens[:first])
+    before = sum(-(-kv // spec.page_size) for kv in spec.lengths.kv_lens[: requests.start or 0])
 
     def vector(values: list[int]) -> torch.Tensor:
         return torch.tensor(values, dtype=torch.int32, device=case.q.device)

@@ -22,7 +22,7 @@ import torch
 from benchmarks.gpu.common.machines import Backend, backend
 from benchmarks.gpu.common.output import Output, add_output
 from benchmarks.gpu.peers import flashinfer, torch_sdpa
-from benchmarks.gpu.speed.cases import Part, default_of, make_case, tiny
+from benchmarks.gpu.speed.cases import Part, Spec, default_of, make_case, rows_of, tiny
 from pod_integrate.measure.accuracy import BF16_TOLERANCE
 from pod_integrate.measure.batches import Case
 from pod_integrate.model.floors import CaseSpec
@@ -63,18 +63,9 @@ PEERS = (
 )
 
 
-def rows(part: Part, spec: CaseSpec) -> slice:
-    """The rows of q that a part answers."""
-    return {
-        "all": slice(None),
-        "prefill": slice(0, spec.chunk),
-        "decode": slice(spec.chunk, None),
-    }[part]
-
-
-def difference(got: torch.Tensor, ours: torch.Tensor, part: Part, spec: CaseSpec) -> float:
+def difference(got: torch.Tensor, ours: torch.Tensor, part: Part, spec: Spec) -> float:
     """Largest difference to our rows; infinite for another shape."""
-    want = ours[rows(part, spec)]
+    want = ours[rows_of(spec, part)]
     if got.shape != want.shape:
         return float("inf")
     return float((got.float() - want.float()).abs().max())

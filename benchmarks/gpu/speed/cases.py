@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Iterator
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol
 
 import torch
 
@@ -18,6 +18,7 @@ from pod_integrate.model.floors import CASES, CaseSpec
 from pod_integrate.terms.batch import HybridBatch
 from pod_integrate.terms.config import PodConfig
 from pod_integrate.terms.geometry import TORCH_DTYPES
+from pod_integrate.terms.keys import Geometry
 
 Part = Literal["all", "prefill", "decode"]
 _TINY = 256
@@ -28,6 +29,37 @@ _TINY_CHUNK = 24
 
 class BenchmarkCaseError(PodAttentionError):
     """A case was asked for that does not exist."""
+
+
+class Spec(Protocol):
+    """A batch that can be made: its requests that prefill first, then those of one token."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def num_q_heads(self) -> int: ...
+    @property
+    def num_kv_heads(self) -> int: ...
+    @property
+    def head_dim(self) -> int: ...
+    @property
+    def page_size(self) -> int: ...
+    @property
+    def geometry(self) -> Geometry: ...
+    @property
+    def lengths(self) -> Lengths: ...
+
+
+def requests_of(spec: Spec, part: Part) -> slice:
+    """The requests of a part."""
+    first = sum(q_len != 1 for q_len in spec.lengths.q_lens)
+    return {"all": slice(None), "prefill": slice(first), "decode": slice(first, None)}[part]
+
+
+def rows_of(spec: Spec, part: Part) -> slice:
+    """The rows of q that a part has."""
+    first = sum(spec.lengths.q_lens[requests_of(spec, "prefill")])
+    return {"all": slice(None), "prefill": slice(first), "decode": slice(first, None)}[part]
 
 
 def tiny(spec: CaseSpec) -> CaseSpec:
@@ -119,10 +151,9 @@ def find(machine: Backend, wanted: str) -> CaseSpec:
     return sized(machine, (exact + part)[0])
 
 
-def make_case(spec: CaseSpec, device: torch.device, part: Part = "all") -> Case:
+def make_case(spec: Spec, device: torch.device, part: Part = "all") -> Case:
     """Unit-normal inputs made on the device, pages in random order; `part` of the requests."""
-    generator = torch.Generator(device).manual_seed(0)
-    asked = {"all": slice(None), "prefill": slice(0, 1), "decode": slice(1, None)}[part]
+    generator, asked = torch.Generator(device).manual_seed(0), requests_of(spec, part)
     lengths, size = Lengths.of(*(side[asked] for side in spec.lengths)), spec.page_size
     pages = [-(-kv // size) for kv in lengths.kv_lens]
     total = sum(pages)
@@ -139,6 +170,18 @@ def make_case(spec: CaseSpec, device: torch.device, part: Part = "all") -> Case:
     return Case(q, normal(*kv), normal(*kv), batch)
 
 
-def default_of(machine: Backend, spec: CaseSpec) -> PodConfig:
+def part_of(case: Case, spec: Spec, part: Part) -> Case:
+    """`part` of a case's requests with the values that they have there."""
+    requests = requests_of(spec, part)
+    batch = HybridBatch.build(
+        *(side[requests] for side in spec.lengths),
+        page_indices=case.batch.page_indices,
+        page_starts=case.batch.page_starts[requests],
+        page_size=spec.page_size,
+    )
+    return case._replace(q=case.q[rows_of(spec, part)], batch=batch)
+
+
+def default_of(machine: Backend, spec: Spec) -> PodConfig:
     """The default config of the machine for a case."""
     return limits.default_tiles(machine.arch, spec.head_dim)

@@ -6,15 +6,16 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
+from benchmarks.gpu.speed.cases import Spec
 from pod_integrate.measure.accuracy import BF16_TOLERANCE
-from pod_integrate.model.floors import CaseSpec, Floor, cost_of
+from pod_integrate.model.floors import Floor, cost_of
 
 Runs = list[dict[str, Any]]
 # Peers whose K and V lie contiguous: a server would have to copy its cache for them.
 _CONTIGUOUS = "torch "
 
 
-def floors(spec: CaseSpec, ceilings: dict[str, float]) -> dict[str, float]:
+def floors(spec: Spec, ceilings: dict[str, float]) -> dict[str, float]:
     """Times in us below which no kernel goes, by the ceilings measured in the same run."""
     cost = cost_of(spec.lengths, spec.geometry)
     flops, bandwidth = ceilings["bf16_flops"], max(ceilings["copy_bytes"], ceilings["read_bytes"])

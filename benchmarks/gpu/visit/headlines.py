@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from typing import Any
 
+from benchmarks.gpu.visit.grammar_record import grammar_headlines
 from benchmarks.gpu.visit.live_headlines import live_headlines
 from benchmarks.gpu.visit.real_headlines import real_headlines
 from benchmarks.gpu.visit.serving_headlines import serving_headlines
@@ -59,6 +60,7 @@ def headlines(documents: dict[str, dict[str, Any]], prefix: str = "gpu") -> list
         found.append(("gpu.corun_share", statistics.mean(shares), "share", _CONTACT))
     found += _case_headlines(documents.get("numbers", {}).get("summary", {}), prefix)
     found += _grid_headlines(documents.get("grid", {}), prefix)
+    found += grammar_headlines(documents.get("grammar", {}), prefix)
     parts = [_check_headlines, _hf_headlines, _sglang_headlines]
     parts += [_versus_headlines, _fp8_headlines, _trace_headlines, live_headlines, _tp_headlines]
     parts += [real_headlines, serving_headlines, spec_headlines, _table_headlines]

@@ -16,6 +16,7 @@ from benchmarks import _results
 from benchmarks.gpu.shipped.tables import FOLDER as TABLES
 from benchmarks.gpu.speed.summary import summarize
 from benchmarks.gpu.visit import tables
+from benchmarks.gpu.visit.grammar_record import grammar
 from benchmarks.gpu.visit.headlines import headlines
 from benchmarks.gpu.visit.serving_record import merged as serving_merged
 from benchmarks.gpu.visit.serving_table import serving
@@ -38,6 +39,7 @@ _PARTS = (
     "sglang",
     "ncu",
     "grid",
+    "grammar",
     "versus",
     "host",
     "fp8",
@@ -137,7 +139,7 @@ def path_of(name: str, gpu: str, label: str = "") -> Path:
     """Where a part's results go: of cases by GPU, of trees in turns by `label`."""
     of = prefix_of(gpu)
     own = "" if of == "gpu" else of
-    told = {"numbers": own, "grid": own, "versus": label}.get(name)
+    told = {"numbers": own, "grid": own, "grammar": own, "versus": label}.get(name)
     return _RESULTS / (f"gpu_{name}_{told}.json" if told else f"gpu_{name}.json")
 
 
@@ -170,6 +172,7 @@ def draw(documents: dict[str, dict[str, Any]], prefix: str) -> None:
     drawn: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
         prefix: ("numbers", tables.cases),
         f"{prefix}-grid": ("grid", functools.partial(tables.grid, picture=picture)),
+        f"{prefix}-grammar": ("grammar", grammar),
         "gpu-hf": ("hf", tables.transformers),
         "gpu-sglang": ("sglang", tables.sglang),
         "gpu-serving": ("serving", serving),
