@@ -55,7 +55,10 @@ PARTS = {
     "record": ("visit", "file the results of a visit: JSON, headlines, docs/gpu.md"),
     "ncu": ("profile", "Nsight Compute's metrics of one case"),
     "once": ("profile", "one case a few times, for a profiler or a sanitizer to watch"),
-    "prebuild": ("visit", "compile the variants that the other parts use, in parallel"),
+    "prebuild": (
+        "visit",
+        "compile the variants that the other parts use, in parallel; FlashInfer's kernels",
+    ),
 }
 
 

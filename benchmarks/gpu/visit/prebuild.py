@@ -1,9 +1,14 @@
-"""Compiles what the other parts use, all at once, so that none of them waits for a compiler."""
+"""Compiles what the other parts use, all at once, so that none of them waits for a compiler.
+
+With --peers: FlashInfer's kernels instead, for another machine; no GPU is needed. They are packed
+in --out, to be unpacked in the data/aot of that machine's FlashInfer.
+"""
 
 from __future__ import annotations
 
 import argparse
 import concurrent.futures
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -13,12 +18,15 @@ from benchmarks.gpu.common.machines import compiled_for
 from benchmarks.gpu.common.output import Output, add_output
 from benchmarks.gpu.correctness import conformance_build
 from benchmarks.gpu.correctness.cases import byte_checks, feasible
+from benchmarks.gpu.peers import flashinfer_build
 from benchmarks.gpu.speed.sweep_space import sweep_variants
 from pod_integrate.builds import native, nvcc
 from pod_integrate.builds.report import BuildReport
 from pod_integrate.devices.cuda import limits, variants
 from pod_integrate.devices.cuda.limits import Architecture
 from pod_integrate.devices.cuda.variants import Variant
+
+_HEAD_DIM = 128
 
 
 def jobs(arch: Architecture | None) -> dict[str, Callable[[], object]]:
@@ -74,12 +82,32 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="prebuild", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--arch", choices=limits.ARCHITECTURES, help="default: the current one")
     parser.add_argument("--workers", type=int, default=workers())
+    parser.add_argument(
+        "--peers", action="store_true", help="FlashInfer's kernels instead, as an archive in --out"
+    )
+    parser.add_argument(
+        "--head-dims", type=int, nargs="+", default=[_HEAD_DIM], help="with --peers; default 128"
+    )
     add_output(parser)
     options = parser.parse_args(arguments)
     arch = limits.ARCHITECTURES[options.arch] if options.arch else compiled_for(options.backend)
+    if options.peers:
+        _peers(arch, options)
+        return
     document = run(arch, options.workers, Output(options.out, "prebuild"))
     print(
         f"built {len(document['seconds']) - len(document['errors'])}, failed "
         f"{len(document['errors'])}, with spills {len(document['spills'])}, "
         f"{max(document['seconds'].values()):.0f} s"
     )
+
+
+def _peers(arch: Architecture | None, options: argparse.Namespace) -> None:
+    if arch is None:
+        sys.exit("prebuild: --peers needs an --arch; the emulated SM runs no kernel of FlashInfer")
+    document = flashinfer_build.run(arch, options.head_dims, options.workers, options.out)
+    for name, error in document["errors"].items():
+        print(f"FAILED {name}: {error}")
+    if document["errors"]:
+        sys.exit(1)
+    print(f"{document['archive']}: {document['bytes'] / 2**20:.1f} MiB")

@@ -1,0 +1,164 @@
+"""FlashInfer's kernels of the peers, compiled without a GPU and packed for a machine that has one.
+
+BatchPOD alone takes a quarter of an hour on two cores. FlashInfer compiles nothing that lies in its
+folder data/aot: unpack the archive there (`python -m tarfile -e ARCHIVE .../flashinfer/data/aot`).
+FLASHINFER_DISABLE_JIT=1 then refuses what is missing instead of compiling it. The libraries belong
+to the FlashInfer that generated them, and to one architecture.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import tarfile
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from benchmarks.gpu.common.output import Output
+from pod_integrate.builds import cache, nvcc
+from pod_integrate.devices.cuda.limits import Architecture
+from pod_integrate.errors import BuildError
+
+_TEXT = 2000
+_HOPPER = 9
+
+
+class Spec(Protocol):
+    """What is used of FlashInfer's JitSpec."""
+
+    name: str
+
+    def build(self) -> None:
+        """Compile what is missing or older than its sources."""
+
+    def get_library_path(self) -> Path:
+        """Where `build` leaves the library."""
+
+
+def prepare(arch: Architecture, jobs: int) -> Path:
+    """Tell FlashInfer by its environment what to compile for and with; its folder of builds.
+
+    It reads some of that when it is imported. Raises BuildError when it is missing or too late.
+    """
+    if importlib.util.find_spec("flashinfer") is None:
+        raise BuildError("FlashInfer is not installed; pip install flashinfer-python==0.7.2")
+    # FLASHINFER_WORKSPACE_BASE is FlashInfer's own setting: a folder to go on in.
+    base = Path(os.environ.get("FLASHINFER_WORKSPACE_BASE") or cache.directory() / "flashinfer")
+    os.environ.update(
+        FLASHINFER_WORKSPACE_BASE=str(base),
+        FLASHINFER_CUDA_ARCH_LIST=arch_list(arch),
+        CUDA_HOME=str(toolkit(nvcc.find_nvcc(), base / "toolkit")),
+        MAX_JOBS=str(jobs),
+    )
+    return base
+
+
+def arch_list(arch: Architecture) -> str:
+    """As FlashInfer names an architecture: `9.0a` for sm_90a."""
+    major, minor = arch.capability
+    return arch.name.replace(f"sm_{major}{minor}", f"{major}.{minor}")
+
+
+def toolkit(compiler: Path, folder: Path) -> Path:
+    """A CUDA_HOME to link with: the compiler's own, or a folder of links where that is a pip wheel.
+
+    A wheel names its runtime by version only, and without a driver there is no libcuda to name.
+    """
+    home = compiler.resolve().parents[1]
+    if (home / "lib64" / "libcudart.so").exists():
+        return home
+    libraries = folder / "lib64"
+    (libraries / "stubs").mkdir(parents=True, exist_ok=True)
+    for name in ("bin", "include", "nvvm"):
+        _link(folder / name, home / name)
+    runtimes = sorted((home / "lib").glob("libcudart.so.*"))
+    if not runtimes:
+        raise BuildError(f"{home / 'lib'} has no libcudart; pip install nvidia-cuda-runtime")
+    _link(libraries / "libcudart.so", runtimes[-1])
+    stub = libraries / "stubs" / "libcuda.so"
+    command = [cache.host_compiler(), "-shared", "-x", "c++", os.devnull, "-o", str(stub)]
+    subprocess.run([*command, "-Wl,-soname,libcuda.so.1"], check=True)
+    return folder
+
+
+def specs(head_dims: Sequence[int], arch: Architecture) -> list[Spec]:
+    """The modules that the peers load for bf16; BatchPOD, the longest, comes first.
+
+    Raises BuildError when this FlashInfer makes them in another way.
+    """
+    try:
+        return [spec for dim in head_dims for spec in _of_head_dim(dim, arch)]
+    except (AttributeError, TypeError) as error:
+        raise BuildError(f"FlashInfer makes its modules otherwise than 0.7.2: {error}") from error
+
+
+def _of_head_dim(dim: int, arch: Architecture) -> Iterable[Spec]:
+    import torch
+    from flashinfer.jit.attention import modules
+
+    dtypes, index = (torch.bfloat16,) * 3, torch.int32
+    plain = (0, False, False)  # no position encoding, window or cap
+    yield modules.gen_batch_pod_module(*dtypes, dim, *plain, False, index, *plain)
+    if arch.capability[0] == _HOPPER:
+        yield modules.gen_batch_prefill_module("fa3", *dtypes, index, dim, dim, *plain, False)
+    # Of the cache K and V have one stride, so the primaries are what is loaded.
+    yield modules._gen_batch_prefill_primary_module("fa2", *dtypes, index, dim, dim, *plain, False)
+    yield modules.gen_batch_decode_module(*dtypes, index, dim, dim, *plain)
+    yield modules._gen_batch_attention_primary_module(*dtypes, index, dim, dim, 0, False, False)
+
+
+def build(wanted: Iterable[Spec], document: dict[str, Any], output: Output) -> list[Spec]:
+    """Compile one after the other, with all jobs each; what succeeded. Errors are recorded."""
+    built = []
+    for spec in wanted:
+        began = time.monotonic()
+        try:
+            spec.build()
+            built.append(spec)
+        except Exception as error:
+            document["errors"][spec.name] = f"{type(error).__name__}: {error}"[-_TEXT:]
+        document["seconds"][spec.name] = round(time.monotonic() - began, 1)
+        output.save(document)
+        print(f"{spec.name}: {'ok' if spec in built else 'FAILED'}", flush=True)
+    return built
+
+
+def pack(built: Iterable[Spec], archive: Path) -> int:
+    """Write the libraries as data/aot holds them, name/name.so; the archive's size in bytes."""
+    new = archive.with_name(f".{archive.name}.{os.getpid()}")
+    with tarfile.open(new, "w:xz", preset=9) as tar:
+        for spec in built:
+            tar.add(spec.get_library_path(), f"{spec.name}/{spec.name}.so")
+    os.replace(new, archive)
+    return archive.stat().st_size
+
+
+def run(arch: Architecture, head_dims: Sequence[int], jobs: int, folder: Path) -> dict[str, Any]:
+    """Build everything and pack it in `folder`; what is said of it, also in peers_build.json."""
+    prepare(arch, jobs)
+    import flashinfer
+
+    output = Output(folder, "peers_build")
+    document: dict[str, Any] = {
+        "arch": arch.name,
+        "flashinfer": flashinfer.__version__,
+        "compiler": cache.version_of(str(nvcc.find_nvcc())).splitlines()[-2:],
+        "seconds": {},
+        "errors": {},
+    }
+    built = build(specs(head_dims, arch), document, output)
+    archive = folder / f"flashinfer-{flashinfer.__version__}-{arch.name}.tar.xz"
+    if built:
+        document["bytes"] = pack(built, archive)
+        document["archive"] = str(archive)
+    output.save(document)
+    return document
+
+
+def _link(path: Path, target: Path) -> None:
+    if path.is_symlink():
+        path.unlink()
+    path.symlink_to(target)

@@ -1,0 +1,125 @@
+"""FlashInfer's kernels for a machine with a GPU: what they are compiled with, how they travel."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from benchmarks.gpu.common.output import Output
+from benchmarks.gpu.peers import flashinfer_build
+from benchmarks.gpu.visit import prebuild
+from pod_integrate.builds import nvcc
+from pod_integrate.devices.cuda.limits import ARCHITECTURES
+from pod_integrate.errors import BuildError
+
+
+class Module:
+    """A module of FlashInfer whose library is its name."""
+
+    def __init__(self, name: str, folder: Path, error: str = "") -> None:
+        self.name, self._folder, self._error = name, folder, error
+
+    def build(self) -> None:
+        if self._error:
+            raise RuntimeError(self._error)
+        self.get_library_path().write_text(self.name)
+
+    def get_library_path(self) -> Path:
+        return self._folder / f"built_{self.name}.so"
+
+
+def test_architectures_are_named_as_flashinfer_names_them() -> None:
+    named = {name: flashinfer_build.arch_list(arch) for name, arch in ARCHITECTURES.items()}
+    assert (named["sm_80"], named["sm_90a"]) == ("8.0", "9.0a")
+
+
+def test_a_module_that_fails_is_recorded_and_the_others_travel(tmp_path: Path) -> None:
+    document: dict[str, dict[str, str]] = {"seconds": {}, "errors": {}}
+    modules = [Module("pod", tmp_path), Module("bad", tmp_path, "x" * 9000 + " ptxas died")]
+    built = flashinfer_build.build(
+        [*modules, Module("fa3", tmp_path)], document, Output(tmp_path, "build")
+    )
+    assert [module.name for module in built] == ["pod", "fa3"]
+    assert document["errors"]["bad"].endswith("ptxas died") and len(document["errors"]) == 1
+    assert json.loads((tmp_path / "build.json").read_text())["seconds"].keys() == {
+        "pod",
+        "bad",
+        "fa3",
+    }
+    archive = tmp_path / "a.tar.xz"
+    assert flashinfer_build.pack(built, archive) == archive.stat().st_size
+    # The layout of FlashInfer's data/aot.
+    with tarfile.open(archive) as tar:
+        tar.extractall(tmp_path / "aot", filter="data")
+    assert (tmp_path / "aot" / "fa3" / "fa3.so").read_text() == "fa3"
+    assert sorted(p.name for p in (tmp_path / "aot").iterdir()) == ["fa3", "pod"]
+
+
+def test_a_whole_toolkit_is_taken_as_it_is_and_a_wheel_completed(tmp_path: Path) -> None:
+    wheel = tmp_path / "wheel"
+    for name in ("bin/nvcc", "include/cuda.h", "nvvm/x", "lib/libcudart.so.13"):
+        (wheel / name).parent.mkdir(parents=True, exist_ok=True)
+        (wheel / name).write_text(name)
+    # Twice: a folder that is there is used again.
+    for _ in range(2):
+        home = flashinfer_build.toolkit(wheel / "bin" / "nvcc", tmp_path / "made")
+    assert home == tmp_path / "made"
+    assert (home / "bin" / "nvcc").read_text() == "bin/nvcc"
+    assert (home / "lib64" / "libcudart.so").read_text() == "lib/libcudart.so.13"
+    assert b"libcuda.so.1" in (home / "lib64" / "stubs" / "libcuda.so").read_bytes()
+    (wheel / "lib64").mkdir()
+    (wheel / "lib64" / "libcudart.so").touch()
+    assert flashinfer_build.toolkit(wheel / "bin" / "nvcc", tmp_path / "unused") == wheel
+    assert not (tmp_path / "unused").exists()
+
+
+def test_a_toolkit_without_a_runtime_names_the_remedy(tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "nvcc").touch()
+    with pytest.raises(BuildError, match="nvidia-cuda-runtime"):
+        flashinfer_build.toolkit(tmp_path / "bin" / "nvcc", tmp_path / "made")
+
+
+def test_flashinfer_is_told_before_it_is_imported_or_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("FLASHINFER_CUDA_ARCH_LIST", "CUDA_HOME", "MAX_JOBS"):
+        monkeypatch.setenv(name, "before")
+    monkeypatch.setenv("FLASHINFER_WORKSPACE_BASE", str(tmp_path))
+    monkeypatch.setattr(nvcc, "find_nvcc", lambda: tmp_path / "bin" / "nvcc")
+    monkeypatch.setattr(flashinfer_build, "toolkit", lambda nvcc, folder: folder)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    assert flashinfer_build.prepare(ARCHITECTURES["sm_90a"], 2) == tmp_path
+    told = {name: os.environ[name] for name in ("FLASHINFER_CUDA_ARCH_LIST", "MAX_JOBS")}
+    assert told == {"FLASHINFER_CUDA_ARCH_LIST": "9.0a", "MAX_JOBS": "2"}
+    assert os.environ["CUDA_HOME"] == str(tmp_path / "toolkit")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(BuildError, match="pip install flashinfer-python"):
+        flashinfer_build.prepare(ARCHITECTURES["sm_90a"], 2)
+
+
+def test_the_emulated_sm_has_no_peers_to_build(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="--arch"):
+        prebuild.main(["--peers", "--backend", "emulator", "--out", str(tmp_path)])
+
+
+def test_a_peer_that_did_not_build_ends_prebuild_with_its_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = []
+
+    def run(arch: object, dims: list[int], jobs: int, folder: Path) -> dict[str, object]:
+        asked.append((dims, jobs, folder))
+        return {"errors": {"pod": "no memory"}, "archive": "a", "bytes": 1}
+
+    monkeypatch.setattr(flashinfer_build, "run", run)
+    options = ["--peers", "--arch", "sm_90a", "--workers", "2", "--out", str(tmp_path)]
+    with pytest.raises(SystemExit) as ended:
+        prebuild.main([*options, "--head-dims", "64", "128"])
+    assert ended.value.code == 1 and asked == [([64, 128], 2, tmp_path)]
+    assert "FAILED pod: no memory" in capsys.readouterr().out
