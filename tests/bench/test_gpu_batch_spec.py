@@ -122,7 +122,9 @@ def test_flashinfer_is_told_of_several_chunks_and_of_ragged_decodes() -> None:
 def test_peers_that_would_have_to_compile_first_are_left_out_unless_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    env = types.SimpleNamespace(FLASHINFER_JIT_DIR=tmp_path / "ops")
+    env = types.SimpleNamespace(
+        FLASHINFER_JIT_DIR=tmp_path / "ops", FLASHINFER_AOT_DIR=tmp_path / "aot"
+    )
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: name == "flashinfer" or None)
     monkeypatch.setitem(sys.modules, "flashinfer", types.ModuleType("flashinfer"))
     monkeypatch.setitem(sys.modules, "flashinfer.jit", types.SimpleNamespace(env=env))
@@ -131,11 +133,17 @@ def test_peers_that_would_have_to_compile_first_are_left_out_unless_asked_for(
         return [found.name for found in paged.ready(tmp_path, head_dim, compiling=compiling)]
 
     assert names(64) == [] and len(names(64, compiling=True)) == 7
-    for built in ("batch_prefill_with_kv_cache_q_head_dim_qk_64_v_sm90", "nothing"):
-        (tmp_path / "ops" / built).mkdir(parents=True)
-        (tmp_path / "ops" / built / f"{built}.so").touch()
-    assert names(64) == ["flashinfer prefill fa3", "flashinfer prefill fa3, all rows"]
+    for built in (
+        "ops/batch_prefill_with_kv_cache_q_head_dim_qk_64_v_sm90",
+        "aot/batch_decode_with_kv_cache_q_head_dim_qk_64_v",
+        "ops/batch_decode_with_kv_cache_q_head_dim_qk_256_v",
+    ):
+        library = tmp_path / built / f"{Path(built).name}.so"
+        library.parent.mkdir(parents=True)
+        library.touch()
+    hopper = "flashinfer prefill fa3"
+    assert names(64) == [hopper, "flashinfer decode, no tensor cores", f"{hopper}, all rows"]
     assert names(128) == []
     tried = {"flashinfer decode": {"outcome": "ok"}, "flashinfer prefill fa3": {"outcome": "no"}}
     (tmp_path / "peers.json").write_text(json.dumps({"peers": tried}))
-    assert names(128) == ["flashinfer decode"] and len(names(64)) == 2
+    assert names(128) == ["flashinfer decode"] and len(names(64)) == 3

@@ -77,8 +77,13 @@ def ready(folder: Path, head_dim: int, *, compiling: bool) -> list[Paged]:
 
 
 def compiled(peer: Paged, head_dim: int) -> bool:
-    """Whether FlashInfer has the kernel of a peer in its folder of compiled ones."""
+    """Whether FlashInfer has the kernel of a peer, compiled on this machine or brought along."""
     from flashinfer.jit import env
 
-    built = Path(env.FLASHINFER_JIT_DIR).glob(f"{peer.module}*_head_dim_qk_{head_dim}_*/*.so")
-    return any((_HOPPER in library.stem) == peer.hopper for library in built)
+    name = f"{peer.module}*_head_dim_qk_{head_dim}_*/*.so"
+    folders = Path(env.FLASHINFER_JIT_DIR), Path(env.FLASHINFER_AOT_DIR)
+    return any(
+        (_HOPPER in library.stem) == peer.hopper
+        for folder in folders
+        for library in folder.glob(name)
+    )

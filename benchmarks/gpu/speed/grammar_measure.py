@@ -20,7 +20,7 @@ from pod_integrate.measure.accuracy import BF16_TOLERANCE
 from pod_integrate.measure.batches import Case
 
 # Of each kernel before the quickest are known.
-_FIRST_REPEATS = 8
+_FIRST_REPEATS = 15
 _TEXT = 500
 OURS, SERIAL = "ours", "ours serial"
 _OPS: tuple[Part, ...] = ("prefill", "decode")
