@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.gpu.engines import serving_scheduler
 from benchmarks.gpu.engines.serving_run import Server, obey
 from benchmarks.gpu.engines.serving_scheduler import Recorder
 
@@ -152,3 +153,32 @@ def test_steps_without_requests_are_not_recorded() -> None:
     (step,) = recorder.take()
     assert step[1] == 0.0 and step[2] >= 0.0 and step[3:] == [[], 2, 11]
     assert recorder.take() == []
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_scheduler_waits_for_its_gate_as_long_as_its_parent_lives(
+    alone: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import contextlib
+    import multiprocessing
+    import sys
+
+    gate, polls = tmp_path / "gate", []
+
+    def is_alive() -> bool:
+        polls.append(len(polls))
+        if len(polls) == 3:
+            if alone:
+                return False
+            gate.touch()
+        return True
+
+    scheduler = SimpleNamespace(run_scheduler_process=lambda *args, **kwargs: (args, kwargs))
+    monkeypatch.setitem(sys.modules, "sglang.srt.managers.scheduler", scheduler)
+    monkeypatch.setattr(serving_scheduler, "recorded_scheduler", contextlib.nullcontext)
+    monkeypatch.setattr(
+        multiprocessing, "parent_process", lambda: SimpleNamespace(is_alive=is_alive)
+    )
+    found = serving_scheduler.run_scheduler(str(gate), 1, rank=2)
+    assert polls == [0, 1, 2]
+    assert found == (None if alone else ((1,), {"rank": 2}))

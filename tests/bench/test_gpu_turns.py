@@ -49,7 +49,8 @@ def test_groups_hold_every_question_once_in_its_order(count: int) -> None:
 
 
 WORKER = """
-import json, pathlib, sys
+import json, pathlib, signal, sys
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
 job, answer = (pathlib.Path(p) for p in sys.stdin.readline().strip().split("\\t"))
 port = json.loads(job.read_text())["engine"]["port"]
 def say(what):
@@ -59,6 +60,7 @@ for number, _ in enumerate(sys.stdin):
     if number == FAIL:
         raise SystemExit("out of memory, says the engine")
     say({"seconds": port / 1000})
+print("left")
 """
 
 
@@ -105,3 +107,15 @@ def test_an_engine_that_dies_is_named_by_its_log(
     worker(1)
     with pytest.raises(RuntimeError, match="out of memory, says the engine"):
         measure(tmp_path, 3)
+
+
+def test_an_engine_ends_itself_when_no_order_follows(
+    tmp_path: Path, worker: Callable[[int], None]
+) -> None:
+    worker(-1)
+    one = turns.Standing(RUN, tmp_path, tmp_path)
+    one.begin({"engine": {"port": 1}})
+    one.ready(20.0)
+    one.stop()
+    assert one._process.returncode == 0
+    assert one.log.read_text() == "left\n"

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from benchmarks.gpu.engines.job import Run
 from benchmarks.gpu.engines.serving_loads import (
@@ -24,38 +25,48 @@ if TYPE_CHECKING:
 
 
 def launched(serving: Serving, served: Served, plan: Plan) -> dict[str, Standing]:
-    """Processes by backend that import SGLang and wait for `begin`."""
-    workers = {}
-    for engine in plan.engines:
-        folder = serving.folder / served.name / engine
-        folder.mkdir(parents=True, exist_ok=True)
-        logs = serving.options.out / served.name
-        logs.mkdir(parents=True, exist_ok=True)
-        workers[engine] = Standing(
-            Run(engine, engine, mixed=True), folder, logs, module="serving_run",
-            environment=serving.environment(engine),
-        )  # fmt: skip
-    return workers
+    """Engines by backend that import SGLang, in all of their processes, and wait for `begin`.
 
-
-def begin(
-    serving: Serving, served: Served, plan: Plan, workers: dict[str, Standing], number: int
-) -> None:
-    """Let all of them start at once; `number` keeps ports of two of them apart."""
+    Importing takes most of a start and nothing of the device: it is done while others are measured.
+    """
+    workers: dict[str, Standing] = {}
     shape, options = SHAPES[served.model], serving.options
-    folder = serving.folder / served.name / "model"
-    write_model(folder, shape)
+    model = serving.folder / served.name / "model"
+    model.parent.mkdir(parents=True, exist_ok=True)
+    write_model(model, shape)
     loads = {
         load: {"lengths": LOADS[load], "held": held(shape, LOADS[load])}
         for load in plan.loads(served)
     }
-    for place, (engine, worker) in enumerate(workers.items()):
-        port = FIRST_PORT + (number * len(workers) + place) * PORTS
-        arguments = engine_arguments(
-            engine, folder, shape, device=options.device, chunks=plan.chunks(engine),
-            kv=served.kv, port=port,
+    logs = options.out / served.name
+    logs.mkdir(parents=True, exist_ok=True)
+    # Ports of two models' engines are apart, since both stand for a while.
+    first = plan.served.index(served) * len(plan.engines)
+    for place, engine in enumerate(plan.engines, first):
+        folder = serving.folder / served.name / engine
+        folder.mkdir(parents=True, exist_ok=True)
+        workers[engine] = Standing(
+            Run(engine, engine, mixed=True), folder, logs, module="serving_run",
+            environment=serving.environment(engine),
         )  # fmt: skip
-        worker.begin({"engine": arguments, "loads": loads, "vocab": shape.vocab})
+        arguments = engine_arguments(
+            engine, model, shape, device=options.device, chunks=plan.chunks(engine),
+            kv=served.kv, port=FIRST_PORT + place * PORTS,
+        )  # fmt: skip
+        workers[engine].begin({
+            "engine": arguments, "loads": loads, "vocab": shape.vocab,
+            "gate": str(_gate(serving, served)),
+        })  # fmt: skip
+    return workers
+
+
+def begin(serving: Serving, served: Served) -> None:
+    """Let all of its engines go on at once to the device."""
+    _gate(serving, served).touch()
+
+
+def _gate(serving: Serving, served: Served) -> Path:
+    return serving.folder / served.name / "gate"
 
 
 def build(serving: Serving, served: Served) -> None:
@@ -68,13 +79,13 @@ def build(serving: Serving, served: Served) -> None:
 
 def ready(serving: Serving, served: Served, workers: dict[str, Standing]) -> dict[str, Standing]:
     """Those that came up in time; what did not is said in `failed`."""
-    until = time.monotonic() + min(serving.options.start, serving.seconds_left())
+    began = time.monotonic()
+    until = began + min(serving.options.start, serving.seconds_left())
     up = {}
     for engine, worker in workers.items():
         try:
-            found: dict[str, Any] = worker.ready(max(1.0, until - time.monotonic()))
-            took = f"{found['seconds']:.0f} s in the engine's start"
-            serving.say(f"{served.name}, {engine}: up, {took}")
+            worker.ready(max(1.0, until - time.monotonic()))
+            serving.say(f"{served.name}, {engine}: up after {time.monotonic() - began:.0f} s")
             up[engine] = worker
         except RuntimeError as error:
             serving.failed(f"{served.name}, {engine}", error)
@@ -93,7 +104,7 @@ def standing(serving: Serving, served: Served, plan: Plan) -> Iterator[dict[str,
             yield {}
             return
         began = time.monotonic()
-        begin(serving, served, plan, workers, number)
+        begin(serving, served)
         if "pod" in workers:
             # What its engine waits for, while the engines start.
             build(serving, served)
@@ -103,5 +114,8 @@ def standing(serving: Serving, served: Served, plan: Plan) -> Iterator[dict[str,
             serving.next_workers[later] = launched(serving, later, plan)
         yield up
     finally:
+        # All at once, then each.
+        for worker in workers.values():
+            worker.leave()
         for worker in workers.values():
             worker.stop()

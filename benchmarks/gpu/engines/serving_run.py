@@ -1,6 +1,7 @@
 """An SGLang engine under a load that never ends, measured a stretch at a time; its own process.
 
-It reads files of the job and of the answer, as turns_run does, and then an order a line:
+It reads files of the job and of the answer, as turns_run does, imports what it needs in all of its
+processes, and waits for the job's `gate` before it takes the device. Then an order a line:
 
   load NAME RUNNING             drop what is under way; send that load from now on, until so many
                                 run, as far done as if it had gone on for ever
@@ -17,6 +18,7 @@ Between orders the engine is paused: nothing runs while another one is measured 
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import math
@@ -174,21 +176,22 @@ def main() -> None:
 
     from benchmarks.gpu.engines.serving_scheduler import run_scheduler
 
-    class Recorded(Engine):  # type: ignore[misc]
-        """SGLang's own, but for the scheduler's process."""
-
-        run_scheduler_process_func = staticmethod(run_scheduler)
-
     print(f"{Engine.__name__} imported", flush=True)
     files = sys.stdin.readline().rstrip("\n").split("\t")
     if len(files) != 2:
         return
     job, answer = json.loads(Path(files[0]).read_text()), Path(files[1])
+
+    class Recorded(Engine):  # type: ignore[misc]
+        """SGLang's own, but for the scheduler's process."""
+
+        run_scheduler_process_func = staticmethod(functools.partial(run_scheduler, job["gate"]))
+
     began = time.monotonic()
     engine = Recorded(**job["engine"])
     try:
         server = Server(engine, job, answer.parent)
-        write_whole(answer, {"ready": True, "seconds": time.monotonic() - began})
+        write_whole(answer, {"ready": True})
         for line in itertools.takewhile(str.strip, sys.stdin):
             found = obey(server, line)
             print(f"{line.strip()} after {time.monotonic() - began:.1f} s", flush=True)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import multiprocessing
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ from benchmarks.gpu.engines.places import PLACES
 
 # [launched at (Unix s), begin ms, end ms, [[q, kv] of each prompt's chunk], decodes, their keys]
 Step = list[Any]
+_GATE_POLL_SECONDS = 0.02
 
 
 class Recorder:
@@ -110,9 +112,18 @@ def recorded_scheduler() -> Iterator[Recorder]:
         del Scheduler.serving_set, Scheduler.serving_steps
 
 
-def run_scheduler(*args: Any, **kwargs: Any) -> Any:
-    """SGLang's run_scheduler_process, recorded; it is what its Engine class lets one replace."""
+def run_scheduler(gate: str, *args: Any, **kwargs: Any) -> Any:
+    """SGLang's run_scheduler_process, recorded; it is what its Engine class lets one replace.
+
+    gate  file that it waits for, with everything imported and the device not yet touched. It ends
+          when its parent does, as SGLang's own sees to only later.
+    """
     from sglang.srt.managers.scheduler import run_scheduler_process
 
     with recorded_scheduler():
+        parent = multiprocessing.parent_process()
+        while not Path(gate).exists():
+            if parent is not None and not parent.is_alive():
+                return None
+            time.sleep(_GATE_POLL_SECONDS)
         return run_scheduler_process(*args, **kwargs)

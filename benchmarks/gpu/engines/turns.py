@@ -12,6 +12,7 @@ import json
 import math
 import random
 import statistics
+import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -27,6 +28,7 @@ _POLL_SECONDS = 0.02
 # SGLang draws the ports of an engine's processes from the thousand after its own.
 FIRST_PORT, PORTS = 31_000, 2_000
 _RESAMPLED = 2000
+_LEAVE_SECONDS = 10.0
 
 
 class Standing(Worker):
@@ -38,6 +40,7 @@ class Standing(Worker):
     ) -> None:  # fmt: skip
         super().__init__(run, folder, out, module=module, environment=environment)
         self._answer = folder / "answer.json"
+        self._reads_orders = False
 
     def begin(self, job: dict[str, Any]) -> None:
         """Give the worker its job; `ready` waits until the engine has warmed up."""
@@ -47,7 +50,9 @@ class Standing(Worker):
 
     def ready(self, limit: float) -> dict[str, Any]:
         """Wait for the warm engine; RuntimeError, with the log's end, after `limit` seconds."""
-        return self._wait(limit)
+        found = self._wait(limit)
+        self._reads_orders = True
+        return found
 
     def once(self, limit: float) -> float:
         """Seconds of one pass over the job's requests; RuntimeError after `limit` seconds."""
@@ -70,12 +75,19 @@ class Standing(Worker):
         """As `answers`, with log-probabilities."""
         return [Scored(*one) for one in self.order(f"scores {parts}", limit)["scores"]]
 
-    def stop(self) -> None:
-        """End the process and what it reads from."""
-        super().stop()
+    def leave(self) -> None:
+        """Tell it that no order follows: it ends its engine, and then itself."""
         if self._process.stdin is not None:
             with contextlib.suppress(BrokenPipeError):
                 self._process.stdin.close()
+
+    def stop(self) -> None:
+        """End the process: SGLang's does nothing about SIGTERM while it reads orders."""
+        self.leave()
+        if self._reads_orders:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(_LEAVE_SECONDS)
+        super().stop()
 
     def _say(self, line: str) -> None:
         self._answer.unlink(missing_ok=True)
