@@ -129,6 +129,7 @@ SECTIONS: dict[str, dict[str, str]] = {
     "Speculative decoding": {
         "spec.tokens_equal_pct": "SGLang speculating on `pod`: tokens as on `fa3`, GPU",
         "spec.accept_length_ratio": "... tokens per verify step against `fa3`'s",
+        "spec.accept_length_ratio_control": "... of `fa3` in other batches against itself",
     },
     "Traces and tuner": {
         "trace.gpu_time_agreement_pct": "Attention time in a GPU server's traces",

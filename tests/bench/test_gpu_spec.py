@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.gpu.engines import spec, spec_run
+from benchmarks.gpu.engines import spec, spec_accept, spec_run
 from benchmarks.gpu.engines.sglang import Worker
 from benchmarks.gpu.engines.spec import SpecRun
 from benchmarks.gpu.visit.headlines import headlines
@@ -56,21 +56,24 @@ def test_every_kind_has_a_stock_engine_and_the_first_two_are_the_headline() -> N
     assert [run.name for run in every[:2]] == ["fa3, standalone", "pod, standalone"]
 
 
-def answer(first: list[list[int]], second: list[list[int]], accept: float | None) -> dict[str, Any]:
-    return {"passes": [first, second], "accept_length": accept}
+def answer(first: list[list[int]], second: list[list[int]], *steps: int) -> dict[str, Any]:
+    """Two passes over one prompt, and the verify steps of each."""
+    return {"passes": [first, second], "steps": [[one] for one in steps]}
 
 
 def test_engines_are_compared_with_the_stock_one_of_their_kind() -> None:
     same, other = [[1, 2, 3, 4]], [[1, 2, 9, 9]]
     answers = {
-        "fa3, standalone": answer(same, other, 4.0),
-        "pod, standalone": answer(other, same, 3.0),
-        "fa3, plain": answer(other, other, None),
-        "pod, ngram": answer(same, same, 1.5),
+        "fa3, standalone": answer(same, other, 1, 2),
+        "pod, standalone": answer(other, same, 3, 1),
+        "fa3, plain": answer(other, other, 0, 0),
+        "pod, ngram": answer(same, same, 2, 2),
     }
     found = spec.compared(answers, "fa3")
     assert found["fa3, standalone"]["control_tokens_equal"] == 0.5
     assert found["fa3, standalone"]["plain_tokens_equal"] == 0.5
+    assert found["fa3, standalone"]["control_accept_length_ratio"] == 0.5
+    assert "control_accept_length_ratio" not in found["fa3, plain"]
     assert found["pod, standalone"]["tokens_equal"] == 0.5
     assert found["pod, standalone"]["accept_length_ratio"] == 0.75
     # Nothing to compare with yet.
@@ -79,6 +82,7 @@ def test_engines_are_compared_with_the_stock_one_of_their_kind() -> None:
     lines = {name: (value, unit) for name, value, unit, _ in headlines({"spec": document})}
     assert lines["spec.tokens_equal_pct"][0] == 50 and "50.0" in lines["spec.tokens_equal_pct"][1]
     assert lines["spec.accept_length_ratio"][0] == 0.75
+    assert lines["spec.accept_length_ratio_control"][0] == 0.5
     assert "a draft model of 5 tokens" in lines["spec.accept_length_ratio"][1]
 
 
@@ -138,8 +142,10 @@ class Engine:
 
 def test_accepted_length_is_tokens_over_verify_steps() -> None:
     requests = [{"ids": [5, 6], "new": 6}, {"ids": [7], "new": 2}]
-    tokens, count, steps = spec_run.ask(Engine(2), requests)
-    assert (tokens, count, steps) == ([[5] * 6, [7, 7]], 8, 4)
+    tokens, steps = spec_run.ask(Engine(2), requests)
+    assert (tokens, steps) == ([[5] * 6, [7, 7]], [2, 2])
+    assert spec_accept.accept_length(spec_accept.verified(tokens, steps)) == 2.0
+    assert spec_accept.accept_length(spec_accept.verified(tokens, [0, 0])) is None
 
 
 def test_what_an_engine_gives_is_saved_when_it_is_known(
@@ -155,7 +161,7 @@ def test_what_an_engine_gives_is_saved_when_it_is_known(
         def measure(self, job: dict[str, Any], limit: float) -> dict[str, Any]:
             if self.run.name.endswith("ngram"):
                 raise RuntimeError("no memory")
-            return {"passes": [[[1, 2]], [[1, 3]]], "accept_length": 2.0}
+            return {"passes": [[[1, 2]], [[1, 3]]], "steps": [[1], [1]]}
 
     for name in ("fa3+fa3+standalone", "pod+pod+ngram", "pod+pod+standalone"):
         runs.step(Stand(name), {})
@@ -167,5 +173,7 @@ def test_what_an_engine_gives_is_saved_when_it_is_known(
         "first_tokens_equal": 1.0,
         "tokens_equal": 1.0,
         "accept_length_ratio": 1.0,
+        "accept_length_ratio_equal": 1.0,
+        "accept_length_equal_answers": 2.0,
     }
     assert set(json.loads((tmp_path / "spec_tokens.json").read_text())) == set(saved["runs"])

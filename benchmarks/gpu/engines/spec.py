@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 from benchmarks.gpu.common import machine
 from benchmarks.gpu.common.output import Output, add_output
-from benchmarks.gpu.engines import live_models, spec_deep_gemm, spec_drafts
+from benchmarks.gpu.engines import live_models, spec_accept, spec_deep_gemm, spec_drafts
 from benchmarks.gpu.engines.figures import compare
 from benchmarks.gpu.engines.job import Run, engine_arguments
 from benchmarks.gpu.engines.places import REFUSED
@@ -111,8 +111,8 @@ def write_models(folder: Path, options: argparse.Namespace) -> None:
 def compared(answers: dict[str, dict[str, Any]], stock: str) -> dict[str, dict[str, float]]:
     """Each engine against the stock backend that speculates as it does.
 
-    answers  run: {"passes": tokens of both, "accept_length": tokens per verify step or None}
-    `control` of a stock engine compares its two passes.
+    answers  run: {"passes": tokens of both, "steps": verify steps of each answer in both}
+    `control` of a stock engine compares its second pass with its first.
     """
     found: dict[str, dict[str, float]] = {}
     for name, answer in answers.items():
@@ -121,15 +121,21 @@ def compared(answers: dict[str, dict[str, Any]], stock: str) -> dict[str, dict[s
         if want is None:
             continue
         if backend == stock:
-            found[name] = {f"control_{k}": v for k, v in compare(*want["passes"]).items()}
+            first, second = _verified(want)
+            control = compare(*want["passes"]) | spec_accept.compared([second], [first])
+            found[name] = {f"control_{k}": v for k, v in control.items()}
             if f"{stock}, {_PLAIN}" in answers and kind != _PLAIN:
                 plain = compare(answers[f"{stock}, {_PLAIN}"]["passes"][0], want["passes"][0])
                 found[name] |= {f"plain_{k}": v for k, v in plain.items()}
             continue
         found[name] = compare(want["passes"][0], answer["passes"][0])
-        if want["accept_length"] and answer["accept_length"]:
-            found[name]["accept_length_ratio"] = answer["accept_length"] / want["accept_length"]
+        found[name] |= spec_accept.compared(_verified(answer), _verified(want))
     return found
+
+
+def _verified(answer: dict[str, Any]) -> list[list[spec_accept.Verified]]:
+    passes = zip(answer["passes"], answer["steps"], strict=True)
+    return [spec_accept.verified(*one) for one in passes]
 
 
 class SpecRuns:
@@ -162,8 +168,7 @@ class SpecRuns:
             print(f"{name} FAILED: {error}", flush=True)
             return
         with self._lock:
-            passes = found.pop("passes")
-            self._answers[name] = {"passes": passes, "accept_length": found["accept_length"]}
+            self._answers[name] = {part: found.pop(part) for part in ("passes", "steps")}
             self.document["runs"][name] = found
             self.document["compared"] = compared(self._answers, self._options.stock)
             self._tokens.save(self._answers)

@@ -23,12 +23,18 @@ def spec_headlines(documents: dict[str, dict[str, Any]]) -> list[Headline]:
         return []
     ours, stock = found[f"pod, {kind}"], document["load"]["stock"]
     told = _KINDS[kind].format(**document["load"])
-    control = found[f"{stock}, {kind}"]["control_tokens_equal"]
-    unit = f"% of tokens before a difference, {told}, {stock} with itself {100 * control:.1f}"
+    control = found[f"{stock}, {kind}"]
+    same = 100 * control["control_tokens_equal"]
+    unit = f"% of tokens before a difference, {told}, {stock} with itself {same:.1f}"
     headlines = [("spec.tokens_equal_pct", 100 * ours["tokens_equal"], unit, _SPEC)]
-    if "accept_length_ratio" in ours:
-        unit = f"x, tokens per verify step, {told}"
-        headlines.append(("spec.accept_length_ratio", ours["accept_length_ratio"], unit, _SPEC))
+    for name, side, key in (
+        ("accept_length_ratio", ours, "accept_length"),
+        ("accept_length_ratio_control", control, "control_accept_length"),
+    ):
+        if f"{key}_ratio" in side:
+            error = f" ± {side[f'{key}_error']:.3f}" if f"{key}_error" in side else ""
+            unit = f"x{error}, tokens per verify step, {told}"
+            headlines.append((f"spec.{name}", side[f"{key}_ratio"], unit, _SPEC))
     return headlines
 
 
