@@ -163,7 +163,8 @@ def test_a_scheduler_waits_for_its_gate_as_long_as_its_parent_lives(
     import multiprocessing
     import sys
 
-    gate, polls = tmp_path / "gate", []
+    gate = tmp_path / "gate"
+    polls: list[int] = []
 
     def is_alive() -> bool:
         polls.append(len(polls))
