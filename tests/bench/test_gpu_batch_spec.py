@@ -133,6 +133,7 @@ def test_peers_that_would_have_to_compile_first_are_left_out_unless_asked_for(
         return [found.name for found in paged.ready(tmp_path, head_dim, compiling=compiling)]
 
     assert names(64) == [] and len(names(64, compiling=True)) == 7
+    assert names(96, compiling=True) == []
     for built in (
         "ops/batch_prefill_with_kv_cache_q_head_dim_qk_64_v_sm90",
         "aot/batch_decode_with_kv_cache_q_head_dim_qk_64_v",
