@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib.util
 import json
 import os
+import subprocess
 import tarfile
 from pathlib import Path
 
@@ -13,21 +15,25 @@ import pytest
 from benchmarks.gpu.common.output import Output
 from benchmarks.gpu.peers import flashinfer_build
 from benchmarks.gpu.visit import prebuild
-from pod_integrate.builds import nvcc
+from pod_integrate.builds import cache, nvcc
 from pod_integrate.devices.cuda.limits import ARCHITECTURES
 from pod_integrate.errors import BuildError
 
 
 class Module:
-    """A module of FlashInfer whose library is its name."""
+    """A module of FlashInfer as JitSpec is: its sources are linked to one library."""
 
-    def __init__(self, name: str, folder: Path, error: str = "") -> None:
+    def __init__(self, name: str, folder: Path, sources: dict[str, str], error: str = "") -> None:
         self.name, self._folder, self._error = name, folder, error
+        self.sources = [folder / source for source in sources]
+        for source, text in sources.items():
+            (folder / source).write_text(text)
 
     def build(self) -> None:
         if self._error:
             raise RuntimeError(self._error)
-        self.get_library_path().write_text(self.name)
+        command = [cache.host_compiler(), "-shared", "-fPIC", *map(str, self.sources)]
+        subprocess.run([*command, "-o", str(self.get_library_path())], check=True)
 
     def get_library_path(self) -> Path:
         return self._folder / f"built_{self.name}.so"
@@ -40,10 +46,12 @@ def test_architectures_are_named_as_flashinfer_names_them() -> None:
 
 def test_a_module_that_fails_is_recorded_and_the_others_travel(tmp_path: Path) -> None:
     document: dict[str, dict[str, str]] = {"seconds": {}, "errors": {}}
-    modules = [Module("pod", tmp_path), Module("bad", tmp_path, "x" * 9000 + " ptxas died")]
-    built = flashinfer_build.build(
-        [*modules, Module("fa3", tmp_path)], document, Output(tmp_path, "build")
-    )
+    modules = [
+        Module("pod", tmp_path, {"pod.cpp": ""}),
+        Module("bad", tmp_path, {}, "x" * 9000 + " ptxas died"),
+        Module("fa3", tmp_path, {"fa3.cpp": ""}),
+    ]
+    built = flashinfer_build.build(modules, document, Output(tmp_path, "build"))
     assert [module.name for module in built] == ["pod", "fa3"]
     assert document["errors"]["bad"].endswith("ptxas died") and len(document["errors"]) == 1
     assert json.loads((tmp_path / "build.json").read_text())["seconds"].keys() == {
@@ -51,13 +59,42 @@ def test_a_module_that_fails_is_recorded_and_the_others_travel(tmp_path: Path) -
         "bad",
         "fa3",
     }
-    archive = tmp_path / "a.tar.xz"
+    archive = tmp_path / "a.tar.gz"
     assert flashinfer_build.pack(built, archive) == archive.stat().st_size
     # The layout of FlashInfer's data/aot.
     with tarfile.open(archive) as tar:
         tar.extractall(tmp_path / "aot", filter="data")
-    assert (tmp_path / "aot" / "fa3" / "fa3.so").read_text() == "fa3"
+    travelled = (tmp_path / "aot" / "fa3" / "fa3.so").read_bytes()
+    assert travelled == modules[2].get_library_path().read_bytes()
     assert sorted(p.name for p in (tmp_path / "aot").iterdir()) == ["fa3", "pod"]
+
+
+def test_masks_that_no_peer_asks_for_are_left_out_and_refused(tmp_path: Path) -> None:
+    declared = "namespace flashinfer { template <int mask> int run(); "
+    name = "batch_prefill_paged_kernel_mask_"
+    sources = {
+        f"{name}{mask}.cpp": f"{declared} template <> int run<{mask}>() {{ return {mask}; }} }}"
+        for mask in range(4)
+    }
+    sources["batch_prefill.cpp"] = (
+        f"{declared} }}"
+        + """
+        extern "C" int call(int mask) {
+          switch (mask) {
+            case 0: return flashinfer::run<0>();
+            case 1: return flashinfer::run<1>();
+            case 2: return flashinfer::run<2>();
+            default: return flashinfer::run<3>();
+          }
+        }"""
+    )
+    module = Module("prefill", tmp_path, sources)
+    document: dict[str, dict[str, str]] = {"seconds": {}, "errors": {}}
+    (built,) = flashinfer_build.build([module], document, Output(tmp_path, "build"))
+    assert flashinfer_build.undefined(built.get_library_path()) == []
+    call = ctypes.CDLL(str(built.get_library_path()), mode=os.RTLD_NOW).call
+    not_supported = 801
+    assert [call(mask) for mask in range(4)] == [0, 1, not_supported, not_supported]
 
 
 def test_a_whole_toolkit_is_taken_as_it_is_and_a_wheel_completed(tmp_path: Path) -> None:
@@ -88,7 +125,7 @@ def test_a_toolkit_without_a_runtime_names_the_remedy(tmp_path: Path) -> None:
 def test_flashinfer_is_told_before_it_is_imported_or_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("FLASHINFER_CUDA_ARCH_LIST", "CUDA_HOME", "MAX_JOBS"):
+    for name in ("FLASHINFER_CUDA_ARCH_LIST", "CUDA_HOME", "MAX_JOBS", "PATH"):
         monkeypatch.setenv(name, "before")
     monkeypatch.setenv("FLASHINFER_WORKSPACE_BASE", str(tmp_path))
     monkeypatch.setattr(nvcc, "find_nvcc", lambda: tmp_path / "bin" / "nvcc")

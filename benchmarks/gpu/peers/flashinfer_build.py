@@ -1,9 +1,10 @@
 """FlashInfer's kernels of the peers, compiled without a GPU and packed for a machine that has one.
 
-BatchPOD alone takes a quarter of an hour on two cores. FlashInfer compiles nothing that lies in its
-folder data/aot: unpack the archive there (`python -m tarfile -e ARCHIVE .../flashinfer/data/aot`).
-FLASHINFER_DISABLE_JIT=1 then refuses what is missing instead of compiling it. The libraries belong
-to the FlashInfer that generated them, and to one architecture.
+FlashInfer compiles nothing that lies in its folder data/aot: unpack the archive there
+(`python -m tarfile -e ARCHIVE .../flashinfer/data/aot`). FLASHINFER_DISABLE_JIT=1 then refuses what
+is missing instead of compiling it. The libraries belong to the FlashInfer that generated them, and
+to one architecture. They hold the masks that the peers ask for; a call with another one answers
+cudaErrorNotSupported. All of them would take an hour on two cores, BatchPOD's sixteen pairs most.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import subprocess
+import sys
 import tarfile
 import time
 from collections.abc import Iterable, Sequence
@@ -24,12 +26,25 @@ from pod_integrate.errors import BuildError
 
 _TEXT = 2000
 _HOPPER = 9
+# Of the published cases; nothing else is measured against BatchPOD.
+_POD_HEAD_DIM = 128
+# Chunks are causal, decodes have no mask; what has none in its name is needed whatever is asked.
+_NEEDED = (
+    "batch_pod_kernel_mask_1p_0d",
+    "batch_prefill_paged_kernel_mask_0",
+    "batch_prefill_paged_kernel_mask_1",
+    "batch_prefill_paged_sm90_kernel_mask_1",
+    "batch_attention_paged_kernel_mask_1",
+)
+_OF_FLASHINFER = "_ZN10flashinfer"
+_NOT_SUPPORTED = 801
 
 
 class Spec(Protocol):
     """What is used of FlashInfer's JitSpec."""
 
     name: str
+    sources: list[Path]
 
     def build(self) -> None:
         """Compile what is missing or older than its sources."""
@@ -52,6 +67,8 @@ def prepare(arch: Architecture, jobs: int) -> Path:
         FLASHINFER_CUDA_ARCH_LIST=arch_list(arch),
         CUDA_HOME=str(toolkit(nvcc.find_nvcc(), base / "toolkit")),
         MAX_JOBS=str(jobs),
+        # Where pip has put ninja.
+        PATH=os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"])),
     )
     return base
 
@@ -95,13 +112,14 @@ def specs(head_dims: Sequence[int], arch: Architecture) -> list[Spec]:
         raise BuildError(f"FlashInfer makes its modules otherwise than 0.7.2: {error}") from error
 
 
-def _of_head_dim(dim: int, arch: Architecture) -> Iterable[Spec]:
+def _of_head_dim(dim: int, arch: Architecture) -> Iterable[Any]:
     import torch
     from flashinfer.jit.attention import modules
 
     dtypes, index = (torch.bfloat16,) * 3, torch.int32
     plain = (0, False, False)  # no position encoding, window or cap
-    yield modules.gen_batch_pod_module(*dtypes, dim, *plain, False, index, *plain)
+    if dim == _POD_HEAD_DIM:
+        yield modules.gen_batch_pod_module(*dtypes, dim, *plain, False, index, *plain)
     if arch.capability[0] == _HOPPER:
         yield modules.gen_batch_prefill_module("fa3", *dtypes, index, dim, dim, *plain, False)
     # Of the cache K and V have one stride, so the primaries are what is loaded.
@@ -116,7 +134,7 @@ def build(wanted: Iterable[Spec], document: dict[str, Any], output: Output) -> l
     for spec in wanted:
         began = time.monotonic()
         try:
-            spec.build()
+            _build_needed(spec)
             built.append(spec)
         except Exception as error:
             document["errors"][spec.name] = f"{type(error).__name__}: {error}"[-_TEXT:]
@@ -126,10 +144,42 @@ def build(wanted: Iterable[Spec], document: dict[str, Any], output: Output) -> l
     return built
 
 
+def _build_needed(spec: Spec) -> None:
+    spec.sources = [s for s in spec.sources if "_mask_" not in s.stem or s.stem in _NEEDED]
+    spec.build()
+    library = spec.get_library_path()
+    refused = undefined(library)
+    if refused:
+        stub = library.with_name("left_out.cpp")
+        stub.write_text(refusals(refused))
+        spec.sources = [*spec.sources, stub]
+        spec.build()
+
+
+def undefined(library: Path) -> list[str]:
+    """FlashInfer's own functions that a library calls and lacks, as the linker names them."""
+    command = ["nm", "--dynamic", "--undefined-only", "--format=posix", str(library)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    names = (line.split()[0] for line in done.stdout.splitlines())
+    return [name for name in names if name.startswith(_OF_FLASHINFER)]
+
+
+def refusals(names: Sequence[str]) -> str:
+    """C++ that defines functions of these linker names, each of which answers not supported."""
+    return "".join(
+        f'extern "C" int refused_{i}() __asm__("{name}");\n'
+        f'extern "C" int refused_{i}() {{ return {_NOT_SUPPORTED}; }}\n'
+        for i, name in enumerate(names)
+    )
+
+
 def pack(built: Iterable[Spec], archive: Path) -> int:
-    """Write the libraries as data/aot holds them, name/name.so; the archive's size in bytes."""
+    """Write the libraries as data/aot holds them, name/name.so; the archive's size in bytes.
+
+    gzip, which every tar and every Python reads; the kernels inside are compressed already.
+    """
     new = archive.with_name(f".{archive.name}.{os.getpid()}")
-    with tarfile.open(new, "w:xz", preset=9) as tar:
+    with tarfile.open(new, "w:gz") as tar:
         for spec in built:
             tar.add(spec.get_library_path(), f"{spec.name}/{spec.name}.so")
     os.replace(new, archive)
@@ -150,7 +200,7 @@ def run(arch: Architecture, head_dims: Sequence[int], jobs: int, folder: Path) -
         "errors": {},
     }
     built = build(specs(head_dims, arch), document, output)
-    archive = folder / f"flashinfer-{flashinfer.__version__}-{arch.name}.tar.xz"
+    archive = folder / f"flashinfer-{flashinfer.__version__}-{arch.name}.tar.gz"
     if built:
         document["bytes"] = pack(built, archive)
         document["archive"] = str(archive)
