@@ -13,8 +13,7 @@
 namespace pod::walls {
 
 using ptx::kEvictNormal;
-using ptx::mbarrier_arrive, ptx::mbarrier_expect, ptx::mbarrier_init, ptx::mbarrier_publish,
-    ptx::mbarrier_wait;
+using ptx::mbarrier_arrive, ptx::mbarrier_expect, ptx::mbarrier_init, ptx::mbarrier_publish;
 
 // cp.async.bulk: a run of bytes, a multiple of 16 at multiples of 16.
 POD_DEVICE void copy_bulk(uint32_t smem, const void* gmem, uint32_t bytes, uint32_t barrier,
@@ -47,6 +46,36 @@ POD_DEVICE long long clock() {
   long long cycles;
   asm volatile("mov.u64 %0, %%clock64;" : "=l"(cycles));
   return cycles;
+}
+
+// %clock_hi: counts 2^32 cycles of the SM, more than two seconds.
+POD_DEVICE uint32_t clock_high() {
+  uint32_t high;
+  asm volatile("mov.u32 %0, %%clock_hi;" : "=r"(high));
+  return high;
+}
+
+// mbarrier.try_wait.parity: whether the phase of this parity has ended; false after a while.
+POD_DEVICE bool mbarrier_try(uint32_t barrier, uint32_t parity) {
+  uint32_t ended;
+  asm volatile(
+      "{ .reg .pred p;\n"
+      "mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\n"
+      "selp.u32 %0, 1, 0, p; }"
+      : "=r"(ended)
+      : "r"(barrier), "r"(parity)
+      : "memory");
+  return ended;
+}
+
+// Until the phase of this parity has ended. Launches take milliseconds: who waits for seconds waits
+// for ever, so the launch fails instead.
+POD_DEVICE void mbarrier_wait(uint32_t barrier, uint32_t parity) {
+  if (mbarrier_try(barrier, parity)) return;
+  const uint32_t began = clock_high();
+  while (!mbarrier_try(barrier, parity)) {
+    if (clock_high() - began > 1) asm volatile("trap;");
+  }
 }
 
 }  // namespace pod::walls

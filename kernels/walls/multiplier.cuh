@@ -5,6 +5,7 @@
 // No mask, no ends of rows: what is measured is the steady state.
 #pragma once
 
+#include "cluster.cuh"
 #include "pod/mma/warpgroup.cuh"
 #include "pod/softmax.cuh"
 #include "streams.cuh"
@@ -41,7 +42,8 @@ struct Turn {
   }
 };
 
-template <int kKeys, int kStages>
+// Of kCtas CTAs of a cluster that free each other's places, or of one that is alone.
+template <int kKeys, int kStages, int kCtas = 1>
 class Multiplier {
  public:
   static constexpr int kColumns = kKeys / Fragment::kColumns;
@@ -105,9 +107,13 @@ class Multiplier {
   POD_DEVICE static uint32_t address(const uint64_t& barrier) {
     return ptx::smem_address(&barrier);
   }
-  // One arrival per warp: what it read, it has read.
+  // One arrival per warp and CTA: what it read, it has read.
   POD_DEVICE void free(const uint64_t& barrier) {
-    if (lane_ == 0) mbarrier_arrive(address(barrier));
+    if constexpr (kCtas > 1) {
+      if (lane_ < kCtas) arrive_at(at_rank(address(barrier), lane_));
+    } else if (lane_ == 0) {
+      mbarrier_arrive(address(barrier));
+    }
   }
   POD_DEVICE void issue_scores(int stage) {
     ptx::wgmma_fence();

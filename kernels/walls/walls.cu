@@ -2,9 +2,11 @@
 //
 // Measures; computes nothing that anybody needs. `python -m benchmarks.gpu walls` runs it.
 
+#include <algorithm>
 #include <string>
 
 #include "corun.cuh"
+#include "sharer.cuh"
 #include "streams.cuh"
 
 namespace pod::walls {
@@ -12,7 +14,8 @@ namespace {
 
 thread_local std::string error;
 
-const char* const kKernels = "bulk\nboxes\ncopies\ncorun128\ncorun64\nwide128\n";
+const char* const kKernels =
+    "bulk\nboxes\ncopies\ncorun128\ncorun64\nwide128\nshare1\nshare2\nshare4\n";
 
 // Rows of 128 elements as boxes of [box_rows, 128 / panels].
 bool encode(CUtensorMap* map, const char* pool, int64_t rows, int box_rows, int panels) {
@@ -77,6 +80,37 @@ bool run_corun(const Request& r) {
   return launch(corun_kernel<kKeys, kStages, kWide>, kCorunThreads, smem, a);
 }
 
+// As many clusters as are resident at once: those that came later would be counted as if they were.
+template <int kCtas>
+bool run_share(const Request& r) {
+  const Corun& c = r.corun;
+  CorunArguments a{{}, {}, r};
+  if (!encode(&a.boxes, c.tiles, c.tile_rows * c.groups, kShareKeys / kCtas, 2)) return false;
+  const int smem = kAlignment + kGroups * kGroupRows * kRowBytes + ShareRing::kBytes +
+                   static_cast<int>(kWideBytes);
+  const auto kernel = share_kernel<kCtas>;
+  cudaLaunchAttribute cluster{};
+  cluster.id = cudaLaunchAttributeClusterDimension;
+  cluster.val.clusterDim = {kCtas, 1, 1};
+  cudaLaunchConfig_t config{};
+  config.gridDim = dim3(r.ctas / kCtas * kCtas);
+  config.blockDim = dim3(kCorunThreads);
+  config.dynamicSmemBytes = smem;
+  config.stream = static_cast<cudaStream_t>(r.stream);
+  config.attrs = &cluster;
+  config.numAttrs = 1;
+  int clusters = 0;
+  cudaError_t code =
+      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, smem);
+  if (!code) code = cudaOccupancyMaxActiveClusters(&clusters, kernel, &config);
+  if (!code) {
+    config.gridDim = dim3(std::min(r.ctas / kCtas, clusters) * kCtas);
+    code = cudaLaunchKernelEx(&config, kernel, a);
+  }
+  if (code) error = cudaGetErrorString(code);
+  return !code;
+}
+
 bool run(const Request& r) {
   switch (r.kernel) {
     case 0:
@@ -91,6 +125,12 @@ bool run(const Request& r) {
       return run_corun<64, 4>(r);
     case 5:
       return run_corun<128, 2, true>(r);
+    case 6:
+      return run_share<1>(r);
+    case 7:
+      return run_share<2>(r);
+    case 8:
+      return run_share<4>(r);
     default:
       error = "no such kernel";
       return false;

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +14,7 @@ import torch
 from benchmarks.gpu.walls import library as walls_library
 from benchmarks.gpu.walls import points, requests, walls
 from benchmarks.gpu.walls.points import Point, Pools
-from benchmarks.gpu.walls.records import Role, clock_ghz, least_in_flight, rate, summary
+from benchmarks.gpu.walls.records import Role, clock_ghz, ctas, least_in_flight, rate, summary
 from pod_integrate.builds import nvcc
 from pod_integrate.builds.report import is_wgmma_serialized
 
@@ -22,7 +25,7 @@ POINTS = [(part, point) for part, make in points.PARTS.items() for point in make
 def smem(point: Point) -> int:
     first, second = point.request.streams
     if point.kernel in points.SHAPES:
-        wide = point.kernel == "wide128"
+        wide = point.kernel in points.WIDE
         return requests.corun_smem(*points.SHAPES[point.kernel], first, wide=wide)
     return requests.streams_smem(first, second)
 
@@ -71,7 +74,36 @@ def test_a_rate_is_the_sum_over_warps_of_units_over_their_own_time() -> None:
 
 def test_a_summary_takes_medians_over_launches() -> None:
     launches = [records((0, 10, 0, 20, units)) for units in (1, 100, 3)]
-    assert summary(launches, {"x": Role((0, 1), 1.0)}) == {"x": 3e8, "sm_ghz": 2.0}
+    assert summary(launches, {"x": Role((0, 1), 1.0)}) == {"x": 3e8, "sm_ghz": 2.0, "ctas": 1}
+
+
+def test_ctas_are_counted_by_whether_a_warp_of_theirs_worked() -> None:
+    idle, busy = [(0, 0, 0, 0, 0)] * 2, [(0, 0, 0, 0, 0), (0, 5, 0, 5, 1)]
+    assert ctas(torch.tensor([idle, busy, idle, busy], dtype=torch.int64)) == 2
+
+
+def test_a_row_of_clusters_says_how_many_share() -> None:
+    rows = [point for part, point in POINTS if part == "cluster"]
+    assert {row.labels["cluster"] for row in rows} == {1, 2, 4}
+    for row in rows:
+        decodes = row.request.streams[0].warps > 0
+        assert ("bytes_s" in row.roles) == decodes == (row.labels["from"] != "-")
+        assert row.request.streams[0].pool in (POOLS.hbm, POOLS.l2) or not decodes
+
+
+def test_rows_that_came_before_a_launch_failed_are_saved(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def measured(bench: object, part: str) -> Iterator[dict[str, Any]]:
+        yield {"kernel": "share1"}
+        raise RuntimeError("unspecified launch failure")
+
+    monkeypatch.setattr(walls, "Bench", lambda *_: None)
+    monkeypatch.setattr(walls, "measured", measured)
+    with pytest.raises(RuntimeError, match="unspecified"):
+        walls.main(["--only", "cluster", "--out", str(tmp_path)])
+    saved = json.loads((tmp_path / "walls.json").read_text())
+    assert saved["cluster"] == [{"kernel": "share1"}]
 
 
 def test_enough_in_flight_is_where_the_rate_stays_near_its_best() -> None:
@@ -127,6 +159,6 @@ def test_every_request_gets_as_far_as_the_driver(built: Path) -> None:
 def test_measured_kernels_neither_spill_nor_wait_for_the_matrix_unit(built: Path) -> None:
     said = walls_library.compiler_said(built)
     spills = [int(n) for n in re.findall(r"(\d+) bytes spill", said)]
-    assert len(spills) == 12 and not any(spills)
+    assert len(spills) == 18 and not any(spills)
     assert not is_wgmma_serialized(said)
     assert "setmaxnreg" not in said, "ptxas says it ignores it"

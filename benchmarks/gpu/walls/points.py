@@ -29,7 +29,10 @@ HEAD_DIM = 128
 HBM_ROWS, GROUPS, GROUP_ROWS = 1 << 24, 8, 1 << 14
 # An odd factor that sends neighbours far apart, whatever power of two it wraps at.
 _SCATTER = 2_654_435_761 % (1 << 31) | 1
-SHAPES = {"corun128": (128, 2), "corun64": (64, 4), "wide128": (128, 2)}
+SHAPES = {"corun128": (128, 2), "corun64": (64, 4)}
+# Of those that decode on wgmma: CTAs of a cluster that share K and V, each bringing a part.
+WIDE = {"wide128": 1, "share1": 1, "share2": 2, "share4": 4}
+SHAPES |= dict.fromkeys(WIDE, (128, 2))
 
 
 class Pools(NamedTuple):
@@ -172,11 +175,38 @@ def wide(pools: Pools) -> Iterator[Point]:
     yield _corun_point(pools, "wide128", 4, 4, policy=EVICT_FIRST, **options)
 
 
+def cluster(pools: Pools) -> Iterator[Point]:
+    """CTAs that share K and V, against each its own: alone, beside decode from HBM and from L2."""
+    for source in ("hbm", "l2"):
+        yield _cluster_point(pools, "share2", "none", source, multiply=0)
+    for fill in ("copies", "boxes"):
+        for kernel in WIDE:
+            for source in ("", "hbm", "l2"):
+                yield _cluster_point(pools, kernel, fill, source, multiply=1)
+            options = {"multiply": 1, "policy": EVICT_FIRST, "tile_policy": EVICT_LAST}
+            yield _cluster_point(pools, kernel, fill, "hbm", **options)
+
+
+def _cluster_point(pools: Pools, kernel: str, fill: str, source: str, **options: int) -> Point:
+    warps = 4 if source else 0
+    options |= {"fill": FILLS.index(fill), "ordered": 0, "hot": int(source == "l2")}
+    point = _corun_point(pools, kernel, warps, warps, **options)
+    labels = {"kernel": kernel, "cluster": WIDE[kernel], **point.labels, "from": source or "-"}
+    return point._replace(labels=labels)
+
+
 def _corun_point(
-    pools: Pools, kernel: str, warps: int, stages: int, policy: int = EVICT_NORMAL, **options: int
+    pools: Pools,
+    kernel: str,
+    warps: int,
+    stages: int,
+    *,
+    policy: int = EVICT_NORMAL,
+    hot: int = 0,
+    **options: int,
 ) -> Point:
     sizes = {"stages": stages, "copies": PLACE_ROWS, "copy_rows": 1}
-    s = stream(pools, "hbm", warps=warps, policy=policy, **sizes)
+    s = stream(pools, "l2" if hot else "hbm", warps=warps, policy=policy, **sizes)
     keys, ring = SHAPES[kernel]
     roles = {}
     if options["multiply"]:
@@ -209,3 +239,4 @@ def _copy(s: Stream) -> Stream:
 
 
 PARTS = {"copies": copies, "in_flight": in_flight, "l2": l2, "corun": corun, "wide": wide}
+PARTS["cluster"] = cluster  # last: what fails there takes the process's GPU context along

@@ -35,6 +35,11 @@ def rate(records: torch.Tensor, role: Role) -> float:
     )
 
 
+def ctas(records: torch.Tensor) -> int:
+    """How many CTAs worked: clusters need not fill all SMs."""
+    return int((records[:, :, _END_NS] > 0).any(1).sum())
+
+
 def clock_ghz(records: torch.Tensor) -> float:
     """Median SM clock over the warps that worked."""
     all_warps = records.reshape(-1, 5)
@@ -44,12 +49,13 @@ def clock_ghz(records: torch.Tensor) -> float:
 
 
 def summary(launches: Sequence[torch.Tensor], roles: dict[str, Role]) -> dict[str, float]:
-    """Median over launches of each role's rate, by its name, and of the clock."""
+    """Median over launches of each role's rate, by its name, and of the clock; fewest CTAs."""
     found = {
         name: statistics.median(rate(records, role) for records in launches)
         for name, role in roles.items()
     }
-    return {**found, "sm_ghz": statistics.median(map(clock_ghz, launches))}
+    clock = statistics.median(map(clock_ghz, launches))
+    return {**found, "sm_ghz": clock, "ctas": min(map(ctas, launches))}
 
 
 def least_in_flight(points: Sequence[tuple[float, float]], share: float) -> float | None:

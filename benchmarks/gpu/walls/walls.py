@@ -120,9 +120,14 @@ def main(arguments: list[str] | None = None) -> None:
     for part in options.only or points.PARTS:
         began = time.monotonic()
         document[part] = []
-        for row in measured(bench, part):
-            document[part].append(row)
-            print(f"{part}: {line(row)}", flush=True)
+        try:
+            for row in measured(bench, part):
+                document[part].append(row)
+                print(f"{part}: {line(row)}", flush=True)
+        except RuntimeError:
+            # A launch that waited for ever has trapped: nothing more comes, but these rows have.
+            output.save(document)
+            raise
         if part == "in_flight":
             document["enough_in_flight"] = enough_in_flight(document[part])
         document.setdefault("seconds", {})[part] = round(time.monotonic() - began, 1)
