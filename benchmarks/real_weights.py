@@ -31,6 +31,8 @@ _PARTS = ("hf", "sglang")
 # Answers of one call of generate_batch.
 _GROUP = 25
 _PACKAGES = ("torch", "transformers")
+_ASKED = ("answers", "windows", "forced")
+_CONTROLS = ("forced_by_prefill", "margins", "again")
 
 
 def main() -> None:
@@ -116,13 +118,28 @@ def _stop_after(until: float, backend: str, done: int, count: int) -> None:
 
 
 def sglang_part(options: argparse.Namespace) -> dict[str, Any]:
-    """The real part on this CPU, without what stock does not serve there."""
-    names = [run.name for run in real.runs("torch_native")][:3]
+    """The real part on this CPU, without what stock does not serve there.
+
+    Controls are asked for where an answer differs: by itself fp32 flips nothing.
+    """
+    began = time.monotonic()
+    names = [run.name for run in real.runs("torch_native") if run.cache == "auto"]
     told = ["--device", "cpu", "--weights", str(options.weights), "--out", str(options.out)]
     told += ["--questions", str(options.questions), "--new", str(options.new)]
-    real.main([*told, "--seconds", str(options.seconds), "--only", "/".join(names)])
+    told += ["--only", "/".join(names)]
+    for stages in (_ASKED, (*_ASKED, *_CONTROLS)):
+        left = max(1.0, options.seconds + began - time.monotonic())
+        real.main([*told, "--seconds", str(left), "--stages", ",".join(stages)])
+        if _all_equal(options.out):
+            break
     found: dict[str, Any] = json.loads((options.out / "real.json").read_text())
     return {name: found[name] for name in ("load", "text", "runs", "compared")}
+
+
+def _all_equal(out: Path) -> bool:
+    compared = json.loads((out / "real.json").read_text())["compared"]
+    ours = compared["runs"]["pod, mixed"]["answers"]
+    return bool(ours["equal"] == ours["compared"])
 
 
 def _saved() -> dict[str, Any]:

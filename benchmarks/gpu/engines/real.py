@@ -52,7 +52,7 @@ _PORT, _PORTS = 33_000, 2_000
 _SINK_SECONDS = 2.0
 _TRACED = {"POD_ATTN_TRACE_SAMPLE": "1", "POD_ATTN_POLL_SECONDS": "0.5"}
 _PACKAGES = ("sglang", "torch", "transformers")
-_UNTOLD = ("out", "weights", "only", "backend", "seconds")
+_UNTOLD = ("out", "weights", "only", "stages", "backend", "seconds")
 
 
 def runs(stock: str) -> dict[Run, tuple[str, ...]]:
@@ -210,8 +210,9 @@ def main(arguments: list[str] | None = None) -> None:
     """Measure, print and save real.json; ends with an error when something failed."""
     options = parse(arguments, __doc__ or "")
     options.out.mkdir(parents=True, exist_ok=True)
+    told = options.stages.split(",") if options.stages else _REFERENCE
     wanted = [
-        (number, run, stages)
+        (number, run, tuple(stage for stage in stages if stage in told))
         for number, (run, stages) in enumerate(runs(options.stock).items())
         if options.only is None or run.name in options.only.split("/")
     ]
