@@ -151,6 +151,9 @@ class Real(Part):
         }  # fmt: skip
         if PLACES[options.device].accelerates:
             told["cuda_graph_bs_decode"] = options.graphs
+        else:
+            # Many questions begin alike, and prompts are what takes a CPU its time.
+            told["disable_radix_cache"] = False
         return engine_arguments(run, Path(model), options) | told
 
     def measure(

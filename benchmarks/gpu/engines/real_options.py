@@ -19,9 +19,9 @@ _SIZES: dict[str, dict[str, Any]] = {
     },
     # Stock attends a whole context again with each of its chunks: long ones take it minutes.
     "cpu": {
-        "windows": [2000, 2000, *[1000] * 8], "chunk": 256, "running": 16, "group": 4,
-        "forced": 12, "forced_prompt": 224, "forced_tokens": 96, "beside": 4,
-        "beside_tokens": 1000, "kv_tokens": 1 << 15, "at_once": 1,
+        "windows": [1000] * 4, "chunk": 256, "running": 32, "group": 4,
+        "forced": 8, "forced_prompt": 128, "forced_tokens": 64, "beside": 2,
+        "beside_tokens": 600, "kv_tokens": 1 << 15, "at_once": 1,
     },
 }  # fmt: skip
 
