@@ -60,17 +60,15 @@ def _saved() -> list[dict[str, Any]]:
 
 def _row(name: str, family: Family, folder: Path) -> dict[str, Any]:
     folder.mkdir()
-    reference = run(family, folder, family.reference)
-    plain = run(family, folder, "pod") if family.pod_flags else None
-    pod = run(family, folder, "pod", family.pod_flags)
+    reference = run(family, folder, family.reference, family.reference_flags)
+    pod = run(family, folder, "pod")
     return {
         "family": name,
         "date": _results.today(),
         "model_type": family.kind,
         "oddity": family.oddity,
-        "flags": " ".join((*family.flags, *family.pod_flags)),
-        "without_flags": "" if plain is None else _first_line(plain.error),
-        "reference": family.reference,
+        "flags": " ".join(family.flags),
+        "reference": " ".join((family.reference, *family.reference_flags)),
         "result": classify(reference, pod),
         "tokens": sum(map(len, pod.decoded.tokens)) if pod.decoded else 0,
         "max_logit_difference": _difference(reference, pod),
@@ -112,7 +110,8 @@ def table(rows: list[dict[str, Any]]) -> str:
 def _how(row: dict[str, Any]) -> str:
     if row["result"] == "equal":
         parts = [f"`{row['flags']}`"] if row["flags"] else []
-        parts += ["against transformers"] if row["reference"] == "transformers" else []
+        others = row["reference"] != "torch_native"
+        parts += [f"against `{row['reference']}`"] if others else []
         return ", ".join(parts) or "-"
     error: str = row["pod_error"] if row["result"] == "refused" else row["reference_error"]
     _, _, text = error.partition(": ")

@@ -39,6 +39,8 @@ FLAGS = (
 
 PROMPTS = (5, 40, 70, 23)
 NEW_TOKENS = 9
+# Slots of a pool of windows that are never used, by which it differs from the other.
+_TAKEN = 5
 # (prompt, tokens of it that are attended when the step ends), rows in SGLang's order: chunks, then
 # running requests. One chunk without prefix, chunks beside running requests, a chunk with prefix.
 _STEPS = (((1, 40), (0, 5)), ((2, 50), (1, 41), (0, 6)), ((2, 70), (3, 23), (1, 42), (0, 7)))
@@ -68,7 +70,18 @@ def start(model: Path, flags: Sequence[str], *, fill: bool) -> Any:
     runner, _ = one_batch.load_model(args, PortArgs.init_new(args), 0, 0)
     if fill:
         draw(runner.torch_runner.model)
+    _part_slots(runner.torch_runner.token_to_kv_pool_allocator)
     return runner
+
+
+def _part_slots(allocator: Any) -> None:
+    """Where sliding-window layers have a pool of their own, slots of both must not be alike.
+
+    Fresh pools hand out the same ones, and a backend that takes one for the other answers right.
+    """
+    windows = getattr(allocator, "swa_attn_allocator", None)
+    if windows is not None:
+        windows.alloc(_TAKEN)
 
 
 def decode(runner: Any, *, vocab: int) -> Decoded:

@@ -30,7 +30,7 @@ class Family:
     oddity     what of it attention has to get right
     config     differences from the shape that all share; None takes one of its keys away
     flags      what its servers are started with, ours and stock's
-    pod_flags  what ours needs beyond (its refusal without them names them)
+    reference_flags  what the reference needs beyond to answer as published
     reference  who attends it as published on a CPU: transformers where SGLang's torch_native
                leaves something out
     architecture  SGLang's class, where transformers calls its own another name
@@ -41,7 +41,7 @@ class Family:
     oddity: str
     config: dict[str, Any] = dataclasses.field(default_factory=dict)
     flags: tuple[str, ...] = ()
-    pod_flags: tuple[str, ...] = ()
+    reference_flags: tuple[str, ...] = ()
     reference: Literal["torch_native", "transformers"] = "torch_native"
     architecture: str = ""
     remote: bool = False

@@ -116,24 +116,23 @@ WINDOWS: dict[str, Family] = {
         config={"sliding_window": WINDOW, "sliding_window_pattern": "LLLG"}
         | {"layer_types": ["sliding_attention"] * 3 + ["full_attention"], "num_hidden_layers": 4},
     ),
+    # Its windows have a KV pool of their own, of which torch_native reads the other pool's slots.
     "mellum": Family(
         kind="mellum",
         oddity="experts, window in every other layer; asks the backend for its KV pool",
         config={**_MOE, "sliding_window": WINDOW, "layer_types": _EVERY_OTHER, "head_dim": 64},
-        pod_flags=_PLAIN_POOL,
+        reference_flags=_PLAIN_POOL,
     ),
     "granite_swa": Family(
         kind="granite_swa",
         oddity="sinks, window in every other layer",
         config={"sliding_window": WINDOW, "layer_types": _EVERY_OTHER},
-        pod_flags=_PLAIN_POOL,
         reference="transformers",
     ),
     "gpt_oss": Family(
         kind="gpt_oss",
         oddity="sinks, window in every other layer, experts",
         config={**_LOCAL, "sliding_window": WINDOW, "head_dim": 64, "layer_types": _EVERY_OTHER},
-        pod_flags=_PLAIN_POOL,
     ),
 }
 REMOTE: dict[str, Family] = {

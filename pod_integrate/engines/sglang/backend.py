@@ -39,6 +39,7 @@ from pod_integrate.engines.sglang.facts import (
 from pod_integrate.engines.sglang.metrics import Metrics
 from pod_integrate.engines.sglang.rows import clear_padding, output_rows, write_loc
 from pod_integrate.engines.sglang.step import StepMetadata, hybrid_batch
+from pod_integrate.engines.sglang.windows import WindowSlots
 from pod_integrate.live.groups import LayerGroups
 from pod_integrate.live.layer_group import LayerGroup, StepPlan
 from pod_integrate.op import attend
@@ -49,7 +50,7 @@ logger = logging.getLogger(__name__)
 
 
 class PodAttnBackend(AttentionBackend):  # type: ignore[misc]
-    """Serves plain causal attention over an MHA pool, with sliding windows, logit caps, sinks.
+    """Serves plain causal attention over MHA pools, with sliding windows, logit caps, sinks.
 
     Raises UnsupportedFeatureError or KernelUnavailableError here, at start-up, for everything
     else; BuildError when the kernel does not compile.
@@ -64,6 +65,7 @@ class PodAttnBackend(AttentionBackend):  # type: ignore[misc]
         # Under these names models, SGLang's fused KV writers and its graph runners ask for them.
         self.token_to_kv_pool = runner.token_to_kv_pool
         self.req_to_token_pool = runner.req_to_token_pool
+        self._windows = WindowSlots.of(runner)
         self._dtypes = DTYPES[runner.dtype], KV_DTYPES[runner.kv_cache_dtype]
         self._quantised = runner.kv_cache_dtype != runner.dtype
         # Compiled and loaded now: a request should not wait for it, nor fail on it.
@@ -111,10 +113,13 @@ class PodAttnBackend(AttentionBackend):  # type: ignore[misc]
     def init_cuda_graph_state(self, max_bs: int, max_num_tokens: int) -> None:
         """Reserve what captured decode or verify steps of up to `max_bs` requests read."""
         self._captures.reserve(max_bs, max_num_tokens)
+        if self._windows is not None:
+            self._windows.reserve(max_num_tokens)
 
     def init_forward_metadata_out_graph(self, forward_batch: Any, in_capture: bool = False) -> None:
         """Prepare a step for its capture, or for a replay of what was captured."""
-        self.forward_metadata = self._captures.prepare(forward_batch, in_capture=in_capture)
+        step = self._captures.prepare(forward_batch, in_capture=in_capture)
+        self.forward_metadata = self._with_windows(forward_batch, step, captured=True)
 
     def init_forward_metadata_in_graph(self, forward_batch: Any) -> None:
         """Nothing to record: all that a captured step reads is rewritten before its replay."""
@@ -127,7 +132,13 @@ class PodAttnBackend(AttentionBackend):  # type: ignore[misc]
         verifies = forward_batch.forward_mode.is_target_verify()
         if live:
             self._metrics.count_batch("verify" if verifies else batch.bucket.sides)
-        self.forward_metadata = StepMetadata(batch, live and not verifies)
+        step = StepMetadata(batch, live and not verifies)
+        self.forward_metadata = self._with_windows(forward_batch, step, captured=False)
+
+    def _with_windows(self, forward_batch: Any, step: StepMetadata, captured: bool) -> StepMetadata:
+        if self._windows is not None:
+            step.window = self._windows.begin(forward_batch, step.batch, captured=captured)
+        return step
 
     def forward_extend(
         self,
@@ -171,7 +182,7 @@ class PodAttnBackend(AttentionBackend):  # type: ignore[misc]
         group = self._group(layer)
         # Layers that share another layer's KV pass none of their own.
         if save_kv_cache and k is not None and v is not None:
-            where = write_loc(forward_batch)
+            where = write_loc(forward_batch, self.forward_metadata.window_write)
             self.token_to_kv_pool.set_kv_buffer(layer, where, k, v, layer.k_scale, layer.v_scale)
         plan = self._plan(group)
         rows = q.reshape(-1, layer.tp_q_head_num, layer.qk_head_dim)
@@ -216,7 +227,7 @@ class PodAttnBackend(AttentionBackend):  # type: ignore[misc]
             # The pool is [slots, Hkv, D]: a slot is a page of one token.
             self.token_to_kv_pool.get_key_buffer(layer.layer_id).unsqueeze(1),
             self.token_to_kv_pool.get_value_buffer(layer.layer_id).unsqueeze(1),
-            step.batch,
+            step.batch_of(group),
             plain(Scalars(layer.scaling, geometry.window_left, geometry.logit_cap, *scales)),
             sinks=sinks,
             out=into,
@@ -226,9 +237,11 @@ class PodAttnBackend(AttentionBackend):  # type: ignore[misc]
     def _group(self, layer: Any) -> LayerGroup:
         group = self._layers.get(layer.layer_id)
         if group is None:
-            check_layers([layer_facts(layer, self._device)], self._machine)
+            check_layers([layer_facts(layer, self._device, self._windows)], self._machine)
             group = self._layers[layer.layer_id] = self._groups.get(
                 layer_geometry(layer, *self._dtypes)
             )
             group.layers.append(layer.layer_id)
+            if self._windows is not None:
+                self._windows.window = max(self._windows.window, group.geometry.window_left)
         return group

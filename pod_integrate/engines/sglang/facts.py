@@ -12,6 +12,7 @@ import torch
 
 from pod_integrate.devices.base import Device, Limits
 from pod_integrate.engines.sglang.speculation import Speculation, speculation
+from pod_integrate.engines.sglang.windows import WindowSlots, is_served, plain_pools, pool_name
 from pod_integrate.terms.keys import Dtype, Geometry, KvDtype
 
 
@@ -22,13 +23,13 @@ class EngineFacts:
     limits                what the kernel takes on the model's device
     has_graphs            whether that device captures steps into graphs
     dtype, kv_cache_dtype of the model and of the KV pool
-    pool, pool_layout     class name and memory layout of the KV pool
+    pool, pool_layout     class name and memory layout of the KV pool, see windows.pool_name
     speculation           None where the server does not speculate
     dllm                  diffusion-LLM algorithm or None
     prefill_graph         backend of prefill CUDA graphs, e.g. `disabled` or `full`
     alibi                 whether a layer of the model has slopes that nobody may pass on
     table_rows, _columns  shape of req_to_token: requests and padding, longest context
-    pool_slots, _bytes    of the keys of one layer
+    pool_slots, _bytes    of the keys of one layer, where the pool is one that is served
     chunked_prefill_size  -1 attends prompts whole, None is SGLang's choice
     """
 
@@ -65,10 +66,13 @@ class LayerFacts:
     """One RadixAttention layer; fields are named after its attributes.
 
     head_dims  that the kernel takes on the model's device
+    in_window_pool  whether its keys are in the window pool; None where the pool has none
     """
 
     layer_id: int
     head_dims: tuple[int, ...]
+    in_window_pool: bool | None = None
+    sliding_window_size: int = -1
     attn_type: str = "decoder"
     is_cross_attention: bool = False
     qk_head_dim: int = 64
@@ -101,8 +105,10 @@ def engine_facts(runner: Any, device: Device) -> EngineFacts:
         has_graphs=device.has_graphs,
         dtype=runner.dtype,
         kv_cache_dtype=runner.kv_cache_dtype,
-        pool=type(pool).__name__,
-        pool_layout="hnd" if getattr(pool, "use_hnd", False) else _layout(pool),
+        pool=pool_name(pool),
+        pool_layout=next(
+            filter(lambda name: name != "nhd", map(_layout, plain_pools(pool))), "nhd"
+        ),
         mla=bool(runner.use_mla_backend),
         encoder_decoder=bool(runner.model_config.is_encoder_decoder),
         speculation=speculation(runner, args),
@@ -134,18 +140,23 @@ def _sizes(runner: Any) -> dict[str, int]:
     """What the op counts in 32 bits."""
     table, pool = runner.req_to_token_pool.req_to_token, runner.token_to_kv_pool
     sizes = {"table_rows": int(table.shape[0]), "table_columns": int(table.shape[1])}
-    if type(pool).__name__ == "MHATokenToKVPool":
-        keys = pool.get_key_buffer(getattr(pool, "start_layer", None) or 0)
-        sizes["pool_slots"] = int(keys.shape[0])
-        sizes["pool_bytes"] = int(keys.shape[0]) * int(keys.stride(0)) * keys.element_size()
+    if is_served(pool_name(pool)):
+        parts = plain_pools(pool)
+        keys = [part.get_key_buffer(getattr(part, "start_layer", None) or 0) for part in parts]
+        sizes["pool_slots"] = max(int(k.shape[0]) for k in keys)
+        sizes["pool_bytes"] = max(
+            int(k.shape[0]) * int(k.stride(0)) * k.element_size() for k in keys
+        )
     return sizes
 
 
-def layer_facts(layer: Any, device: Device) -> LayerFacts:
-    """What one RadixAttention layer asks for on a device."""
+def layer_facts(layer: Any, device: Device, windows: WindowSlots | None = None) -> LayerFacts:
+    """What one RadixAttention layer asks for on a device, over a pool with `windows` or without."""
     return LayerFacts(
         layer_id=layer.layer_id,
         head_dims=device.limits.head_dims,
+        in_window_pool=None if windows is None else windows.holds(layer.layer_id),
+        sliding_window_size=_window(layer),
         attn_type=str(getattr(layer.attn_type, "value", layer.attn_type)),
         is_cross_attention=layer.is_cross_attention,
         qk_head_dim=layer.qk_head_dim,
@@ -160,7 +171,6 @@ def layer_facts(layer: Any, device: Device) -> LayerFacts:
 
 def layer_geometry(layer: Any, dtype: Dtype, kv_dtype: KvDtype) -> Geometry:
     """Geometry of one RadixAttention layer; every slot of SGLang's pool is a page of one token."""
-    window = layer.sliding_window_size
     return Geometry(
         num_q_heads=layer.tp_q_head_num,
         num_kv_heads=layer.tp_k_head_num,
@@ -169,9 +179,14 @@ def layer_geometry(layer: Any, dtype: Dtype, kv_dtype: KvDtype) -> Geometry:
         kv_dtype=kv_dtype,
         page_size=1,
         # SGLang's window keeps keys j >= i - window, the same as window_left.
-        window_left=int(window) if window is not None and window > -1 else -1,
+        window_left=_window(layer),
         logit_cap=float(layer.logit_cap or 0.0),
     )
+
+
+def _window(layer: Any) -> int:
+    window = layer.sliding_window_size
+    return int(window) if window is not None and window > -1 else -1
 
 
 def cache_scales(layer: Any) -> tuple[float, float]:
@@ -222,4 +237,4 @@ def _rank(runner: Any, *names: str) -> int:
 
 
 def _layout(pool: Any) -> str:
-    return str(getattr(pool, "kv_cache_layout", "nhd"))
+    return "hnd" if getattr(pool, "use_hnd", False) else getattr(pool, "kv_cache_layout", "nhd")

@@ -50,6 +50,13 @@ LAYER: tuple[Rule[LayerFacts], ...] = (
         serving=("fa3",),
     ),
     Rule(
+        "a window in the pool of full layers, or none in the window pool",
+        lambda f: f.in_window_pool not in (None, f.sliding_window_size >= 0),
+        lambda f: f"sliding_window_size {f.sliding_window_size}",
+        "pass --disable-hybrid-swa-memory, which gives the model the plain pool",
+        ("triton",),
+    ),
+    Rule(
         "length-dependent temperature",
         lambda f: f.xai_temperature_len > 0,
         lambda f: f"xai_temperature_len {f.xai_temperature_len}",

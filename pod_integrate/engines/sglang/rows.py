@@ -8,12 +8,15 @@ import torch
 from sglang.srt.mem_cache.memory_pool import KVWriteLoc
 
 
-def write_loc(forward_batch: Any) -> Any:
-    """Slots of a step's new tokens, as the KV pool of this SGLang takes them."""
+def write_loc(forward_batch: Any, window: torch.Tensor | None) -> Any:
+    """Slots of a step's new tokens, as the KV pool of this SGLang takes them.
+
+    window  where they go in the window pool, where there is one
+    """
     # for_batch is new in 0.5.22; before, a batch's slots were always physical.
     if hasattr(KVWriteLoc, "for_batch"):
-        return KVWriteLoc.for_batch(forward_batch)
-    return KVWriteLoc(forward_batch.out_cache_loc)
+        return KVWriteLoc.for_batch(forward_batch, swa_loc=window)
+    return KVWriteLoc(forward_batch.out_cache_loc, window)
 
 
 def output_rows(forward_batch: Any, rows: torch.Tensor) -> torch.Tensor:

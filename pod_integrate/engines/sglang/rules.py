@@ -10,6 +10,7 @@ import torch
 
 from pod_integrate.devices.cuda.device import LIMITS
 from pod_integrate.engines.sglang.facts import EngineFacts
+from pod_integrate.engines.sglang.windows import WINDOW_POOL, is_served
 
 Facts = TypeVar("Facts")
 INT32_MAX = 2**31 - 1
@@ -97,15 +98,15 @@ ENGINE: tuple[Rule[EngineFacts], ...] = (
         "drop the flag",
     ),
     Rule(
-        "the hybrid sliding-window pool",
-        lambda f: f.pool == "SWAKVPool",
+        "speculation over the hybrid sliding-window pool",
+        lambda f: f.pool == WINDOW_POOL and f.speculation is not None,
         lambda f: f.pool,
         "pass --disable-hybrid-swa-memory, which gives the model the plain pool",
-        ("triton", "torch_native"),
+        ("triton",),
     ),
     Rule(
         "this KV pool",
-        lambda f: f.pool != "MHATokenToKVPool",
+        lambda f: not is_served(f.pool),
         lambda f: f.pool,
         "leave --attention-backend unset",
         ("triton",),

@@ -10,6 +10,7 @@ import torch
 
 from pod_integrate.devices.device_plan import DevicePlan
 from pod_integrate.devices.twin_plan import TwinPlan
+from pod_integrate.engines.sglang.windows import WindowStep
 from pod_integrate.errors import UnsupportedFeatureError
 from pod_integrate.live.captured import Captured
 from pod_integrate.live.layer_group import LayerGroup, StepPlan
@@ -28,12 +29,25 @@ class StepMetadata:
     """One forward step, shared by its layers; `live` is False for warm-up batches.
 
     layers  of a captured step, empty for others
+    window  the step to layers of the window pool, where there is one
     """
 
     batch: HybridBatch
     live: bool
     plans: dict[LayerGroup, StepPlan] = dataclasses.field(default_factory=dict)
     layers: Mapping[LayerGroup, GraphLayers] = dataclasses.field(default_factory=dict)
+    window: WindowStep | None = None
+
+    @property
+    def window_write(self) -> torch.Tensor | None:
+        """Slots of the step's new tokens in the window pool."""
+        return None if self.window is None else self.window.write
+
+    def batch_of(self, group: LayerGroup) -> HybridBatch:
+        """The step over the slots that a group's layers read."""
+        if self.window is None or group.geometry.window_left < 0:
+            return self.batch
+        return self.window.batch
 
     def device_plan(self, group: LayerGroup, layer: int) -> DevicePlan | None:
         """What layer number `layer` of a captured step reads; None in other steps."""

@@ -45,7 +45,7 @@ UNSUPPORTED_ENGINE: list[tuple[dict[str, Any], str | None, str | None]] = [
     (ON_GPU, "--dtype bfloat16 or use .* triton", None),
     ({"unified_memory": True}, "drop the flag or .* triton$", "drop the flag$"),
     ({"hisparse": True}, "--enable-hisparse; drop the flag$", "--enable-hisparse; drop the flag$"),
-    ({"pool": "SWAKVPool"}, "--disable-hybrid-swa-memory", "--disable-hybrid-swa-memory"),
+    ({"pool": "SWAKVPool of MLATokenToKVPool"}, "leave --attention", "leave --attention"),
     ({"pool": "HybridLinearKVPool"}, "HybridLinearKVPool; leave", "HybridLinearKVPool; leave"),
     ({"pool_layout": "hnd"}, "hnd; unset SGLANG_USE_HND_KVCACHE$", "SGLANG_USE_HND_KVCACHE$"),
     (BIG_TABLE, "--max-running-requests to 2046 or less", None),
@@ -87,6 +87,12 @@ UNSUPPORTED_LAYER: list[tuple[dict[str, Any], str, str]] = [
     ({"use_irope": True}, "fa3$", "no backend of SGLang"),
     ({"xai_temperature_len": 1024}, "triton$", "no backend of SGLang"),
     ({"logit_cap": 30.0, "logit_capping_method": "sigmoid"}, "sigmoid; use .* triton$", "sigmoid"),
+    ({"in_window_pool": True}, "size -1; pass --disable-hybrid-swa-memory", "hybrid-swa-memory"),
+    (
+        {"in_window_pool": False, "sliding_window_size": 7},
+        "size 7; pass --disable-hybrid-swa-memory",
+        "hybrid-swa-memory",
+    ),
     ({"pos_encoding_mode": "ALIBI"}, "ALIBI; use .* flashinfer$", "ALIBI"),
 ]
 
@@ -109,6 +115,9 @@ def test_plain_server_and_layer_pass() -> None:
     checks.check_engine(ENGINE, CPU)
     checks.check_engine(dataclasses.replace(ENGINE, **GPU, **HALF), H100)
     checks.check_layers([layer_facts(0), layer_facts(1, logit_cap=30.0)], CPU)
+    windows = {"in_window_pool": True, "sliding_window_size": 15}
+    checks.check_engine(dataclasses.replace(ENGINE, pool="SWAKVPool"), CPU)
+    checks.check_layers([layer_facts(0, **windows), layer_facts(1, in_window_pool=False)], CPU)
     whole = dataclasses.replace(ENGINE, deterministic=True, chunked_prefill_size=-1)
     checks.check_engine(whole, CPU)
     # What the CPU kernel counts in 64 bits.
@@ -159,6 +168,12 @@ def test_prefills_are_served_beside_any_backend_that_verifies(change: dict[str, 
     checks.check_engine(speculating(verifies=False, **change), H100)
 
 
+def test_drafts_are_not_verified_over_a_pool_of_windows() -> None:
+    facts = dataclasses.replace(speculating(), pool="SWAKVPool")
+    with pytest.raises(UnsupportedFeatureError, match="--disable-hybrid-swa-memory"):
+        checks.check_engine(facts, H100)
+
+
 def test_deterministic_inference_does_not_speculate() -> None:
     facts = dataclasses.replace(speculating(), deterministic=True, chunked_prefill_size=-1)
     with pytest.raises(UnsupportedFeatureError, match="drop one of them$"):
@@ -175,6 +190,7 @@ def test_every_server_rule_is_covered_above() -> None:
     facts = [dataclasses.replace(ENGINE, **change) for change, _, _ in UNSUPPORTED_ENGINE]
     facts += [speculating(**change) for change, _, _ in UNSUPPORTED_SPECULATION]
     facts.append(dataclasses.replace(speculating(), deterministic=True))
+    facts.append(dataclasses.replace(speculating(), pool="SWAKVPool"))
     every = [*rules.ENGINE, *speculation_rules.SPECULATION]
     assert [r.feature for r in every if not any(r.applies(f) for f in facts)] == []
 
