@@ -88,7 +88,9 @@ def test_a_row_of_clusters_says_how_many_share() -> None:
     for row in rows:
         decodes = row.request.streams[0].warps > 0
         assert ("bytes_s" in row.roles) == decodes == (row.labels["from"] != "-")
-        assert row.request.streams[0].pool in (POOLS.hbm, POOLS.l2) or not decodes
+        if decodes:
+            pool = {"hbm": POOLS.hbm, "l2": POOLS.l2}[row.labels["from"]]
+            assert row.request.streams[0].pool == pool
 
 
 def test_rows_that_came_before_a_launch_failed_are_saved(
