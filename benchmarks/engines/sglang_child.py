@@ -24,6 +24,7 @@ with warnings.catch_warnings():
     # SGLang warns about kernels that it misses on a CPU while it is imported.
     warnings.simplefilter("ignore")
     from sglang.benchmark import one_batch
+    from sglang.srt.layers.radix_attention import RadixAttention
     from sglang.srt.models.registry import ModelRegistry
     from sglang.srt.plugins import load_plugins
     from sglang.srt.server_args import PortArgs, prepare_server_args
@@ -107,6 +108,34 @@ def draw(model: torch.nn.Module) -> None:
                 parameter.copy_(0.2 * noise + (1.0 if "norm" in name else 0.0))
 
 
+class _Windows:
+    """A pool of sliding-window layers, where there is one: it loses what windows have left.
+
+    As SGLang's prefix caches do; what is freed turns NaN, so that whoever reads it is found out.
+    """
+
+    def __init__(self, runner: Any) -> None:
+        pool = runner.token_to_kv_pool
+        self._allocator = runner.token_to_kv_pool_allocator
+        self._table = runner.req_to_token_pool.req_to_token
+        layers = [m for m in runner.model.modules() if isinstance(m, RadixAttention)]
+        self._window = max((layer.sliding_window_size or 0 for layer in layers), default=0)
+        self._pool = getattr(pool, "swa_kv_pool", None)
+        self._freed: dict[int, int] = {}
+
+    def leave(self, row: int, keys: int) -> None:
+        """Request `row` of the table goes on after so many keys."""
+        begin, end = self._freed.get(row, 0), keys - self._window
+        if self._pool is None or end <= begin:
+            return
+        slots = self._table[row, begin:end].long()
+        gone = self._allocator.translate_loc_from_full_to_swa(slots)
+        for buffer in (*self._pool.k_buffer, *self._pool.v_buffer):
+            buffer[gone] = torch.nan
+        self._allocator.free_swa(slots)
+        self._freed[row] = end
+
+
 class _Requests:
     """The prompts as SGLang's requests, stepped by hand."""
 
@@ -115,6 +144,7 @@ class _Requests:
         self._reqs = [self._request(i, one) for i, one in enumerate(ids)]
         self._done = [0] * len(ids)
         self._logits: list[NDArray[np.float32]] = []
+        self._windows = _Windows(runner.torch_runner)
 
     @staticmethod
     def _request(index: int, ids: list[int]) -> Any:
@@ -137,6 +167,7 @@ class _Requests:
             self._logits.append(logits.float().numpy().copy())
             for row, i in enumerate(order):
                 self._ids[i].append(int(next_ids[row]))
+                self._leave(i, len(self._ids[i]) - 1)
         tokens = [ids[n:] for ids, n in zip(self._ids, PROMPTS, strict=True)]
         return Decoded(tokens, self._logits)
 
@@ -151,7 +182,11 @@ class _Requests:
             if end == len(self._ids[i]):
                 self._ids[i].append(int(next_ids[row]))
             self._done[i] = end
+            self._leave(i, end)
         return next_ids, batch
+
+    def _leave(self, i: int, keys: int) -> None:
+        self._windows.leave(int(self._reqs[i].kv.req_pool_idx), keys)
 
 
 def decode_transformers(model: Path, *, vocab: int) -> Decoded:
