@@ -3,10 +3,11 @@
     python -m benchmarks.step_fit
 
 Steps of the stock engine in benchmarks/results/gpu_serving.json. For each run (a model, a load, a
-cache) the constants are fitted to all other runs and asked about that one, beside the model without
-them: attention one op after the other at the best rates known. Errors are the sum of what steps are
-off by over the sum of their times. How much one SM draws is not fitted again: one load alone shows
-it. Results go to benchmarks/results/step_fit.json.
+cache) the constants are fitted to all other runs over a cache of the same dtype, where there are
+any, and asked about that one, beside the model without them: attention one op after the other at
+the best rates known. Errors are the sum of what steps are off by over the sum of their times. How
+much one SM draws is not fitted again: one load alone shows it. Results go to
+benchmarks/results/step_fit.json.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ from benchmarks.gpu.engines.serving_loads import SHAPES
 from benchmarks.gpu.engines.serving_summary import attention_ms, device_called, lengths_of
 from pod_integrate.model.dense import STEP_US
 from pod_integrate.model.devices import Device
-from pod_integrate.model.stock import FITTED, Shares, stock_us
-from pod_integrate.terms.keys import Geometry
+from pod_integrate.model.estimate import Work, work_of
+from pod_integrate.model.stock import FITTED, FITTED_NARROW, Shares, work_us
+from pod_integrate.terms.keys import ELEMENT_BYTES, Geometry
 
 COMMAND = "python -m benchmarks.step_fit"
 _COARSE, _FINE = 0.1, 0.005
@@ -34,12 +36,18 @@ class Constants(NamedTuple):
 
     alone: float
     beside: float
+    last: float
+    prefill: float
     step_us: float
 
 
-SHIPPED = Constants(FITTED.alone, FITTED.beside, STEP_US)
+# By the bytes of a key's element.
+SHIPPED = {
+    size: Constants(one.alone, one.beside, one.last, one.prefill, STEP_US)
+    for size, one in ((2, FITTED), (1, FITTED_NARROW))
+}
 # Where a fit begins: what was assumed before there were steps to fit to.
-_BEGIN = Constants(0.9, 0.9, 500.0)
+_BEGIN = Constants(0.9, 0.9, 1.0, 1.0, 500.0)
 
 
 class Sample(NamedTuple):
@@ -53,15 +61,21 @@ class Sample(NamedTuple):
     ms: float
     rest: float
     plain: float
-    q_lens: list[int]
-    kv_lens: list[int]
+    work: Work
     layers: int
     geometry: Geometry
 
+    @property
+    def key_bytes(self) -> int:
+        """Of an element of the cache."""
+        return ELEMENT_BYTES[self.geometry.kv_dtype]
+
     def predicted(self, constants: Constants, device: Device) -> float:
         """Milliseconds."""
-        shares = Shares(constants.alone, constants.beside)
-        layer = stock_us(self.q_lens, self.kv_lens, self.geometry, device, shares)
+        shares = Shares(
+            constants.alone, constants.beside, last=constants.last, prefill=constants.prefill
+        )
+        layer = work_us(self.work, self.geometry.num_kv_heads, device, shares)
         return (constants.step_us + self.rest + self.layers * layer) / 1e3
 
 
@@ -76,7 +90,8 @@ def samples(run: dict[str, Any], stock: str, device: Device, stride: int = 1) ->
         attention = sum(attention_ms(step, shape, run["kv"], device))
         plain = attention + (_BEGIN.step_us + rest) / 1e3
         geometry = shape.geometry(run["kv"])
-        found.append(Sample(step.ms, rest, plain, q_lens, kv_lens, shape.layers, geometry))
+        work = work_of(q_lens, kv_lens, geometry)
+        found.append(Sample(step.ms, rest, plain, work, shape.layers, geometry))
     return found
 
 
@@ -111,15 +126,31 @@ def fitted(found: Sequence[Sample], device: Device) -> Constants:
 
 
 def left_out(runs: dict[str, list[Sample]], device: Device) -> dict[str, dict[str, Any]]:
-    """By run: constants of the others, and errors on it."""
+    """By run that has others over a cache of its dtype: constants of these, and errors on it."""
     found = {}
     for name, own in runs.items():
-        others = [one for other, steps in runs.items() if other != name for one in steps]
+        others = [one for other, steps in runs.items() for one in steps
+                  if other != name and one.key_bytes == own[0].key_bytes]  # fmt: skip
+        if not others:
+            continue
         constants = fitted(others, device)
         found[name] = {
             "constants_of_others": constants._asdict(),
             "error": error(own, device, constants), "plain_error": plain_error(own),
         }  # fmt: skip
+    return found
+
+
+def by_cache(every: Sequence[Sample], device: Device) -> dict[str, dict[str, Any]]:
+    """By bits of a key: shipped constants, their error, that without any, and a fit to all."""
+    found = {}
+    for size, shipped in SHIPPED.items():
+        if own := [one for one in every if one.key_bytes == size]:
+            found[f"{8 * size} bits"] = {
+                "steps": len(own), "shipped": shipped._asdict(),
+                "error": error(own, device, shipped), "plain_error": plain_error(own),
+                "fitted": fitted(own, device)._asdict(),
+            }  # fmt: skip
     return found
 
 
@@ -134,10 +165,8 @@ def main() -> None:
     runs = {name: samples(run, stock, device) for name, run in document["runs"].items()}
     every = [one for steps in runs.values() for one in steps]
     found = {
-        "command": COMMAND, "gpu": document["gpu"], "steps": len(every),
-        "shipped": {"constants": SHIPPED._asdict(), "error": error(every, device, SHIPPED),
-                    "plain_error": plain_error(every)},
-        "fitted": fitted(every, device)._asdict(), "left_out": left_out(runs, device),
+        "command": COMMAND, "gpu": document["gpu"], "caches": by_cache(every, device),
+        "left_out": left_out(runs, device),
     }  # fmt: skip
     print(json.dumps(found, indent=1))
     print(_results.write("step_fit", found))
