@@ -19,7 +19,7 @@ _SIZES: dict[str, dict[str, Any]] = {
     },
     # Stock attends a whole context again with each of its chunks: long ones take it minutes.
     "cpu": {
-        "windows": [1000] * 4, "chunk": 256, "running": 32, "group": 4,
+        "windows": [1000] * 4, "chunk": 256, "running": 48, "group": 4,
         "forced": 8, "forced_prompt": 128, "forced_tokens": 64, "beside": 2,
         "beside_tokens": 600, "kv_tokens": 1 << 15, "at_once": 1,
     },
