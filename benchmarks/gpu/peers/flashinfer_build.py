@@ -4,7 +4,7 @@ FlashInfer compiles nothing that lies in its folder data/aot: unpack the archive
 (`python -m tarfile -e ARCHIVE .../flashinfer/data/aot`). FLASHINFER_DISABLE_JIT=1 then refuses what
 is missing instead of compiling it. The libraries belong to the FlashInfer that generated them, and
 to one architecture. They hold the masks that the peers ask for; a call with another one answers
-cudaErrorNotSupported. All of them would take an hour on two cores, BatchPOD's sixteen pairs most.
+cudaErrorNotSupported. BatchPOD has sixteen pairs of masks, each some minutes of a core.
 """
 
 from __future__ import annotations
