@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import mutations
 import pair_mutations
@@ -19,17 +21,6 @@ from pod_integrate.builds import native
 from pod_integrate.devices.cuda.architectures import PrefillEngine
 from pod_integrate.devices.cuda.variants import Variant
 
-# Two row tiles per prefill warp, two stages, two decode items per CTA on two warps each.
-VARIANT = Variant.parse("bf16-d64-p64x32s2w2-d16x32s2w2-c2-v2")
-# The same with prefill on wgmma.
-WGMMA_VARIANT = Variant.parse("bf16-d64-p128x64s2w4-d16x32s2w2-c2-v1")
-# Both ops in a CTA that stays.
-PAIR_VARIANT = Variant.parse("bf16-d64-p128x96s2w8-d16x64s1w4-c1-v1")
-ENGINES: dict[Variant, PrefillEngine] = {
-    VARIANT: "mma",
-    WGMMA_VARIANT: "wgmma",
-    PAIR_VARIANT: "pair",
-}
 RACE_EXIT_CODE = 66
 COUNTER = planting.Mutation(
     "counter without an atomic",
@@ -46,10 +37,45 @@ BARRIERS = (
     "CTA reads its ticket before the barrier",
     "CTA reads its items before the barrier",
 )
-PLANTED = (COUNTER, *(bug for bug in mutations.MUTATIONS if bug.name in BARRIERS))
 WGMMA_BARRIERS = ("panels are multiplied before the barrier",)
-WGMMA_PLANTED = tuple(bug for bug in wgmma_mutations.MUTATIONS if bug.name in WGMMA_BARRIERS)
-PAIR_PLANTED = pair_mutations.RACES
+
+
+class Watched(NamedTuple):
+    """A kernel: batches in which it has no race, and bugs that are one in the batch `in_shape`."""
+
+    engine: PrefillEngine
+    variant: Variant
+    shapes: tuple[str, ...]
+    planted: tuple[planting.Mutation, ...]
+    in_shape: str
+
+
+WATCHED = (
+    # Two row tiles per prefill warp, two stages, two decode items per CTA on two warps each.
+    Watched(
+        "mma",
+        Variant.parse("bf16-d64-p64x32s2w2-d16x32s2w2-c2-v2"),
+        ("hybrid", "decode"),
+        (COUNTER, *(bug for bug in mutations.MUTATIONS if bug.name in BARRIERS)),
+        "hybrid",
+    ),
+    # The same with prefill on wgmma.
+    Watched(
+        "wgmma",
+        Variant.parse("bf16-d64-p128x64s2w4-d16x32s2w2-c2-v1"),
+        ("hybrid", "decode"),
+        tuple(bug for bug in wgmma_mutations.MUTATIONS if bug.name in WGMMA_BARRIERS),
+        "hybrid",
+    ),
+    # Both ops in a CTA that stays.
+    Watched(
+        "pair",
+        Variant.parse("bf16-d64-p128x96s2w8-d16x64s1w4-c1-v1"),
+        ("hybrid", "decode", "tiles"),
+        pair_mutations.RACES,
+        "tiles",
+    ),
+)
 
 pytestmark = [
     pytest.mark.deep,
@@ -57,10 +83,11 @@ pytestmark = [
 ]
 
 
-def build(name: str, cuda: Path, flags: Sequence[str] = (), *, variant: Variant = VARIANT) -> Path:
+def build(kernel: Watched, cuda: Path, flags: Sequence[str] = ()) -> Path:
     sources = [cuda / "csrc" / "variant.cu", cuda / "csrc" / "plan.cpp"]
     includes = [f"-I{cuda / 'csrc'}", f"-I{cuda / 'include'}"]
-    defines = variant.defines(ENGINES[variant])
+    defines = kernel.variant.defines(kernel.engine)
+    name = "_".join(["kernel_races", kernel.engine, *(["planted"] if flags else [])])
     flags = [*flags, "-fsanitize=thread", "-DPOD_EMULATOR_TSAN", *defines, *includes]
     return build_program(name, [*sources, TESTS / "kernel_races.cpp"], flags)
 
@@ -78,68 +105,47 @@ def watch(program: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("shape", ["hybrid", "decode"])
-def test_kernel_has_no_race(shape: str) -> None:
-    done = watch(build("kernel_races", native.sources_dir() / "cuda"), shape)
-    assert done.returncode == 0, done.stderr
-
-
-@pytest.mark.parametrize("shape", ["hybrid", "decode"])
-def test_kernel_with_wgmma_has_no_race(shape: str) -> None:
-    cuda = native.sources_dir() / "cuda"
-    done = watch(build("kernel_races_wgmma", cuda, variant=WGMMA_VARIANT), shape)
-    assert done.returncode == 0, done.stderr
-
-
-@pytest.mark.parametrize("shape", ["hybrid", "decode", "tiles"])
-def test_ctas_that_stay_have_no_race(shape: str) -> None:
-    cuda = native.sources_dir() / "cuda"
-    done = watch(build("kernel_races_pair", cuda, variant=PAIR_VARIANT), shape)
+@pytest.mark.parametrize(
+    ("kernel", "shape"),
+    [
+        pytest.param(kernel, shape, id=f"{kernel.engine} {shape}")
+        for kernel in WATCHED
+        for shape in kernel.shapes
+    ],
+)
+def test_kernel_has_no_race(kernel: Watched, shape: str) -> None:
+    done = watch(build(kernel, native.sources_dir() / "cuda"), shape)
     assert done.returncode == 0, done.stderr
 
 
 @pytest.fixture(scope="module")
-def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    cuda = planting.plant(tmp_path_factory.mktemp("races"), PLANTED)
-    return build("kernel_races_planted", cuda, ["-DPOD_PLANTED"])
+def planted(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Watched], Path]:
+    @functools.cache
+    def built(kernel: Watched) -> Path:
+        cuda = planting.plant(tmp_path_factory.mktemp("races"), kernel.planted)
+        return build(kernel, cuda, ["-DPOD_PLANTED"])
+
+    return built
 
 
 def test_every_race_that_is_named_is_planted() -> None:
-    assert len(PLANTED) == 1 + len(BARRIERS)
-    assert len(WGMMA_PLANTED) == len(WGMMA_BARRIERS)
-
-
-@pytest.mark.parametrize("number", range(1, len(PLANTED) + 1), ids=[bug.name for bug in PLANTED])
-def test_planted_race_is_reported(planted: Path, number: int) -> None:
-    done = watch(planted, "hybrid", str(number))
-    assert done.returncode == RACE_EXIT_CODE, done.stderr
-    assert "WARNING: ThreadSanitizer: data race" in done.stderr
-
-
-@pytest.fixture(scope="module")
-def planted_in_wgmma(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    cuda = planting.plant(tmp_path_factory.mktemp("races"), WGMMA_PLANTED)
-    return build("kernel_races_wgmma_planted", cuda, ["-DPOD_PLANTED"], variant=WGMMA_VARIANT)
+    mma, wgmma, pair = WATCHED
+    assert len(mma.planted) == 1 + len(BARRIERS)
+    assert len(wgmma.planted) == len(WGMMA_BARRIERS)
+    assert pair.planted
 
 
 @pytest.mark.parametrize(
-    "number", range(1, len(WGMMA_PLANTED) + 1), ids=[bug.name for bug in WGMMA_PLANTED]
+    ("kernel", "number"),
+    [
+        pytest.param(kernel, number, id=f"{kernel.engine} {kernel.planted[number - 1].name}")
+        for kernel in WATCHED
+        for number in range(1, len(kernel.planted) + 1)
+    ],
 )
-def test_planted_race_in_wgmma_is_reported(planted_in_wgmma: Path, number: int) -> None:
-    done = watch(planted_in_wgmma, "hybrid", str(number))
-    assert done.returncode == RACE_EXIT_CODE, done.stderr
-
-
-@pytest.fixture(scope="module")
-def planted_in_pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    cuda = planting.plant(tmp_path_factory.mktemp("races"), PAIR_PLANTED)
-    return build("kernel_races_pair_planted", cuda, ["-DPOD_PLANTED"], variant=PAIR_VARIANT)
-
-
-@pytest.mark.parametrize(
-    "number", range(1, len(PAIR_PLANTED) + 1), ids=[bug.name for bug in PAIR_PLANTED]
-)
-def test_planted_race_in_ctas_that_stay_is_reported(planted_in_pair: Path, number: int) -> None:
-    done = watch(planted_in_pair, "tiles", str(number))
+def test_planted_race_is_reported(
+    planted: Callable[[Watched], Path], kernel: Watched, number: int
+) -> None:
+    done = watch(planted(kernel), kernel.in_shape, str(number))
     assert done.returncode == RACE_EXIT_CODE, done.stderr
     assert "WARNING: ThreadSanitizer: data race" in done.stderr
