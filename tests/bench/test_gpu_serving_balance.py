@@ -104,7 +104,9 @@ def test_more_decode_steps_than_there_were_are_not_taken_away() -> None:
     assert found["steady"] == pytest.approx(alone["steady"])
 
 
-def test_a_stretch_that_changes_has_a_spread() -> None:
+def test_a_stretch_that_changes_has_a_spread_and_is_refused() -> None:
     slow = ([step("prefill", 100.0)] + [step("decode", 10.0)] * 10) * 5
     quick = ([step("prefill", 50.0)] + [step("decode", 5.0)] * 10) * 10
-    assert balanced(slow + quick, LOAD)["spread"] > 0.1
+    found = balanced(slow + quick, LOAD)
+    assert found["spread"] > 0.1
+    assert "its standard error is" in found["refused"]

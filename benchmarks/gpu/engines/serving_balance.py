@@ -9,7 +9,8 @@ hybrid  its steps all have prompts: each is as large as before, and runs as many
         their answers beside the prompts that it has room for. A step with fewer running requests
         reads fewer keys; how much quicker that is, is fitted to the stretch's own steps.
 
-What neither can balance is refused, and so is what would be changed by more than a tenth.
+What neither can balance is refused, and so is what would be changed by more than a tenth, or what
+is not known to a tenth.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ from pod_integrate.model.estimate import visible_pairs
 _LEAST_STEPS = 8
 # More than this share of a rate is no correction.
 MOST_CORRECTED = 0.10
+# Nor is it known with a larger standard error.
+MOST_SPREAD = 0.10
 # Parts of a stretch; each is left out once.
 _PARTS = 5
 
@@ -76,6 +79,11 @@ def balanced(steps: Sequence[Timed], load: Load) -> dict[str, Any]:
         told["refused"] = (
             f"in the long run it would differ by {told['correction']:+.0%}, and no more than "
             f"{MOST_CORRECTED:.0%} is corrected: lengthen --stretch"
+        )
+    elif told["spread"] > MOST_SPREAD:
+        told["refused"] = (
+            f"its standard error is {told['spread']:.0%}, more than {MOST_SPREAD:.0%}: "
+            "lengthen --stretch"
         )
     return found | told
 
