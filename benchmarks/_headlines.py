@@ -207,7 +207,7 @@ SIX = (
         "of 470 tokens, and the paper's 16.5K in all), each side at its best chunk "
         "([docs/gpu.md](docs/gpu.md#serving) lists them); ITL p99 is "
         "{serving.itl_p99_ratio_geomean} of `fa3`'s. Against `fa3` with mixed chunks "
-        "{serving.speedup_vs_mixed_fa3_min} and more. One stretch of 8 to 16 seconds per setting",
+        "{serving.speedup_vs_mixed_fa3_min} and more. One stretch per setting",
     ),
     Row(
         "transformers' `generate_batch` on `pod` against `sdpa`",
