@@ -231,4 +231,5 @@ def _running(one: Setting, served: Served, load: str) -> int:
     """Requests that run at once for ever: what fits the cache, or beside prompts in their steps."""
     told = _load(served, load)
     beside = told.running(one.chunk) if one.mixed else told.room
-    return max(1, round(min(told.room, beside)))
+    # What does not fit would wait, and the others run on.
+    return max(1, min(int(told.room), round(beside)))
