@@ -32,6 +32,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "kernel.mutations_total": "... of bugs planted",
         "real.requests_token_equal": "Answers of a trained model whose tokens equal stock's, CPU",
         "real.requests_compared": "... of answers compared, SGLang and transformers",
+        "real.cpu_perplexity_ratio": "Its perplexity of a text on POD over stock's, CPU",
         "real.gpu_requests_token_equal": "... in SGLang on a GPU, in bf16",
         "real.perplexity_ratio": "Its perplexity of a text on POD over stock's, by prefill",
         "real.decode_perplexity_ratio": "... by decode steps, most of them hybrid",

@@ -159,17 +159,21 @@ def write(document: dict[str, Any]) -> None:
 
 def numbers(document: dict[str, Any]) -> dict[str, tuple[float, str]]:
     """Headlines by name, each with its unit, of both parts or of the one that is there."""
-    parts = {}
+    parts, ours = {}, {}
     if "transformers" in document:
         parts["transformers"] = document["transformers"]["answers"]
     if "sglang" in document:
         ours = document["sglang"]["compared"]["runs"].get("pod, mixed", {})
         parts["SGLang"] = ours.get("answers", {"equal": 0, "compared": 0})
     where = f"answers, {' and '.join(parts)}, fp32"
-    return {
+    found: dict[str, tuple[float, str]] = {
         "real.requests_token_equal": (sum(part["equal"] for part in parts.values()), where),
         "real.requests_compared": (sum(part["compared"] for part in parts.values()), where),
     }
+    if ratio := ours.get("prefill"):
+        told = f"x, {ratio['tokens']} tokens, SGLang on a CPU, over fp32 torch_native, mixed"
+        found["real.cpu_perplexity_ratio"] = (ratio["ratio"], told)
+    return found
 
 
 if __name__ == "__main__":

@@ -79,6 +79,11 @@ def test_headlines_sum_over_the_engines_that_were_run() -> None:
     assert found["real.requests_token_equal"][0] == 219
     assert found["real.requests_compared"][0] == 220
     assert found["real.requests_compared"][1] == "answers, transformers and SGLang, fp32"
+    assert "real.cpu_perplexity_ratio" not in found
+    runs = parts["sglang"]["compared"]["runs"]
+    runs["pod, mixed"]["prefill"] = {"ratio": 1.0001, "tokens": 3996}
+    told = real_weights.numbers(parts)["real.cpu_perplexity_ratio"]
+    assert told[0] == 1.0001 and told[1].startswith("x, 3996 tokens")
     alone = real_weights.numbers({"sglang": parts["sglang"]})
     assert alone["real.requests_compared"][0] == 20
     assert alone["real.requests_compared"][1] == "answers, SGLang, fp32"
