@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from planting import Mutation
 
-_ITEM, _SOFTMAX, _PRODUCTS = "op/decode_wgmma_item.cuh", "column_softmax.cuh", "mma/columns.cuh"
+_ITEM, _SOFTMAX, _PRODUCTS = "op/column_math.cuh", "column_softmax.cuh", "mma/columns.cuh"
 _LOOP, _KERNEL = "op/kv_loop.cuh", "pod_kernel.cuh"
 
 MUTATIONS = (
@@ -12,14 +12,14 @@ MUTATIONS = (
     Mutation(
         "a warp's higher scores move nobody's reference",
         _ITEM,
-        "    if (grown) raise();",
-        "    if (grown && !{on}) raise();",
+        "    if (grown) raise(turn);",
+        "    if (grown && !{on}) raise(turn);",
     ),
     Mutation(
         "a warp asks only itself whether references move",
         _ITEM,
-        "grown |= notes().grown[warp] != 0;",
-        "grown |= notes().grown[{on} ? scope_.warp() : warp] != 0;",
+        "grown |= notes().grown[turn][warp] != 0;",
+        "grown |= notes().grown[turn][{on} ? scope_.warp() : warp] != 0;",
     ),
     Mutation(
         "references move to the scores of one's own warp",
@@ -67,20 +67,20 @@ MUTATIONS = (
     Mutation(
         "weights made again are read before all are there",
         _ITEM,
-        "    weigh();\n    scope_.sync();",
-        "    weigh();\n    if (!{on}) scope_.sync();",
+        "    weigh(turn);\n    scope_.sync();",
+        "    weigh(turn);\n    if (!{on}) scope_.sync();",
     ),
     Mutation(
         "values are overwritten while the unit reads them",
         _ITEM,
-        "    ptx::wgmma_commit();\n    ptx::wgmma_wait<0>();\n    hold_output();",
-        "    ptx::wgmma_commit();\n    if (!{on}) ptx::wgmma_wait<0>();\n    hold_output();",
+        "    ptx::wgmma_wait<0>();",
+        "    if (!{on}) ptx::wgmma_wait<0>();",
     ),
     Mutation(
         "scores are read before the unit has them",
         _ITEM,
-        "    ptx::wgmma_commit();\n    ptx::wgmma_wait<0>();\n    POD_UNROLL",
-        "    ptx::wgmma_commit();\n    if (!{on}) ptx::wgmma_wait<0>();\n    POD_UNROLL",
+        "    await_scores<0>();",
+        "    if (!{on}) await_scores<0>();",
     ),
     Mutation(
         "O is read before all warps wrote theirs",
@@ -131,6 +131,15 @@ MUTATIONS = (
         _PRODUCTS,
         "ValuePanels::rows_at(v, i)",
         "ValuePanels::rows_at(v, {on} ? 0 : i)",
+    ),
+    Mutation(
+        "the first keys are weighed with the limits of the next",
+        "op/decode_wgmma_item.cuh",
+        "loop.run([&](uint32_t k_tile, int kv) { math.on_keys(k_tile, kv, [] {}); },\n"
+        "             [&](uint32_t v_tile)",
+        "loop.run([&](uint32_t k_tile, int kv) {"
+        " math.on_keys(k_tile, {on} ? kv + Math::kRows : kv, [] {}); },\n"
+        "             [&](uint32_t v_tile)",
     ),
     # Softmax.
     Mutation(

@@ -162,20 +162,20 @@ MUTATIONS = (
     Mutation(
         "K is copied to the place that is read",
         _TURNS,
-        "issue_k(kv + tile.stages * kRows, before);",
-        "issue_k(kv + tile.stages * kRows, {on} ? place : before);",
+        "issue_k(ahead, before);",
+        "issue_k(ahead, {on} ? place : before);",
     ),
     Mutation(
         "V is copied to the place that is read",
         _TURNS,
-        "issue_v(kv + tile.stages * kRows, before);",
-        "issue_v(kv + tile.stages * kRows, {on} ? place : before);",
+        "issue_v(ahead, before);",
+        "issue_v(ahead, {on} ? place : before);",
     ),
     Mutation(
         "K of the tile that is there comes again",
         _TURNS,
-        "issue_k(kv + tile.stages * kRows",
-        "issue_k(kv + ({on} ? 0 : tile.stages) * kRows",
+        "[&] { issue_k(ahead",
+        "[&] { issue_k({on} ? kv : ahead",
     ),
     Mutation(
         "a ring of turns has a place less",

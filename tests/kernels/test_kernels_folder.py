@@ -105,10 +105,12 @@ LAYERS = (
     *(
         ("op", "kv_loop"),
         ("op", "kv_turns"),
+        ("op", "kv_ahead"),
         ("op", "panel_products"),
         ("op", "panel_ring"),
         ("op", "pair_ring"),
         ("op", "rows"),
+        ("op", "column_math"),
         ("op", "start"),
         ("op", ""),
         ("op", "prefill_engine"),

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import ahead_mutations
 import byte_mutations
 import column_mutations
 import mutations
@@ -37,6 +38,8 @@ WGMMA_VARIANTS = ("bf16-d64-p128x64s2w4-d16x32s2w2-c2-v1",)
 COLUMN_VARIANTS = ("bf16-d64-p128x64s2w4-d16x128s1w4-c2-v1",)
 # Both ops in a CTA that stays.
 PAIR_VARIANTS = ("bf16-d64-p128x96s2w8-d16x64s1w4-c1-v1",)
+# The same, its decodes' keys a tile ahead of their values.
+AHEAD_VARIANTS = ("bf16-d64-p128x96s2w8-d16x64s2w4-c1-v1",)
 # K and V of 8 bits; on wgmma those, too, are widened on their way.
 BYTE_VARIANTS = ("bf16-kve4m3-d64-p64x32s2w2-d16x32s2w2-c2-v2",)
 WIDE_VARIANTS = ("bf16-kve4m3-d64-p128x64s2w4-d16x32s2w2-c2-v1",)
@@ -53,6 +56,7 @@ SHOWN = (
     (WGMMA, WGMMA_VARIANTS),
     (column_mutations.MUTATIONS, COLUMN_VARIANTS),
     (PAIR, PAIR_VARIANTS),
+    (ahead_mutations.MUTATIONS, AHEAD_VARIANTS),
     (byte_mutations.MUTATIONS, BYTE_VARIANTS),
     (byte_mutations.WIDE_MUTATIONS, WIDE_VARIANTS),
 )

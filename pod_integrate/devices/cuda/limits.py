@@ -62,8 +62,10 @@ def cta_smem_bytes(
         landing = 2 * p.kv_rows * head_dim - 16 * GROUP_THREADS
         prefill = smem_bytes(config, head_dim)[0] + landing
     if decode_engine(config, arch, head_dim, kv_bytes) == "wgmma":
-        rows = config.decode.kv_rows
-        decode = -(-decode // _PANELS) * _PANELS + 2 * DECODE_ROWS * rows + _NOTES + _SLACK[engine]
+        # Weights have two places where decode's keys come a tile ahead of its values.
+        turns = 2 if engine == "pair" and config.decode.stages == 2 else 1
+        weights = turns * 2 * DECODE_ROWS * config.decode.kv_rows
+        decode = -(-decode // _PANELS) * _PANELS + weights + _NOTES + _SLACK[engine]
     return prefill + _SLACK[engine], decode
 
 

@@ -68,6 +68,15 @@ constexpr ItemSmem prefill_smem(const TileConfig& tile, int head_dim, int kv_byt
 // What decode warps on wgmma tell each other.
 constexpr int kNoteBytes = 512;
 
+// Weights of a tile of decode on wgmma, in 16 bits.
+template <int kRows>
+constexpr int kWeightBytes = kDecodeRows * kRows * kQBytes;
+
+// Whether keys come a tile ahead of values: see kv_ahead.cuh.
+constexpr bool decode_ahead(const TileConfig& tile, PrefillEngine prefill) {
+  return prefill == PrefillEngine::kPair && tile.stages == 2;
+}
+
 // Beside a pair K and V have a place more, all of which they take in turns.
 constexpr ItemSmem decode_smem(const TileConfig& tile, int head_dim, int kv_bytes,
                                DecodeEngine engine, PrefillEngine prefill) {
@@ -76,7 +85,8 @@ constexpr ItemSmem decode_smem(const TileConfig& tile, int head_dim, int kv_byte
   if (engine == DecodeEngine::kMma) return smem;
   // Panels begin where swizzles do.
   smem.weights = (smem.bytes + kPanelAlignment - 1) / kPanelAlignment * kPanelAlignment;
-  smem.notes = smem.weights + kDecodeRows * tile.kv_rows * kQBytes;
+  const int turns = decode_ahead(tile, prefill) ? 2 : 1;
+  smem.notes = smem.weights + turns * kDecodeRows * tile.kv_rows * kQBytes;
   smem.bytes = smem.notes + kNoteBytes;
   return smem;
 }

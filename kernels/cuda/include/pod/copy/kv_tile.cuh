@@ -55,6 +55,14 @@ class KvLoader {
   POD_DEVICE void load_k(uint32_t k_tile, int kv) const { load(k_tile, kv, a_.k, k_place_); }
   POD_DEVICE void load_v(uint32_t v_tile, int kv) const { load(v_tile, kv, a_.v, v_place_); }
 
+  // For copies of V that come later than those of the next tile's keys: keep_v() before these are
+  // resolved.
+  POD_DEVICE void keep_v() {
+    POD_UNROLL
+    for (int i = 0; i < kPlaces; ++i) kept_v_[i] = v_place_[i];
+  }
+  POD_DEVICE void load_kept_v(uint32_t v_tile, int kv) const { load(v_tile, kv, a_.v, kept_v_); }
+
   // The same in parts: a thread copies a chunk in each of kSteps steps, of row_of() of the tile.
   // Steps kFirst .. kEnd - 1, to where `to` says; none of a tile past the keys.
   POD_DEVICE static int row_of(int thread, int step) {
@@ -167,7 +175,7 @@ class KvLoader {
   const Item& item_;
   int thread_;
   // Pages of the lane's rows, then where these are, in units of 16 bytes.
-  uint32_t index_[kPlaces], k_place_[kPlaces], v_place_[kPlaces];
+  uint32_t index_[kPlaces], k_place_[kPlaces], v_place_[kPlaces], kept_v_[kPlaces];
 };
 
 }  // namespace pod::copy
