@@ -87,6 +87,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "h200.public_grammar_min": "... in the worst batch",
         "h200.public_grammar_below_098_pct": "... batches in which it is below 0.98x",
         "h200.prefill_vs_fa3_geomean": "... our prefill alone against FlashAttention-3's",
+        "h200.joules_serial_over_default_geomean": "... joules of our serial over the default's",
         "h200.decode_floor_ratio": "... our decode alone, time above the floor",
         "h200.floor_ratio_geomean": "... best fused config, time above the floor",
         "gpu.corun_share": "Busy time in which an SM held both ops, mean of the cases",
@@ -198,7 +199,8 @@ SIX = (
         "({range:fused_vs_best_serial}); against FlashInfer's BatchPOD "
         "{gpu.fused_vs_flashinfer_batchpod_geomean} ({range:fused_vs_batchpod}). On an H200, "
         "today's kernel, untuned, against that serial pair: {h200.default_vs_best_serial_geomean} "
-        "({h200.default_vs_best_serial_min} to {h200.default_vs_best_serial_max})",
+        "({h200.default_vs_best_serial_min} to {h200.default_vs_best_serial_max}), against "
+        "BatchPOD {h200.default_vs_flashinfer_batchpod_geomean}",
     ),
     Row(
         "SGLang on `pod` with mixed chunks against SGLang on `fa3` without, as people run it",

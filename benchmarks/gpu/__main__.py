@@ -49,6 +49,7 @@ PARTS = {
         "speed",
         "vLLM's public batches: default config against the best serial pair of anybody",
     ),
+    "power": ("speed", "what a batch draws: watts, clock and joules of each op and of both"),
     "tiles": ("speed", "other tiles against the default, calls in turns: hybrids and each op"),
     "versus": ("speed", "source trees in turns: is a changed kernel as fast as before"),
     "walls": ("walls", "what an SM does at most: copies by size, bytes in flight, L2, products"),

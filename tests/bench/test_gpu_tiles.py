@@ -11,7 +11,8 @@ from benchmarks.gpu.common.machines import Emulator
 from benchmarks.gpu.correctness import checks
 from benchmarks.gpu.correctness.cases import SHAPES, feasible, tiles_checks
 from benchmarks.gpu.speed import tiles
-from benchmarks.gpu.speed.cases import sized
+from benchmarks.gpu.speed.beside import in_l2
+from benchmarks.gpu.speed.cases import make_case, sized
 from pod_integrate.devices.cuda.choices import PAIRS
 from pod_integrate.devices.cuda.limits import ARCHITECTURES
 from pod_integrate.model.floors import CASES
@@ -23,23 +24,42 @@ NAME = PAIRS[0]
 def test_part_times_every_config_on_every_part(tmp_path: Path) -> None:
     tiles.main(
         [
-            *("--backend", "emulator", "--out", str(tmp_path), "--limit", "1"),
+            *("--backend", "emulator", "--out", str(tmp_path), "--cases", "C1"),
             *("--tiles", NAME, "--splits", "2048"),
         ]
     )
     saved = json.loads((tmp_path / "tiles.json").read_text())
-    names = {"default", "1:1", "serial", f"{NAME}, 2048"}
+    names = {"default", "1:1", "streams", "serial", f"{NAME}, 2048"}
     (case,) = saved["cases"].values()
     assert set(case["parts"]) == {"all", "prefill", "decode"} and not saved["not_run"]
     assert all(set(part["us"]) == names and not part["errors"] for part in case["parts"].values())
     assert saved["summary"]["agree"]
-    ends = case["parts"]["all"]["ends_us"][f"{NAME}, 2048"]
-    assert ends["prefill"] > 0 and ends["decode"] > 0
+    beside = case["parts"]["all"]["beside"][f"{NAME}, 2048"]
+    assert set(beside) == {"hbm", "l2"}
+    for found in beside.values():
+        assert found["prefill"] > 0 and found["decode"] > 0
+        assert found["L2, TB/s"] >= found["TB/s"]
+
+
+def test_decodes_in_l2_read_one_requests_pages_and_prefill_its_own() -> None:
+    spec = sized(MACHINE, CASES[0])._replace(decodes=3)
+    case = make_case(spec, MACHINE.device)
+    hot = in_l2(case).batch
+    starts = [int(start) for start in hot.page_starts]
+    pages = hot.page_indices.tolist()
+    of_requests = [pages[a:b] for a, b in zip(starts, [*starts[1:], None], strict=True)]
+    before = case.batch.page_indices.tolist()
+    assert of_requests[1] == of_requests[2] == of_requests[3] == before[starts[1] : starts[2]]
+    assert of_requests[0] == before[: starts[1]]
+    # The case itself stays.
+    assert len(set(before)) == len(before)
 
 
 def test_tiles_that_do_not_fit_are_left_out() -> None:
     spec = sized(MACHINE, CASES[0])._replace(head_dim=256)
-    assert set(tiles.configs_of(MACHINE, spec, list(PAIRS), [4096])) == {"default", "1:1", "serial"}
+    assert set(tiles.configs_of(MACHINE, spec, list(PAIRS), [4096])) == {
+        *("default", "1:1", "streams", "serial")
+    }
 
 
 def test_summary_is_the_defaults_time_over_that_of_others() -> None:

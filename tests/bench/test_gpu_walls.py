@@ -14,7 +14,15 @@ import torch
 from benchmarks.gpu.walls import library as walls_library
 from benchmarks.gpu.walls import points, requests, walls
 from benchmarks.gpu.walls.points import Point, Pools
-from benchmarks.gpu.walls.records import Role, clock_ghz, ctas, least_in_flight, rate, summary
+from benchmarks.gpu.walls.records import (
+    Role,
+    clock_ghz,
+    ctas,
+    least_in_flight,
+    merged,
+    rate,
+    summary,
+)
 from pod_integrate.builds import nvcc
 from pod_integrate.builds.report import is_wgmma_serialized
 
@@ -164,3 +172,13 @@ def test_measured_kernels_neither_spill_nor_wait_for_the_matrix_unit(built: Path
     assert len(spills) == 18 and not any(spills)
     assert not is_wgmma_serialized(said)
     assert "setmaxnreg" not in said, "ptxas says it ignores it"
+
+
+def test_a_part_measured_again_takes_the_place_of_the_recorded_one_alone() -> None:
+    machine = {"utc": "then", "kernel_build": "a"}
+    recorded = {"machine": machine, "cycles": 5, "l2": [1], "wide": [2], "seconds": {"l2": 1.0}}
+    again = {"machine": {"utc": "now"}, "cycles": 5, "wide": [3], "seconds": {"wide": 0.5}}
+    found = merged(again, recorded)
+    assert (found["l2"], found["wide"], found["machine"]) == ([1], [3], machine)
+    assert found["seconds"] == {"l2": 1.0, "wide": 0.5}
+    assert found["later"]["wide"]["utc"] == "now" and set(found["later"]) == {"wide"}

@@ -4,7 +4,8 @@
 
 Cold L2, CUDA events; a call of every config in each turn, so that clocks favour none. Of the
 default config the two launches of `serial` are timed as well. Answers are compared with the
-default's. When each op ended is asked of the kernel in one call more.
+default's. What each op attains beside the other is asked of the kernel in one call more, and in
+one whose decodes read K and V out of L2, which tells what binds them.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ from benchmarks.gpu.common.compiled import compile_together, workers
 from benchmarks.gpu.common.machines import Backend, backend
 from benchmarks.gpu.common.output import Output, add_output
 from benchmarks.gpu.common.timing import ColdTimer
-from benchmarks.gpu.profile.corun_records import each_item_once, launch_with_records, share
-from benchmarks.gpu.speed.cases import Part, default_of, make_case, sized
+from benchmarks.gpu.speed.beside import both_ways
+from benchmarks.gpu.speed.cases import Part, default_of, find, make_case, sized
 from benchmarks.gpu.speed.summary import geomean
 from pod_integrate.devices.cuda.choices import PAIRS, tiles_of
 from pod_integrate.devices.cuda.limits import require_fits
@@ -72,6 +73,7 @@ def configs_of(machine: Backend, spec: CaseSpec, tiles: list[str], splits: list[
         "default": default,
         # Its own tiles in one launch, whatever it leaves to the batch.
         "1:1": dataclasses.replace(default, prefill_ctas=1, decode_ctas=1),
+        "streams": dataclasses.replace(default, strategy="streams"),
         "serial": dataclasses.replace(default, strategy="serial"),
     }
     for name in tiles:
@@ -106,23 +108,12 @@ def measure(
     for place, name in enumerate(running):
         entry["us"][name] = round(statistics.median(times[place :: len(running)]), 2)
     if part == "all":
-        entry["ends_us"] = {
-            name: ends(machine, case, configs[name]) for name in running if name != "serial"
+        entry["beside"] = {
+            name: both_ways(machine, spec, case, configs[name])
+            for name in running
+            if name not in ("streams", "serial")
         }
     return entry
-
-
-def ends(machine: Backend, case: Any, config: PodConfig) -> dict[str, float]:
-    """When the last item of each op ended after the first began, and the share with both held."""
-    recorded = launch_with_records(machine, case, config)
-    each_item_once(recorded)
-    begin = min(record.begin_ns for record in recorded.records)
-    last = [max(r.end_ns for r in recorded.records if r.op == op) for op in (0, 1)]
-    return {
-        "prefill": (last[0] - begin) / 1e3,
-        "decode": (last[1] - begin) / 1e3,
-        "both": share(recorded.records).of_busy,
-    }
 
 
 def rates(spec: CaseSpec, us: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
@@ -154,7 +145,9 @@ def summarize(cases: dict[str, dict[str, Any]]) -> dict[str, Any]:
     return {"agree": all(agree), "default_over": means}
 
 
-def _wanted(machine: Backend, limit: int) -> list[CaseSpec]:
+def _wanted(machine: Backend, limit: int, names: list[str]) -> list[CaseSpec]:
+    if names:
+        return [find(machine, name) for name in names][:limit]
     every = [*CASES, *CASES_PAGE_1]
     if machine.tiny:
         every = [spec._replace(page_size=min(spec.page_size, 16)) for spec in every]
@@ -165,7 +158,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Print one line per case and part, save tiles.json after each."""
     options = _parse(arguments)
     machine, output = backend(options.backend), Output(options.out, "tiles")
-    wanted = _wanted(machine, options.limit)
+    wanted = _wanted(machine, options.limit, options.cases)
     configs = {spec: configs_of(machine, spec, options.tiles, options.splits) for spec in wanted}
     document: dict[str, Any] = {"machine": machine_report.report(), "cases": {}, "not_run": []}
     if not machine.tiny:
@@ -200,6 +193,9 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--splits", nargs="+", type=int, default=[4096], help="decode_split_tokens of them"
+    )
+    parser.add_argument(
+        "--cases", nargs="+", default=[], metavar="CASE", help="these, as numbers --cases has them"
     )
     parser.add_argument("--repeats", type=int, default=_REPEATS, help="of each time")
     parser.add_argument("--limit", type=int, default=99, help="cases to measure")

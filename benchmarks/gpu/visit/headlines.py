@@ -40,6 +40,7 @@ _TRACES = "pod-attn bench gpu -- traces"
 _FP8 = "python -m benchmarks.gpu fp8"
 _TP = "pod-attn bench gpu -- tp"
 _TABLES = "python -m benchmarks.gpu tables"
+_POWER = "python -m benchmarks.gpu power"
 _VERSUS = "python -m benchmarks.gpu versus --label {label} before=TREE after=."
 
 
@@ -61,10 +62,20 @@ def headlines(documents: dict[str, dict[str, Any]], prefix: str = "gpu") -> list
     found += _case_headlines(documents.get("numbers", {}).get("summary", {}), prefix)
     found += _grid_headlines(documents.get("grid", {}), prefix)
     found += grammar_headlines(documents.get("grammar", {}), prefix)
+    found += _power_headlines(documents.get("power", {}), prefix)
     parts = [_check_headlines, _hf_headlines, _sglang_headlines]
     parts += [_versus_headlines, _fp8_headlines, _trace_headlines, live_headlines, _tp_headlines]
     parts += [real_headlines, serving_headlines, spec_headlines, _table_headlines]
     return found + [line for part in parts for line in part(documents)]
+
+
+def _power_headlines(document: dict[str, Any], prefix: str) -> list[Headline]:
+    calls = [entry["calls"] for entry in document.get("cases", {}).values()]
+    joules = [one["one after the other"]["joules"] / one["default"]["joules"] for one in calls]
+    if not joules:
+        return []
+    mean = statistics.geometric_mean(joules)
+    return [(f"{prefix}.joules_serial_over_default_geomean", mean, "x", _POWER)]
 
 
 def _case_headlines(summary: dict[str, Any], prefix: str) -> list[Headline]:

@@ -21,6 +21,7 @@ from benchmarks.gpu.visit.headlines import headlines
 from benchmarks.gpu.visit.serving_record import merged as serving_merged
 from benchmarks.gpu.visit.serving_table import serving
 from benchmarks.gpu.visit.spec_headlines import merged as spec_merged
+from benchmarks.gpu.walls.records import merged as walls_merged
 from pod_integrate.live import shipped
 from pod_integrate.terms.table import ConfigTable
 
@@ -50,13 +51,15 @@ _PARTS = (
     "live_smollm2",
     "real",
     "walls",
+    "tiles",
+    "power",
     "rules",
     "tp",
     "tables",
 )
 
 # Parts whose visits add to one another: (new document, recorded one) -> what is filed.
-_MERGES = {"serving": serving_merged, "spec": spec_merged}
+_MERGES = {"serving": serving_merged, "spec": spec_merged, "walls": walls_merged}
 
 
 def slim(document: dict[str, Any]) -> dict[str, Any]:

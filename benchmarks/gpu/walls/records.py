@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -70,3 +70,13 @@ def least_in_flight(points: Sequence[tuple[float, float]], share: float) -> floa
             break
         enough = size
     return enough
+
+
+def merged(document: dict[str, Any], recorded: dict[str, Any]) -> dict[str, Any]:
+    """The recorded parts but for those measured again; each of these says when, and on what."""
+    again = {name: part for name, part in document.items() if isinstance(part, list)}
+    seconds = {**recorded["seconds"], **document["seconds"]}
+    kept = {name: recorded[name] for name in ("machine", "cycles")}
+    told = {name: document["machine"].get(name) for name in ("utc", "kernel_build", "clocks")}
+    later = {**recorded.get("later", {}), **dict.fromkeys(again, told)}
+    return {**recorded, **again, **kept, "seconds": seconds, "later": later}

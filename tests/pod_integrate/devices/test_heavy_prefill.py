@@ -42,27 +42,27 @@ def whole(spec: CaseSpec) -> bool:
 
 
 def gain(spec: CaseSpec, part: str) -> float:
-    """Time of the default's tiles over that of the pair's, as recorded."""
+    """Time of the default's tiles in one launch over that of the pair's, as recorded."""
     us = RECORDED["cases"][spec.name]["parts"][part]["us"]
     tiles = tiles_name(pair_tiles(spec.head_dim))
-    return float(us["default"] / next(t for name, t in us.items() if name.startswith(tiles)))
+    return float(us["1:1"] / next(t for name, t in us.items() if name.startswith(tiles)))
 
 
 @pytest.mark.parametrize("spec", [*CASES, *CASES_PAGE_1], ids=lambda spec: spec.name)
 def test_recorded_batches_are_heavy_where_it_paid(spec: CaseSpec) -> None:
     if whole(spec):
-        assert gain(spec, "all") > 1.05
+        assert gain(spec, "all") > 1.0
     else:
-        assert gain(spec, "all") < 1.13 or spec.chunk < 256
+        assert gain(spec, "all") < 1.15 or spec.chunk < 256
     if heavy([spec.chunk], [spec.context], spec.geometry):
         assert gain(spec, "prefill") > 1.01
 
 
-def test_most_recorded_prefills_and_ten_hybrid_batches_are_heavy() -> None:
+def test_most_recorded_prefills_and_fourteen_hybrid_batches_are_heavy() -> None:
     every = [*CASES, *CASES_PAGE_1]
     hybrid = [spec for spec in every if whole(spec)]
     alone = [spec for spec in every if heavy([spec.chunk], [spec.context], spec.geometry)]
-    assert len(hybrid) >= 10 and len(alone) >= 27
+    assert len(hybrid) >= 14 and len(alone) >= 27
     gains = [gain(spec, "all") for spec in hybrid]
     assert np.exp(np.mean(np.log(gains))) > 1.1
 
@@ -86,8 +86,8 @@ def test_rows_that_the_planner_decodes_are_decodes() -> None:
 
 def test_padding_weighs_nothing() -> None:
     geometry = Geometry.uniform((32, 8, 128), "bf16")
-    assert heavy([2048, *[0] * 64], [8192] * 65, geometry)
-    assert not heavy([2048, *[1] * 64], [8192] * 65, geometry)
+    assert heavy([2048, *[0] * 128], [8192] * 129, geometry)
+    assert not heavy([2048, *[1] * 128], [8192] * 129, geometry)
 
 
 def test_lengths_that_contradict_each_other_are_left_to_the_plan() -> None:

@@ -114,8 +114,8 @@ def test_ops_run_side_by_side_where_a_call_launches_them_so() -> None:
         changed = PodConfig.from_dict(config.to_dict() | fields)
         return simulate(Lengths.parse(batch), GEOMETRY, changed, device).records
 
-    # A wave of prefill CTAs, and two of them.
-    small, large = "p1k@8k+d64@4k", "p2k@8k+d64@4k"
+    # Three quarters of a wave of prefill CTAs, and a whole one, beside which decode has no place.
+    small, large = "p768@8k+d64@4k", "p1k@8k+d64@4k"
     beside = records(H200, small, strategy="streams")
     assert records(H200, small) == beside != records(H200, small, prefill_ctas=1, decode_ctas=1)
     assert records(H200, large) != records(H200, large, strategy="streams")
