@@ -87,6 +87,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "h200.public_grammar_min": "... in the worst batch",
         "h200.public_grammar_below_098_pct": "... batches in which it is below 0.98x",
         "h200.prefill_vs_fa3_geomean": "... our prefill alone against FlashAttention-3's",
+        "h200.sustained_vs_serial_geomean": "... default against our serial, calls without a pause",
         "h200.joules_serial_over_default_geomean": "... joules of our serial over the default's",
         "h200.decode_floor_ratio": "... our decode alone, time above the floor",
         "h200.floor_ratio_geomean": "... best fused config, time above the floor",

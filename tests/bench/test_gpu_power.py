@@ -44,9 +44,13 @@ def test_the_emulated_sm_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert "draws no power" in capsys.readouterr().err
 
 
-def test_the_headline_compares_joules_with_our_serial() -> None:
-    calls = {"one after the other": {"joules": 1.2}, "default": {"joules": 1.0}}
+def test_headlines_compare_time_and_joules_with_our_serial() -> None:
+    serial, default = {"joules": 1.2, "us": 30.0}, {"joules": 1.0, "us": 20.0}
+    calls = {"one after the other": serial, "default": default}
     document = {"power": {"cases": {"a": {"calls": calls}, "b": {"calls": calls}}}}
-    (name, value, *_), *rest = headlines(document, "h200")
-    assert (name, not rest) == ("h200.joules_serial_over_default_geomean", True)
-    assert value == pytest.approx(1.2)
+    found = {name: value for name, value, *_ in headlines(document, "h200")}
+    assert found == {
+        "h200.joules_serial_over_default_geomean": pytest.approx(1.2),
+        "h200.sustained_vs_serial_geomean": pytest.approx(1.5),
+    }
+    assert headlines({"power": {"cases": {}}}, "h200") == []

@@ -71,11 +71,19 @@ def headlines(documents: dict[str, dict[str, Any]], prefix: str = "gpu") -> list
 
 def _power_headlines(document: dict[str, Any], prefix: str) -> list[Headline]:
     calls = [entry["calls"] for entry in document.get("cases", {}).values()]
-    joules = [one["one after the other"]["joules"] / one["default"]["joules"] for one in calls]
-    if not joules:
-        return []
-    mean = statistics.geometric_mean(joules)
-    return [(f"{prefix}.joules_serial_over_default_geomean", mean, "x", _POWER)]
+    names = {"joules": "joules_serial_over_default_geomean", "us": "sustained_vs_serial_geomean"}
+    return [
+        (
+            f"{prefix}.{name}",
+            statistics.geometric_mean(
+                one["one after the other"][unit] / one["default"][unit] for one in calls
+            ),
+            f"x, {len(calls)} batches",
+            _POWER,
+        )
+        for unit, name in names.items()
+        if calls
+    ]
 
 
 def _case_headlines(summary: dict[str, Any], prefix: str) -> list[Headline]:
