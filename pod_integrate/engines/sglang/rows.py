@@ -13,6 +13,9 @@ def write_loc(forward_batch: Any, window: torch.Tensor | None) -> Any:
 
     window  where they go in the window pool, where there is one
     """
+    if window is not None:
+        # SGLang narrows a padded prompt's slots to its real rows for the call of a layer.
+        window = window[: forward_batch.out_cache_loc.shape[0]]
     # for_batch is new in 0.5.22; before, a batch's slots were always physical.
     if hasattr(KVWriteLoc, "for_batch"):
         return KVWriteLoc.for_batch(forward_batch, swa_loc=window)

@@ -42,6 +42,7 @@ class WindowSlots:
         # Zero is the slot that padding writes: what no window reaches names no other memory.
         self._slots = torch.zeros_like(self._full)
         self._write = torch.empty(0)
+        self._outgrown: list[torch.Tensor] = []
         self.window = 0
 
     @classmethod
@@ -56,6 +57,8 @@ class WindowSlots:
         """Captured steps of up to `max_tokens` tokens write where `begin` says before a replay."""
         if max_tokens > self._write.numel():
             place = self._slots.device
+            # Graphs that were captured with it read it still.
+            self._outgrown.append(self._write)
             self._write = torch.zeros(max_tokens, dtype=torch.int64, device=place)
 
     def holds(self, layer_id: int) -> bool:
@@ -72,18 +75,29 @@ class WindowSlots:
         write = forward_batch.out_cache_loc
         if write is not None:
             write = self._pool.translate_loc_from_full_to_swa(write)
-            if captured:
-                write = self._write[: write.numel()].copy_(write)
+        if captured:
+            write = self._rewritten(write)
         return WindowStep(dataclasses.replace(batch, page_indices=self._slots), write)
+
+    def _rewritten(self, write: torch.Tensor | None) -> torch.Tensor:
+        """`write` where captured steps read it; SGLang tells none of rows that are padding."""
+        tokens = 0 if write is None else write.numel()
+        # The graph writes them all the same, and not where an earlier step's tokens are.
+        self._write[tokens:].zero_()
+        return self._write[:0] if write is None else self._write[:tokens].copy_(write)
 
     def _update(self, batch: HybridBatch) -> None:
         q_lens, kv_lens = batch.lengths
         # A chunk's first token sees as many keys before itself as its last one.
-        reach = min(self.window + max(q_lens), max(kv_lens))
-        place = self._slots.device
-        ends = batch.kv_lens.to(place, torch.int64, non_blocking=True)
-        back = torch.arange(1, reach + 1, device=place)
-        at = batch.page_starts[:, None] + (ends[:, None] - back).clamp_(min=0)
+        pairs = zip(q_lens, kv_lens, strict=True)
+        reach = torch.tensor([min(self.window + q_len, kv_len) for q_len, kv_len in pairs])
+        total, place = int(reach.sum()), self._slots.device
+        ends = batch.page_starts + batch.kv_lens.to(place, torch.int64, non_blocking=True)
+        reach = reach.to(place, non_blocking=True)
+        # The last of request b's keys is followed by the first of request b + 1's.
+        shift = ends - reach.cumsum(0)
+        at = torch.arange(total, device=place)
+        at += torch.repeat_interleave(shift, reach, output_size=total)
         found = self._pool.translate_loc_from_full_to_swa(self._full[at].long())
         self._slots[at] = found.to(torch.int32)
 
