@@ -87,6 +87,8 @@ def test_a_later_run_carries_on_where_time_was_over(tmp_path: Path) -> None:
     assert run(tmp_path, "--seconds", "0")["cases"] == done["cases"]
     assert run(tmp_path, "--seconds", "0", "--afresh")["not_run"] == names
     path = tmp_path / "grammar.json"
+    path.write_text(json.dumps(done))
+    assert run(tmp_path, "--seconds", "0", "--repeats", "7")["cases"] == {}
     other = {**done, "machine": {**done["machine"], "kernel_build": "another"}}
     path.write_text(json.dumps(other))
     assert run(tmp_path, "--seconds", "0")["cases"] == {}

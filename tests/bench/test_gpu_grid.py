@@ -76,6 +76,13 @@ def test_grid_of_the_default_alone_goes_on_where_another_run_ended(tmp_path: Pat
         run("third", "--sample", "2", "--resume", saved)
 
 
+def test_a_half_written_file_is_told_with_what_to_give_instead(tmp_path: Path) -> None:
+    cut = tmp_path / "grid.json"
+    cut.write_text('{"cases": {')
+    with pytest.raises(grid.GridResumeError, match="grid.json of an earlier"):
+        grid.read(cut)
+
+
 def test_cases_that_were_cut_are_measured_again() -> None:
     way: dict[str, Any] = {
         "sample": 1,

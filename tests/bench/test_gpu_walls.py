@@ -182,3 +182,8 @@ def test_a_part_measured_again_takes_the_place_of_the_recorded_one_alone() -> No
     assert (found["l2"], found["wide"], found["machine"]) == ([1], [3], machine)
     assert found["seconds"] == {"l2": 1.0, "wide": 0.5}
     assert found["later"]["wide"]["utc"] == "now" and set(found["later"]) == {"wide"}
+    # What a trap cut off replaces nothing, and is better than nothing.
+    assert merged({**again, "cut": "wide"}, recorded)["wide"] == [2]
+    assert merged({**again, "cut": "wide"}, {**recorded, "wide": [4]})["wide"] == [4]
+    fresh = {**again, "cluster": [5], "cut": "cluster", "seconds": {}}
+    assert merged(fresh, recorded)["cluster"] == [5]

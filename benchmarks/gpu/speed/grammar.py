@@ -46,7 +46,7 @@ def wanted_of(machine: Backend, sets: list[str], batches: list[str]) -> Wanted:
 
 
 def carried_on(output: Output, fresh: dict[str, Any]) -> dict[str, Any]:
-    """`fresh` with the cases that a run of the same GPU and build has left in the folder."""
+    """`fresh` with the cases that a run like it has left in the folder: its GPU, build, repeats."""
     if not output.path.exists():
         return fresh
     left = json.loads(output.path.read_text())
@@ -54,6 +54,7 @@ def carried_on(output: Output, fresh: dict[str, Any]) -> dict[str, Any]:
         left["machine"].get(key) == fresh["machine"].get(key)
         for key in ("kernel_build", "host_build", "device")
     )
+    same &= left.get("repeats") == fresh["repeats"]
     return {**fresh, "cases": left["cases"]} if same else fresh
 
 
@@ -72,6 +73,7 @@ def main(arguments: list[str] | None = None) -> None:
     machine, output = backend(options.backend), Output(options.out, "grammar")
     wanted = wanted_of(machine, [] if options.batches else options.sets, options.batches)
     document: dict[str, Any] = {"machine": machine_report.report(), "cases": {}, "not_run": []}
+    document["repeats"] = options.repeats
     if not options.afresh:
         document = carried_on(output, document)
     if not machine.tiny:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import time
+from pathlib import Path
 from typing import Any
 
 from benchmarks.gpu.peers import peers
@@ -38,6 +40,17 @@ RATIOS = (
 
 class GridResumeError(PodAttentionError):
     """An earlier grid.json is not of the same cases, GPU and kernel."""
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A document of an earlier run; raises GridResumeError where the file holds none."""
+    try:
+        return dict(json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise GridResumeError(
+            f"--resume {path} cannot be read ({error}); give the grid.json of an earlier "
+            "`numbers --grid`, or leave --resume out to start afresh"
+        ) from error
 
 
 def resume(work: Numbers, earlier: dict[str, Any], wanted: list[CaseSpec]) -> list[CaseSpec]:

@@ -100,7 +100,7 @@ def _grid(
     options: argparse.Namespace, chosen: Backend, until: float, tried: list[peers.Peer]
 ) -> Numbers:
     # Before the new document replaces it.
-    earlier = options.resume and json.loads(options.resume.read_text())
+    earlier = options.resume and grid.read(options.resume)
     wanted = [sized(chosen, spec) for spec in sample(_SEED)][: options.sample]
     measure = grid.defaults if options.default_only else grid.measure
     repeats = _DEFAULT_REPEATS if options.default_only else _GRID_REPEATS

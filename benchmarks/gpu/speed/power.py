@@ -62,7 +62,9 @@ def parse(text: str) -> list[Sample]:
 def meter() -> Iterator[Callable[[], str]]:
     """nvidia-smi asked every _EVERY_MS while inside; the function ends it and gives its lines."""
     command = ["nvidia-smi", f"--query-gpu={_FIELDS}", "--format=csv,noheader,nounits"]
-    command += ["--loop-ms", str(_EVERY_MS), "--id", str(torch.cuda.current_device())]
+    # Not by number: nvidia-smi counts GPUs that CUDA_VISIBLE_DEVICES hides.
+    gpu = f"GPU-{torch.cuda.get_device_properties().uuid}"
+    command += ["--loop-ms", str(_EVERY_MS), "--id", gpu]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
 

@@ -142,7 +142,8 @@ def path_of(name: str, gpu: str, label: str = "") -> Path:
     """Where a part's results go: of cases by GPU, of trees in turns by `label`."""
     of = prefix_of(gpu)
     own = "" if of == "gpu" else of
-    told = {"numbers": own, "grid": own, "grammar": own, "versus": label}.get(name)
+    by_gpu = dict.fromkeys(("numbers", "grid", "grammar", "tiles", "power"), own)
+    told = {**by_gpu, "versus": label}.get(name)
     return _RESULTS / (f"gpu_{name}_{told}.json" if told else f"gpu_{name}.json")
 
 

@@ -73,8 +73,16 @@ def least_in_flight(points: Sequence[tuple[float, float]], share: float) -> floa
 
 
 def merged(document: dict[str, Any], recorded: dict[str, Any]) -> dict[str, Any]:
-    """The recorded parts but for those measured again; each of these says when, and on what."""
-    again = {name: part for name, part in document.items() if isinstance(part, list)}
+    """The recorded parts but for those measured again; each of these says when, and on what.
+
+    A part that a trap cut off replaces none.
+    """
+    cut = document.get("cut")
+    again = {
+        name: part
+        for name, part in document.items()
+        if isinstance(part, list) and (name != cut or name not in recorded)
+    }
     seconds = {**recorded["seconds"], **document["seconds"]}
     kept = {name: recorded[name] for name in ("machine", "cycles")}
     told = {name: document["machine"].get(name) for name in ("utc", "kernel_build", "clocks")}

@@ -117,6 +117,7 @@ def main(arguments: list[str] | None = None) -> None:
     output = Output(options.out, "walls")
     bench = Bench(options.cycles, options.repeats)
     document: dict[str, Any] = {"machine": machine_report.report(), "cycles": options.cycles}
+    document["seconds"] = {}
     for part in options.only or points.PARTS:
         began = time.monotonic()
         document[part] = []
@@ -126,9 +127,10 @@ def main(arguments: list[str] | None = None) -> None:
                 print(f"{part}: {line(row)}", flush=True)
         except RuntimeError:
             # A launch that waited for ever has trapped: nothing more comes, but these rows have.
+            document["cut"] = part
             output.save(document)
             raise
         if part == "in_flight":
             document["enough_in_flight"] = enough_in_flight(document[part])
-        document.setdefault("seconds", {})[part] = round(time.monotonic() - began, 1)
+        document["seconds"][part] = round(time.monotonic() - began, 1)
         output.save(document)

@@ -30,7 +30,7 @@ from pod_integrate.terms.scalars import Scalars
 
 H200, H100 = (DeviceKey(name, "sm90", 132) for name in ("nvidia-h200", "nvidia-h100-80gb-hbm3"))
 ROOT = Path(__file__).resolve().parents[3]
-RECORDED = json.loads((ROOT / "benchmarks" / "results" / "gpu_tiles.json").read_text())
+RECORDED = json.loads((ROOT / "benchmarks" / "results" / "gpu_tiles_h200.json").read_text())
 
 
 def heavy(q_lens: list[int], kv_lens: list[int], geometry: Geometry) -> bool:
