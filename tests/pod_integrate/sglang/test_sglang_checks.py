@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -243,17 +242,3 @@ def test_every_check_is_in_the_guide() -> None:
     guide = (Path(__file__).parents[3] / "docs" / "sglang.md").read_text()
     every = [rule.feature for rule in EVERY_RULE]
     assert [feature for feature in every if feature not in guide] == []
-
-
-@pytest.mark.parametrize(("ranks", "shown"), [((1, 0), "/dp1/"), ((None, 2), "/dp2/")])
-def test_replicas_go_by_their_own_number(
-    kit: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, ranks: Any, shown: str
-) -> None:
-    from sglang.srt import runtime_context
-
-    from pod_integrate.engines.sglang.facts import server_name
-
-    parallel = SimpleNamespace(dp_rank=ranks[0], attn_dp_rank=ranks[1])
-    monkeypatch.setattr(runtime_context, "get_parallel", lambda: parallel)
-    runner = SimpleNamespace(server_args=SimpleNamespace(port=1))
-    assert shown in server_name(runner)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 import torch
 
 from pod_integrate.devices.registry import device_of
@@ -35,3 +36,17 @@ def test_sizes_of_pool_and_table_are_those_of_the_runner(small: Any) -> None:
     table, keys = runner.req_to_token_pool.req_to_token, runner.token_to_kv_pool.get_key_buffer(0)
     assert (facts.table_rows, facts.table_columns) == tuple(table.shape)
     assert (facts.pool_slots, facts.pool_bytes) == (keys.shape[0], keys.numel() * 4)
+
+
+@pytest.mark.parametrize(("ranks", "shown"), [((1, 0), "/dp1/"), ((None, 2), "/dp2/")])
+def test_replicas_go_by_their_own_number(
+    kit: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, ranks: Any, shown: str
+) -> None:
+    from sglang.srt import runtime_context
+
+    from pod_integrate.engines.sglang.facts import server_name
+
+    parallel = SimpleNamespace(dp_rank=ranks[0], attn_dp_rank=ranks[1])
+    monkeypatch.setattr(runtime_context, "get_parallel", lambda: parallel)
+    runner = SimpleNamespace(server_args=SimpleNamespace(port=1))
+    assert shown in server_name(runner)
