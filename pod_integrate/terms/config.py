@@ -57,9 +57,10 @@ class PodConfig:
                          next decode item while it computes a prefill item, 1 that it does not
     prefill_ctas :       CTA ratio; 0:0 is proportional to the work at hand (on a GPU 1:1 or 1:2
       decode_ctas        while there are few prefill CTAs per SM; where it was measured to pay as
-                         `streams` while they leave part of a wave, or with a default's tiles in CTAs
-                         that run both ops where prefill outweighs decode), 1:1 the paper's 50:50.
-                         Of no meaning where an SM's CTA runs both ops all along (docs/hopper.md)
+                         `streams` while they leave part of a wave, or with a default's tiles in
+                         CTAs that run both ops where prefill outweighs decode), 1:1 the paper's
+                         50:50. Of no meaning where an SM's CTA runs both ops all along
+                         (docs/hopper.md)
     max_prefill_waves    KV of a prefill is split until its items fill this many waves of
                          SMs x ctas_per_sm at most; 0 never splits. On a GPU 1 is what the planner
                          thinks to pay: no more than a wave, and whole where a merge costs more
