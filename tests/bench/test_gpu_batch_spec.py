@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from benchmarks.gpu.common.machines import Emulator
-from benchmarks.gpu.peers import fa3, flashinfer, paged
+from benchmarks.gpu.peers import fa3, flashinfer, paged, xqa
 from benchmarks.gpu.speed.batch_spec import SETS, parse, published, spec_of, tiny
 from benchmarks.gpu.speed.cases import (
     BenchmarkCaseError,
@@ -105,6 +105,38 @@ def test_calls_of_flash_attention_3_name_the_part_that_they_answer(
     monkeypatch.setitem(sys.modules, "sgl_kernel.flash_attn", module)
     got = fa3.attention(part)(case, spec)()
     assert torch.equal(got, attention_reference(*case)[0][rows_of(spec, part)])
+
+
+def test_xqa_is_told_pages_and_lengths_of_the_decodes_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    spec = tiny(spec_of(RAGGED))
+    case = make_case(spec, MACHINE.device)
+    told: dict[str, Any] = {}
+
+    def attend(**of: Any) -> torch.Tensor:
+        told.update(of)
+        counts = torch.tensor([len(row) for row in of["block_tables"]])
+        batch = type(case.batch).build(
+            [1] * len(of["query"]),
+            of["seq_lens"].tolist(),
+            page_indices=of["block_tables"],
+            page_starts=(counts.cumsum(0) - counts).tolist(),
+            page_size=spec.page_size,
+        )
+        k_cache, v_cache = of["kv_cache"]
+        return attention_reference(of["query"], k_cache, v_cache, batch)[0]
+
+    module = types.SimpleNamespace(xqa_batch_decode_with_kv_cache=attend)
+    monkeypatch.setitem(sys.modules, "flashinfer", types.ModuleType("flashinfer"))
+    monkeypatch.setitem(sys.modules, "flashinfer.decode", module)
+    got = xqa.decode(case, spec)()
+    assert torch.equal(got, attention_reference(*case)[0][rows_of(spec, "decode")])
+    assert told["max_seq_len"] == int(told["seq_lens"].max()) and told["kv_layout"] == "NHD"
+    assert told["bmm1_scale"] == spec.head_dim**-0.5
+    # Semaphores start at 0, and no partial result of another call is left.
+    assert not told["workspace_buffer"].any()
+    assert told["block_tables"].is_contiguous()
 
 
 def test_flashinfer_is_told_of_several_chunks_and_of_ragged_decodes() -> None:

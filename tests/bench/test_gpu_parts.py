@@ -232,7 +232,8 @@ def test_only_peers_that_were_tried_with_success_are_used(tmp_path: Path) -> Non
     (tmp_path / "peers.json").write_text(json.dumps({"peers": tried}))
     assert [peer.name for peer in peers.usable(tmp_path)] == ["flashinfer BatchPOD"]
     spec = cases(MACHINE)[0]
-    wrong = peers.PEERS[-4]._replace(make=lambda case, _: lambda: case.q[: spec.chunk] * 9)
+    prefill = next(peer for peer in peers.PEERS if peer.name == "torch flash prefill")
+    wrong = prefill._replace(make=lambda case, _: lambda: case.q[: spec.chunk] * 9)
     with pytest.raises(AssertionError, match="differs from ours"):
         peers.try_one(MACHINE, wrong)
 

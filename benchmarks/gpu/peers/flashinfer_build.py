@@ -23,6 +23,7 @@ from benchmarks.gpu.common.output import Output
 from pod_integrate.builds import cache, nvcc
 from pod_integrate.devices.cuda.limits import Architecture
 from pod_integrate.errors import BuildError
+from pod_integrate.model.floors import CASES
 
 _TEXT = 2000
 _HOPPER = 9
@@ -126,6 +127,20 @@ def _of_head_dim(dim: int, arch: Architecture) -> Iterable[Any]:
     yield modules._gen_batch_prefill_primary_module("fa2", *dtypes, index, dim, dim, *plain, False)
     yield modules.gen_batch_decode_module(*dtypes, index, dim, dim, *plain)
     yield modules._gen_batch_attention_primary_module(*dtypes, index, dim, dim, 0, False, False)
+    if arch.capability[0] == _HOPPER:
+        yield from _of_xqa(dim)
+
+
+def _of_xqa(dim: int) -> Iterable[Any]:
+    """XQA for the groups and page sizes of the published cases."""
+    import torch
+    from flashinfer.jit.xqa import gen_xqa_module
+
+    kinds = {(case.page_size, case.num_q_heads // case.num_kv_heads) for case in CASES}
+    for page_size, group in sorted(kinds):
+        yield gen_xqa_module(
+            *(torch.bfloat16, torch.bfloat16, page_size, dim, group, False, torch.bfloat16)
+        )
 
 
 def build(wanted: Iterable[Spec], document: dict[str, Any], output: Output) -> list[Spec]:

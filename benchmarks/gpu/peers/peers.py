@@ -21,7 +21,7 @@ import torch
 
 from benchmarks.gpu.common.machines import Backend, backend
 from benchmarks.gpu.common.output import Output, add_output
-from benchmarks.gpu.peers import flashinfer, torch_sdpa
+from benchmarks.gpu.peers import fa3, flashinfer, torch_sdpa, xqa
 from benchmarks.gpu.speed.cases import Part, Spec, default_of, make_case, rows_of, tiny
 from pod_integrate.measure.accuracy import BF16_TOLERANCE
 from pod_integrate.measure.batches import Case
@@ -56,6 +56,10 @@ PEERS = (
     Peer("flashinfer fa3 then decode", "all", flashinfer.serial("fa3")),
     Peer("flashinfer BatchPOD", "all", flashinfer.batch_pod),
     Peer("flashinfer BatchAttention", "all", flashinfer.batch_attention),
+    Peer("flashinfer xqa decode", "decode", xqa.decode),
+    Peer("sgl_kernel fa3 prefill", "prefill", fa3.attention("prefill")),
+    Peer("sgl_kernel fa3 decode", "decode", fa3.attention("decode")),
+    Peer("sgl_kernel fa3, all rows", "all", fa3.attention("all")),
     Peer("torch flash prefill", "prefill", torch_sdpa.prefill("FLASH_ATTENTION")),
     Peer("torch cudnn prefill", "prefill", torch_sdpa.prefill("CUDNN_ATTENTION"), whole=True),
     Peer("torch flash decode", "decode", torch_sdpa.decode("FLASH_ATTENTION")),
