@@ -97,29 +97,42 @@ def test_masks_that_no_peer_asks_for_are_left_out_and_refused(tmp_path: Path) ->
     assert [call(mask) for mask in range(4)] == [0, 1, not_supported, not_supported]
 
 
+def say(compiler: Path, text: str) -> Path:
+    """An nvcc that does nothing but say `text` where nvcc says what it would do."""
+    compiler.parent.mkdir(parents=True, exist_ok=True)
+    compiler.write_text(f"#!/bin/sh\necho '{text}' >&2\n")
+    compiler.chmod(0o755)
+    return compiler
+
+
 def test_a_whole_toolkit_is_taken_as_it_is_and_a_wheel_completed(tmp_path: Path) -> None:
     wheel = tmp_path / "wheel"
-    for name in ("bin/nvcc", "include/cuda.h", "nvvm/x", "lib/libcudart.so.13"):
+    for name in ("include/cuda.h", "nvvm/x", "lib/libcudart.so.13"):
         (wheel / name).parent.mkdir(parents=True, exist_ok=True)
         (wheel / name).write_text(name)
+    said = say(wheel / "bin" / "nvcc", f"#$ TOP={wheel}/bin/..")
     # Twice: a folder that is there is used again.
     for _ in range(2):
         home = flashinfer_build.toolkit(wheel / "bin" / "nvcc", tmp_path / "made")
     assert home == tmp_path / "made"
-    assert (home / "bin" / "nvcc").read_text() == "bin/nvcc"
+    assert (home / "bin" / "nvcc").read_text() == said.read_text()
     assert (home / "lib64" / "libcudart.so").read_text() == "lib/libcudart.so.13"
     assert b"libcuda.so.1" in (home / "lib64" / "stubs" / "libcuda.so").read_bytes()
     (wheel / "lib64").mkdir()
     (wheel / "lib64" / "libcudart.so").touch()
-    assert flashinfer_build.toolkit(wheel / "bin" / "nvcc", tmp_path / "unused") == wheel
+    # A script in PATH that calls another nvcc has no toolkit around it.
+    script = say(tmp_path / "bin" / "nvcc", f"#$ TOP={wheel}/bin/..")
+    for compiler in (said, script):
+        assert flashinfer_build.toolkit(compiler, tmp_path / "unused") == wheel
     assert not (tmp_path / "unused").exists()
 
 
 def test_a_toolkit_without_a_runtime_names_the_remedy(tmp_path: Path) -> None:
-    (tmp_path / "bin").mkdir()
-    (tmp_path / "bin" / "nvcc").touch()
+    compiler = say(tmp_path / "bin" / "nvcc", f"#$ TOP={tmp_path}/bin/..")
     with pytest.raises(BuildError, match="nvidia-cuda-runtime"):
-        flashinfer_build.toolkit(tmp_path / "bin" / "nvcc", tmp_path / "made")
+        flashinfer_build.toolkit(compiler, tmp_path / "made")
+    with pytest.raises(BuildError, match="does not name its toolkit: nvcc fatal"):
+        flashinfer_build.home_of(say(compiler, "nvcc fatal"))
 
 
 def test_flashinfer_is_told_before_it_is_imported_or_missing(

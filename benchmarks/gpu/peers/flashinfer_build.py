@@ -39,6 +39,8 @@ _NEEDED = (
 )
 _OF_FLASHINFER = "_ZN10flashinfer"
 _NOT_SUPPORTED = 801
+# What nvcc --dryrun begins the line with that names its toolkit.
+_TOP = "#$ TOP="
 
 
 class Spec(Protocol):
@@ -85,7 +87,7 @@ def toolkit(compiler: Path, folder: Path) -> Path:
 
     A wheel names its runtime by version only, and without a driver there is no libcuda to name.
     """
-    home = compiler.resolve().parents[1]
+    home = home_of(compiler)
     if (home / "lib64" / "libcudart.so").exists():
         return home
     libraries = folder / "lib64"
@@ -100,6 +102,16 @@ def toolkit(compiler: Path, folder: Path) -> Path:
     command = [cache.host_compiler(), "-shared", "-x", "c++", os.devnull, "-o", str(stub)]
     subprocess.run([*command, "-Wl,-soname,libcuda.so.1"], check=True)
     return folder
+
+
+def home_of(compiler: Path) -> Path:
+    """The toolkit of an nvcc, as it says: what lies in PATH may be a script that calls another."""
+    command = [str(compiler), "--dryrun", "-x", "cu", os.devnull]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    for line in done.stderr.splitlines():
+        if line.startswith(_TOP):
+            return Path(line.removeprefix(_TOP).strip()).resolve()
+    raise BuildError(f"{compiler} --dryrun does not name its toolkit: {done.stderr[-_TEXT:]}")
 
 
 def specs(head_dims: Sequence[int], arch: Architecture) -> list[Spec]:
