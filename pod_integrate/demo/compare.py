@@ -177,8 +177,9 @@ def feed_back(tuner_url: str, scope: dict[str, Any], compared: Comparison) -> li
         body = keys | {"bucket": row.bucket, "trial": row.trial, "pairs": row.pairs}
         try:
             answer = httpx.post(
-                f"{tuner_url}/v1/recheck", content=msgspec.json.encode(body), timeout=30.0
-            ).raise_for_status()
+                f"{tuner_url}/v1/recheck", content=msgspec.json.encode(body), timeout=30.0,
+                trust_env=False,
+            ).raise_for_status()  # fmt: skip
         except httpx.HTTPError as error:
             raise PodAttentionError(f"the tuner took no re-check: {error}") from error
         if answer.json()["verdict"] == "rolled back":
@@ -220,6 +221,7 @@ def _measure(
 
 def _get(url: str, path: str, query: dict[str, str]) -> httpx.Response:
     try:
-        return httpx.get(url + path, params=query, timeout=30.0).raise_for_status()
+        answer = httpx.get(url + path, params=query, timeout=30.0, trust_env=False)
+        return answer.raise_for_status()
     except httpx.HTTPError as error:
         raise PodAttentionError(f"the tuner at {url} did not answer {path}: {error}") from error

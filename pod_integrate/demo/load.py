@@ -60,7 +60,9 @@ async def run_load(
     gate = asyncio.Semaphore(concurrency)
     stats.started = time.monotonic()
     limits = httpx.Limits(max_connections=concurrency)
-    async with httpx.AsyncClient(base_url=url, timeout=timeout, limits=limits) as client:
+    async with httpx.AsyncClient(
+        base_url=url, timeout=timeout, limits=limits, trust_env=False
+    ) as client:
 
         async def one(index: int, request: Request) -> None:
             await asyncio.sleep(max(0.0, stats.started + request.at - time.monotonic()))

@@ -58,7 +58,7 @@ class Child:
             if not self.running:
                 raise StartError(self._failure(f"ended with code {self._process.returncode}"))
             try:
-                if httpx.get(url, timeout=2.0).status_code == 200:
+                if httpx.get(url, timeout=2.0, trust_env=False).status_code == 200:
                     return time.monotonic() - self.started
             except httpx.HTTPError:
                 # Refused or reset: not listening yet, which is what the loop waits for.

@@ -12,6 +12,7 @@ import httpx
 from rich.console import Console
 
 from pod_integrate.builds import native
+from pod_integrate.demo import commands
 from pod_integrate.demo.compare import (
     SHOWN_STEPS,
     STEPS_PER_BUCKET,
@@ -30,7 +31,6 @@ from pod_integrate.errors import StartError
 from pod_integrate.replay.requests import Request
 
 _START_TIMEOUT = 1200.0  # A busy machine's; a child that ends is told at once.
-_MAX_TOTAL_TOKENS = 65_536
 _COMPARE_SECONDS = 20.0
 
 
@@ -45,14 +45,24 @@ class Demo:
         self.model = options.model or ""
 
     def __enter__(self) -> Demo:
-        # A terminated demo must stop its children as well, not only one that is interrupted.
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+        # A demo that is terminated, or whose terminal is closed, must stop its children as well,
+        # not only one that is interrupted. nohup has SIGHUP ignored, and so it stays.
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, lambda number, _: sys.exit(128 + number))
         return self
 
     def __exit__(self, *_: object) -> None:
-        for child in reversed(self._children):
-            self.phases.note(f"stopping {child.name}")
-            child.stop()
+        waiting = list(self._children)
+        try:
+            while waiting:
+                self.phases.note(f"stopping {waiting[-1].name}")
+                waiting[-1].stop()
+                waiting.pop()
+        finally:
+            # A second Ctrl-C, or a terminal that is gone, leaves no time and no child either.
+            for child in waiting:
+                child.kill()
 
     def run(self) -> DemoResult:
         """All phases up to the summary; raises StartError when a child does not come up."""
@@ -97,12 +107,13 @@ class Demo:
         self.tuner_url = f"http://127.0.0.1:{tuner_port}"
         self.server_url = f"http://127.0.0.1:{server_port}"
         logs = options.state / "logs"
-        tuner = [sys.executable, "-m", "pod_integrate.cli", "tuner", "up"]
-        tuner += ["--port", str(tuner_port), "--state-dir", str(options.state / "tuner")]
-        self._children.append(Child("tuner", tuner, log=logs / "tuner.log"))
+        tuner = commands.tuner_command(options, tuner_port)
+        server = commands.server_command(options, self.model, server_port)
+        env = commands.server_env(options, self.tuner_url)
         self._children.append(
-            Child("sglang", self._server(server_port), log=logs / "sglang.log", env=self._env())
+            Child("tuner", tuner, log=logs / "tuner.log", env=commands.tuner_env())
         )
+        self._children.append(Child("sglang", server, log=logs / "sglang.log", env=env))
         self.phases.note(
             ("start", "dim"), f"  Ray + tuner and SGLang, side by side; logs in {logs}"
         )
@@ -121,7 +132,8 @@ class Demo:
             self.phases.note("  too busy a machine for Ray to start: the tuner runs without it")
             child.stop()
             command, log = [*child.command, "--no-ray"], child.log.with_stem("tuner-no-ray")
-            child = self._children[place] = Child(child.name, command, log=log)
+            child = Child(child.name, command, log=log, env=commands.tuner_env())
+            self._children[place] = child
             seconds = child.wait_ready(url, timeout=_START_TIMEOUT, alive=self._check_alive)
         self.phases.done(child.name, seconds, url)
 
@@ -129,29 +141,6 @@ class Demo:
         for child in self._children:
             if not child.running:
                 raise StartError(f"{child.name} ended; log {child.log}:\n{child.tail()}")
-
-    def _server(self, port: int) -> list[str]:
-        """The stock server's command line; only --attention-backend is ours."""
-        command = [sys.executable, "-m", "sglang.launch_server", "--model-path", self.model]
-        command += ["--host", "127.0.0.1", "--port", str(port)]
-        command += ["--attention-backend", "pod", "--enable-mixed-chunk"]
-        command += ["--chunked-prefill-size", str(self.options.chunk)]
-        command += ["--device", "cpu", "--dtype", "float32", "--skip-server-warmup"]
-        # An idle scheduler would spin on a core that the tuner's worker can use.
-        command += ["--sleep-on-idle"]
-        # A share of memory is racy while two processes load; the token count is what is used.
-        command += ["--mem-fraction-static", "0.5", "--max-total-tokens", str(_MAX_TOTAL_TOKENS)]
-        return command
-
-    def _env(self) -> dict[str, str]:
-        return {
-            # The demo is of one machine without a GPU, so that it is the same everywhere.
-            "SGLANG_PLATFORM": "pod_cpu",
-            "CUDA_VISIBLE_DEVICES": "",
-            "POD_ATTN_TUNER_URL": self.tuner_url,
-            "POD_ATTN_TRACE_SAMPLE": "1.0",
-            "POD_ATTN_TABLE": str(self.options.state / "table.json"),
-        }
 
     def _requests(self) -> tuple[list[Request], str]:
         """The load, and what it is in words."""
@@ -202,7 +191,8 @@ class Demo:
     ) -> dict[str, Any]:
         """Show load and tuner until a task ends; returns the tuner's last overview."""
         overview = None
-        async with httpx.AsyncClient(base_url=self.tuner_url, timeout=5.0) as client:
+        url = self.tuner_url
+        async with httpx.AsyncClient(base_url=url, timeout=5.0, trust_env=False) as client:
             while not until.done():
                 overview = await _overview(client) or overview
                 view.update(stats, overview)

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM as an event."""
+"""SIGINT, SIGTERM and SIGHUP as an event."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from types import FrameType
 
 @contextmanager
 def ended_by_signals(ended: threading.Event) -> Iterator[None]:
-    """Set `ended` on SIGINT and SIGTERM, put the old handlers back afterwards."""
+    """Set `ended` on SIGINT, SIGTERM, SIGHUP; put the old handlers back afterwards.
+
+    A terminal that is closed ends it as cleanly as Ctrl-C does; under nohup SIGHUP stays ignored.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -19,7 +22,10 @@ def ended_by_signals(ended: threading.Event) -> Iterator[None]:
     def on_signal(_number: int, _frame: FrameType | None) -> None:
         ended.set()
 
-    old = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    old = {number: signal.signal(number, on_signal) for number in numbers}
     try:
         yield
     finally:
