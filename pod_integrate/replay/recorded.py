@@ -7,16 +7,32 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pod_integrate.errors import PodAttentionError, TraceError
 from pod_integrate.replay.serving import Step
+from pod_integrate.terms import wire
 from pod_integrate.terms.keys import DeviceKey, Geometry
+from pod_integrate.terms.trace import Lengths
 
 # Rows in memory at once.
 _ROWS = 512
-_COLUMNS = ["geometry", "device", "q_lens", "kv_lens", "attention_us", "layers"]
+
+
+class _Row(msgspec.Struct, frozen=True):
+    """A step of the archive, within the bounds of what a tuner took; the columns that count."""
+
+    geometry: str
+    device: str
+    q_lens: Lengths
+    kv_lens: Lengths
+    attention_us: wire.Micros
+    layers: wire.Layers
+
+
+_COLUMNS = list(_Row.__struct_fields__)
 
 
 @dataclasses.dataclass
@@ -49,16 +65,18 @@ class Recorded:
         if values["geometry"] != str(self.geometry):
             self.others += 1
             return None
-        q_lens, kv_lens = values["q_lens"], values["kv_lens"]
         try:
-            good = all(0 <= q <= kv for q, kv in zip(q_lens, kv_lens, strict=True))
-        except (TypeError, ValueError) as error:
-            raise TraceError(f"{place}: lengths are malformed: {error}") from error
-        if not good:
-            raise TraceError(f"{place}: a kv_len is smaller than its q_len, or one is negative")
-        mine = values["device"] == str(self.device)
-        timed = (float(values["attention_us"]), int(values["layers"])) if mine else (0.0, 0)
-        return Step(q_lens, kv_lens, *timed)
+            row = msgspec.convert(values, _Row)
+        except msgspec.ValidationError as error:
+            raise TraceError(
+                f"{place}: {error}; expected a step that a tuner of ours archived"
+            ) from error
+        if len(row.q_lens) != len(row.kv_lens):
+            raise TraceError(f"{place}: {len(row.q_lens)} q_lens but {len(row.kv_lens)} kv_lens")
+        if any(q > kv for q, kv in zip(row.q_lens, row.kv_lens, strict=True)):
+            raise TraceError(f"{place}: a kv_len is smaller than its q_len")
+        timed = (row.attention_us, row.layers) if row.device == str(self.device) else (0.0, 0)
+        return Step(row.q_lens, row.kv_lens, *timed)
 
 
 def files_of(path: Path) -> list[Path]:

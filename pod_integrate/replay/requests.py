@@ -11,6 +11,7 @@ import csv
 import dataclasses
 import datetime
 import json
+import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO
@@ -19,6 +20,8 @@ from pod_integrate.errors import TraceError
 
 # Tokens of one of Mooncake's prefix blocks.
 BLOCK_TOKENS = 512
+_AZURE = frozenset({"TIMESTAMP", "ContextTokens", "GeneratedTokens"})
+_ARXIV = frozenset({"num_prefill_tokens", "num_decode_tokens"})
 # How a file of Parquet begins, as those of a tuner's archive do.
 _PARQUET = b"PAR1"
 # Of a line: no record needs as much, and a file without line ends must not fill the memory.
@@ -47,6 +50,7 @@ def read(path: Path) -> Iterator[Request]:
     """
     found = False
     try:
+        _require_file(path)
         with path.open(newline="", encoding="utf-8-sig") as file:
             head = file.read(1)
             file.seek(0)
@@ -57,7 +61,9 @@ def read(path: Path) -> Iterator[Request]:
     except OSError as error:
         raise TraceError(f"trace file {path} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise TraceError(f"trace file {path} cannot be read: {error}") from error
+        raise TraceError(
+            f"trace file {path} is no text: {error}; unpack it first where it is compressed"
+        ) from error
     if not found:
         raise TraceError(f"trace file {path} holds no request")
 
@@ -72,10 +78,17 @@ def is_recorded(path: Path) -> bool:
             if not list(path.glob("*.parquet")):
                 raise TraceError(f"{path} holds no *.parquet file of a tuner's archive")
             return True
+        _require_file(path)
         with path.open("rb") as file:
             return file.read(len(_PARQUET)) == _PARQUET
     except OSError as error:
         raise TraceError(f"trace file {path} cannot be read: {error.strerror}") from error
+
+
+def _require_file(path: Path) -> None:
+    # What a file holds is looked at before it is read: a pipe gives its start once, or never.
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise TraceError(f"{path} is no regular file; write the log to one first")
 
 
 def _lines(file: IO[str], path: Path) -> Iterator[str]:
@@ -95,21 +108,30 @@ def _csv(file: Iterable[str], path: Path) -> Iterator[Request]:
             yield _checked(_row(row, columns, path), path, reader.line_num)
     except csv.Error as error:
         raise TraceError(f"{path}:{reader.line_num}: {error}") from error
-    except (TypeError, ValueError, OverflowError) as error:
+    except (ValueError, OverflowError) as error:
         if isinstance(error, TraceError):
             raise
         raise TraceError(f"{path}:{reader.line_num}: {error}") from error
 
 
 def _row(row: dict[str, str], columns: set[str], path: Path) -> Request:
-    if {"TIMESTAMP", "ContextTokens", "GeneratedTokens"} <= columns:
+    if _AZURE <= columns:
+        _require_cells(row, _AZURE)
         # Seven fractional digits in the published file; datetime takes six.
         at = datetime.datetime.fromisoformat(row["TIMESTAMP"][:26]).timestamp()
         return Request(at, int(row["ContextTokens"]), int(row["GeneratedTokens"]))
-    if {"num_prefill_tokens", "num_decode_tokens"} <= columns:
+    if _ARXIV <= columns:
+        _require_cells(row, _ARXIV)
         prompt, answer = float(row["num_prefill_tokens"]), float(row["num_decode_tokens"])
         return Request(0.0, round(prompt), round(answer))
     raise TraceError(f"{path}: unknown columns {sorted(columns)}; expected the Azure or arXiv CSV")
+
+
+def _require_cells(row: dict[str, str], columns: frozenset[str]) -> None:
+    # The cells that a line lacks are None.
+    missing = sorted(name for name in columns if row[name] is None)
+    if missing:
+        raise ValueError(f"no {', '.join(missing)}: the line is cut")
 
 
 def _jsonl(file: Iterable[str], path: Path) -> Iterator[Request]:

@@ -24,7 +24,8 @@ MAX_ROWS = 4096
 MAX_CONFIGS = 256
 _MAX_ERROR = 500
 
-_Lengths = Annotated[list[wire.Length], msgspec.Meta(max_length=MAX_ROWS)]
+# Of one step's requests.
+Lengths = Annotated[list[wire.Length], msgspec.Meta(max_length=MAX_ROWS)]
 
 
 class StepRecord(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
@@ -43,8 +44,8 @@ class StepRecord(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
 
     time: wire.UnixSeconds
     step: wire.StepNumber
-    q_lens: _Lengths
-    kv_lens: _Lengths
+    q_lens: Lengths
+    kv_lens: Lengths
     step_us: wire.Micros
     attention_us: wire.Micros
     layers: wire.Layers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pyarrow as pa
@@ -50,7 +51,8 @@ def test_a_log_is_open_no_further_than_it_was_asked_for(tmp_path: Path) -> None:
     [
         (AZURE + "2023-11-16 18:15:46.68,-1,44\n", ":2: prompt of -1 tokens"),
         (AZURE + "2023-11-16 18:15:46.68,1,99999999999\n", ":2: answer of 99999999999"),
-        (AZURE + "2023-11-16 18:15:46.68\n", ":2: "),
+        (AZURE + "2023-11-16 18:15:46.68,3", ":2: no GeneratedTokens: the line is cut"),
+        ("num_prefill_tokens,num_decode_tokens\n5\n", ":2: no num_decode_tokens"),
         ("num_prefill_tokens,num_decode_tokens\nnan,1\n", ":2: "),
         ("num_prefill_tokens,num_decode_tokens\ninf,1\n", ":2: "),
         ('{"timestamp": 0, "input_length": 1, "output_length": 1}\n[]\n', ":2: not a Mooncake"),
@@ -100,13 +102,32 @@ def test_recorded_steps_of_one_geometry_are_read_with_their_times(tmp_path: Path
     assert found.others == 1
 
 
-@pytest.mark.parametrize("lengths", [[1], [99, 300], [-1, 300], None])
-def test_recorded_lengths_that_contradict_each_other_name_their_row(
-    lengths: list[int] | None, tmp_path: Path
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"q_lens": [1]}, {"q_lens": [99, 300]}, {"q_lens": [-1, 300]}, {"q_lens": None},
+        {"q_lens": [None, 1]}, {"q_lens": [16, 1 << 30], "kv_lens": [64, 1 << 30]},
+        {"attention_us": None}, {"attention_us": float("nan")}, {"attention_us": float("inf")},
+        {"attention_us": -1.0}, {"layers": None}, {"layers": -1}, {"device": None},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_recorded_step_that_no_tuner_took_names_its_row(
+    changes: dict[str, object], tmp_path: Path
 ) -> None:
-    path = parquet(tmp_path / "t.parquet", row(), row(q_lens=lengths))
+    # Other writers' columns may be null; ours are not.
+    schema = pa.schema([field.with_nullable(True) for field in SCHEMA])
+    path = parquet(tmp_path / "t.parquet", row(), row(**changes), schema=schema)
     with pytest.raises(TraceError, match=f"{path}: row 2"):
         list(Recorded([path], GEOMETRY, DEVICE).steps())
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for ask in (is_recorded, lambda path: list(read(path))):
+        with pytest.raises(TraceError, match=f"{pipe} is no regular file"):
+            ask(pipe)
 
 
 def test_files_that_are_no_archive_are_refused_by_name(tmp_path: Path) -> None:
