@@ -93,8 +93,9 @@ def _numbers(option: str, text: str) -> list[int]:
 
     parts = [part.strip() for part in text.split(",")]
     for part in parts:
-        if not part.isdecimal():
-            raise ShapeError(f"{option} must be integers joined by commas, got {part!r}")
+        # No length has more digits; a number of thousands of them is none for int() either.
+        if not (part.isascii() and part.isdecimal() and len(part) <= 20):
+            raise ShapeError(f"{option} must be integers joined by commas, got {part[:24]!r}")
     return [int(part) for part in parts]
 
 
@@ -110,12 +111,12 @@ def _config(text: str | None, key: DeviceKey, geometry: Geometry) -> PodConfig:
         return PodConfig.from_dict(json.loads(text if inline else Path(text).read_text()))
     except OSError as error:
         raise ConfigError(
-            f"no config file {text!r}: {error}; inline JSON starts with {{"
+            f"no config file {text!r:.200}: {error.strerror}; inline JSON starts with {{"
         ) from error
-    except json.JSONDecodeError as error:
-        raise ConfigError(f"config is no JSON: {error}") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"config file {text!r} is not text: {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"config is no JSON: {error}") from error
 
 
 def _print(screen: Console, document: dict[str, Any], config: str) -> None:

@@ -13,7 +13,10 @@ from pod_integrate.errors import ShapeError
 from pod_integrate.terms.keys import Geometry
 
 _INT32_MAX = 2**31 - 1
-_PART = re.compile(r"([pd])(\d+)(k?)@(\d+)(k?)")
+# No count has more digits; a number of thousands of them is none for int() either.
+_PART = re.compile(r"([pd])(\d{1,20})(k?)@(\d{1,20})(k?)", re.ASCII)
+# Of one batch: twice as many as a step of a trace may have.
+MAX_REQUESTS = 8192
 
 
 class Lengths(NamedTuple):
@@ -64,6 +67,10 @@ class Lengths(NamedTuple):
             count = int(found[2]) << (10 if found[3] else 0)
             context = int(found[4]) << (10 if found[5] else 0)
             chunk = found[1] == "p"
+            if not chunk and len(q_lens) + count > MAX_REQUESTS:
+                raise ShapeError(
+                    f"batch {text[:64]!r} has more than {MAX_REQUESTS} requests; ask about fewer"
+                )
             q_lens += [count] if chunk else [1] * count
             kv_lens += [context] * (1 if chunk else count)
         return cls.of(q_lens, kv_lens)

@@ -9,7 +9,7 @@ import numpy as np
 
 from pod_integrate.devices.cuda import limits
 from pod_integrate.devices.registry import target_of
-from pod_integrate.errors import ConfigInfeasibleError
+from pod_integrate.errors import ConfigInfeasibleError, ShapeError
 from pod_integrate.model.batches import Lengths
 from pod_integrate.model.devices import DEVICES, Device
 from pod_integrate.model.floors import Floor, cost_of, ideal_floor, real_floor
@@ -21,6 +21,8 @@ from pod_integrate.terms.keys import ELEMENT_BYTES, Geometry
 
 LABEL = "model, not a measurement"
 FLOOR_DEVICES = ("a100", "h100", "h200")
+# Items of a plan: so many are simulated in seconds.
+MAX_ITEMS = 1 << 16
 
 
 class Question(NamedTuple):
@@ -36,9 +38,10 @@ def explain(question: Question) -> dict[str, Any]:
     """Work, floors, plan and simulated times.
 
     A config that does not fit is named as such and simulated all the same: what it would gain is
-    the reason to shrink it.
+    the reason to shrink it. Raises ShapeError for a batch of more items than MAX_ITEMS.
     """
     lengths, geometry, config, device = question
+    _require_small(question)
     cost = cost_of(lengths, geometry)
     runs = {name: _simulate(question, name) for name in STRATEGIES}
     floor = real_floor(cost, device)
@@ -97,6 +100,23 @@ def _candidates(question: Question) -> dict[str, PodConfig]:
     # Of equal configs the first name stays.
     names = {candidate: name for name, candidate in reversed(found.items())}
     return {name: candidate for candidate, name in reversed(names.items())}
+
+
+def _require_small(question: Question) -> None:
+    """Before anything of the batch's size is made: some would take hours, or all memory."""
+    lengths, geometry, config, _ = question
+    group = geometry.num_q_heads // geometry.num_kv_heads
+    keys = config.decode_split_tokens or np.iinfo(np.int32).max
+    # Of each KV head: decodes by their splits, prefills by their tiles.
+    items = geometry.num_kv_heads * (
+        sum(-(-kv_len // keys) for kv_len in lengths.decode.kv_lens)
+        + sum(-(-q_len * group // config.prefill.q_rows) for q_len in lengths.prefill.q_lens)
+    )
+    if items > MAX_ITEMS:
+        raise ShapeError(
+            f"the batch has about {items} items of work, the model takes {MAX_ITEMS} at most; ask "
+            "about fewer requests, a shorter chunk, or a larger decode_split_tokens"
+        )
 
 
 def _simulate(question: Question, strategy: str) -> Simulation:

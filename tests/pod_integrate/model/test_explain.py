@@ -85,13 +85,39 @@ def test_comparison_is_sorted_and_names_what_was_asked() -> None:
         ([BATCH, "{broken"], ConfigError),
         ([BATCH, "--device", "v100"], ConfigError),
         ([BATCH, "--geometry", "q8"], ShapeError),
+        (["--q-lens", "9" * 5000, "--kv-lens", "1"], ShapeError),
+        ([f"p{'9' * 5000}@8k"], ShapeError),
+        ([BATCH, '{"a":' * 20_000], ConfigError),
     ],
-    ids=str,
+    ids=lambda value: str(value)[:80],
 )
 def test_mistakes_raise_from_the_one_tree(
     arguments: list[str], error: type[PodAttentionError]
 ) -> None:
     with pytest.raises(error):
+        explain(*arguments)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["d4000000@1k"],
+        ["p2147483647@2147483647"],
+        ["+".join(["p4k@4k"] * 500)],
+        ["d8192@1k", "--geometry", "q4096kv4096d128-bf16-kvbf16-s16-w-1-c0"],
+        ["d64@1k", json.dumps(POD_2.to_dict() | {"decode_split_tokens": 16}), "--geometry",
+         "q4096kv4096d128-bf16-kvbf16-s16-w-1-c0"],
+    ],
+    ids=lambda value: str(value)[:60],
+)  # fmt: skip
+def test_batch_that_would_take_hours_or_all_memory_is_refused_before_it_is_planned(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def reached(*_: object, **__: object) -> None:
+        raise AssertionError("it was planned")
+
+    monkeypatch.setattr("pod_integrate.model.explain.simulate", reached)
+    with pytest.raises(ShapeError, match=r"ask\s+about fewer"):
         explain(*arguments)
 
 
