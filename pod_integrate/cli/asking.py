@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 import msgspec
@@ -11,6 +11,41 @@ from pod_integrate.errors import SettingsError
 from pod_integrate.redact import public_url
 
 _TIMEOUT = 30.0
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+
+class Done(msgspec.Struct):
+    """What an order did, in words."""
+
+    done: str
+
+
+class ScopeRow(msgspec.Struct):
+    """One table of a tuner."""
+
+    geometry: str
+    device: str
+    build: str
+
+
+class BucketRow(ScopeRow):
+    """One bucket of a tuner's traffic."""
+
+    bucket: str
+
+
+class Overview(msgspec.Struct):
+    """Of a tuner's overview what commands look at."""
+
+    tables: list[ScopeRow]
+    buckets: list[BucketRow]
+
+
+class Buckets(msgspec.Struct):
+    """Of a table the buckets that it lists."""
+
+    entries: dict[str, msgspec.Raw]
 
 
 def fetch(method: str, url: str, path: str, **arguments: Any) -> bytes:
@@ -36,17 +71,23 @@ def fetch(method: str, url: str, path: str, **arguments: Any) -> bytes:
     return answer.content
 
 
-def document(method: str, url: str, path: str, **arguments: Any) -> dict[str, Any]:
-    """The JSON object of an answer; raises SettingsError as `fetch` does."""
+def document(kind: type[T], method: str, url: str, path: str, **arguments: Any) -> T:
+    """An answer, which has to be a JSON object with the fields of `kind`, others beside.
+
+    Raises SettingsError as `fetch` does, and where something else than a tuner answers.
+    """
     body = fetch(method, url, path, **arguments)
     try:
-        return msgspec.json.decode(body, type=dict[str, Any])
-    except msgspec.MsgspecError as error:
-        raise SettingsError(f"{public_url(url)} is no tuner: {error}") from error
+        return msgspec.json.decode(body, type=kind)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise SettingsError(
+            f"{public_url(url)} is no tuner, or one of another release: {error}; a tuner says "
+            "its address when it starts"
+        ) from error
 
 
 def _said(answer: httpx.Response) -> str:
     try:
         return str(msgspec.json.decode(answer.content, type=dict[str, Any])["error"])[:500]
-    except (msgspec.MsgspecError, KeyError):
+    except (msgspec.MsgspecError, KeyError, ValueError, RecursionError):
         return f"HTTP {answer.status_code}"

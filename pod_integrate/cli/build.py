@@ -12,6 +12,7 @@ from rich.console import Console
 
 from pod_integrate.builds import native, nvcc
 from pod_integrate.builds.report import BuildReport
+from pod_integrate.cli.paths import write_whole
 from pod_integrate.cli.terminal import Cell, Figures, styled
 from pod_integrate.devices.cuda import limits
 from pod_integrate.devices.cuda.variants import Variant, defaults, of_pairs, shipped
@@ -51,7 +52,7 @@ def run(
     reports = [BuildReport.read(path) for path in built]
     if report is not None:
         text = msgspec.json.format(msgspec.json.encode(reports))
-        report.write_bytes(text + b"\n")
+        write_whole(report, text + b"\n")
     console.print(table(reports))
 
 

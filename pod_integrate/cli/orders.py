@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pod_integrate.cli.paths import read_text
+from pod_integrate.cli.paths import read_token
 from pod_integrate.cli.terminal import console
 from pod_integrate.errors import SettingsError
 
@@ -112,8 +112,9 @@ def send(
     token = _token(token_file)
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     person = {"who": _person(who), "why": why}
-    answer = asking.document("POST", url, f"/v1/{order}", json=body | person, headers=headers)
-    console().print(answer["done"], soft_wrap=True, markup=False)
+    sent = {"json": body | person, "headers": headers}
+    answer = asking.document(asking.Done, "POST", url, f"/v1/{order}", **sent)
+    console().print(answer.done, soft_wrap=True, markup=False)
 
 
 def _token(file: Path | None) -> str:
@@ -122,7 +123,7 @@ def _token(file: Path | None) -> str:
     source = next((name for name in names if os.environ.get(name)), "")
     token = os.environ.get(source, "")
     if file is not None:
-        source, token = str(file), read_text(file).strip()
+        source, token = str(file), read_token(file)
     if token and not (token.isascii() and token.isprintable()):
         raise SettingsError(
             f"the token of {source} has characters other than printable ASCII, which no HTTP "
@@ -175,14 +176,15 @@ def _scopes(url: str, bucket: str) -> set[tuple[str, ...]]:
     """Where a tuner has a bucket; an imported table lists buckets that had no traffic there."""
     from pod_integrate.cli import asking
 
-    overview = asking.document("GET", url, "/v1/overview")
-    found = {
-        tuple(row[name] for name in _NAMES)
-        for row in overview["buckets"]
-        if row["bucket"] == bucket
-    }
-    for row in overview["tables"]:
-        scope = {name: row[name] for name in _NAMES}
-        if bucket in asking.document("GET", url, "/v1/table", params=scope)["entries"]:
-            found.add(tuple(scope.values()))
+    overview = asking.document(asking.Overview, "GET", url, "/v1/overview")
+    found = {_scope(row) for row in overview.buckets if row.bucket == bucket}
+    for row in overview.tables:
+        scope = dict(zip(_NAMES, _scope(row), strict=True))
+        table = asking.document(asking.Buckets, "GET", url, "/v1/table", params=scope)
+        if bucket in table.entries:
+            found.add(_scope(row))
     return found
+
+
+def _scope(row: object) -> tuple[str, ...]:
+    return tuple(getattr(row, name) for name in _NAMES)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,8 +34,44 @@ def writable_folder(folder: Path, *, mode: int = 0o777) -> Path:
 
 def writable_file(file: Path) -> Path:
     """`file`, whose folder has to exist; raises SettingsError when it cannot be written there."""
-    with naming(file), tempfile.TemporaryFile(dir=file.parent):
-        return file
+    with naming(file):
+        if file.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if _is_device(file):
+            return file
+        with tempfile.TemporaryFile(dir=file.resolve().parent):
+            return file
+
+
+def write_whole(file: Path, data: bytes) -> None:
+    """Write a file so that it has all of `data` or what it had before; else SettingsError.
+
+    A link is followed, and a device or a pipe is written to and not replaced.
+    """
+    with naming(file):
+        if _is_device(file):
+            file.write_bytes(data)
+            return
+        target = file.resolve()
+        partial = target.with_name(f".{target.name}.{os.getpid()}")
+        try:
+            partial.write_bytes(data)
+            partial.replace(target)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
+
+
+def read_token(file: Path) -> str:
+    """The token of a file; raises SettingsError where it has none: nobody means an empty one."""
+    token = read_text(file).strip()
+    if not token:
+        raise SettingsError(f"{file} holds no token; write one to it, or leave the option out")
+    return token
+
+
+def _is_device(file: Path) -> bool:
+    return file.exists() and not file.is_file()
 
 
 def read_text(file: Path) -> str:

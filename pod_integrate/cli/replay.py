@@ -51,7 +51,8 @@ def replay(
     seconds: Annotated[float, typer.Option(min=1, help="Measuring time at most.")] = 600.0,
     trials: Annotated[int, typer.Option(min=1, help="Configs tried in each bucket.")] = 24,
     table: Annotated[
-        Path | None, typer.Option(help="File that gets the table of what was promoted.")
+        Path | None,
+        typer.Option(dir_okay=False, help="File that gets the table of what was promoted."),
     ] = None,
     state: Annotated[
         Path | None,

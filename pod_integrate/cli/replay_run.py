@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pod_integrate.cli.explain import GEOMETRY
-from pod_integrate.cli.paths import naming
+from pod_integrate.cli.paths import write_whole
 from pod_integrate.cli.terminal import Figures, console
 from pod_integrate.devices.base import Device
 from pod_integrate.devices.registry import device_named
@@ -92,8 +92,9 @@ def tune(wanted: Wanted) -> None:
         finally:
             table = run.table()
             run.close()
-    _write(wanted, table)
+    # First, so that what minutes of measuring found is not lost where the disk is full.
     _print(wanted, tally, log, {"ended": ended, "promoted": _promoted(table)})
+    _write(wanted, table)
     if stopped is not None:
         raise stopped
 
@@ -158,9 +159,13 @@ def _folder(state: Path | None) -> Iterator[Path]:
 
 
 def _write(wanted: Wanted, table: ConfigTable | None) -> None:
-    if wanted.table is not None and table is not None:
-        with naming(wanted.table):
-            wanted.table.write_bytes(table.to_json(checksum=True))
+    if wanted.table is None:
+        return
+    if table is not None:
+        write_whole(wanted.table, table.to_json(checksum=True))
+    if not wanted.as_json:
+        said = "no table was written" if table is None else f"table in {wanted.table}"
+        console().print(said, soft_wrap=True)
 
 
 def _print(wanted: Wanted, tally: Tally, log: _Log, outcome: dict[str, Any]) -> None:
@@ -175,9 +180,6 @@ def _print(wanted: Wanted, tally: Tally, log: _Log, outcome: dict[str, Any]) -> 
         screen.print(_figures(document, wanted.top))
     for line in _said(document, log):
         screen.print(line, soft_wrap=True)
-    if "promoted" in outcome and wanted.table is not None:
-        said = f"table in {wanted.table}" if outcome["promoted"] else "no table was written"
-        screen.print(said, soft_wrap=True)
 
 
 def _promoted(table: ConfigTable | None) -> dict[str, Any]:

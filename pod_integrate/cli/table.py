@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from pod_integrate.cli.orders import TokenFile, Who, Why, send
-from pod_integrate.cli.paths import naming, writable_file
+from pod_integrate.cli.paths import writable_file, write_whole
 from pod_integrate.cli.terminal import Figures, console, styled
 
 app = typer.Typer(
@@ -82,12 +81,9 @@ def export(
     """
     from pod_integrate.cli import tables
 
-    writable_file(file.resolve())
+    writable_file(file)
     table = tables.load(source, (geometry, device, build))
-    with naming(file):
-        partial = file.with_name(f".{file.name}.{os.getpid()}")
-        partial.write_bytes(table.to_json(checksum=True))
-        partial.replace(file)
+    write_whole(file, table.to_json(checksum=True))
     console().print(f"{tables.heading(table)}\nwritten to {file}, {table.checksum}", soft_wrap=True)
 
 

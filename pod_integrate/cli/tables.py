@@ -11,6 +11,8 @@ from pod_integrate.cli import asking
 from pod_integrate.cli.paths import naming
 from pod_integrate.errors import SettingsError, TableError
 from pod_integrate.live import shipped
+from pod_integrate.live.registry import read_file
+from pod_integrate.redact import public_url
 from pod_integrate.terms.keys import Bucket
 from pod_integrate.terms.table import ConfigTable, TableEntry
 
@@ -67,15 +69,20 @@ def load(source: str, which: tuple[str, str, str]) -> ConfigTable:
 def of_file(path: Path) -> ConfigTable:
     """The table of a file; raises TableError for one that is damaged or changed."""
     with naming(path):
-        body = path.read_bytes()
+        body = read_file(path)
+    return _read(body, str(path))
+
+
+def _read(body: bytes, source: str) -> ConfigTable:
     try:
         return ConfigTable.from_json(body)
     except TableError as error:
-        raise TableError(f"{path}: {error}") from error
+        raise TableError(f"{source}: {error}") from error
 
 
 def _of_tuner(url: str, which: tuple[str, str, str]) -> ConfigTable:
-    tables = asking.document("GET", url, "/v1/overview")["tables"]
+    overview = asking.document(asking.Overview, "GET", url, "/v1/overview")
+    tables = [msgspec.structs.asdict(row) for row in overview.tables]
     found = [
         row for row in tables
         if all(part in row[name] for name, part in zip(_SCOPE, which, strict=True))
@@ -84,9 +91,10 @@ def _of_tuner(url: str, which: tuple[str, str, str]) -> ConfigTable:
         rows = found or tables
         names = "".join(f"\n  {', '.join(row[name] for name in _SCOPE)}" for row in rows)
         what = "several tables; choose by --geometry, --device, --build" if found else "no such one"
-        raise SettingsError(f"tuner {url} has {what if tables else 'no table yet'}{names}")
-    scope = {name: found[0][name] for name in _SCOPE}
-    return ConfigTable.from_json(asking.fetch("GET", url, "/v1/table", params=scope))
+        said = what if tables else "no table yet"
+        raise SettingsError(f"tuner {public_url(url)} has {said}{names}")
+    body = asking.fetch("GET", url, "/v1/table", params=found[0])
+    return _read(body, f"table of {public_url(url)}")
 
 
 def _of_package(which: tuple[str, str, str]) -> ConfigTable:
@@ -110,4 +118,4 @@ def _of_package(which: tuple[str, str, str]) -> ConfigTable:
 def document(path: Path) -> dict[str, Any]:
     """A file as it is, checksum included."""
     with naming(path):
-        return msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
+        return msgspec.json.decode(read_file(path), type=dict[str, Any])

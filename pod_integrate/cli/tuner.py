@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from pod_integrate.cli.orders import add_orders
-from pod_integrate.cli.paths import read_text, writable_folder
+from pod_integrate.cli.paths import read_token, writable_folder
 from pod_integrate.cli.terminal import console
 
 app = typer.Typer(no_args_is_help=True, help="The tuning service: `up` runs it, others are orders.")
@@ -63,7 +63,7 @@ def up(
     if state_dir is not None:
         chosen["data_dir"] = writable_folder(state_dir.resolve(), mode=0o700)
     if token_file is not None:
-        chosen["token"] = read_text(token_file).strip()
+        chosen["token"] = read_token(token_file)
     settings = load(**{name: value for name, value in chosen.items() if value is not None})
     screen = console()
     run_tuner(

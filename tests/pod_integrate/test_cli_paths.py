@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import ast
+import errno
 import inspect
+import os
 import re
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +18,8 @@ from typer.testing import CliRunner
 
 from pod_integrate import __version__
 from pod_integrate.cli import app as cli
-from pod_integrate.errors import BuildError
+from pod_integrate.cli.paths import writable_file, write_whole
+from pod_integrate.errors import BuildError, SettingsError
 
 # How each path is given; other arguments make the command reach it and no further.
 PATHS: dict[str, list[str]] = {
@@ -108,6 +113,65 @@ def test_file_that_is_no_text_is_refused_by_name(
     binary.write_bytes(b"\x7fELF\xff\xfe\x00")
     code, said = run([word.format(binary) for word in PATHS[name]], capsys)
     assert code == 2 and str(binary) in said and len(said.splitlines()) == 1
+
+
+def test_output_that_cannot_be_written_whole_leaves_what_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept, full = tmp_path / "kept.json", Path.write_bytes
+    kept.write_text("old")
+
+    def half(self: Path, data: bytes) -> int:
+        full(self, data[:2])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_bytes", half)
+    with pytest.raises(SettingsError, match="kept.json cannot be used: No space left"):
+        write_whole(kept, b"new content")
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("kept.json", "old")]
+
+
+def test_output_follows_a_link_and_replaces_no_device(tmp_path: Path) -> None:
+    link, target, pipe = (tmp_path / name for name in ("link", "target", "pipe"))
+    link.symlink_to(target)
+    write_whole(writable_file(link), b"data")
+    assert link.is_symlink() and target.read_bytes() == b"data"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    write_whole(writable_file(pipe), b"data")
+    assert os.read(reader, 9) == b"data" and stat.S_ISFIFO(pipe.stat().st_mode)
+    os.close(reader)
+    with pytest.raises(SettingsError, match="Is a directory"):
+        writable_file(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "command", [["tuner", "up", "--no-ray"], ["tuner", "pause", "--url", "http://127.0.0.1:9"]]
+)
+def test_token_file_without_a_token_is_no_leave_to_go_without(
+    command: list[str], no_work: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "token").write_text(" \n")
+    code, said = run([*command, "--token-file", str(tmp_path / "token")], capsys)
+    assert code == 2 and "holds no token" in said
+
+
+def test_no_client_of_ours_asks_a_proxy_for_what_is_inside() -> None:
+    calls = {"get", "post", "request", "stream", "Client", "AsyncClient"}
+    found = 0
+    for package in ("pod_integrate", "tuner"):
+        for path in (Path(__file__).parents[2] / package).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+                    continue
+                owner = node.func.value
+                if isinstance(owner, ast.Name) and owner.id == "httpx" and node.func.attr in calls:
+                    found += 1
+                    given = {word.arg: word.value for word in node.keywords}.get("trust_env")
+                    assert isinstance(given, ast.Constant) and given.value is False, (
+                        f"{path}:{node.lineno}"
+                    )
+    assert found >= 5
 
 
 def test_cache_folder_that_cannot_be_written_names_its_variable(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import http.server
 import json
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -136,6 +139,65 @@ def test_a_file_of_another_device_than_asked_for_is_refused(
 ) -> None:
     code, text = said(capsys, "show", str(exported), "--device", "h100")
     assert code == 2 and str(DEVICE) in text
+
+
+class _Other(http.server.BaseHTTPRequestHandler):
+    """A service that is no tuner and answers all that it is asked."""
+
+    body = b""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(self.body)))
+        self.end_headers()
+        self.wfile.write(self.body)
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.do_GET()
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def other() -> Iterator[str]:
+    server = http.server.HTTPServer(("127.0.0.1", 0), _Other)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://user:secret@127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.mark.parametrize(
+    "body",
+    ["{}", '{"tables": null, "buckets": 1}', '{"tables": [{}], "buckets": [{}]}', "[]", "<html>",
+     '{"tables": [{"geometry": "", "device": "", "build": ""}], "buckets": []}', "", "[" * 100_000],
+    ids=lambda value: str(value)[:40],
+)  # fmt: skip
+@pytest.mark.parametrize(
+    "command", [["table", "show"], ["tuner", "pause", "--url"], ["tuner", "pin", BUCKET, "--url"]]
+)
+def test_another_service_at_the_address_is_one_line_without_the_password(
+    command: list[str], body: str, other: str, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.setattr(_Other, "body", body.encode())
+    with pytest.raises(SystemExit) as ended:
+        main([*command, other])
+    said = capsys.readouterr().err
+    assert ended.value.code == 2 and len(said.splitlines()) == 1 and "127.0.0.1" in said
+    assert "secret" not in said
+
+
+def test_a_tuner_without_tables_is_named_without_the_password(
+    other: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(_Other, "body", b'{"tables": [], "buckets": []}')
+    code, text = said(capsys, "show", other)
+    assert code == 2 and "no table yet" in text and "secret" not in text
 
 
 def test_what_is_no_tuner_is_said_in_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
