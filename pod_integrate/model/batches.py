@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from pod_integrate.errors import ShapeError
 from pod_integrate.terms.keys import Geometry
@@ -90,11 +91,16 @@ class Lengths(NamedTuple):
         return Lengths(q_lens, kv_lens)
 
 
-def visible_pairs(q_len: int, kv_len: int, window_left: int) -> int:
-    """(query, key) pairs that a causal, bottom-right aligned request with a window attends."""
-    last = np.arange(kv_len - q_len, kv_len, dtype=np.int64)
-    seen = last + 1 if window_left < 0 else np.minimum(last, window_left) + 1
-    return int(seen.sum())
+def visible_pairs(
+    q_lens: Sequence[int], kv_lens: Sequence[int], window_left: int
+) -> npt.NDArray[np.int64]:
+    """(query, key) pairs that causal, bottom-right aligned requests with a window attend; [B]."""
+    q, kv = (np.asarray(lens, dtype=np.int64) for lens in (q_lens, kv_lens))
+    past = kv - q
+    # Rows that see all before them; each of the others sees window_left + 1 keys.
+    whole = q if window_left < 0 else np.clip(window_left - past, 0, q)
+    seen: npt.NDArray[np.int64] = whole * past + whole * (whole + 1) // 2
+    return seen + (q - whole) * (window_left + 1)
 
 
 def paper_geometry(num_q_heads: int, num_kv_heads: int) -> Geometry:

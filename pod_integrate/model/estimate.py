@@ -11,14 +11,12 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from pod_integrate.devices.registry import target_of
 from pod_integrate.errors import KernelUnavailableError
+from pod_integrate.model.batches import visible_pairs
 from pod_integrate.model.devices import DEVICES
 from pod_integrate.terms.keys import ELEMENT_BYTES, DeviceKey, Geometry
-
-Array = npt.NDArray[np.float64]
 
 
 class Rates(NamedTuple):
@@ -54,31 +52,15 @@ def attention_us(
 
 def work_of(q_lens: Sequence[int], kv_lens: Sequence[int], geometry: Geometry) -> Work:
     """Of one layer over a batch; rows of one token are decodes."""
-    q, kv = np.asarray(q_lens, dtype=np.float64), np.asarray(kv_lens, dtype=np.float64)
-    prefill, decode = q > 1, q == 1
-    pairs = float(visible_pairs(q, kv, geometry.window_left)[prefill].sum())
-    keys = kv if geometry.window_left < 0 else np.minimum(kv, geometry.window_left + 1)
+    q, pairs = np.asarray(q_lens), visible_pairs(q_lens, kv_lens, geometry.window_left)
+    # Summed in fp64: messages may name more tokens than int64 counts pairs of.
+    prefill, decode = (float(pairs[rows].sum(dtype=np.float64)) for rows in (q > 1, q == 1))
     each = 2.0 * ELEMENT_BYTES.get(geometry.kv_dtype, 2) * geometry.head_dim
     return Work(
-        flops=4.0 * geometry.head_dim * geometry.num_q_heads * pairs,
-        read=each * geometry.num_kv_heads * float(keys[decode].sum()),
-        decodes=int(decode.sum()),
+        flops=4.0 * geometry.head_dim * geometry.num_q_heads * prefill,
+        read=each * geometry.num_kv_heads * decode,
+        decodes=int((q == 1).sum()),
     )
-
-
-def visible_pairs(q: Array, kv: Array, window_left: int) -> Array:
-    """As batches.visible_pairs, of many requests at once and without their rows.
-
-    q, kv  [B] fp64
-    """
-    whole: Array = q * (kv - q) + q * (q + 1) / 2
-    if window_left < 0:
-        return whole
-    # Of row i (0-based, from the request's first token) min(i, window) + 1 keys are seen.
-    first = np.clip(window_left - (kv - q), 0.0, q)
-    short: Array = first * (kv - q) + first * (first + 1) / 2
-    rest: Array = (q - first) * (window_left + 1.0)
-    return short + rest
 
 
 @functools.lru_cache(maxsize=1024)

@@ -65,8 +65,9 @@ def cost_of(lengths: Lengths, geometry: Geometry) -> Cost:
     require_gpu_dtype(geometry)
     window, dim = geometry.window_left, geometry.head_dim
     kv_bytes = ELEMENT_BYTES[geometry.kv_dtype]
-    pairs = sum(visible_pairs(q, kv, window) for q, kv in zip(*lengths.prefill, strict=True))
-    keys = sum(visible_pairs(1, kv, window) for kv in lengths.decode.kv_lens)
+    pairs, keys = (
+        int(visible_pairs(*side, window).sum()) for side in (lengths.prefill, lengths.decode)
+    )
     return Cost(
         prefill_flops=4 * dim * geometry.num_q_heads * pairs,
         decode_flops=4 * dim * DECODE_TILE_ROWS * geometry.num_kv_heads * keys,
@@ -76,15 +77,16 @@ def cost_of(lengths: Lengths, geometry: Geometry) -> Cost:
 
 def ideal_floor(cost: Cost, device: Device) -> Floor:
     """Floor at data-sheet rates."""
-    return _floor(cost, device.tensor_flops, device.dram_bytes)
+    return floor_at(cost, device.tensor_flops, device.dram_bytes)
 
 
 def real_floor(cost: Cost, device: Device) -> Floor:
     """Floor at the rates that the best published kernels attain."""
-    return _floor(cost, device.best_flops, device.dram_bytes * device.dram_share)
+    return floor_at(cost, device.best_flops, device.dram_bytes * device.dram_share)
 
 
-def _floor(cost: Cost, flops: float, bandwidth: float) -> Floor:
+def floor_at(cost: Cost, flops: float, bandwidth: float) -> Floor:
+    """Floor at FLOP/s and bytes/s that somebody else knows."""
     return Floor(
         prefill_us=cost.prefill_flops / flops * 1e6,
         decode_us=cost.decode_bytes / bandwidth * 1e6,

@@ -24,7 +24,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks.gpu.engines.serving_figures import Timed
-from pod_integrate.model.estimate import visible_pairs
 
 # Below so many steps of a kind their time per token is chance.
 _LEAST_STEPS = 8
@@ -155,15 +154,10 @@ def _ms_per_key(steps: Sequence[Timed]) -> float:
     """
     ms = np.asarray([step.ms for step in steps])
     keys = np.asarray([float(step.keys) for step in steps])
-    pairs = np.asarray([_pairs(step) for step in steps])
+    pairs = np.asarray([float(step.pairs) for step in steps])
     columns = np.stack([np.ones_like(ms), pairs / pairs.mean(), keys / keys.mean()], axis=1)
     slope = float(np.linalg.lstsq(columns, ms, rcond=None)[0][2] / keys.mean())
     return min(max(slope, 0.0), float(ms.mean() / keys.mean()))
-
-
-def _pairs(step: Timed) -> float:
-    q, kv = np.asarray(step.chunks, dtype=float).T
-    return float(visible_pairs(q, kv, -1).sum())
 
 
 def _spread(way: _Way, steps: Sequence[Timed], load: Load) -> float:

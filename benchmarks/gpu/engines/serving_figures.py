@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from benchmarks.gpu.engines.figures import percentile
+from pod_integrate.model.batches import visible_pairs
 
 KINDS = ("prefill", "hybrid", "decode")
 # More between two forwards than sampling takes: the device waited for the host.
@@ -43,6 +44,12 @@ class Timed(NamedTuple):
     def prompt_tokens(self) -> int:
         """Of prompts."""
         return sum(q for q, _ in self.chunks)
+
+    @property
+    def pairs(self) -> int:
+        """(query, key) pairs of prompts."""
+        q_lens, kv_lens = ([chunk[side] for chunk in self.chunks] for side in (0, 1))
+        return int(visible_pairs(q_lens, kv_lens, -1).sum())
 
 
 def timed(steps: Sequence[Sequence[Any]], begin: float, end: float) -> list[Timed]:

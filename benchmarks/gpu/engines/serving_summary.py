@@ -11,7 +11,6 @@ from benchmarks.gpu.engines.serving_figures import Timed
 from benchmarks.gpu.engines.serving_loads import SHAPES, Shape
 from pod_integrate.model.dense import DenseModel
 from pod_integrate.model.devices import DEVICES, Device
-from pod_integrate.model.estimate import visible_pairs
 from pod_integrate.model.stock import stock_us
 from pod_integrate.terms.keys import ELEMENT_BYTES, KvDtype
 
@@ -135,20 +134,12 @@ def sampled(steps: Sequence[Timed]) -> list[list[Any]]:
 def attention_ms(step: Timed, shape: Shape, kv: KvDtype, device: Device) -> tuple[float, float]:
     """Of prompts and of running requests, all layers, each as if it ran alone at its best."""
     q_heads, kv_heads, dim = shape.heads
-    pairs = sum(float(visible_pairs_of(q, keys)) for q, keys in step.chunks)
-    flops = 4.0 * dim * q_heads * pairs
+    flops = 4.0 * dim * q_heads * step.pairs
     read = 2.0 * ELEMENT_BYTES[kv] * dim * kv_heads * step.keys
     rates = device.best_flops, device.dram_bytes * device.dram_share
     prompt, running = (1e3 * shape.layers * work / rate for work, rate in
                        zip((flops, read), rates, strict=True))  # fmt: skip
     return prompt, running
-
-
-def visible_pairs_of(q: int, keys: int) -> float:
-    """Query-key pairs of a prompt's part under the causal mask."""
-    import numpy as np
-
-    return float(visible_pairs(np.asarray([float(q)]), np.asarray([float(keys)]), -1)[0])
 
 
 def overlap_share(

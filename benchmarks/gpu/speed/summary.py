@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmarks.gpu.speed.cases import Spec
 from pod_integrate.measure.accuracy import BF16_TOLERANCE
-from pod_integrate.model.floors import Floor, cost_of
+from pod_integrate.model.floors import cost_of, floor_at
 
 Runs = list[dict[str, Any]]
 # Peers whose K and V lie contiguous: a server would have to copy its cache for them.
@@ -17,13 +17,8 @@ _CONTIGUOUS = "torch "
 
 def floors(spec: Spec, ceilings: dict[str, float]) -> dict[str, float]:
     """Times in us below which no kernel goes, by the ceilings measured in the same run."""
-    cost = cost_of(spec.lengths, spec.geometry)
-    flops, bandwidth = ceilings["bf16_flops"], max(ceilings["copy_bytes"], ceilings["read_bytes"])
-    floor = Floor(
-        prefill_us=cost.prefill_flops / flops * 1e6,
-        decode_us=cost.decode_bytes / bandwidth * 1e6,
-        decode_mma_us=cost.decode_flops / flops * 1e6,
-    )
+    bandwidth = max(ceilings["copy_bytes"], ceilings["read_bytes"])
+    floor = floor_at(cost_of(spec.lengths, spec.geometry), ceilings["bf16_flops"], bandwidth)
     ideal = max(floor.prefill_us, floor.decode_us)
     numbers = {**floor._asdict(), "serial_us": floor.serial_us, "fused_us": ideal}
     return {name: round(value, 2) for name, value in numbers.items()}

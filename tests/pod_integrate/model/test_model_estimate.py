@@ -4,26 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 
-import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from pod_integrate.model import batches
 from pod_integrate.model.devices import DEVICES
-from pod_integrate.model.estimate import attention_us, rates_of, visible_pairs
+from pod_integrate.model.estimate import attention_us, rates_of
 from pod_integrate.model.floors import CASES, cost_of, real_floor
 from pod_integrate.terms.keys import DeviceKey, Dtype, Geometry
 
 H100 = DeviceKey("nvidia-h100-80gb-hbm3", "sm90", 132)
 ANY = [H100, DeviceKey("some-gpu", "sm120", 170), DeviceKey("some-cpu", "avx512", 2)]
 GEOMETRY = Geometry.uniform((32, 8, 128), "bf16", page_size=1)
-
-
-@given(st.integers(0, 60), st.integers(0, 60), st.integers(-1, 70))
-def test_pairs_are_those_that_are_counted_row_by_row(q: int, past: int, window: int) -> None:
-    lengths = np.array([float(q)]), np.array([float(q + past)])
-    assert visible_pairs(*lengths, window)[0] == batches.visible_pairs(q, q + past, window)
 
 
 @pytest.mark.parametrize("device", ANY, ids=str)

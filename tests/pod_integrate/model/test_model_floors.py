@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pod_integrate.errors import DtypeError
 from pod_integrate.model.batches import Lengths, paper_geometry, visible_pairs
@@ -43,15 +44,20 @@ def test_floor_of_a_published_case(case: CaseSpec, line: str) -> None:
         assert printed == numbers.split(), name
 
 
-@pytest.mark.parametrize("window", [-1, 0, 3, 100])
-def test_visible_pairs_equal_a_count_over_the_mask(window: int) -> None:
-    for q_len, kv_len in itertools.product(range(1, 6), range(5, 12)):
-        pairs = sum(
+@given(st.lists(st.tuples(st.integers(0, 20), st.integers(0, 20)), min_size=1), st.integers(-1, 45))
+def test_visible_pairs_equal_a_count_over_the_mask(
+    requests: list[tuple[int, int]], window: int
+) -> None:
+    pairs = [
+        sum(
             key <= row and (window < 0 or key >= row - window)
-            for row in range(kv_len - q_len, kv_len)
-            for key in range(kv_len)
+            for row in range(past, past + q_len)
+            for key in range(past + q_len)
         )
-        assert visible_pairs(q_len, kv_len, window) == pairs
+        for q_len, past in requests
+    ]
+    q_lens, kv_lens = zip(*((q_len, past + q_len) for q_len, past in requests), strict=True)
+    assert visible_pairs(q_lens, kv_lens, window).tolist() == pairs
 
 
 def test_fused_floor_lies_between_the_longer_op_and_both() -> None:
