@@ -59,7 +59,7 @@ def show(
         ["bucket", "config", "speed-up", "at least", "steps", "how", "measured"],
         words=frozenset({"config", "how", "measured"}),
     )
-    for bucket, entry in tables.rows(table):
+    for bucket, entry in table.rows():
         proof = entry.evidence
         figures.add_row(
             str(bucket), entry.config.short(), f"{proof.median_speedup:.3f}x",

@@ -19,6 +19,8 @@ from pod_integrate.terms.table import ConfigTable, TableEntry
 # In the place of a file: the tables that come with the package.
 SHIPPED = "shipped"
 _SCOPE = ("geometry", "device", "build")
+# What a table is of, or parts of that, in the order of _SCOPE.
+_Key = tuple[str, str, str]
 
 
 def changes(old: ConfigTable, new: ConfigTable) -> list[tuple[str, Bucket, str]]:
@@ -40,11 +42,6 @@ def said(entry: TableEntry) -> str:
     return f"{entry.config.short()} ({entry.evidence.median_speedup:.3f}x)"
 
 
-def rows(table: ConfigTable) -> list[tuple[Bucket, TableEntry]]:
-    """The entries in the order in which they are shown."""
-    return sorted(table.entries.items(), key=lambda item: str(item[0]))
-
-
 def heading(table: ConfigTable) -> str:
     """What a table is of."""
     return (
@@ -53,16 +50,16 @@ def heading(table: ConfigTable) -> str:
     )
 
 
-def load(source: str, which: tuple[str, str, str]) -> ConfigTable:
+def load(source: str, which: _Key) -> ConfigTable:
     """The table of a file, a tuner or the package; a part of its scope chooses among several."""
     if source == SHIPPED:
         return _of_package(which)
     if source.startswith(("http://", "https://")):
         return _of_tuner(source, which)
     table = of_file(Path(source))
-    names = (str(table.geometry), str(table.device), table.build)
-    if any(part not in name for part, name in zip(which, names, strict=True)):
-        raise SettingsError(f"{source} is of {', '.join(names)}, which was not asked for")
+    key = _key_of(table)
+    if not _has(key, which):
+        raise SettingsError(f"{source} is of {', '.join(key)}, which was not asked for")
     return table
 
 
@@ -80,39 +77,38 @@ def _read(body: bytes, source: str) -> ConfigTable:
         raise TableError(f"{source}: {error}") from error
 
 
-def _of_tuner(url: str, which: tuple[str, str, str]) -> ConfigTable:
+def _of_tuner(url: str, which: _Key) -> ConfigTable:
     overview = asking.document(asking.Overview, "GET", url, "/v1/overview")
-    tables = [msgspec.structs.asdict(row) for row in overview.tables]
-    found = [
-        row for row in tables
-        if all(part in row[name] for name, part in zip(_SCOPE, which, strict=True))
-    ]  # fmt: skip
-    if len(found) != 1:
-        rows = found or tables
-        names = "".join(f"\n  {', '.join(row[name] for name in _SCOPE)}" for row in rows)
-        what = "several tables; choose by --geometry, --device, --build" if found else "no such one"
-        said = what if tables else "no table yet"
-        raise SettingsError(f"tuner {public_url(url)} has {said}{names}")
-    body = asking.fetch("GET", url, "/v1/table", params=found[0])
-    return _read(body, f"table of {public_url(url)}")
+    keys = [(row.geometry, row.device, row.build) for row in overview.tables]
+    key = _chosen(keys, which, f"tuner {public_url(url)}")
+    scope = dict(zip(_SCOPE, key, strict=True))
+    return _read(asking.fetch("GET", url, "/v1/table", params=scope), f"table of {public_url(url)}")
 
 
-def _of_package(which: tuple[str, str, str]) -> ConfigTable:
-    tables = shipped.everything()
-    keys = [(str(table.geometry), str(table.device), table.build) for table in tables]
-    found = [
-        table
-        for table, key in zip(tables, keys, strict=True)
-        if all(part in name for part, name in zip(which, key, strict=True))
-    ]
+def _of_package(which: _Key) -> ConfigTable:
+    tables = {_key_of(table): table for table in shipped.everything()}
+    return tables[_chosen(list(tables), which, "the package")]
+
+
+def _key_of(table: ConfigTable) -> _Key:
+    return str(table.geometry), str(table.device), table.build
+
+
+def _chosen(keys: list[_Key], which: _Key, owner: str) -> _Key:
+    """The only key that has all parts of `which`; raises SettingsError that lists what there is."""
+    found = [key for key in keys if _has(key, which)]
     # A whole key is meant, though others may go on with it.
-    exact = [table for table in found if str(table.geometry) == which[0]]
-    if len(found) != 1 and len(exact) != 1:
-        chosen = [key for table, key in zip(tables, keys, strict=True) if table in found]
-        names = "".join(f"\n  {', '.join(key)}" for key in chosen or keys)
-        what = "several tables; choose by --geometry, --device, --build" if found else "no such one"
-        raise SettingsError(f"the package has {what if tables else 'no table yet'}{names}")
-    return (found if len(found) == 1 else exact)[0]
+    exact = [key for key in found if key[0] == which[0]]
+    for candidates in (found, exact):
+        if len(candidates) == 1:
+            return candidates[0]
+    names = "".join(f"\n  {', '.join(key)}" for key in found or keys)
+    what = "several tables; choose by --geometry, --device, --build" if found else "no such one"
+    raise SettingsError(f"{owner} has {what if keys else 'no table yet'}{names}")
+
+
+def _has(key: _Key, which: _Key) -> bool:
+    return all(part in name for part, name in zip(which, key, strict=True))
 
 
 def document(path: Path) -> dict[str, Any]:

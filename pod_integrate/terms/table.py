@@ -103,6 +103,10 @@ class ConfigTable:
         entry = self.entries.get(bucket)
         return _DEFAULT if entry is None else Lookup(entry.config, "exact")
 
+    def rows(self) -> list[tuple[Bucket, TableEntry]]:
+        """The entries in the order in which they are written and shown."""
+        return sorted(self.entries.items(), key=lambda item: str(item[0]))
+
     @functools.cached_property
     def checksum(self) -> str:
         """Of everything that the table says, however it is laid out in a file."""
@@ -118,7 +122,7 @@ class ConfigTable:
                 "config": entry.config.to_dict(),
                 "evidence": msgspec.structs.asdict(entry.evidence),
             }
-            for bucket, entry in sorted(self.entries.items(), key=lambda item: str(item[0]))
+            for bucket, entry in self.rows()
         }
         document = _Document(
             schema=SCHEMA,

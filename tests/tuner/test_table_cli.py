@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import http.server
 import json
 import threading
@@ -15,6 +16,7 @@ from tuner_support import BUCKET, BUILD, DEFAULT, DEVICE, GEOMETRY, SCOPE
 from pod_integrate.cli.app import main
 from pod_integrate.terms.keys import Bucket
 from pod_integrate.terms.table import ConfigTable, Evidence, TableEntry
+from tuner.messages import Scope
 
 EVIDENCE = Evidence(
     pairs=40, steps=10, median_speedup=1.21, lower_bound=1.125, confidence=0.95, method="replay",
@@ -35,9 +37,7 @@ def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]
     return code, captured.out + captured.err
 
 
-def put_in_force(served: Served, entry: TableEntry, scope_device: str = "") -> None:
-    scope = SCOPE._replace(device=scope_device) if scope_device else SCOPE
-
+def put_in_force(served: Served, entry: TableEntry, scope: Scope = SCOPE) -> None:
     def change() -> None:
         tuner = served.tuner
         with tuner.store.begin() as tx:
@@ -80,13 +80,25 @@ def test_among_several_tables_of_a_tuner_one_is_chosen_by_a_part_of_its_name(
     served: Served, capsys: pytest.CaptureFixture[str]
 ) -> None:
     put_in_force(served, ENTRY)
-    put_in_force(served, ENTRY, scope_device="other-cpu:avx2:4")
+    put_in_force(served, ENTRY, SCOPE._replace(device="other-cpu:avx2:4"))
     code, text = said(capsys, "show", served.url)
     assert code == 2 and "several tables" in text and "other-cpu:avx2:4" in text
     code, text = said(capsys, "show", served.url, "--device", "other")
     assert code == 0 and "other-cpu:avx2:4" in text
     code, text = said(capsys, "show", served.url, "--device", "gpu")
     assert code == 2 and "no such one" in text and str(DEVICE) in text
+
+
+def test_a_whole_key_chooses_though_others_go_on_with_it(
+    served: Served, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capped = str(dataclasses.replace(GEOMETRY, logit_cap=0.5))
+    assert capped.startswith(SCOPE.geometry)
+    put_in_force(served, ENTRY)
+    put_in_force(served, ENTRY, SCOPE._replace(geometry=capped))
+    for geometry in (SCOPE.geometry, capped):
+        code, text = said(capsys, "show", served.url, "--geometry", geometry)
+        assert code == 0 and f"{geometry} on" in text
 
 
 def test_a_file_that_was_changed_is_refused(
@@ -118,8 +130,6 @@ def test_a_table_without_a_checksum_is_read_and_export_adds_one(
 def test_a_difference_names_what_came_went_and_changed(
     tmp_path: Path, exported: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import dataclasses
-
     other = dataclasses.replace(DEFAULT, decode_split_tokens=2 * DEFAULT.decode_split_tokens or 512)
     changed = TableEntry(other, EVIDENCE)
     entries = {Bucket.parse(BUCKET): changed, Bucket.parse("d8@2k"): ENTRY}

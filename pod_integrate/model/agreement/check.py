@@ -25,6 +25,14 @@ class Agreement(NamedTuple):
     agrees: bool
 
 
+def gained(
+    name: str, source: str, published: str, *, ratio: float, low: float, high: float
+) -> Agreement:
+    """How a ratio agrees that the criterion holds between two others, all told as `+17 %`."""
+    criterion = f"{percent(low)} to {percent(high)}"
+    return Agreement(name, source, published, criterion, percent(ratio), within(ratio, low, high))
+
+
 def within(value: float, low: float, high: float) -> bool:
     """Whether low <= value <= high."""
     return low <= value <= high

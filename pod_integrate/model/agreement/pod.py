@@ -6,7 +6,7 @@ import dataclasses
 import statistics
 from collections.abc import Iterator
 
-from pod_integrate.model.agreement.check import Agreement, percent, within
+from pod_integrate.model.agreement.check import Agreement, gained, within
 from pod_integrate.model.batches import Lengths, paper_geometry
 from pod_integrate.model.devices import DEVICES
 from pod_integrate.model.published import (
@@ -32,23 +32,10 @@ def wave_quantization() -> Iterator[Agreement]:
     """Figure 6: one more decode crosses the 216 CTA slots of an A100."""
     before, after = (Lengths.parse(f"p512@16k+d{n}@16k") for n in (54, 55))
     decode = _ratio(after.decode, before.decode)
-    yield Agreement(
-        "54 to 55 decodes: serial decode",
-        "figure 6, Yi-6B, 16K",
-        "+25 %",
-        "+15 % to +35 %",
-        percent(decode),
-        within(decode, 1.15, 1.35),
-    )
-    total = _ratio(after, before)
-    yield Agreement(
-        "54 to 55 decodes: serial total",
-        "figure 6, Yi-6B, chunk 512 at 16K",
-        "+17 %",
-        "+10 % to +24 %",
-        percent(total),
-        within(total, 1.10, 1.24),
-    )
+    name, source = "54 to 55 decodes: serial decode", "figure 6, Yi-6B, 16K"
+    yield gained(name, source, "+25 %", ratio=decode, low=1.15, high=1.35)
+    name, source = "54 to 55 decodes: serial total", "figure 6, Yi-6B, chunk 512 at 16K"
+    yield gained(name, source, "+17 %", ratio=_ratio(after, before), low=1.10, high=1.24)
     gains = [_over_next_best(f"p512@{context}k+d55@16k") for context in range(2, 17, 2)]
     yield Agreement(
         "55 decodes: POD over the next best",
@@ -163,14 +150,8 @@ def ratio() -> Iterator[Agreement]:
             ", ".join(f"{gain:.2f}x" for gain in gains),
             gains[-1] > gains[0] and min(gains) >= 0.98,
         )
-    yield Agreement(
-        "proportional over 50:50, most",
-        "figure 14",
-        "up to +14 %",
-        "+7 % to +21 %",
-        percent(best),
-        within(best, 1.07, 1.21),
-    )
+    name = "proportional over 50:50, most"
+    yield gained(name, "figure 14", "up to +14 %", ratio=best, low=1.07, high=1.21)
 
 
 def _gain_of_proportional(decodes: int, geometry: Geometry) -> float:
