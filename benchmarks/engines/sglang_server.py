@@ -7,8 +7,7 @@ import contextlib
 import dataclasses
 import itertools
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -181,11 +180,3 @@ def explain(found: Sequence[Mismatch], count: int) -> str:
         for m in found
     ]
     return f"{len(found)} of {count} answers differ\n" + "\n".join(lines)
-
-
-def wait_until(condition: Callable[[], bool], what: str, seconds: float = 60.0) -> None:
-    """Ask ten times a second; raises AssertionError with `what` when the time is up."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {what}"
-        time.sleep(0.1)

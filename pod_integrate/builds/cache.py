@@ -9,7 +9,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import filelock
@@ -125,6 +125,21 @@ def host_compiler() -> str:
         f"no C++ compiler: looked for {', '.join(candidates)}. Install one (apt install g++) or "
         "set CXX to a C++17 compiler"
     )
+
+
+def said_by(command: Sequence[str]) -> str:
+    """What a compiler printed; raises BuildError with that when it failed."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise BuildError(f"{' '.join(command)} failed:\n{done.stdout}{done.stderr}")
+    return done.stdout + done.stderr
+
+
+def compile_whole(command: Iterable[str], output: Path) -> None:
+    """Run a compiler with `-o`; `output` appears complete or not at all. Raises as said_by."""
+    new = output.with_suffix(".new")
+    said_by([*command, "-o", str(new)])
+    os.replace(new, output)
 
 
 @functools.lru_cache(maxsize=8)

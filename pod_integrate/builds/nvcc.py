@@ -12,9 +12,8 @@ import logging
 import os
 import re
 import shutil
-import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from pod_integrate.builds import cache, native
@@ -49,6 +48,13 @@ def library_id() -> str:
     That is variant.cu, what it includes, and the flags.
     """
     return _library_id()
+
+
+def sources_digest(flags: Iterable[str]) -> str:
+    """Ten hex digits that follow `flags`, variant.cu and what it includes."""
+    root = native.sources_dir() / "cuda"
+    files = cache.included(root / "csrc" / "variant.cu", [root / "include"])
+    return cache.digest_files(root, files, flags)
 
 
 def library_path(variant: Variant, arch: Architecture) -> Path:
@@ -142,9 +148,7 @@ def _build_id() -> str:
 
 @functools.lru_cache(maxsize=1)
 def _library_id() -> str:
-    root = native.sources_dir() / "cuda"
-    files = cache.included(root / "csrc" / "variant.cu", [root / "include"])
-    return f"variants-{cache.digest_files(root, files, _FLAGS)}"
+    return f"variants-{sources_digest(_FLAGS)}"
 
 
 def _file_name(variant: Variant, arch: Architecture) -> str:
@@ -197,7 +201,7 @@ def _compile(variant: Variant, arch: Architecture, path: Path, progress: Progres
         logger.warning("compiling %s for %s with %s, once", variant.name, arch.name, compiler)
     new = path.with_suffix(".new")
     began = time.monotonic()
-    said = _run(_command(nvcc, variant, arch, new))
+    said = cache.said_by(_command(nvcc, variant, arch, new))
     seconds = round(time.monotonic() - began, 1)
     made = BuildReport(
         variant=variant.name,
@@ -215,10 +219,3 @@ def _compile(variant: Variant, arch: Architecture, path: Path, progress: Progres
     if progress is not None:
         progress(1, 1, text)
     logger.info("built %s", text)
-
-
-def _run(command: list[str]) -> str:
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise BuildError(f"{' '.join(command)} failed:\n{done.stdout}{done.stderr}")
-    return done.stdout + done.stderr

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import typer
+from support.command import run
 from typer.testing import CliRunner
 
 from pod_integrate import __version__
@@ -60,12 +61,6 @@ def commands(app: typer.Typer, prefix: str = "") -> Iterator[tuple[str, Any]]:
         yield from commands(group.typer_instance, f"{prefix}{group.name} ")
 
 
-def run(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[Any, str]:
-    with pytest.raises(SystemExit) as ended:
-        cli.main(arguments)
-    return ended.value.code, capsys.readouterr().err
-
-
 @pytest.fixture
 def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
     """A command that gets past its paths fails the test instead of building or serving."""
@@ -97,7 +92,7 @@ def test_path_that_cannot_be_used_is_one_line_and_a_code(
 ) -> None:
     (tmp_path / "file").write_text("")
     path = "/proc/x/y" if where == "no such file system" else str(tmp_path / "file" / "x")
-    code, said = run([word.format(path) for word in PATHS[name]], capsys)
+    code, _, said = run(capsys, *(word.format(path) for word in PATHS[name]))
     assert code in (1, 2)
     flat = said.replace("\n", "").replace("│", "").replace(" ", "")
     assert path.replace(" ", "") in flat and "Traceback" not in said
@@ -111,7 +106,7 @@ def test_file_that_is_no_text_is_refused_by_name(
 ) -> None:
     binary = tmp_path / "binary"
     binary.write_bytes(b"\x7fELF\xff\xfe\x00")
-    code, said = run([word.format(binary) for word in PATHS[name]], capsys)
+    code, _, said = run(capsys, *(word.format(binary) for word in PATHS[name]))
     assert code == 2 and str(binary) in said and len(said.splitlines()) == 1
 
 
@@ -152,7 +147,7 @@ def test_token_file_without_a_token_is_no_leave_to_go_without(
     command: list[str], no_work: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "token").write_text(" \n")
-    code, said = run([*command, "--token-file", str(tmp_path / "token")], capsys)
+    code, _, said = run(capsys, *command, "--token-file", str(tmp_path / "token"))
     assert code == 2 and "holds no token" in said
 
 
@@ -193,7 +188,7 @@ def test_error_of_any_command_keeps_its_brackets(
         raise BuildError(remedy)
 
     monkeypatch.setattr("pod_integrate.cli.build.run", fail)
-    assert run(["build"], capsys) == (2, f"BuildError: {remedy}\n")
+    assert run(capsys, "build")[::2] == (2, f"BuildError: {remedy}\n")
 
 
 # Every argument of `transformers` goes to another program.
@@ -220,7 +215,7 @@ def test_version_is_the_one_of_the_package() -> None:
 def test_demo_model_that_nobody_could_serve_is_refused(
     flags: list[str], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code, said = run(["demo-model", str(tmp_path / "m"), *flags], capsys)
+    code, _, said = run(capsys, "demo-model", str(tmp_path / "m"), *flags)
     assert code == 2 and words in said and not (tmp_path / "m").exists()
 
 

@@ -6,8 +6,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -78,11 +76,3 @@ class Process:
     def post(self, body: bytes) -> httpx.Response:
         """POST /v1/traces."""
         return self.client.post("/v1/traces", content=body, headers=MSGPACK)
-
-
-def until(condition: Callable[[], bool], seconds: float) -> None:
-    """Wait for a condition; fails when it does not come."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.2)

@@ -8,20 +8,15 @@ from pathlib import Path
 
 import pytest
 from api_support import Served
+from support import command
 from test_table_import import OTHER, order, table
 from tuner_support import kinds, message, overview
 
-from pod_integrate.cli.app import main
-
 
 def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
-    """Exit code and output of a command, errors included, on one line."""
-    with pytest.raises(SystemExit) as ended:
-        main(["tuner", *arguments])
-    captured = capsys.readouterr()
-    code = ended.value.code
-    assert isinstance(code, int)
-    return code, " ".join((captured.out + captured.err).split())
+    """As support's, of an order and on one line."""
+    code, text = command.said(capsys, "tuner", *arguments)
+    return code, " ".join(text.split())
 
 
 def named(monkeypatch: pytest.MonkeyPatch, login: str) -> None:

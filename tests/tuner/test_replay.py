@@ -7,9 +7,9 @@ import random
 from pathlib import Path
 
 import pytest
+from support.command import run
 from tuner_support import RecordedBench
 
-from pod_integrate.cli.app import main
 from pod_integrate.devices.registry import device_named
 from pod_integrate.replay import tune
 from pod_integrate.replay.serving import Step
@@ -102,22 +102,15 @@ def log(tmp_path: Path) -> Path:
     return path
 
 
-def run_command(*words: str, capsys: pytest.CaptureFixture[str]) -> tuple[object, str, str]:
-    with pytest.raises(SystemExit) as ended:
-        main(["replay", *words])
-    told = capsys.readouterr()
-    return ended.value.code, told.out, told.err
-
-
 def test_dry_shows_buckets_and_shares_of_another_gpu(
     log: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = [str(log), "--dry", "--device", "h100", "--chunk", "256", "--max-running", "8"]
-    code, out, _ = run_command(*words, "--json", capsys=capsys)
+    code, out, _ = run(capsys, "replay", *words, "--json")
     document = json.loads(out)
     assert code == 0 and document["requests"] == 300 and "sm90" in document["device"]
     assert sum(row["steps"] for row in document["buckets"]) == document["steps"] > 500
-    code, out, _ = run_command(*words, "--steps", "50", "--top", "2", capsys=capsys)
+    code, out, _ = run(capsys, "replay", *words, "--steps", "50", "--top", "2")
     assert code == 0 and "50 steps of " in out and document["buckets"][0]["bucket"] in out
 
 
@@ -126,7 +119,7 @@ def test_published_logs_are_read(name: str, capsys: pytest.CaptureFixture[str]) 
     if not (DATA / name).exists():
         pytest.skip("the published traces are not on this machine")
     words = [str(DATA / name), "--dry", "--device", "h100", "--steps", "300", "--json"]
-    code, out, _ = run_command(*words, capsys=capsys)
+    code, out, _ = run(capsys, "replay", *words)
     assert code == 0 and json.loads(out)["steps"] == 300
 
 
@@ -141,7 +134,7 @@ def test_ctrl_c_shows_what_was_read(
         return add(tally, step)
 
     monkeypatch.setattr(Tally, "add", interrupted)
-    code, out, err = run_command(str(log), "--dry", "--device", "h100", capsys=capsys)
+    code, out, err = run(capsys, "replay", str(log), "--dry", "--device", "h100")
     assert code == 130 and "40 steps of" in out and "interrupted" in out and "Traceback" not in err
 
 
@@ -163,11 +156,11 @@ def test_ctrl_c_keeps_what_was_promoted(
     monkeypatch.setattr(Replay, "tune", tune_once)
     table = tmp_path / "table.json"
     words = [str(log), "--device", "cpu", "--table", str(table), "--max-running", "8"]
-    code, out, err = run_command(*words, capsys=capsys)
+    code, out, err = run(capsys, "replay", *words)
     assert code == 130 and "1 configs promoted: interrupted" in out and "Traceback" not in err
     assert len(ConfigTable.from_json(table.read_bytes()).entries) == 1
 
 
 def test_a_gpu_that_is_not_here_only_weighs(log: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, _, err = run_command(str(log), "--device", "h100", capsys=capsys)
+    code, _, err = run(capsys, "replay", str(log), "--device", "h100")
     assert code == 2 and "with --dry" in err

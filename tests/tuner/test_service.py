@@ -12,7 +12,8 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
-from process_support import SMALL, Process, until
+from process_support import SMALL, Process
+from support.waiting import until
 from tuner_support import STEPS, message, record
 
 from pod_integrate.builds import native

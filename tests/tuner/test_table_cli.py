@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 from api_support import Served
+from support.command import run, said
 from tuner_support import BUCKET, BUILD, DEFAULT, DEVICE, GEOMETRY, SCOPE
 
-from pod_integrate.cli.app import main
 from pod_integrate.terms.keys import Bucket
 from pod_integrate.terms.table import ConfigTable, Evidence, TableEntry
 from tuner.messages import Scope
@@ -25,16 +25,6 @@ EVIDENCE = Evidence(
 ENTRY = TableEntry(DEFAULT, EVIDENCE)
 TABLE = ConfigTable(4, GEOMETRY, DEVICE, BUILD, "2026-01-02T03:04:05.000Z",
                     {Bucket.parse(BUCKET): ENTRY})  # fmt: skip
-
-
-def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
-    """Exit code and output of a command, errors included."""
-    with pytest.raises(SystemExit) as ended:
-        main(["table", *arguments])
-    captured = capsys.readouterr()
-    code = ended.value.code
-    assert isinstance(code, int)
-    return code, captured.out + captured.err
 
 
 def put_in_force(served: Served, entry: TableEntry, scope: Scope = SCOPE) -> None:
@@ -59,19 +49,19 @@ def exported(tmp_path: Path) -> Path:
 def test_a_table_of_a_tuner_is_shown_exported_and_the_same_again(
     served: Served, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    code, text = said(capsys, "show", served.url)
+    code, text = said(capsys, "table", "show", served.url)
     assert code == 2 and "no table yet" in text
     put_in_force(served, ENTRY)
-    code, text = said(capsys, "show", served.url)
+    code, text = said(capsys, "table", "show", served.url)
     assert code == 0
     for part in (BUCKET, "1.210x", "1.125x", "10", "replay", str(GEOMETRY), BUILD, "version 1"):
         assert part in text
     file = tmp_path / "out.json"
-    code, text = said(capsys, "export", served.url, str(file))
+    code, text = said(capsys, "table", "export", served.url, str(file))
     assert code == 0 and "blake2b-" in text
     table = ConfigTable.from_json(file.read_bytes())
     assert table.entries == TABLE.entries and table.checksum in text
-    code, text = said(capsys, "diff", served.url, str(file))
+    code, text = said(capsys, "table", "diff", served.url, str(file))
     assert code == 0 and "the same configs" in text
     assert [path.name for path in tmp_path.iterdir() if "out" in path.name] == ["out.json"]
 
@@ -81,11 +71,11 @@ def test_among_several_tables_of_a_tuner_one_is_chosen_by_a_part_of_its_name(
 ) -> None:
     put_in_force(served, ENTRY)
     put_in_force(served, ENTRY, SCOPE._replace(device="other-cpu:avx2:4"))
-    code, text = said(capsys, "show", served.url)
+    code, text = said(capsys, "table", "show", served.url)
     assert code == 2 and "several tables" in text and "other-cpu:avx2:4" in text
-    code, text = said(capsys, "show", served.url, "--device", "other")
+    code, text = said(capsys, "table", "show", served.url, "--device", "other")
     assert code == 0 and "other-cpu:avx2:4" in text
-    code, text = said(capsys, "show", served.url, "--device", "gpu")
+    code, text = said(capsys, "table", "show", served.url, "--device", "gpu")
     assert code == 2 and "no such one" in text and str(DEVICE) in text
 
 
@@ -97,21 +87,21 @@ def test_a_whole_key_chooses_though_others_go_on_with_it(
     put_in_force(served, ENTRY)
     put_in_force(served, ENTRY, SCOPE._replace(geometry=capped))
     for geometry in (SCOPE.geometry, capped):
-        code, text = said(capsys, "show", served.url, "--geometry", geometry)
+        code, text = said(capsys, "table", "show", served.url, "--geometry", geometry)
         assert code == 0 and f"{geometry} on" in text
 
 
 def test_a_file_that_was_changed_is_refused(
     exported: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert said(capsys, "show", str(exported))[0] == 0
+    assert said(capsys, "table", "show", str(exported))[0] == 0
     document = json.loads(exported.read_bytes())
     # Laid out otherwise it says the same.
     exported.write_text(json.dumps(document))
-    assert said(capsys, "show", str(exported))[0] == 0
+    assert said(capsys, "table", "show", str(exported))[0] == 0
     document["entries"][BUCKET]["evidence"]["median_speedup"] = 9.0
     exported.write_text(json.dumps(document))
-    code, text = said(capsys, "show", str(exported))
+    code, text = said(capsys, "table", "show", str(exported))
     assert code == 2 and "checksum" in text and exported.name in text
 
 
@@ -121,9 +111,9 @@ def test_a_table_without_a_checksum_is_read_and_export_adds_one(
     old, new = tmp_path / "old.json", tmp_path / "new.json"
     old.write_bytes(TABLE.to_json())
     assert b"checksum" not in old.read_bytes()
-    assert said(capsys, "export", str(old), str(new))[0] == 0
+    assert said(capsys, "table", "export", str(old), str(new))[0] == 0
     assert json.loads(new.read_bytes())["checksum"] == TABLE.checksum
-    code, text = said(capsys, "show", str(new), "--json")
+    code, text = said(capsys, "table", "show", str(new), "--json")
     assert code == 0 and ConfigTable.from_json(text.encode()) == TABLE
 
 
@@ -135,19 +125,19 @@ def test_a_difference_names_what_came_went_and_changed(
     entries = {Bucket.parse(BUCKET): changed, Bucket.parse("d8@2k"): ENTRY}
     new = tmp_path / "new.json"
     new.write_bytes(dataclasses.replace(TABLE, entries=entries).to_json())
-    code, text = said(capsys, "diff", str(exported), str(new))
+    code, text = said(capsys, "table", "diff", str(exported), str(new))
     lines = [line for line in text.splitlines() if line[:1] in "+-~"]
     assert code == 1
     assert [line.split()[:2] for line in lines] == [["+", "d8@2k"], ["~", BUCKET]]
     assert f"{DEFAULT.short()} (1.210x)  ->  {other.short()} (1.210x)" in lines[1]
-    code, text = said(capsys, "diff", str(new), str(exported))
+    code, text = said(capsys, "table", "diff", str(new), str(exported))
     assert code == 1 and "- d8@2k" in text
 
 
 def test_a_file_of_another_device_than_asked_for_is_refused(
     exported: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code, text = said(capsys, "show", str(exported), "--device", "h100")
+    code, text = said(capsys, "table", "show", str(exported), "--device", "h100")
     assert code == 2 and str(DEVICE) in text
 
 
@@ -195,23 +185,21 @@ def test_another_service_at_the_address_is_one_line_without_the_password(
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     monkeypatch.setattr(_Other, "body", body.encode())
-    with pytest.raises(SystemExit) as ended:
-        main([*command, other])
-    said = capsys.readouterr().err
-    assert ended.value.code == 2 and len(said.splitlines()) == 1 and "127.0.0.1" in said
-    assert "secret" not in said
+    code, _, err = run(capsys, *command, other)
+    assert code == 2 and len(err.splitlines()) == 1 and "127.0.0.1" in err
+    assert "secret" not in err
 
 
 def test_a_tuner_without_tables_is_named_without_the_password(
     other: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(_Other, "body", b'{"tables": [], "buckets": []}')
-    code, text = said(capsys, "show", other)
+    code, text = said(capsys, "table", "show", other)
     assert code == 2 and "no table yet" in text and "secret" not in text
 
 
 def test_what_is_no_tuner_is_said_in_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
-    code, text = said(capsys, "show", "http://127.0.0.1:9")
+    code, text = said(capsys, "table", "show", "http://127.0.0.1:9")
     assert code == 2 and "is it up there?" in text and "Traceback" not in text
-    code, text = said(capsys, "show", "no-such-file.json")
+    code, text = said(capsys, "table", "show", "no-such-file.json")
     assert code == 2 and "no-such-file.json" in text

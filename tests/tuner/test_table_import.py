@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 from api_support import TOKEN, Served
+from support.command import run
 from tuner_support import (
     BUCKET,
     BUILD,
@@ -29,7 +30,6 @@ from tuner_support import (
     trials,
 )
 
-from pod_integrate.cli.app import main
 from pod_integrate.errors import TraceError
 from pod_integrate.terms.config import PodConfig
 from pod_integrate.terms.keys import Bucket
@@ -167,17 +167,15 @@ def test_the_command_imports_with_the_token_and_says_what_came_of_it(
 ) -> None:  # fmt: skip
     file, token = tmp_path / "table.json", tmp_path / "token"
     file.write_bytes(table().to_json(checksum=True))
+    words = ("table", "import", str(file), served.url)
     for name in ("POD_ATTN_TUNER_TOKEN", "POD_TUNER_TOKEN"):
         monkeypatch.delenv(name, raising=False)
-    with pytest.raises(SystemExit) as ended:
-        main(["table", "import", str(file), served.url])
-    assert ended.value.code == 2 and "token" in capsys.readouterr().err
+    code, _, err = run(capsys, *words)
+    assert code == 2 and "token" in err
     token.write_text(TOKEN)
-    with pytest.raises(SystemExit) as ended:
-        main(["table", "import", str(file), served.url, "--token-file", str(token)])
-    assert ended.value.code == 0 and "2 configs in force" in capsys.readouterr().out
+    code, out, _ = run(capsys, *words, "--token-file", str(token))
+    assert code == 0 and "2 configs in force" in out
     changed = json.loads(file.read_bytes()) | {"version": 10}
     file.write_text(json.dumps(changed))
-    with pytest.raises(SystemExit) as ended:
-        main(["table", "import", str(file), served.url, "--token-file", str(token)])
-    assert ended.value.code == 2 and "checksum" in capsys.readouterr().err
+    code, _, err = run(capsys, *words, "--token-file", str(token))
+    assert code == 2 and "checksum" in err

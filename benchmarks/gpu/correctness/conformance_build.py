@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import platform
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
 from pod_integrate.builds import cache, native, nvcc
 from pod_integrate.devices.cuda.limits import Architecture
-from pod_integrate.errors import BuildError
 
 _NVCC_FLAGS = (
     "-std=c++17 -O3 -shared -cudart static -Xcompiler -fPIC,-fvisibility=hidden "
@@ -71,11 +68,5 @@ def _place(name: str, flags: Sequence[str]) -> Path:
 
 
 def _compile(command: Sequence[str], output: Path) -> None:
-    new = output.with_suffix(".new")
     include = f"-I{native.sources_dir() / 'cuda' / 'include'}"
-    done = subprocess.run(
-        [*command, include, "-o", str(new)], capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        raise BuildError(f"{' '.join(command)} failed:\n{done.stdout}{done.stderr}")
-    os.replace(new, output)
+    cache.compile_whole([*command, include], output)

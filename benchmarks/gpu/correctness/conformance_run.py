@@ -11,8 +11,15 @@ import torch
 
 from benchmarks.gpu.common.machines import Cuda
 from benchmarks.gpu.correctness import conformance_build
-from benchmarks.gpu.correctness.conformance_tiles import DTYPES, Tiles, make_tiles, pack_tiles
-from pod_integrate.errors import BuildError, KernelUnavailableError
+from benchmarks.gpu.correctness.conformance_tiles import (
+    DTYPES,
+    Tiles,
+    make_tiles,
+    operands,
+    pack_tiles,
+)
+from pod_integrate.devices.cuda.kernel_library import opened
+from pod_integrate.errors import KernelUnavailableError
 
 _SIZES = ("values", "words", "products", "counters", "tiles")
 _POISON = 0x5A5A5A5A
@@ -67,11 +74,9 @@ class Library:
     """An opened conformance library."""
 
     def __init__(self, path: Path) -> None:
-        try:
-            self._library = ctypes.CDLL(str(path))
-        except OSError as error:
-            raise BuildError(f"{path} does not load: {error}; delete it and run again") from error
-        for name in ("pod_conformance_layout", "pod_error"):
+        texts = ("pod_conformance_layout", "pod_error")
+        self._library = opened(path, *texts)
+        for name in texts:
             getattr(self._library, name).restype = ctypes.c_char_p
         lines = self._library.pod_conformance_layout().decode().splitlines()
         pairs = {name: int(words) for name, words in (line.split() for line in lines)}
@@ -163,13 +168,10 @@ def _uniform(count: int, low: float, high: float, generator: torch.Generator) ->
 def _products(
     count: int, generator: torch.Generator, dtype: str
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    half = count // 2
-    shapes = ((16, 16), (16, 8), (16, 8))
-    exact = [torch.randint(-8, 9, (half, *shape), generator=generator).float() for shape in shapes]
+    exact, random = operands(count, ((16, 16), (16, 8), (16, 8)), generator)
     # One row with an infinity, one with a NaN, one that starts from an infinite sum.
     exact[0][0, 3, 5], exact[0][0, 7, 1], exact[2][0, 9, 2] = math.inf, math.nan, -math.inf
     exact[1][0, 5] = 1.0
-    random = [torch.randn(count - half, *shape, generator=generator) for shape in shapes]
     random[2] *= 8.0
     a, b = (
         torch.cat([e, r.to(DTYPES[dtype]).float()])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -27,14 +28,21 @@ class Tiles(NamedTuple):
     c: torch.Tensor
 
 
+def operands(
+    count: int, shapes: Sequence[tuple[int, int]], generator: torch.Generator
+) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """Of each shape half of `count` in whole numbers, whose sums are exact, and the rest normal."""
+    half = count // 2
+    exact = [torch.randint(-8, 9, (half, *shape), generator=generator).float() for shape in shapes]
+    return exact, [torch.randn(count - half, *shape, generator=generator) for shape in shapes]
+
+
 def make_tiles(count: int, generator: torch.Generator) -> Tiles:
     """Pairs whose sums are exact in any order, then ordinary ones; infinity and NaN in pair 1."""
-    half = count // 2
     shapes = ((ROWS, DEPTH), (DEPTH, COLUMNS), (ROWS, COLUMNS))
-    exact = [torch.randint(-8, 9, (half, *shape), generator=generator).float() for shape in shapes]
+    exact, normal = operands(count, shapes, generator)
     for pair in exact[0][1:]:
         pair[3, 5], pair[17, 40] = math.inf, math.nan
-    normal = [torch.randn(count - half, *shape, generator=generator) for shape in shapes]
     sides = []
     for whole, ordinary in zip(exact[:2], normal[:2], strict=True):
         rounded = {name: ordinary.to(dtype).float() for name, dtype in DTYPES.items()}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,7 +11,8 @@ import torch
 
 from benchmarks.gpu.walls.requests import Corun, Record, Request, Stream
 from pod_integrate.builds import cache, native, nvcc
-from pod_integrate.errors import BuildError, KernelUnavailableError
+from pod_integrate.devices.cuda.kernel_library import opened
+from pod_integrate.errors import KernelUnavailableError
 
 ARCH = "sm_90a"
 MOST_WARPS = 16
@@ -50,10 +50,7 @@ def _compile(output: Path) -> None:
         *(str(nvcc.find_nvcc()), *_FLAGS, "-ccbin", cache.host_compiler()),
         *("-I", str(root / "cuda" / "include"), str(root / "walls" / "walls.cu"), "-o", str(new)),
     ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise BuildError(f"{' '.join(command)} failed:\n{done.stdout}{done.stderr}")
-    output.with_suffix(".txt").write_text(done.stdout + done.stderr)
+    output.with_suffix(".txt").write_text(cache.said_by(command))
     os.replace(new, output)
 
 
@@ -61,11 +58,9 @@ class Library:
     """The opened library."""
 
     def __init__(self, library: Path) -> None:
-        try:
-            self._library = ctypes.CDLL(str(library))
-        except OSError as error:
-            raise BuildError(f"{library} does not load: {error}; delete it and run again") from None
-        for name in ("pod_walls_kernels", "pod_error"):
+        texts = ("pod_walls_kernels", "pod_error")
+        self._library = opened(library, *texts)
+        for name in texts:
             getattr(self._library, name).restype = ctypes.c_char_p
         self.kernels: Sequence[str] = self._library.pod_walls_kernels().decode().split()
         sizes = (ctypes.c_int * 4)()

@@ -64,14 +64,22 @@ class KernelLibrary(NamedTuple):
         return str((self.library.pod_error() or b"").decode())
 
 
-@functools.lru_cache(maxsize=256)
-def load(path: Path) -> KernelLibrary:
-    """Open a library that was built; raises BuildError when it does not load."""
+def opened(path: Path, *names: str) -> ctypes.CDLL:
+    """A library that was built; raises BuildError when it does not load or lacks a function."""
     try:
         library = ctypes.CDLL(str(path))
-        launch, error = (_address(library, name) for name in ("pod_launch", "pod_error"))
+        for name in names:
+            getattr(library, name)
     except (OSError, AttributeError) as problem:
         raise BuildError(f"{path} does not load: {problem}; delete it and build again") from problem
+    return library
+
+
+@functools.lru_cache(maxsize=256)
+def load(path: Path) -> KernelLibrary:
+    """Open a variant that was built; raises BuildError when it does not load."""
+    library = opened(path, "pod_launch", "pod_error")
+    launch, error = (_address(library, name) for name in ("pod_launch", "pod_error"))
     return KernelLibrary(path, library, launch, error)
 
 

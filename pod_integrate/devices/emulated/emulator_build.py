@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import os
 import platform
-import subprocess
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from pod_integrate.builds import cache, native
+from pod_integrate.builds import cache, native, nvcc
 from pod_integrate.devices.cpu.processor import isa
 from pod_integrate.devices.cuda.limits import ARCHITECTURES
 from pod_integrate.devices.cuda.variants import Variant
-from pod_integrate.errors import BuildError
 
 # Unique symbols would be shared between the libraries of two variants in one process.
 _FLAGS = (
@@ -62,10 +59,8 @@ def build_changed(
 def _folder(extra_flags: tuple[str, ...]) -> Path:
     root, flags = native.sources_dir(), _flags(extra_flags)
     version = cache.version_of(cache.host_compiler())
-    cuda = root / "cuda"
     # Headers of the emulator that the kernel sees are in the digest of all of them.
-    files = cache.included(cuda / "csrc" / "variant.cu", [cuda / "include"])
-    kernel = cache.digest_files(cuda, files, ())
+    kernel = nvcc.sources_digest(())
     emulator = cache.digest([root / "emulator"], (".h", ".cpp"), ())
     text = " ".join((kernel, emulator, version, *flags))
     return cache.directory() / f"emulator-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
@@ -83,14 +78,9 @@ def _compile(sources: Iterable[Path], arguments: Iterable[str], output: Path) ->
 
 def _run(compiler: Iterable[str], sources: Iterable[Path], output: Path) -> None:
     root = native.sources_dir()
-    new = output.with_suffix(".new")
     includes = (f"-I{root / 'cuda' / 'include'}", f"-I{root / 'emulator' / 'include'}")
     inputs = (str(source) for source in sources)
-    command = [*compiler, *includes, *inputs, "-o", str(new)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise BuildError(f"{' '.join(command)} failed:\n{done.stdout}{done.stderr}")
-    os.replace(new, output)
+    cache.compile_whole([*compiler, *includes, *inputs], output)
 
 
 def _engine(extra_flags: tuple[str, ...]) -> Path:

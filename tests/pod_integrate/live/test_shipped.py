@@ -6,11 +6,11 @@ import logging
 from pathlib import Path
 
 import pytest
+from support.command import said
 from support.tables import make_table
 
 from pod_integrate.builds import nvcc
 from pod_integrate.cli import doctor
-from pod_integrate.cli.app import main
 from pod_integrate.devices.registry import device_named
 from pod_integrate.live import shipped
 from pod_integrate.live.groups import LayerGroups
@@ -87,27 +87,19 @@ def test_doctor_says_what_comes_tuned_and_what_is_of_another_build(
     assert "off" in shipped_finding().value
 
 
-def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
-    with pytest.raises(SystemExit) as ended:
-        main(["table", *arguments])
-    captured = capsys.readouterr()
-    assert isinstance(ended.value.code, int)
-    return ended.value.code, captured.out + captured.err
-
-
 def test_one_is_shown_and_exported_by_its_key(
     package: Path, tmp_path_factory: pytest.TempPathFactory, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert "no table yet" in said(capsys, "show", "shipped")[1]
+    assert "no table yet" in said(capsys, "table", "show", "shipped")[1]
     table = put(LLAMA, H200, "cuda-0123456789")
-    code, text = said(capsys, "show", "shipped", "--geometry", "q32kv8d128")
+    code, text = said(capsys, "table", "show", "shipped", "--geometry", "q32kv8d128")
     assert code == 0 and str(BUCKET) in text and table.build in text
     capped = Geometry.uniform((32, 8, 128), "bf16", page_size=1, logit_cap=50.0)
     put(capped, H200, "cuda-0123456789")
-    code, text = said(capsys, "show", "shipped")
+    code, text = said(capsys, "table", "show", "shipped")
     assert code == 2 and "several tables" in text and str(capped) in text
     file = tmp_path_factory.mktemp("out") / "table.json"
     # The key of the one without a cap is the start of the other's.
     assert str(capped).startswith(str(LLAMA).removesuffix("0"))
-    assert said(capsys, "export", "shipped", str(file), "--geometry", str(LLAMA))[0] == 0
+    assert said(capsys, "table", "export", "shipped", str(file), "--geometry", str(LLAMA))[0] == 0
     assert ConfigTable.from_json(file.read_bytes()) == table

@@ -12,8 +12,9 @@ import httpx
 import pytest
 from support.server import REQUESTS, Reference, stock_server
 from support.tables import make_table
+from support.waiting import until
 
-from benchmarks.engines.sglang_server import VARIANTS, Answer, Server, sglang_server, wait_until
+from benchmarks.engines.sglang_server import VARIANTS, Answer, Server, sglang_server
 from benchmarks.engines.sink import Mood, TraceSink
 from pod_integrate.demo.llama import make_demo_model
 from pod_integrate.replay.requests import Request
@@ -104,7 +105,7 @@ def test_answers_equal_stock_and_hybrid_batches_served_them(stage: Stage) -> Non
     def tokens() -> int:
         return sum(sum(record.q_lens) for record in records())
 
-    wait_until(lambda: tokens() >= counted, f"traces of {counted} tokens", PATIENCE)
+    until(lambda: tokens() >= counted, PATIENCE, f"traces of {counted} tokens")
     # The overlap schedule may run one step more of a request before it learns that it is done.
     assert tokens() <= counted + 3 * CHUNK + len(REQUESTS)
     hybrid = [r for r in records() if Bucket.of(r.q_lens, r.kv_lens).is_hybrid]
@@ -174,13 +175,13 @@ def tuned(stage: Stage) -> PodConfig:
     def arrived() -> bool:
         return any(record.time >= begin for record in stage.sink.records())
 
-    wait_until(arrived, "traces of a run that found nothing cached", PATIENCE)
+    until(arrived, PATIENCE, "traces of a run that found nothing cached")
     message = stage.sink.last()
     assert message is not None
     config = other_config(message)
     stage.sink.table = table_of_seen(stage, 7, config)
     log = stage.pod.child.log
-    wait_until(lambda: "config table version 7 in use" in log.read_text(), "table in use", PATIENCE)
+    until(lambda: "config table version 7 in use" in log.read_text(), PATIENCE, "table in use")
     return config
 
 
@@ -193,7 +194,7 @@ def test_new_table_is_used_without_restart(stage: Stage, tuned: PodConfig) -> No
         records = [r for r in stage.sink.records() if r.time >= begin]
         return (tuned.short(), "exact") in {(r.config, r.source) for r in records}
 
-    wait_until(used, "steps with the new config", PATIENCE)
+    until(used, PATIENCE, "steps with the new config")
     message = stage.sink.last()
     assert message is not None and message.table_version == 7
 
@@ -208,7 +209,7 @@ def test_table_is_saved_for_a_restart_without_the_tuner(stage: Stage, tuned: Pod
 def test_corrupt_table_changes_no_answer(stage: Stage, table: bytes) -> None:
     with stage.disturbed(table=table):
         asked = len(stage.sink.requests)
-        wait_until(lambda: len(stage.sink.requests) > asked + 1, "the server asked again", PATIENCE)
+        until(lambda: len(stage.sink.requests) > asked + 1, PATIENCE, "the server asked again")
         stage.check()
         assert ConfigTable.from_json(stage.table.read_bytes()).version == 7
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 from support.server import Reference, stock_server
+from support.waiting import until
 
-from benchmarks.engines.sglang_server import VARIANTS, sglang_server, wait_ready, wait_until
+from benchmarks.engines.sglang_server import VARIANTS, sglang_server, wait_ready
 from benchmarks.engines.sink import TraceSink
 from pod_integrate.demo.llama import make_demo_model
 
@@ -52,7 +53,7 @@ def check_traces(sink: TraceSink, replicas: int, layers: int) -> None:
     def servers() -> set[str]:
         return {message.server for message in list(sink.messages) if message.records}
 
-    wait_until(lambda: len(servers()) == replicas, f"traces of {replicas} replicas")
+    until(lambda: len(servers()) == replicas, 60.0, f"traces of {replicas} replicas")
     assert sink.bad == []
     assert {record.layers for record in sink.records()} == {layers}
     assert len({server.split("/")[1] for server in servers()}) == replicas
