@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 import msgspec
 
@@ -19,8 +19,6 @@ from pod_integrate.terms.keys import Bucket, DeviceKey, Geometry
 
 # Stands for every server and worker.
 EVERYONE = "*"
-# 9999-12-31T23:59:59Z: later times, of a file that somebody wrote to, have no date.
-_LAST_SECOND = 253_402_300_799.0
 TrialState = Literal["running", "complete", "pruned"]
 
 # What became of a promoted config that somebody rechecked.
@@ -121,12 +119,32 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
             return Report(task=self.task, worker=self.worker, outcome="failed", reason=reason)
 
 
-class RecheckPairs(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Posted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A JSON document that somebody posts; errors call it `called`."""
+
+    called: ClassVar[str]
+
+    @classmethod
+    def decode(cls, body: bytes) -> Self:
+        """Parse and check it; raises TraceError that names the first bad place."""
+        try:
+            posted = msgspec.json.decode(body, type=cls)
+            posted._check()
+        except (msgspec.MsgspecError, ValueError, RecursionError, ShapeError) as error:
+            raise TraceError(f"{cls.called} is malformed: {str(error)[:500]}") from error
+        return posted
+
+    def _check(self) -> None:
+        """Raise ShapeError for what a type cannot say."""
+
+
+class RecheckPairs(Posted, frozen=True, kw_only=True):
     """Pairs of the default (baseline) and a bucket's promoted config, taken by somebody else.
 
     trial  of the table entry's evidence: says which config was measured
     """
 
+    called = "re-check"
     geometry: wire.Key
     device: wire.Key
     build: wire.Key
@@ -139,15 +157,8 @@ class RecheckPairs(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         """The study that promoted the config."""
         return StudyKey(self.geometry, self.device, self.build, self.bucket)
 
-    @classmethod
-    def decode(cls, body: bytes) -> RecheckPairs:
-        """Parse and check a posted message; raises TraceError that names the first bad place."""
-        try:
-            message = msgspec.json.decode(body, type=cls)
-            message.key.parsed()
-        except (msgspec.MsgspecError, ValueError, RecursionError, ShapeError) as error:
-            raise TraceError(f"re-check is malformed: {str(error)[:500]}") from error
-        return message
+    def _check(self) -> None:
+        self.key.parsed()
 
 
 class Noted(NamedTuple):
@@ -195,6 +206,7 @@ class WorkerInfo(msgspec.Struct, frozen=True, kw_only=True):
 
 def iso(seconds: float) -> str:
     """Unix seconds as ISO 8601 in UTC with milliseconds; of the years that it has."""
-    within = min(max(seconds, 0.0), _LAST_SECOND)
+    # Later times, of a file that somebody wrote to, have no date.
+    within = min(max(seconds, 0.0), wire.MAX_UNIX_SECONDS)
     moment = datetime.datetime.fromtimestamp(within, datetime.UTC)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -2,40 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, NamedTuple, Self
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
-from pod_integrate.errors import ShapeError, TraceError
+from pod_integrate.errors import ShapeError
 from pod_integrate.terms import wire
 from pod_integrate.terms.table import ConfigTable
-from tuner.messages import EVERYONE, StudyKey
+from tuner.messages import EVERYONE, Posted, StudyKey
 
 _Why = Annotated[str, msgspec.Meta(max_length=500, pattern="^[^\0]*$")]
 
 
-class Order(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Order(Posted, frozen=True, kw_only=True):
     """An order.
 
     who  the person's name, as they say it
     why  what the decision will say
     """
 
+    called = "order"
     who: wire.Key
     why: _Why = ""
-
-    @classmethod
-    def decode(cls, body: bytes) -> Self:
-        """Parse and check a posted order; raises TraceError that names the first bad place."""
-        try:
-            order = msgspec.json.decode(body, type=cls)
-            order._check()
-        except (msgspec.MsgspecError, ValueError, RecursionError, ShapeError) as error:
-            raise TraceError(f"order is malformed: {str(error)[:500]}") from error
-        return order
-
-    def _check(self) -> None:
-        """Raise ShapeError for what a type cannot say."""
 
 
 class ServerOrder(Order, frozen=True, kw_only=True):

@@ -10,11 +10,9 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from ray import serve
-
 from pod_integrate.errors import SettingsError
 from tuner.host.ray_actors import start_core, start_measurers
-from tuner.host.ray_service import build_http
+from tuner.host.ray_service import http_application
 from tuner.settings import TunerSettings, load
 
 logger = logging.getLogger(__name__)
@@ -56,7 +54,4 @@ def app_builder(args: dict[str, Any]) -> Any:
             )  # fmt: skip
             logger.info("%d measuring actors started", len(self._measurers))
 
-    deployment = serve.deployment(
-        name="http", num_replicas=1, max_ongoing_requests=256, ray_actor_options={"num_cpus": 0}
-    )
-    return deployment(serve.ingress(lambda: build_http(token))(Http)).bind()
+    return http_application(Http, token)

@@ -5,17 +5,17 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from pod_integrate.errors import ShapeError
-from pod_integrate.terms.keys import Geometry
+from pod_integrate.terms.keys import Geometry, in_full
 
 _INT32_MAX = 2**31 - 1
 # No count has more digits; a number of thousands of them is none for int() either.
-_PART = re.compile(r"([pd])(\d{1,20})(k?)@(\d{1,20})(k?)", re.ASCII)
+_PART = re.compile(r"([pd])(\d{1,20}k?)@(\d{1,20}k?)", re.ASCII)
 # Of one batch: twice as many as a step of a trace may have.
 MAX_REQUESTS = 8192
 
@@ -58,16 +58,10 @@ class Lengths(NamedTuple):
         """
         q_lens: list[int] = []
         kv_lens: list[int] = []
-        for part in text.split("+"):
-            found = _PART.fullmatch(part)
-            if found is None:
-                raise ShapeError(
-                    f"batch {text[:64]!r} is malformed at {part[:32]!r}; expected e.g. "
-                    "'p1k@8k+d64@4k', or --q-lens and --kv-lens"
-                )
-            count = int(found[2]) << (10 if found[3] else 0)
-            context = int(found[4]) << (10 if found[5] else 0)
-            chunk = found[1] == "p"
+        expected = "e.g. 'p1k@8k+d64@4k', or --q-lens and --kv-lens"
+        for side, *numbers in parts_of(text, "+", _PART, expected):
+            count, context = map(in_full, numbers)
+            chunk = side == "p"
             if not chunk and len(q_lens) + count > MAX_REQUESTS:
                 raise ShapeError(
                     f"batch {text[:64]!r} has more than {MAX_REQUESTS} requests; ask about fewer"
@@ -89,6 +83,19 @@ class Lengths(NamedTuple):
     def _where(self, keep: list[bool]) -> Lengths:
         q_lens, kv_lens = (tuple(itertools.compress(lens, keep)) for lens in self)
         return Lengths(q_lens, kv_lens)
+
+
+def parts_of(text: str, joint: str, part: re.Pattern[str], expected: str) -> list[tuple[Any, ...]]:
+    """Groups of each of a batch's parts; raises ShapeError with the first that is malformed."""
+    found = []
+    for piece in text.split(joint):
+        match = part.fullmatch(piece)
+        if match is None:
+            raise ShapeError(
+                f"batch {text[:64]!r} is malformed at {piece[:32]!r}; expected {expected}"
+            )
+        found.append(match.groups())
+    return found
 
 
 def visible_pairs(

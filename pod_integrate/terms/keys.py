@@ -195,10 +195,10 @@ class Bucket:
         if not text or found is None:
             raise ShapeError(f"bucket {text[:64]!r} is malformed; expected e.g. 'p1k@8k+d64@4k'")
         bucket = cls(
-            prefill_tokens=_long(found[1]),
-            prefill_context=_long(found[2]),
-            decodes=_long(found[3]),
-            decode_context=_long(found[4]),
+            prefill_tokens=in_full(found[1]),
+            prefill_context=in_full(found[2]),
+            decodes=in_full(found[3]),
+            decode_context=in_full(found[4]),
         )
         numbers = dataclasses.astuple(bucket)
         if str(bucket) != text or any(n & (n - 1) for n in numbers):
@@ -227,7 +227,8 @@ def _short(value: int) -> str:
     return f"{value >> 10}k" if value >= 1024 and value % 1024 == 0 else str(value)
 
 
-def _long(text: str | None) -> int:
+def in_full(text: str | None) -> int:
+    """A number whose `k` multiplies by 1024, e.g. `8k`; 0 where there is none."""
     if not text:
         return 0
     return int(text[:-1]) << 10 if text.endswith("k") else int(text)

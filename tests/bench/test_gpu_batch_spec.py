@@ -16,13 +16,13 @@ from benchmarks.gpu.common.machines import Emulator
 from benchmarks.gpu.peers import fa3, flashinfer, paged, xqa
 from benchmarks.gpu.speed.batch_spec import SETS, parse, published, spec_of, tiny
 from benchmarks.gpu.speed.cases import (
-    BenchmarkCaseError,
     Part,
     default_of,
     make_case,
     part_of,
     rows_of,
 )
+from pod_integrate.errors import ShapeError
 from pod_integrate.measure.accuracy import BF16_TOLERANCE
 from pod_integrate.measure.reference import attention_reference
 
@@ -43,7 +43,7 @@ RAGGED = "q257_7q1s1057_3q4s2051_2q129s4093"
 def test_a_batch_has_the_requests_that_its_text_names(
     text: str, requests: list[tuple[int, int]]
 ) -> None:
-    assert list(parse(text)) == requests
+    assert list(zip(*parse(text), strict=True)) == requests
     lengths = spec_of(text).lengths
     ones = [q_len == 1 for q_len in lengths.q_lens]
     assert ones == sorted(ones) and sorted(zip(*lengths, strict=True)) == sorted(requests)
@@ -51,9 +51,9 @@ def test_a_batch_has_the_requests_that_its_text_names(
 
 @pytest.mark.parametrize("text", ["", "q", "k2q", "2k", "0q1", "q0", "q2k__q1", "q2ms4", "q4s2 "])
 def test_what_is_no_batch_is_refused_by_name(text: str) -> None:
-    with pytest.raises(BenchmarkCaseError, match="malformed at .*expected parts like q2k"):
+    with pytest.raises(ShapeError, match="malformed at .*expected parts like q2k"):
         parse(text)
-    with pytest.raises(BenchmarkCaseError, match="1024 new tokens and 512 keys"):
+    with pytest.raises(ShapeError, match="q_len 1024 and kv_len 512"):
         parse("q2_q1ks512")
 
 

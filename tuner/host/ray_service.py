@@ -40,9 +40,16 @@ APP = "pod-attention-tuner"
 _INIT_ATTEMPTS = 3
 
 
-def build_http(token: str) -> FastAPI:
-    """The HTTP app of the Serve replica."""
-    return create_app(RayCore(), token=token)
+def http_application(replica: type, token: str) -> Any:
+    """Serve application whose one replica, of this class, answers HTTP."""
+
+    def build_http() -> FastAPI:
+        return create_app(RayCore(), token=token)
+
+    deployment = serve.deployment(
+        name="http", num_replicas=1, max_ongoing_requests=256, ray_actor_options={"num_cpus": 0}
+    )
+    return deployment(serve.ingress(build_http)(replica)).bind()
 
 
 def run_on_ray(
@@ -63,7 +70,8 @@ def run_on_ray(
             on_phase("storage", public_url(settings.url))
             core = start_core(settings)
             serve.start(http_options={"host": settings.host, "port": port})
-            serve.run(_deployment(settings).bind(), name=APP, route_prefix="/")
+            http = http_application(type("Http", (), {}), settings.token.get_secret_value())
+            serve.run(http, name=APP, route_prefix="/")
             on_phase("workers", str(settings.workers))
             names = [f"{socket.gethostname()}-{i}" for i in range(settings.workers)]
             workers = start_measurers(names, settings.nice)
@@ -120,11 +128,3 @@ def _end(processes: list[psutil.Process]) -> None:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
     psutil.wait_procs(processes, timeout=10)
-
-
-def _deployment(settings: TunerSettings) -> Any:
-    token = settings.token.get_secret_value()
-    ingress = serve.ingress(lambda: build_http(token))
-    return serve.deployment(
-        name="http", num_replicas=1, max_ongoing_requests=256, ray_actor_options={"num_cpus": 0}
-    )(ingress(type("Http", (), {})))

@@ -12,11 +12,10 @@ import itertools
 import re
 from typing import NamedTuple
 
-from benchmarks.gpu.speed.cases import BenchmarkCaseError
-from pod_integrate.model.batches import Lengths
-from pod_integrate.terms.keys import Geometry
+from pod_integrate.model.batches import Lengths, parts_of
+from pod_integrate.terms.keys import Geometry, in_full
 
-_PART = re.compile(r"([1-9]\d*)?q([1-9]\d*)(k?)(?:s([1-9]\d*)(k?))?")
+_PART = re.compile(r"([1-9]\d*)?q([1-9]\d*k?)(?:s([1-9]\d*k?))?")
 _STANDARD = (
     *("q512", "q2k", "q4k", "q8k"),
     *("8q1s1k", "16q1s2k", "32q1s1k", "64q1s4k"),
@@ -65,29 +64,15 @@ class GrammarSpec(NamedTuple):
         return Lengths.of(q_lens, kv_lens)
 
 
-def parse(text: str) -> tuple[tuple[int, int], ...]:
-    """(new tokens, keys) of every request, in the order of the text.
-
-    Raises BenchmarkCaseError for what is no batch of the grammar.
-    """
-    requests: list[tuple[int, int]] = []
-    for part in text.split("_"):
-        found = _PART.fullmatch(part)
-        if found is None:
-            raise BenchmarkCaseError(
-                f"batch {text[:64]!r} is malformed at {part[:32]!r}; expected parts like q2k, "
-                "8q1s1k or 3q4s2051, joined by _"
-            )
-        count, q_len, q_k, kv_len, kv_k = found.groups()
-        new = int(q_len) << (10 if q_k else 0)
-        keys = int(kv_len) << (10 if kv_k else 0) if kv_len else new
-        if keys < new:
-            raise BenchmarkCaseError(
-                f"batch {text[:64]!r} has {new} new tokens and {keys} keys in {part!r}; keys "
-                "include the new tokens, so write at least as many"
-            )
-        requests += [(new, keys)] * int(count or 1)
-    return tuple(requests)
+def parse(text: str) -> Lengths:
+    """Of the requests, in the order of the text; raises ShapeError for what is no such batch."""
+    q_lens: list[int] = []
+    kv_lens: list[int] = []
+    expected = "parts like q2k, 8q1s1k or 3q4s2051, joined by _"
+    for count, new, keys in parts_of(text, "_", _PART, expected):
+        q_lens += [in_full(new)] * int(count or 1)
+        kv_lens += [in_full(keys or new)] * int(count or 1)
+    return Lengths.of(q_lens, kv_lens)
 
 
 def spec_of(
@@ -95,7 +80,7 @@ def spec_of(
 ) -> GrammarSpec:
     """The batch that a text of the grammar names; `heads` as (query heads, KV heads, head dim)."""
     # Stable: within each op requests keep their order.
-    requests = sorted(parse(text), key=lambda request: request[0] == 1)
+    requests = sorted(zip(*parse(text), strict=True), key=lambda request: request[0] == 1)
     name = f"{text}, {heads[0]}/{heads[1]}/{heads[2]}, page {page_size}"
     return GrammarSpec(name, *heads, page_size, tuple(requests))
 

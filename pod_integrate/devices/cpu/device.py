@@ -5,37 +5,32 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import Any
 
-import torch
-
 from pod_integrate.builds import native
-from pod_integrate.devices.base import Device, Limits
+from pod_integrate.devices.base import Limits
 from pod_integrate.devices.call import Attention, Call
-from pod_integrate.devices.clock import Clock, WallClock
 from pod_integrate.devices.cpu.processor import ISAS, cpu_name, isa, num_threads
 from pod_integrate.devices.cpu.target import CpuTarget
-from pod_integrate.devices.timer import Timer, wall_seconds
+from pod_integrate.devices.host import HostDevice
 from pod_integrate.errors import UnsupportedFeatureError
 from pod_integrate.terms.config import PodConfig, pack_config
 from pod_integrate.terms.geometry import DTYPES, HEAD_DIM_STEP, MAX_HEAD_DIM, MIN_HEAD_DIM
 from pod_integrate.terms.keys import DeviceKey, Geometry
 
 
-class CpuDevice(Device):
+class CpuDevice(HostDevice):
     """The CPU with one instruction set; threads are asked for at each call.
 
     level  one of ISAS
     """
 
-    place = torch.device("cpu")
     limits = Limits(
         dtypes=tuple(DTYPES),
         head_dims=tuple(range(MIN_HEAD_DIM, MAX_HEAD_DIM + 1, HEAD_DIM_STEP)),
     )
-    runs_triton = False
     has_graphs = False
     buffer_bytes = 64 << 20
 
@@ -67,15 +62,6 @@ class CpuDevice(Device):
         chosen = target.default_config(geometry) if config is None else config
         target.require_feasible(chosen, geometry)
         return CpuAttention(geometry, chosen, self.level)
-
-    def clock(self) -> Clock:
-        return WallClock()
-
-    def timer(self) -> Timer:
-        return wall_seconds
-
-    def upload(self, values: Sequence[int], dtype: torch.dtype = torch.int64) -> torch.Tensor:
-        return torch.tensor(values, dtype=dtype)
 
     def with_units(self, units: int) -> AbstractContextManager[None]:
         return _threads(units)

@@ -8,15 +8,12 @@ after the other is tried, `emulator.attend` runs a single call.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
 from contextlib import AbstractContextManager
 
 import torch
 
 from pod_integrate.builds import native
-from pod_integrate.devices.base import Device
 from pod_integrate.devices.call import Attention, Call
-from pod_integrate.devices.clock import Clock, WallClock
 from pod_integrate.devices.cuda import device as cuda
 from pod_integrate.devices.cuda import kernel_library
 from pod_integrate.devices.cuda.attention import Chosen, CudaAttention
@@ -25,7 +22,7 @@ from pod_integrate.devices.cuda.target import CudaTarget
 from pod_integrate.devices.cuda.variants import Variant
 from pod_integrate.devices.emulated.emulator import Schedule, configured
 from pod_integrate.devices.emulated.emulator_build import build
-from pod_integrate.devices.timer import Timer, wall_seconds
+from pod_integrate.devices.host import HostDevice
 from pod_integrate.terms.config import PodConfig
 from pod_integrate.terms.keys import DeviceKey, Geometry
 
@@ -58,7 +55,7 @@ class EmulatedRuntime(Runtime):
         return self.capturing
 
 
-class EmulatedDevice(Device):
+class EmulatedDevice(HostDevice):
     """A Hopper GPU of a few SMs.
 
     schedule  how its SMs run a launch
@@ -66,9 +63,7 @@ class EmulatedDevice(Device):
               to compile
     """
 
-    place = torch.device("cpu")
     limits = cuda.LIMITS
-    runs_triton = False
     has_graphs = True
     is_emulated = True
     buffer_bytes = 0
@@ -108,15 +103,6 @@ class EmulatedDevice(Device):
         return _EmulatedAttention(
             Chosen(library, chosen, geometry, self.schedule.num_sms), self.runtime, self.schedule
         )
-
-    def clock(self) -> Clock:
-        return WallClock()
-
-    def timer(self) -> Timer:
-        return wall_seconds
-
-    def upload(self, values: Sequence[int], dtype: torch.dtype = torch.int64) -> torch.Tensor:
-        return torch.tensor(values, dtype=dtype)
 
 
 class _EmulatedAttention(CudaAttention):
