@@ -27,6 +27,7 @@ from transformers.generation.continuous_batching.model_runner import ModelRunner
 from benchmarks import _results
 from benchmarks.engines import hf_models
 from pod_integrate import hf
+from pod_integrate.demo.answers import blocks_of
 from pod_integrate.demo.llama import llama_config
 from pod_integrate.engines.transformers.ring import RingGather
 
@@ -140,7 +141,7 @@ def _context(models: dict[str, Any], context: int, repeats: int) -> list[dict[st
 
 
 def _once(model: Any, name: str, prompts: list[list[int]]) -> tuple[Any, dict[str, float]]:
-    blocks = sum(-(-(len(prompt) + TOKENS) // PAGE) for prompt in prompts)
+    blocks = blocks_of(prompts, TOKENS, PAGE)
     asked = {"page": PAGE, "num_blocks": blocks, "max_batch_tokens": CHUNK}
     with metered(name) as meter:
         start = time.perf_counter()

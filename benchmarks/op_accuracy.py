@@ -34,7 +34,7 @@ def main() -> None:
     cases = all_cases(longest=options.longest)
     found = []
     for number, case in enumerate(cases, 1):
-        found.append((case, judge(case, _attend)))
+        found.append((case, judge(case, attend)))
         if number % 50 == 0 or number == len(cases):
             print(f"{number} of {len(cases)} cases", flush=True)
     document = _document(found)
@@ -50,7 +50,8 @@ def main() -> None:
     print(path)
 
 
-def _attend(case: AccuracyCase, inputs: Case) -> Result:
+def attend(case: AccuracyCase, inputs: Case) -> Result:
+    """The CPU kernel, splitting as the case says."""
     tokens, waves = (256, 8) if case.split else (0, 0)
     config = dataclasses.replace(
         device_of(_CPU).default_config(case.geometry),

@@ -6,12 +6,13 @@ not to tie.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 import transformers
+
+from pod_integrate.demo import answers
 
 WINDOW, VOCAB, PAGE = 24, 128, 16
 _BASE: dict[str, Any] = {
@@ -97,11 +98,13 @@ def random_prompts(lengths: Sequence[int], *, seed: int = 3) -> list[list[int]]:
     return [torch.randint(3, VOCAB, (n,), generator=generator).tolist() for n in lengths]
 
 
-def padded(prompts: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+def padded(
+    prompts: Sequence[Sequence[int]], device: torch.device | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
     """(input_ids, attention_mask) with the padding on the left."""
     width = max(map(len, prompts))
-    ids = torch.tensor([[0] * (width - len(p)) + list(p) for p in prompts])
-    mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts])
+    ids = torch.tensor([[0] * (width - len(p)) + list(p) for p in prompts], device=device)
+    mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
     return ids, mask
 
 
@@ -127,11 +130,8 @@ def generation(tokens: int, **extra: Any) -> Any:
 
 
 def batching(*, page: int = PAGE, **extra: Any) -> Any:
-    """ContinuousBatchingConfig with small pages; the field's name changed in 5.18."""
-    known = inspect.signature(transformers.ContinuousBatchingConfig).parameters
-    size = "page_size" if "page_size" in known else "block_size"
-    asked = {size: page, "num_blocks": 96, "max_batch_tokens": 64, **extra}
-    return transformers.ContinuousBatchingConfig(**asked)
+    """ContinuousBatchingConfig with small pages."""
+    return answers.batching(page, **{"num_blocks": 96, "max_batch_tokens": 64, **extra})
 
 
 def batched(model: Any, prompts: Sequence[Sequence[int]], tokens: int, **extra: Any) -> Any:
@@ -144,7 +144,4 @@ def batched(model: Any, prompts: Sequence[Sequence[int]], tokens: int, **extra: 
         generation_config=generation(tokens),
         continuous_batching_config=batching(**extra),
     )
-    failed = [out.error for out in outputs.values() if out.error is not None]
-    if failed or len(outputs) != len(prompts):
-        raise RuntimeError(f"{len(outputs)} of {len(prompts)} answers, first error: {failed[:1]}")
-    return [list(out.generated_tokens) for out in outputs.values()]
+    return answers.finished(outputs, len(prompts))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -116,18 +116,10 @@ def together(model: Any, prompts: list[list[int]], tokens: int) -> list[list[int
 
     Raises RuntimeError with transformers' message when a request fails.
     """
-    import inspect
-
     import transformers
 
     if not prompts:
         return []
-    # The field's name changed in transformers 5.18.
-    known = inspect.signature(transformers.ContinuousBatchingConfig).parameters
-    page = "page_size" if "page_size" in known else "block_size"
-    # Left alone it would take what memory is free.
-    blocks = sum(-(-(len(ids) + tokens) // _PAGE) for ids in prompts)
-    told: dict[str, Any] = {page: _PAGE, "num_blocks": blocks, "max_batch_tokens": _CHUNK}
     outputs = model.generate_batch(
         inputs=prompts,
         generation_config=transformers.GenerationConfig(
@@ -136,13 +128,44 @@ def together(model: Any, prompts: list[list[int]], tokens: int) -> list[list[int
             eos_token_id=model.config.eos_token_id,
             pad_token_id=model.config.pad_token_id,
         ),
-        continuous_batching_config=transformers.ContinuousBatchingConfig(**told),
+        continuous_batching_config=batching(
+            _PAGE, num_blocks=blocks_of(prompts, tokens, _PAGE), max_batch_tokens=_CHUNK
+        ),
         progress_bar=False,
     )
+    return finished(outputs, len(prompts))
+
+
+def batching(page: int, **told: Any) -> Any:
+    """ContinuousBatchingConfig with pages of so many tokens; their field changed its name in 5.18.
+
+    told  num_blocks, max_batch_tokens and others; left alone it takes what memory is free
+    """
+    import inspect
+
+    import transformers
+
+    known = inspect.signature(transformers.ContinuousBatchingConfig).parameters
+    size = "page_size" if "page_size" in known else "block_size"
+    return transformers.ContinuousBatchingConfig(**{size: page}, **told)
+
+
+def blocks_of(prompts: Sequence[Sequence[int]], tokens: int, page: int) -> int:
+    """Pages that all prompts with answers of so many tokens take."""
+    return sum(-(-(len(ids) + tokens) // page) for ids in prompts)
+
+
+def finished(outputs: dict[str, Any], count: int) -> list[list[int]]:
+    """New tokens of generate_batch() in the order of the `count` prompts.
+
+    Raises RuntimeError with transformers' message when a request failed.
+    """
     failed = [out.error for out in outputs.values() if out.error is not None]
-    if failed or len(outputs) != len(prompts):
-        raise RuntimeError(f"{len(outputs)} of {len(prompts)} answers, first error: {failed[:1]}")
-    return [list(out.generated_tokens) for out in outputs.values()]
+    if failed or len(outputs) != count:
+        raise RuntimeError(f"{len(outputs)} of {count} answers, first error: {failed[:1]}")
+    # Named after their numbers, and filed as they ended.
+    names = sorted(outputs, key=lambda name: int(name.rsplit("_", 1)[-1]))
+    return [list(outputs[name].generated_tokens) for name in names]
 
 
 @contextmanager

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import pytest
 import torch
 
@@ -16,10 +14,8 @@ from benchmarks.accuracy.accuracy_cases import (
     growth_cases,
 )
 from benchmarks.accuracy.accuracy_law import judge
+from benchmarks.op_accuracy import attend
 from pod_integrate.devices.cpu.processor import ISAS, isa
-from pod_integrate.devices.registry import device_of
-from pod_integrate.measure.batches import Case
-from pod_integrate.op import Result, hybrid_attention
 
 CPU = torch.device("cpu")
 pytestmark = pytest.mark.usefixtures("one_thread_for_the_reference")
@@ -27,17 +23,6 @@ LEVELS = [level for level in ISAS if ISAS.index(level) >= ISAS.index(isa())]
 FAST = [*growth_cases(SHORT), *extreme_cases(), *feature_cases((32, 48, 64, 128, 256))]
 # Those where roundings of long sums drift; the benchmark runs the others too.
 DRIFTING = [case for case in growth_cases(LONG) if case.dtype == "fp32"]
-
-
-def attend(case: AccuracyCase, inputs: Case) -> Result:
-    """The CPU kernel, splitting as the case says."""
-    tokens, waves = (256, 8) if case.split else (0, 0)
-    config = dataclasses.replace(
-        device_of(CPU).default_config(case.geometry),
-        decode_split_tokens=tokens,
-        max_prefill_waves=waves,
-    )
-    return hybrid_attention(*inputs, config=config, **case.features(CPU))
 
 
 @pytest.mark.parametrize("case", FAST, ids=lambda case: case.name)

@@ -41,6 +41,15 @@ def add_output(
     )
 
 
+def rounded(found: Any) -> Any:
+    """The same with four digits of every float in it, for a line that people read."""
+    if isinstance(found, dict):
+        return {name: rounded(value) for name, value in found.items()}
+    if isinstance(found, list):
+        return [rounded(value) for value in found]
+    return float(f"{found:.4g}") if isinstance(found, float) else found
+
+
 class Output:
     """One JSON file, replaced in one step by every save."""
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 RUNNING, PROMPTS = "running", "prompts"
+_NOISE_QUANTILE = 0.99
 _TTFT = {RUNNING: (50,), PROMPTS: (50, 99)}
 
 
@@ -59,6 +60,30 @@ def percentile(values: list[float], p: int) -> float:
     return statistics.quantiles(values, n=100, method="inclusive")[p - 1]
 
 
+def quantile(values: Sequence[float], share: float) -> float:
+    """The value that stands nearest to a share of them, in order of size."""
+    return sorted(values)[round(share * (len(values) - 1))]
+
+
+def noise(errors: Sequence[float]) -> float:
+    """How far rounding moves the distance of two logits, by its errors of many of them."""
+    return quantile(errors, _NOISE_QUANTILE)
+
+
+def near_ties(gaps: Sequence[float], rounding: float) -> float:
+    """Share of first differences between candidates that are at most twice the noise apart.
+
+    Each of the two attentions rounds.
+    """
+    return sum(gap <= 2 * rounding for gap in gaps) / len(gaps)
+
+
+def parting(want: Sequence[int], got: Sequence[int]) -> int:
+    """Tokens before the first that differs; all where none does."""
+    pairs = enumerate(zip(want, got, strict=True))
+    return next((i for i, (x, y) in pairs if x != y), len(want))
+
+
 def of_passes(passes: list[dict[str, float]]) -> dict[str, Any]:
     """Median of each figure over all passes but the first, which is kept apart.
 
@@ -77,9 +102,7 @@ def of_passes(passes: list[dict[str, float]]) -> dict[str, Any]:
 
 def compare(want: list[list[int]], got: list[list[int]]) -> dict[str, float]:
     """Share of equal answers, equal first tokens, and tokens before an answer's difference."""
-    same = 0
-    for a, b in zip(want, got, strict=True):
-        same += next((i for i, (x, y) in enumerate(zip(a, b, strict=True)) if x != y), len(a))
+    same = sum(parting(a, b) for a, b in zip(want, got, strict=True))
     equal = sum(a == b for a, b in zip(want, got, strict=True))
     first = sum(a[0] == b[0] for a, b in zip(want, got, strict=True))
     return {

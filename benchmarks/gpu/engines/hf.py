@@ -19,13 +19,13 @@ from typing import Any
 import torch
 import transformers
 
-from benchmarks.engines import hf_models
 from benchmarks.gpu.common import machine
-from benchmarks.gpu.common.output import Output, add_output
-from benchmarks.gpu.engines import hf_logits
+from benchmarks.gpu.common.output import Output, add_output, rounded
+from benchmarks.gpu.engines import figures, hf_logits
 from benchmarks.gpu.engines.hf_logits import Tokens
 from benchmarks.gpu.engines.places import PLACES, REFUSED
 from pod_integrate import hf
+from pod_integrate.demo import answers
 from pod_integrate.demo.llama import llama_config
 from pod_integrate.terms.geometry import TORCH_DTYPES
 from pod_integrate.terms.keys import Dtype
@@ -85,29 +85,21 @@ def generate(model: Any, prompts: Tokens, new: int) -> tuple[Tokens, float]:
     options = transformers.GenerationConfig(max_new_tokens=new, do_sample=False, eos_token_id=None)
     batching = None
     if not PLACES[model.device.type].fills_memory:
-        blocks = sum(-(-(len(prompt) + new) // _PAGE) for prompt in prompts)
-        batching = hf_models.batching(page=_PAGE, num_blocks=blocks, max_batch_tokens=_CHUNK)
+        blocks = answers.blocks_of(prompts, new, _PAGE)
+        batching = answers.batching(_PAGE, num_blocks=blocks, max_batch_tokens=_CHUNK)
     began = time.perf_counter()
     with torch.no_grad():
-        answers = model.generate_batch(
+        outputs = model.generate_batch(
             inputs=prompts, generation_config=options, continuous_batching_config=batching
         )
     seconds = time.perf_counter() - began
-    failed = [answer.error for answer in answers.values() if answer.error is not None]
-    if failed or len(answers) != len(prompts):
-        raise RuntimeError(f"{len(answers)} of {len(prompts)} answers, first error: {failed[:1]}")
-    return [list(answers[name].generated_tokens) for name in _in_order(answers)], seconds
-
-
-def _in_order(answers: dict[str, Any]) -> list[str]:
-    return sorted(answers, key=lambda name: int(name.rsplit("_", 1)[-1]))
+    return answers.finished(outputs, len(prompts)), seconds
 
 
 def compare(want: Tokens, got: Tokens) -> dict[str, float]:
     """Share of answers that are equal, and of tokens before the first difference."""
-    lost = sum(len(want[f.request]) - f.step for f in hf_logits.first_differences(want, got))
-    equal = sum(a == b for a, b in zip(want, got, strict=True))
-    return {"answers_equal": equal / len(want), "tokens_equal": 1 - lost / sum(map(len, want))}
+    found = figures.compare(want, got)
+    return {name: found[name] for name in ("answers_equal", "tokens_equal")}
 
 
 class HfRuns:
@@ -138,7 +130,7 @@ class HfRuns:
         else:
             try:
                 found = work()
-                print(f"{name}: {_rounded(found)}", f"{time.monotonic() - began:.1f} s", flush=True)
+                print(f"{name}: {rounded(found)}", f"{time.monotonic() - began:.1f} s", flush=True)
             except Exception as error:
                 # The other attentions' results stand without this one's.
                 self.document["failed"][name] = f"{type(error).__name__}: {error}"[:800]
@@ -186,13 +178,6 @@ class HfRuns:
         return hf_logits.forced(model, self._prompts, self._answers[_FIRST])
 
 
-def _rounded(found: dict[str, Any]) -> dict[str, Any]:
-    return {
-        name: _rounded(value) if isinstance(value, dict) else float(f"{value:.4g}")
-        for name, value in found.items()
-    }
-
-
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="hf", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--requests", type=int, default=48)
@@ -221,6 +206,6 @@ def main(arguments: list[str] | None = None) -> None:
     for name, work in steps.items():
         measurement.step(name, work)
     for name, found in measurement.document["differences"].items():
-        print(f"first differences of {name}: {_rounded(found)}")
+        print(f"first differences of {name}: {rounded(found)}")
     if measurement.document["failed"]:
         sys.exit(f"hf: failed are {', '.join(measurement.document['failed'])}")

@@ -14,10 +14,12 @@ from typing import Any, NamedTuple
 import torch
 import transformers
 
+from benchmarks.engines.hf_models import padded
+from benchmarks.gpu.engines import figures
+
 Tokens = list[list[int]]
 # Requests that are attended at once: eager keeps all of their scores.
 _GROUP = 8
-_NOISE_QUANTILE = 0.99
 
 
 class Flip(NamedTuple):
@@ -45,11 +47,8 @@ def forced(model: Any, prompts: Tokens, answers: Tokens) -> torch.Tensor:
 
 
 def _group(model: Any, prompts: Tokens, answers: Tokens) -> torch.Tensor:
-    width = max(map(len, prompts))
-    device = model.device
-    ids = torch.tensor([[0] * (width - len(p)) + p for p in prompts], device=device)
-    mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
-    steps = torch.tensor(answers, device=device)
+    ids, mask = padded(prompts, model.device)
+    steps = torch.tensor(answers, device=model.device)
     positions = (mask.cumsum(-1) - 1).clamp(min=0)
     cache = transformers.DynamicCache(config=model.config)
     logits = []
@@ -94,31 +93,22 @@ def errors(got: torch.Tensor, truth: torch.Tensor) -> dict[str, float]:
 def _noise(got: torch.Tensor, truth: torch.Tensor) -> float:
     best = truth.topk(2, dim=-1).indices
     apart = [logits.gather(-1, best).diff(dim=-1) for logits in (got, truth)]
-    return _quantile((apart[0] - apart[1]).abs(), _NOISE_QUANTILE)
+    return figures.noise((apart[0] - apart[1]).abs().flatten().tolist())
 
 
 def margins(truth: torch.Tensor) -> dict[str, float]:
     """How far apart fp32's top two logits are, over all steps."""
-    apart = truth.topk(2, dim=-1).values.diff(dim=-1).abs()
-    return {
-        "p1": _quantile(apart, 0.01),
-        "p10": _quantile(apart, 0.1),
-        "median": _quantile(apart, 0.5),
-    }
-
-
-def _quantile(values: torch.Tensor, share: float) -> float:
-    ordered = values.flatten().sort().values
-    return float(ordered[round(share * (len(ordered) - 1))])
+    apart = truth.topk(2, dim=-1).values.diff(dim=-1).abs().flatten().tolist()
+    shares = {"p1": 0.01, "p10": 0.1, "median": 0.5}
+    return {name: figures.quantile(apart, share) for name, share in shares.items()}
 
 
 def first_differences(want: Tokens, got: Tokens) -> Iterator[Flip]:
     """One for each answer that is not equal."""
     for request, (a, b) in enumerate(zip(want, got, strict=True)):
-        for step, (x, y) in enumerate(zip(a, b, strict=True)):
-            if x != y:
-                yield Flip(request, step, x, y)
-                break
+        step = figures.parting(a, b)
+        if step < len(a):
+            yield Flip(request, step, a[step], b[step])
 
 
 def explain(want: Tokens, got: Tokens, truth: torch.Tensor, noise: float) -> dict[str, Any]:
@@ -127,8 +117,7 @@ def explain(want: Tokens, got: Tokens, truth: torch.Tensor, noise: float) -> dic
     truth  forced(fp32 model, prompts, want)
     noise  how far rounding moves the distance of two logits, errors(stock attention, truth)
 
-    near_ties is the share of differences whose candidates fp32 has at most twice the noise apart:
-    each of the two attentions rounds. fp32_says_* are shares: whose token is fp32's choice.
+    near_ties is of figures, by fp32's gaps. fp32_says_* are shares: whose token is fp32's choice.
     """
     flips = list(first_differences(want, got))
     if not flips:
@@ -142,7 +131,7 @@ def explain(want: Tokens, got: Tokens, truth: torch.Tensor, noise: float) -> dic
         "gap_median": statistics.median(gaps),
         "gap_max": max(gaps),
         "noise": noise,
-        "near_ties": sum(gap <= 2 * noise for gap in gaps) / count,
+        "near_ties": figures.near_ties(gaps, noise),
         "fp32_says_want": sum(c == f.want for c, f in zip(chosen, flips, strict=True)) / count,
         "fp32_says_got": sum(c == f.got for c, f in zip(chosen, flips, strict=True)) / count,
     }

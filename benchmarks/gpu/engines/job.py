@@ -32,10 +32,15 @@ class Run(NamedTuple):
     @property
     def name(self) -> str:
         """As printed and filed."""
-        backend = self.prefill if self.prefill == self.decode else f"{self.prefill}+{self.decode}"
+        backend = backends(self.prefill, self.decode)
         if self.cache != "auto":
             backend = f"{backend} {self.cache}"
         return f"{backend}, mixed" if self.mixed else backend
+
+
+def backends(prefill: str, decode: str) -> str:
+    """Attention backends of an engine's steps in one word."""
+    return prefill if prefill == decode else f"{prefill}+{decode}"
 
 
 def runs(stock: str, control: str) -> list[Run]:

@@ -21,8 +21,6 @@ from __future__ import annotations
 import argparse
 import concurrent.futures
 import functools
-import json
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -33,7 +31,7 @@ from benchmarks.gpu.engines.job import Run, engine_arguments
 from benchmarks.gpu.engines.live_document import Live
 from benchmarks.gpu.engines.live_stages import compare, cost, learn, plant
 from benchmarks.gpu.engines.live_tuner import LocalTuner
-from benchmarks.gpu.engines.places import PLACES, REFUSED, stage_names
+from benchmarks.gpu.engines.places import PLACES, REFUSED, add_stages
 from pod_integrate.devices.registry import device_named
 
 RUN = Run("pod", "pod", mixed=True)
@@ -86,10 +84,7 @@ def main(arguments: list[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as name:
         live = Live(options, Path(name))
         run(live)
-    for key in ("overhead", "rollback", "gain", "decode_tuned_share", "answers", "failed"):
-        print(f"{key}: {json.dumps(live.document.get(key))}")
-    if live.document["failed"]:
-        sys.exit(f"live: failed are {', '.join(live.document['failed'])}")
+    live.end("overhead", "rollback", "gain", "decode_tuned_share", "answers")
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -106,12 +101,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--share", type=float, default=0.3, help="of steps while it learns")
     parser.add_argument("--learn", type=float, default=150.0, help="seconds of learning")
     parser.add_argument("--each", type=float, default=180.0, help="most seconds of a start or pass")
-    parser.add_argument(
-        "--stages",
-        type=functools.partial(stage_names, STAGES),
-        default=list(STAGES),
-        help="default: all",
-    )
+    add_stages(parser, STAGES)
     parser.add_argument("--table", type=Path, help="for `tuned` without `learn`")
     parser.add_argument("--device", choices=PLACES, default="cuda")
     parser.add_argument("--prefill-graphs", choices=("breakable", "disabled"), default="breakable")

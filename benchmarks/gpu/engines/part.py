@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import json
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +26,7 @@ class Part:
         self, options: argparse.Namespace, folder: Path, name: str, load: dict[str, Any]
     ) -> None:
         self.options, self.folder = options, folder
-        self._began = time.monotonic()
+        self._name, self._began = name, time.monotonic()
         self._output = Output(options.out, name)
         self.document: dict[str, Any] = {
             "machine": machine.report(), "load": load, "failed": {},
@@ -43,6 +45,13 @@ class Part:
         """File what has become known."""
         self.document |= news
         self._output.save(self.document)
+
+    def end(self, *keys: str) -> None:
+        """Print these of the document and what failed; exits with an error where anything did."""
+        for key in (*keys, "failed"):
+            print(f"{key}: {json.dumps(self.document.get(key))}")
+        if self.document["failed"]:
+            sys.exit(f"{self._name}: failed are {', '.join(self.document['failed'])}")
 
     def stage(self, name: str, work: Callable[[], None]) -> None:
         """Do it; where an engine fails, a line in `failed` says so."""

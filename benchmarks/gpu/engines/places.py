@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -66,6 +67,19 @@ PLACES = {
         accelerates=False,
     ),
 }
+
+
+def add_only(parser: argparse.ArgumentParser) -> None:
+    """The option that chooses runs by name; None for all."""
+    parser.add_argument(
+        "--only", type=lambda text: text.split("/"), help="names of runs, divided by /"
+    )
+
+
+def add_stages(parser: argparse.ArgumentParser, known: Sequence[str]) -> None:
+    """The option that names stages; all by default."""
+    names = functools.partial(stage_names, known)
+    parser.add_argument("--stages", type=names, default=list(known), help="default: all")
 
 
 def stage_names(known: Sequence[str], text: str) -> list[str]:

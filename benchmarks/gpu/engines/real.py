@@ -217,7 +217,7 @@ def main(arguments: list[str] | None = None) -> None:
     wanted = [
         (number, run, tuple(stage for stage in told if stage in stages))
         for number, (run, stages) in enumerate(runs(options.stock).items())
-        if options.only is None or run.name in options.only.split("/")
+        if options.only is None or run.name in options.only
     ]
     with tempfile.TemporaryDirectory() as name:
         real = Real(options, Path(name))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.gpu.common.output import add_output
-from benchmarks.gpu.engines.places import PLACES, REFUSED
+from benchmarks.gpu.engines.places import PLACES, REFUSED, add_only
 from benchmarks.real.questions import COUNT
 
 _SIZES: dict[str, dict[str, Any]] = {
@@ -47,7 +47,7 @@ def parse(arguments: list[str] | None, what: str) -> argparse.Namespace:
     add("--at-once", help="engines that stand at a time")
     parser.add_argument("--seconds", type=float, default=150.0, help="of all engines together")
     parser.add_argument("--stock", default=None, help="backend to compare with: fa3")
-    parser.add_argument("--only", default=None, help="names of runs, divided by /")
+    add_only(parser)
     parser.add_argument(
         "--stages", default=None, help="of what engines are asked, in this order: a,b"
     )

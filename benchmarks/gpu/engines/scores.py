@@ -12,9 +12,7 @@ import statistics
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from benchmarks.gpu.engines.figures import compare
-
-_NOISE_QUANTILE = 0.99
+from benchmarks.gpu.engines.figures import compare, near_ties, noise, parting
 
 
 class Scored(NamedTuple):
@@ -60,25 +58,18 @@ def apart(want: Sequence[Scored], got: Sequence[Scored]) -> dict[str, float]:
     margins: list[float] = []
     gaps: list[float] = []
     for a, b in zip(want, got, strict=True):
-        pairs = enumerate(zip(a.tokens, b.tokens, strict=True))
-        parting = next((i for i, (x, y) in pairs if x != y), len(a.tokens))
-        logprobs += [abs(x - y) for x, y in _pairs(a.logprobs, b.logprobs, parting)]
-        margins += [abs(x - y) for x, y in _pairs(a.margins, b.margins, parting)]
-        gaps += a.margins[parting : parting + 1]
+        same = parting(a.tokens, b.tokens)
+        logprobs += [abs(x - y) for x, y in _pairs(a.logprobs, b.logprobs, same)]
+        margins += [abs(x - y) for x, y in _pairs(a.margins, b.margins, same)]
+        gaps += a.margins[same : same + 1]
     found |= {"differences": len(gaps)}
     if logprobs:
-        noise = _quantile(margins)
         found |= {"logprob_mean": statistics.mean(logprobs), "logprob_max": max(logprobs)}
-        found |= {"noise": noise}
+        found |= {"noise": noise(margins)}
         if gaps:
-            found["near_ties"] = sum(gap <= 2 * noise for gap in gaps) / len(gaps)
+            found["near_ties"] = near_ties(gaps, found["noise"])
     return found
 
 
 def _pairs(a: list[float], b: list[float], count: int) -> list[tuple[float, float]]:
     return list(zip(a[:count], b[:count], strict=True))
-
-
-def _quantile(values: list[float]) -> float:
-    ordered = sorted(values)
-    return ordered[round(_NOISE_QUANTILE * (len(ordered) - 1))]

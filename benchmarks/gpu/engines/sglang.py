@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from benchmarks.gpu.common import machine
-from benchmarks.gpu.common.output import Output, add_output
+from benchmarks.gpu.common.output import Output, add_output, rounded
 from benchmarks.gpu.engines.figures import compare
 from benchmarks.gpu.engines.job import (
     Run,
@@ -32,7 +32,7 @@ from benchmarks.gpu.engines.job import (
     prebuild,
     runs,
 )
-from benchmarks.gpu.engines.places import PLACES, REFUSED
+from benchmarks.gpu.engines.places import PLACES, REFUSED, add_only
 
 _LOG_TAIL = 1500
 _STOP_SECONDS = 15
@@ -146,7 +146,7 @@ class SglangRuns:
             self._tokens[name] = found.pop("tokens")
             self._answers.save(self._tokens)
             self.document["runs"][name] = found
-            print(f"{name}: {_rounded(found)}", flush=True)
+            print(f"{name}: {rounded(found)}", flush=True)
         except RuntimeError as error:
             self.document["failed"][name] = str(error)
             print(f"{name} FAILED: {error}", flush=True)
@@ -158,14 +158,6 @@ class SglangRuns:
         for name, tokens in self._tokens.items():
             if want is not None:
                 self.document["runs"][name] |= compare(want, tokens)
-
-
-def _rounded(found: Any) -> Any:
-    if isinstance(found, dict):
-        return {name: _rounded(value) for name, value in found.items()}
-    if isinstance(found, list):
-        return [_rounded(value) for value in found]
-    return float(f"{found:.4g}") if isinstance(found, float) else found
 
 
 def add_load(parser: argparse.ArgumentParser) -> None:
@@ -195,7 +187,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--prefill-graphs", choices=("breakable", "disabled"), default="breakable")
     parser.add_argument("--stock", default=None, help="backend to compare with: fa3")
     parser.add_argument("--control", default=None, help="another stock backend: triton")
-    parser.add_argument("--only", default=None, help="names of runs, divided by /")
+    add_only(parser)
     parser.add_argument("--quick", action="store_true", help="8 layers, 300 s in total")
     parser.add_argument("--seconds", type=float, default=900.0, help="of all runs together")
     parser.add_argument("--each", type=float, default=150.0, help="most seconds of one run")
@@ -217,7 +209,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Measure, print and save sglang.json; ends with an error when a run failed."""
     options = _parse(arguments)
     wanted = runs(options.stock, options.control)
-    wanted = [r for r in wanted if options.only is None or r.name in options.only.split("/")]
+    wanted = [r for r in wanted if options.only is None or r.name in options.only]
     options.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as name:
         folder, began = Path(name), time.monotonic()
@@ -234,6 +226,6 @@ def main(arguments: list[str] | None = None) -> None:
                 worker.stop()
     for run, found in measurement.document["runs"].items():
         shares = {k: v for k, v in found.items() if k.endswith("_equal")}
-        print(f"{run} against {measurement.document['compared_with']}: {_rounded(shares)}")
+        print(f"{run} against {measurement.document['compared_with']}: {rounded(shares)}")
     if measurement.document["failed"]:
         sys.exit(f"sglang: failed are {', '.join(measurement.document['failed'])}")

@@ -24,8 +24,8 @@ from benchmarks.gpu.common import machine
 from benchmarks.gpu.common.output import Output, add_output
 from benchmarks.gpu.engines import live_models, spec_accept, spec_deep_gemm, spec_drafts
 from benchmarks.gpu.engines.figures import compare
-from benchmarks.gpu.engines.job import Run, engine_arguments
-from benchmarks.gpu.engines.places import REFUSED
+from benchmarks.gpu.engines.job import Run, backends, engine_arguments
+from benchmarks.gpu.engines.places import REFUSED, add_only
 from benchmarks.gpu.engines.sglang import Worker
 from pod_integrate.devices.registry import device_named
 
@@ -49,8 +49,7 @@ class SpecRun(NamedTuple):
     @property
     def name(self) -> str:
         """As printed and filed."""
-        backend = self.prefill if self.prefill == self.decode else f"{self.prefill}+{self.decode}"
-        return f"{backend}, {self.kind}"
+        return f"{backends(self.prefill, self.decode)}, {self.kind}"
 
 
 def runs(stock: str) -> list[SpecRun]:
@@ -222,7 +221,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--each", type=float, default=150.0, help="most seconds of an engine")
     parser.add_argument("--seconds", type=float, default=300.0, help="most seconds of all of them")
     parser.add_argument("--stock", default="fa3", help="backend to compare with, and of drafts")
-    parser.add_argument("--only", type=lambda text: text.split("/"), help="runs, divided by /")
+    add_only(parser)
     add_output(parser, refused=REFUSED)
     options = parser.parse_args(arguments)
     options.out.mkdir(parents=True, exist_ok=True)

@@ -16,8 +16,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import json
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -27,7 +25,7 @@ import torch
 from benchmarks.gpu.common.output import add_output
 from benchmarks.gpu.engines.job import make_model, prebuild
 from benchmarks.gpu.engines.part import Part
-from benchmarks.gpu.engines.places import PLACES, REFUSED, stage_names
+from benchmarks.gpu.engines.places import PLACES, REFUSED, add_stages
 from benchmarks.gpu.engines.sglang import add_load
 from benchmarks.gpu.engines.tp_stages import data_parallel, tensor_parallel
 
@@ -71,10 +69,7 @@ def main(arguments: list[str] | None = None) -> None:
         part.say("variants are built")
         for stage in options.stages:
             part.stage(stage, functools.partial(_WORK[stage], part))
-    for key in (*options.stages, "failed"):
-        print(f"{key}: {json.dumps(part.document.get(key))}")
-    if part.document["failed"]:
-        sys.exit(f"tp: failed are {', '.join(part.document['failed'])}")
+    part.end(*options.stages)
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -84,12 +79,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     add = functools.partial(parser.add_argument, type=float)
     parser.add_argument("--ranks", type=int, default=2, help="GPUs of each stage")
     parser.add_argument("--questions", type=int, default=24, help="answers that are compared")
-    parser.add_argument(
-        "--stages",
-        type=functools.partial(stage_names, STAGES),
-        default=list(STAGES),
-        help="default: all",
-    )
+    add_stages(parser, STAGES)
     parser.add_argument("--stock", default=None, help="backend to compare with: fa3")
     parser.add_argument("--all-reduce", choices=("nccl", "custom"), default="nccl")
     parser.add_argument("--prefill-graphs", choices=("breakable", "disabled"), default="breakable")

@@ -16,18 +16,23 @@ Entries = dict[str, dict[str, Any]]
 def ratios(entry: dict[str, Any]) -> dict[str, float]:
     """Of one batch; {} unless others answered each of its ops as we do.
 
-    vs_pair     best serial pair of anybody / default: the two quickest kernels, or our two launches
+    vs_pair     best serial pair of anybody / default
     vs_anybody  the same, single calls of other libraries among them
     """
     if "us" not in entry or not all(entry["against"].values()):
         return {}
-    us = entry["us"]
-    pair = min(us[name] for name in ("pair", "serial") if name in us)
+    us, pair = entry["us"], best_pair(entry)
     anybody = min(pair, us.get("single", pair))
     return {
         "vs_pair": round(pair / us["default"], 4),
         "vs_anybody": round(anybody / us["default"], 4),
     }
+
+
+def best_pair(entry: dict[str, Any]) -> float:
+    """Us of the best serial pair: the two quickest kernels, or our two launches."""
+    us: dict[str, float] = entry["us"]
+    return min(us[name] for name in ("pair", "serial") if name in us)
 
 
 def summarize(entries: Entries) -> dict[str, Any]:

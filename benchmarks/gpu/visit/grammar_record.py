@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.gpu.speed.grammar_summary import ratios
+from benchmarks.gpu.speed.grammar_summary import best_pair, ratios
 from benchmarks.gpu.visit.tables import table
 
 _COMMAND = "pod-attn bench gpu -- grammar"
@@ -41,9 +41,8 @@ def grammar(document: dict[str, Any]) -> str:
     for name, entry in document["cases"].items():
         told = ratios(entry)
         if told:
-            us = entry["us"]
-            best = min(us[key] for key in ("pair", "serial") if key in us)
-            rows.append([name, " + ".join(entry["pair"]), f"{us['default']:.0f}", f"{best:.0f}"])
+            us = (entry["us"]["default"], best_pair(entry))
+            rows.append([name, " + ".join(entry["pair"]), *(f"{each:.0f}" for each in us)])
             rows[-1] += [f"{told[key]:.2f}" for key in ("vs_pair", "vs_anybody")]
     of_each = ["batch", "quickest kernels", "default us", "best pair us", "pair / default"]
     return "\n\n".join(
