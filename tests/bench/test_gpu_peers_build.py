@@ -118,8 +118,13 @@ def test_a_whole_toolkit_is_taken_as_it_is_and_a_wheel_completed(tmp_path: Path)
     assert (home / "bin" / "nvcc").read_text() == said.read_text()
     assert (home / "lib64" / "libcudart.so").read_text() == "lib/libcudart.so.13"
     assert b"libcuda.so.1" in (home / "lib64" / "stubs" / "libcuda.so").read_bytes()
-    (wheel / "lib64").mkdir()
-    (wheel / "lib64" / "libcudart.so").touch()
+    # A toolkit without the driver's stub is completed as well.
+    (wheel / "lib64" / "stubs").mkdir(parents=True)
+    (wheel / "lib64" / "libcudart.so").write_text("whole")
+    home = flashinfer_build.toolkit(wheel / "bin" / "nvcc", tmp_path / "made")
+    assert (home / "lib64" / "libcudart.so").read_text() == "whole"
+    assert b"libcuda.so.1" in (home / "lib64" / "stubs" / "libcuda.so").read_bytes()
+    (wheel / "lib64" / "stubs" / "libcuda.so").touch()
     # A script in PATH that calls another nvcc has no toolkit around it.
     script = say(tmp_path / "bin" / "nvcc", f"#$ TOP={wheel}/bin/..")
     for compiler in (said, script):

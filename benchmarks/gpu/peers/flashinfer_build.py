@@ -39,6 +39,8 @@ _NEEDED = (
 )
 _OF_FLASHINFER = "_ZN10flashinfer"
 _NOT_SUPPORTED = 801
+# What FlashInfer links with, in a toolkit.
+_RUNTIME, _DRIVER = "lib64/libcudart.so", "lib64/stubs/libcuda.so"
 # What nvcc --dryrun begins the line with that names its toolkit.
 _TOP = "#$ TOP="
 
@@ -83,24 +85,26 @@ def arch_list(arch: Architecture) -> str:
 
 
 def toolkit(compiler: Path, folder: Path) -> Path:
-    """A CUDA_HOME to link with: the compiler's own, or a folder of links where that is a pip wheel.
+    """A CUDA_HOME to link with: the compiler's own, or links to it where it lacks libraries.
 
-    A wheel names its runtime by version only, and without a driver there is no libcuda to name.
+    A pip wheel names its runtime by version only, and a machine without a driver may have no
+    libcuda to name.
     """
     home = home_of(compiler)
-    if (home / "lib64" / "libcudart.so").exists():
+    if (home / _RUNTIME).exists() and (home / _DRIVER).exists():
         return home
-    libraries = folder / "lib64"
-    (libraries / "stubs").mkdir(parents=True, exist_ok=True)
+    (folder / _DRIVER).parent.mkdir(parents=True, exist_ok=True)
     for name in ("bin", "include", "nvvm"):
         _link(folder / name, home / name)
     runtimes = sorted((home / "lib").glob("libcudart.so.*"))
+    if (home / _RUNTIME).exists():
+        runtimes.append(home / _RUNTIME)
     if not runtimes:
         raise BuildError(f"{home / 'lib'} has no libcudart; pip install nvidia-cuda-runtime")
-    _link(libraries / "libcudart.so", runtimes[-1])
-    stub = libraries / "stubs" / "libcuda.so"
-    command = [cache.host_compiler(), "-shared", "-x", "c++", os.devnull, "-o", str(stub)]
-    subprocess.run([*command, "-Wl,-soname,libcuda.so.1"], check=True)
+    _link(folder / _RUNTIME, runtimes[-1])
+    command = [cache.host_compiler(), "-shared", "-x", "c++", os.devnull]
+    soname = "-Wl,-soname,libcuda.so.1"
+    subprocess.run([*command, "-o", str(folder / _DRIVER), soname], check=True)
     return folder
 
 
