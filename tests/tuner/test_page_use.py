@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from page_fixtures import FakeTuner, Watched, opened
+from page_fixtures import FakeTuner, Watched, opened, recorded_overview
 from playwright.sync_api import expect
+
+from pod_integrate.terms import wire
 
 pytestmark = pytest.mark.browser
 HOT = "p1k@8k+d64@4k"
@@ -53,6 +55,29 @@ def test_page_never_scrolls_sideways(watched: Watched, fake_tuner: FakeTuner, wi
     page = opened(watched, fake_tuner)
     page.get_by_role("button", name=HOT).click()
     page.wait_for_selector(".detail-body svg .trial")
+    root: Any = "document.documentElement"
+    assert page.evaluate(f"{root}.scrollWidth <= {root}.clientWidth")
+
+
+@pytest.mark.parametrize("width", [320, 1024])
+def test_longest_names_that_a_server_may_have_break_and_never_scroll_the_page(
+    watched: Watched, fake_tuner: FakeTuner, width: int
+) -> None:
+    name, device = "W" * wire.MAX_KEY, f"{'x' * 80}:{'y' * 16}:9999"
+    told = recorded_overview()
+    for row in [*told["servers"], *told["buckets"], *told["tuner"]["workers"], *told["tables"]]:
+        row |= {"device": device, "build": name}
+    for row in told["servers"]:
+        row["server"] = name
+    for row in told["tuner"]["workers"]:
+        row |= {"id": name, "task": name}
+    for row in told["decisions"]:
+        row |= {"who": name, "reason": 4 * name}
+    told["tuner"]["storage_error"] = told["tuner"]["archive_error"] = 4 * name
+    fake_tuner.publish(told)
+    watched.page.set_viewport_size({"width": width, "height": 900})
+    page = opened(watched, fake_tuner)
+    expect(page.locator("#workers")).to_contain_text(name)
     root: Any = "document.documentElement"
     assert page.evaluate(f"{root}.scrollWidth <= {root}.clientWidth")
 
