@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Any
 
 import httpx
 import pytest
 from api_support import TOKEN, Served
 from tuner_support import overview
+
+from tuner.http import answers
 
 ORDER = {"who": "evil"}
 
@@ -70,6 +73,22 @@ def test_with_a_token_any_name_of_the_tuner_is_its_own(client: httpx.Client) -> 
     assert client.post("/v1/pause", json=ORDER, headers=headers).status_code == 401
     headers["Authorization"] = f"Bearer {TOKEN}"
     assert client.post("/v1/pause", json=ORDER, headers=headers).status_code == 200
+
+
+def test_a_body_that_stalls_is_given_up(
+    client: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(answers, "BODY_SECONDS", 0.2)
+    assert client.base_url.port is not None
+    with socket.create_connection((client.base_url.host, client.base_url.port)) as stalled:
+        stalled.settimeout(20)
+        head = "Host: localhost\r\nContent-Type: application/json\r\nContent-Length: 99"
+        stalled.sendall(f"POST /v1/traces HTTP/1.1\r\n{head}\r\n\r\n{{".encode())
+        said = b""
+        # To the end: the connection is closed too.
+        while more := stalled.recv(4096):
+            said += more
+    assert said.startswith(b"HTTP/1.1 408 ") and b"not here whole within 0.2 s" in said
 
 
 @pytest.mark.parametrize(

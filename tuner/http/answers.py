@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import msgspec
 from fastapi import Request, Response
 
 from pod_integrate.errors import PodAttentionError
 from tuner.view import documents
 
+# Of one body of some MiB; our own clients give up sooner.
+BODY_SECONDS = 30.0
 MSGPACK, JSON = "application/x-msgpack", "application/json"
 
 
@@ -36,15 +40,21 @@ def content_type(request: Request, *kinds: str) -> str:
 
 
 async def read(request: Request, limit: int, *, what: str, remedy: str) -> bytes:
-    """The body, given up as soon as it is longer than `limit`.
+    """The body, given up as soon as it is longer than `limit` or takes over BODY_SECONDS.
 
     what, remedy  what the body is and how to make it shorter, for the error
     """
     body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > limit:
-            text = f"{what} is over {limit} bytes; {remedy}"
-            # Closing saves reading the rest.
-            raise ApiError(413, text, {"Connection": "close"})
+    # Closing saves reading the rest.
+    close = {"Connection": "close"}
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > limit:
+                    raise ApiError(413, f"{what} is over {limit} bytes; {remedy}", close)
+    except TimeoutError as error:
+        # Else clients that stall would hold sockets and what they have sent for good.
+        text = f"{what} was not here whole within {BODY_SECONDS:g} s; send it again"
+        raise ApiError(408, text, close) from error
     return bytes(body)
