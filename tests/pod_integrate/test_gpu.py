@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support import configs
 
 from pod_integrate.builds import cache, native
 from pod_integrate.devices.cuda import limits, variants
@@ -24,6 +26,7 @@ from pod_integrate.terms.keys import DeviceKey, Geometry
 GEOMETRY = Geometry.uniform((32, 8, 128), "bf16")
 H100 = DeviceKey("nvidia-h100-80gb-hbm3", "sm90", 132)
 BASE = target_of(H100).default_config(GEOMETRY)
+changed = functools.partial(configs.changed, BASE)
 PRINT_SMEM = """
 #include <cstdio>
 #include "pod/smem.h"
@@ -41,15 +44,6 @@ int main() {
 }
 """
 CAPABILITIES = ("sm80", "sm86", "sm87", "sm89", "sm90", "sm100", "sm103", "sm120", "sm121")
-
-
-def changed(**fields: Any) -> PodConfig:
-    tiles = {
-        name: dataclasses.replace(getattr(BASE, name), **fields.pop(name))
-        for name in ("prefill", "decode")
-        if name in fields
-    }
-    return dataclasses.replace(BASE, **tiles, **fields)
 
 
 @pytest.mark.parametrize("capability", CAPABILITIES)

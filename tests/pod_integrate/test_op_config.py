@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any
 
 import pytest
 import torch
+from support import configs
 from support.plans import WorkerTickets, plan, tickets
 
 from pod_integrate.devices.cpu.target import scratch_bytes
@@ -24,20 +26,12 @@ BASE = PodConfig(
     ctas_per_sm=1,
     max_prefill_waves=0,
 )
+changed = functools.partial(configs.changed, BASE)
 
 
 @pytest.fixture(scope="module")
 def case() -> Case:
     return make_batch([40] + [1] * 6, [400] + [300] * 6, geometry=GEOMETRY, seed=0)
-
-
-def changed(**fields: Any) -> PodConfig:
-    tiles = {
-        name: dataclasses.replace(getattr(BASE, name), **fields.pop(name))
-        for name in ("prefill", "decode")
-        if name in fields
-    }
-    return dataclasses.replace(BASE, **tiles, **fields)
 
 
 def order(logs: list[WorkerTickets]) -> list[list[tuple[str, int]]]:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import http.server
 import json
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from api_support import Served
 from support.command import run, said
+from support.web import Quiet, serving
 from tuner_support import BUCKET, BUILD, DEFAULT, DEVICE, GEOMETRY, SCOPE
 
 from pod_integrate.terms.keys import Bucket
@@ -141,7 +140,7 @@ def test_a_file_of_another_device_than_asked_for_is_refused(
     assert code == 2 and str(DEVICE) in text
 
 
-class _Other(http.server.BaseHTTPRequestHandler):
+class _Other(Quiet):
     """A service that is no tuner and answers all that it is asked."""
 
     body = b""
@@ -156,19 +155,11 @@ class _Other(http.server.BaseHTTPRequestHandler):
         self.rfile.read(int(self.headers["Content-Length"]))
         self.do_GET()
 
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
-
 
 @pytest.fixture
 def other() -> Iterator[str]:
-    server = http.server.HTTPServer(("127.0.0.1", 0), _Other)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://user:secret@127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving(_Other) as url:
+        yield url.replace("//", "//user:secret@")
 
 
 @pytest.mark.parametrize(

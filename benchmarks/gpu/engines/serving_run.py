@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.gpu.engines.serving_feed import Feed
+from benchmarks.gpu.engines.sglang_run import awaited
 from benchmarks.gpu.engines.turns_run import write_whole
 
 # Requests that wait at the door, beyond those that the cache holds.
@@ -176,11 +177,10 @@ def main() -> None:
 
     from benchmarks.gpu.engines.serving_scheduler import run_scheduler
 
-    print(f"{Engine.__name__} imported", flush=True)
-    files = sys.stdin.readline().rstrip("\n").split("\t")
-    if len(files) != 2:
+    told = awaited()
+    if told is None:
         return
-    job, answer = json.loads(Path(files[0]).read_text()), Path(files[1])
+    job, answer = told
 
     class Recorded(Engine):  # type: ignore[misc]
         """SGLang's own, but for the scheduler's process."""

@@ -105,16 +105,23 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
     return {"sglang": sglang.__version__, "start_seconds": started, **found}
 
 
-def main(work: Callable[[dict[str, Any]], dict[str, Any]] = run) -> None:
-    """Import, wait for the word, work."""
+def awaited() -> tuple[dict[str, Any], Path] | None:
+    """Import SGLang and wait for the word: a job, and the file of its answer; None for no job."""
     from sglang.srt.entrypoints.engine import Engine
 
     print(f"{Engine.__name__} imported", flush=True)
     files = sys.stdin.readline().rstrip("\n").split("\t")
     if len(files) != 2:
-        return
-    result = work(json.loads(Path(files[0]).read_text()))
-    Path(files[1]).write_text(json.dumps(result))
+        return None
+    return json.loads(Path(files[0]).read_text()), Path(files[1])
+
+
+def main(work: Callable[[dict[str, Any]], dict[str, Any]] = run) -> None:
+    """Import, wait for the word, work."""
+    told = awaited()
+    if told is not None:
+        job, answer = told
+        answer.write_text(json.dumps(work(job)))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.gpu.engines.scores import ask_all_scored
-from benchmarks.gpu.engines.sglang_run import serving
+from benchmarks.gpu.engines.sglang_run import awaited, serving
 
 
 def write_whole(path: Path, document: Any) -> None:
@@ -44,13 +44,10 @@ def main() -> None:
     the line `answers N` asks for tokens of, in N groups that are asked one after the other;
     `scores N` also for log-probabilities.
     """
-    from sglang.srt.entrypoints.engine import Engine
-
-    print(f"{Engine.__name__} imported", flush=True)
-    files = sys.stdin.readline().rstrip("\n").split("\t")
-    if len(files) != 2:
+    told = awaited()
+    if told is None:
         return
-    job, answer = json.loads(Path(files[0]).read_text()), Path(files[1])
+    job, answer = told
     with serving(job) as (engine, ask_once):
         # What the short warm-up did not reach: counted by nobody.
         ask_once(job["requests"])

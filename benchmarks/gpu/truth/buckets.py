@@ -29,14 +29,8 @@ class Traffic(NamedTuple):
     @property
     def geometry(self) -> Geometry:
         """SGLang's default page size, bf16."""
-        return Geometry(
-            num_q_heads=self.num_q_heads,
-            num_kv_heads=self.num_kv_heads,
-            head_dim=self.head_dim,
-            dtype="bf16",
-            kv_dtype="bf16",
-            page_size=1,
-        )
+        heads = (self.num_q_heads, self.num_kv_heads, self.head_dim)
+        return Geometry.uniform(heads, "bf16", page_size=1)
 
     @property
     def bucket(self) -> Bucket:

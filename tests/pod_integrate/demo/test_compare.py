@@ -2,15 +2,14 @@
 
 import dataclasses
 import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import msgspec
 import pytest
 import torch
 from support.tables import make_evidence
+from support.web import Quiet, serving
 
 from pod_integrate.builds import native
 from pod_integrate.demo import compare
@@ -68,7 +67,7 @@ def tuner(scope: dict[str, str], posted: list[Any]) -> Iterator[str]:
         ]
     }
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(Quiet):
         def do_GET(self) -> None:
             is_table = self.path.startswith("/v1/table")
             body = table.to_json() if is_table else json.dumps(samples).encode()
@@ -82,16 +81,8 @@ def tuner(scope: dict[str, str], posted: list[Any]) -> Iterator[str]:
             self.end_headers()
             self.wfile.write(b'{"verdict": "rolled back"}')
 
-        def log_message(self, *_: Any) -> None:
-            """Keep test output quiet."""
-
-    httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=httpd.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{httpd.server_port}"
-    httpd.shutdown()
-    thread.join()
-    httpd.server_close()
+    with serving(Handler) as url:
+        yield url
 
 
 @pytest.fixture

@@ -2,18 +2,16 @@
 
 import asyncio
 import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
 
 import pytest
+from support.web import Quiet, serving
 
 from pod_integrate.demo.load import LoadStats, run_load
 from pod_integrate.replay.requests import Request
 
 
-class _Server(BaseHTTPRequestHandler):
+class _Server(Quiet):
     """Streams like SGLang's /generate: cumulative completion_tokens, then [DONE]."""
 
     def do_POST(self) -> None:
@@ -31,19 +29,11 @@ class _Server(BaseHTTPRequestHandler):
             )
         self.wfile.write(b"data: [DONE]\n\n")
 
-    def log_message(self, *_: Any) -> None:
-        """Keep test output quiet."""
-
 
 @pytest.fixture
 def server() -> Iterator[str]:
-    httpd = ThreadingHTTPServer(("127.0.0.1", 0), _Server)
-    thread = threading.Thread(target=httpd.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{httpd.server_port}"
-    httpd.shutdown()
-    thread.join()
-    httpd.server_close()
+    with serving(_Server) as url:
+        yield url
 
 
 def _run(url: str, requests: list[Request]) -> LoadStats:
