@@ -106,7 +106,6 @@ class Device(abc.ABC):
     limits        what its kernel takes
     runs_triton   whether torch can run Triton kernels there
     has_graphs    whether steps can be captured into graphs
-    is_emulated   whether its kernel runs on emulated SMs, which takes minutes for a real batch
     buffer_bytes  of different K/V, beyond which nothing is left in its caches
     """
 
@@ -114,7 +113,6 @@ class Device(abc.ABC):
     limits: Limits
     runs_triton: bool
     has_graphs: bool
-    is_emulated: bool = False
     buffer_bytes: int
 
     def __init__(self) -> None:

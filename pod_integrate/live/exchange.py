@@ -25,6 +25,7 @@ from pod_integrate.live.failures import Failures
 from pod_integrate.live.outbox import Outbox
 from pod_integrate.live.recorder import Recorder
 from pod_integrate.live.registry import ActiveTable, save_file
+from pod_integrate.live.rounds import Rounds
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +33,6 @@ logger = logging.getLogger(__name__)
 POSTED, UPDATED = "records_posted", "table_updated"
 # Steps of messages that were given up.
 GIVEN_UP = "records_given_up"
-_LONGEST_PAUSE_SECONDS = 60.0
 # Messages per round and channel: a backlog is sent in steps, so that tables are polled between.
 _MESSAGES_PER_ROUND = 8
 
@@ -79,14 +79,13 @@ class Exchange:
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         self.url, self.server = url, server
-        self._poll_seconds = poll_seconds
         self._channels: list[Channel] = []
         self._sequence = 0
-        self._failures_in_row = 0
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._failures = Failures(url, [token] if token else [], on_event)
         self.counts = self._failures.counts
+        self._rounds = Rounds(self._failures, poll_seconds)
         self._client = TunerClient(url, token=token, transport=transport)
 
     def add(self, channel: Channel) -> None:
@@ -106,30 +105,27 @@ class Exchange:
 
     def run_round(self) -> None:
         """Post and poll once for every channel; raises nothing, counts everything."""
-        failures = self._failures.total
-        try:
-            for channel in list(self._channels):
-                self._post(channel)
-                self._poll(channel)
-        except Exception:
-            # The thread has to outlive our own bugs as well: they are counted and shown whole.
-            self._failures.total += 1
-            self._failures.count("internal_error")
-            logger.exception("exchange with the tuner failed unexpectedly; it goes on")
-        failed = self._failures.total > failures
-        self._failures_in_row = self._failures_in_row + 1 if failed else 0
+        with self._rounds.one():
+            try:
+                for channel in list(self._channels):
+                    self._post(channel)
+                    self._poll(channel)
+            except Exception:
+                # The thread has to outlive our own bugs as well: they are counted and shown whole.
+                self._failures.total += 1
+                self._failures.count("internal_error")
+                logger.exception("exchange with the tuner failed unexpectedly; it goes on")
 
     @property
     def pause_seconds(self) -> float:
         """Time until the next round."""
-        longest = max(_LONGEST_PAUSE_SECONDS, self._poll_seconds)
-        return min(self._poll_seconds * 2.0 ** min(self._failures_in_row, 16), longest)
+        return self._rounds.pause_seconds
 
     def _run(self) -> None:
         self.run_round()
         while not self._stop.wait(self.pause_seconds):
             self.run_round()
-        if not self._failures_in_row:
+        if not self._rounds.failed_in_row:
             self.run_round()
         self._client.close()
 

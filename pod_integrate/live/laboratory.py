@@ -20,6 +20,7 @@ from pod_integrate.live.client import TunerClient
 from pod_integrate.live.experimenter import Experimenter
 from pod_integrate.live.failures import Failures
 from pod_integrate.live.layer_group import LayerGroup
+from pod_integrate.live.rounds import Rounds
 from pod_integrate.live.verify import Lengths, NoRoomError
 from pod_integrate.terms.config import PodConfig
 
@@ -29,7 +30,6 @@ logger = logging.getLogger(__name__)
 READY = "configs_ready"
 # Whoever wakes it often gets a round that often.
 LEAST_PAUSE_SECONDS = 0.1
-_LONGEST_PAUSE_SECONDS = 60.0
 
 
 class Laboratory:
@@ -50,9 +50,9 @@ class Laboratory:
         experimenter: Experimenter | None = None,
         client: TunerClient | None = None,
     ) -> None:
-        self._groups, self._failures, self._pause = groups, failures, pause
+        self._groups, self._failures = groups, failures
+        self._rounds = Rounds(failures, pause)
         self._experimenter, self._client = experimenter, client
-        self._failed_in_row = 0
         self._stopping, self._awake = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="pod-laboratory", daemon=True)
 
@@ -77,21 +77,19 @@ class Laboratory:
 
     def run_round(self) -> None:
         """Prepare what steps want, report and ask; raises nothing, counts everything."""
-        before = self._failures.total
-        try:
-            groups = list(self._groups())
-            for group in groups:
-                for config, lengths in group.readiness.wanted():
-                    self._prepare(group, config, lengths)
-                group.readiness.look()
-            if self._experimenter is not None:
-                self._experimenter.round(groups)
-        except Exception:
-            # The thread has to outlive our own bugs as well: they are counted and shown whole.
-            self._failures.fail("laboratory_internal_error", "see the traceback")
-            logger.exception("the laboratory failed unexpectedly; it goes on")
-        failed = self._failures.total > before
-        self._failed_in_row = self._failed_in_row + 1 if failed else 0
+        with self._rounds.one():
+            try:
+                groups = list(self._groups())
+                for group in groups:
+                    for config, lengths in group.readiness.wanted():
+                        self._prepare(group, config, lengths)
+                    group.readiness.look()
+                if self._experimenter is not None:
+                    self._experimenter.round(groups)
+            except Exception:
+                # The thread has to outlive our own bugs as well: they are counted and shown whole.
+                self._failures.fail("laboratory_internal_error", "see the traceback")
+                logger.exception("the laboratory failed unexpectedly; it goes on")
 
     def _prepare(self, group: LayerGroup, config: PodConfig, lengths: Lengths) -> None:
         try:
@@ -115,10 +113,9 @@ class Laboratory:
         while not self._stopping.is_set():
             self.run_round()
             self._stopping.wait(LEAST_PAUSE_SECONDS)
-            pause = self._pause * 2.0 ** min(self._failed_in_row, 16)
-            self._awake.wait(min(pause, max(_LONGEST_PAUSE_SECONDS, self._pause)))
+            self._awake.wait(self._rounds.pause_seconds)
             self._awake.clear()
-        if self._experimenter is not None and not self._failed_in_row:
+        if self._experimenter is not None and not self._rounds.failed_in_row:
             self._experimenter.close()
         if self._client is not None:
             self._client.close()

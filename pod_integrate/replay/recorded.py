@@ -71,10 +71,7 @@ class Recorded:
             raise TraceError(
                 f"{place}: {error}; expected a step that a tuner of ours archived"
             ) from error
-        if len(row.q_lens) != len(row.kv_lens):
-            raise TraceError(f"{place}: {len(row.q_lens)} q_lens but {len(row.kv_lens)} kv_lens")
-        if any(q > kv for q, kv in zip(row.q_lens, row.kv_lens, strict=True)):
-            raise TraceError(f"{place}: a kv_len is smaller than its q_len")
+        wire.check_lengths(row.q_lens, row.kv_lens, place)
         timed = (row.attention_us, row.layers) if row.device == str(self.device) else (0.0, 0)
         return Step(row.q_lens, row.kv_lens, *timed)
 

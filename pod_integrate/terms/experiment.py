@@ -129,7 +129,7 @@ class ExperimentAsk(_Message, frozen=True, kw_only=True):
     variants_only: bool = False
 
     def _check(self) -> None:
-        _check_version(self.version)
+        wire.check_version(self.version, WIRE_VERSION, "experiment")
         Geometry.parse(self.geometry), DeviceKey.parse(self.device)
         for seen in self.buckets:
             Bucket.parse(seen.bucket)
@@ -187,14 +187,6 @@ class ExperimentReport(_Message, frozen=True, kw_only=True):
     done: bool = True
 
     def _check(self) -> None:
-        _check_version(self.version)
+        wire.check_version(self.version, WIRE_VERSION, "experiment")
         if self.outcome != "measured" and not (self.reason and self.done):
             raise TraceError(f"a report of {self.outcome!r} is the last one and needs a reason")
-
-
-def _check_version(version: int) -> None:
-    if version != WIRE_VERSION:
-        raise TraceError(
-            f"experiment version {version} is unknown, this release reads {WIRE_VERSION}; upgrade "
-            "the older side"
-        )

@@ -110,11 +110,7 @@ def _named(error: Exception) -> str:
 
 
 def _check(message: TraceMessage) -> None:
-    if message.version != WIRE_VERSION:
-        raise TraceError(
-            f"trace version {message.version} is unknown, this tuner reads {WIRE_VERSION}; upgrade "
-            "the older side"
-        )
+    wire.check_version(message.version, WIRE_VERSION, "trace")
     try:
         Geometry.parse(message.geometry), DeviceKey.parse(message.device)
         for config in message.configs.values():
@@ -122,11 +118,6 @@ def _check(message: TraceMessage) -> None:
     except PodAttentionError as error:
         raise TraceError(f"trace message: {error}"[:_MAX_ERROR]) from error
     for record in message.records:
-        if len(record.q_lens) != len(record.kv_lens):
-            raise TraceError(
-                f"step {record.step}: {len(record.q_lens)} q_lens but {len(record.kv_lens)} kv_lens"
-            )
-        if any(q > kv for q, kv in zip(record.q_lens, record.kv_lens, strict=True)):
-            raise TraceError(f"step {record.step}: a kv_len is smaller than its q_len")
+        wire.check_lengths(record.q_lens, record.kv_lens, f"step {record.step}")
         if record.config not in message.configs:
             raise TraceError(f"step {record.step}: config {record.config!r} is not in configs")

@@ -10,6 +10,8 @@ from typing import Annotated
 
 from msgspec import Meta
 
+from pod_integrate.errors import TraceError
+
 MAX_INT32 = (1 << 31) - 1
 # Seconds of the year 9999, the last that ISO 8601 and datetime have.
 MAX_UNIX_SECONDS = 253_402_300_799.0
@@ -40,3 +42,20 @@ Micros = Annotated[float, Meta(ge=0.0, le=MAX_MICROS)]
 TimedMicros = Annotated[float, Meta(ge=MIN_TIMED_MICROS, le=MAX_MICROS)]
 Speedup = Annotated[float, Meta(ge=1e-3, le=1e3)]
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
+
+
+def check_version(version: int, known: int, what: str) -> None:
+    """Raise TraceError unless a message is of the version that this release knows."""
+    if version != known:
+        raise TraceError(
+            f"{what} version {version} is unknown, this release reads {known}; upgrade the older "
+            "side"
+        )
+
+
+def check_lengths(q_lens: list[int], kv_lens: list[int], place: str) -> None:
+    """Raise TraceError unless each request of a step has both lengths, kv_len with its tokens."""
+    if len(q_lens) != len(kv_lens):
+        raise TraceError(f"{place}: {len(q_lens)} q_lens but {len(kv_lens)} kv_lens")
+    if any(q > kv for q, kv in zip(q_lens, kv_lens, strict=True)):
+        raise TraceError(f"{place}: a kv_len is smaller than its q_len")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
 
 import msgspec
@@ -23,6 +24,8 @@ logger = logging.getLogger(__name__)
 
 KEEP_HISTORY = 1440
 KEEP_TABLES = 100
+# Of one statement: databases bound how many values it may name.
+_IDS = 500
 
 
 Fate = Literal["", "promoted", "rejected", "rolled back", "superseded"]
@@ -90,6 +93,12 @@ class HistoryPoint(NamedTuple):
 def where(table: sa.Table, key: StudyKey | Scope) -> sa.ColumnElement[bool]:
     """Rows of one study or of one scope."""
     return sa.and_(*(table.c[name] == value for name, value in key._asdict().items()))
+
+
+def parts(ids: list[int]) -> Iterator[list[int]]:
+    """Few enough for one statement each."""
+    for start in range(0, len(ids), _IDS):
+        yield ids[start : start + _IDS]
 
 
 def study_keys(tx: sa.Connection) -> list[StudyKey]:
@@ -190,7 +199,7 @@ def add_pairs(tx: sa.Connection, trial: Trial, phase: Phase, new: list[Pair], no
 
 
 def add_decision(tx: sa.Connection, decision: Decision) -> None:
-    """Store a decision. Decisions are never forgotten: they are the audit log."""
+    """Store a decision, a line of the audit log."""
     values = decision._asdict()
     values |= values.pop("key")._asdict() | values.pop("proof")._asdict()
     tx.execute(sa.insert(schema.decisions).values(values))

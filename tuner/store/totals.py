@@ -10,6 +10,7 @@ import msgspec
 import sqlalchemy as sa
 
 from tuner.store import schema
+from tuner.store.rows import parts
 
 _SERVERS = {
     "messages": schema.servers.c.messages,
@@ -81,12 +82,11 @@ class Counts:
     def _count_trials(self, tx: sa.Connection) -> None:
         c = schema.trials.c
         since = self._new(tx, schema.trials)
-        waiting = sorted(self._running)
         settled: list[str] = []
-        for start in range(0, len(waiting), 500):
-            some = c.id.in_(waiting[start : start + 500])
-            states = {row.id: row.state for row in tx.execute(sa.select(c.id, c.state).where(some))}
-            over = [n for n in waiting[start : start + 500] if states.get(n) != "running"]
+        for part in parts(sorted(self._running)):
+            some = sa.select(c.id, c.state).where(c.id.in_(part))
+            states = {row.id: row.state for row in tx.execute(some)}
+            over = [n for n in part if states.get(n) != "running"]
             settled += [states[n] for n in over if n in states]
             self._running.difference_update(over)
         running = sa.select(c.id).where(since, c.state == "running")

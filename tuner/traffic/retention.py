@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from tuner.messages import StudyKey
 from tuner.settings import TunerSettings
 from tuner.store import schema
-from tuner.store.rows import where
+from tuner.store.rows import parts, where
 from tuner.store.storage import Store
 from tuner.store.totals import Counts, newest, note_forgotten
 from tuner.traffic.traffic import Traffic
@@ -110,8 +110,8 @@ class Retention:
         if old:
             self._seen["pairs"] = old[-1].id
         over = [r.id for r in old if r.verdict != "promoted" and r.state != "running"]
-        for start in range(0, len(over), 500):
-            tx.execute(sa.delete(schema.pairs).where(c.id.in_(over[start : start + 500])))
+        for part in parts(over):
+            tx.execute(sa.delete(schema.pairs).where(c.id.in_(part)))
         if over:
             note_forgotten(tx, Counter(pairs=len(over)))
 

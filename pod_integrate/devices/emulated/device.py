@@ -65,7 +65,6 @@ class EmulatedDevice(HostDevice):
 
     limits = cuda.LIMITS
     has_graphs = True
-    is_emulated = True
     buffer_bytes = 0
 
     def __init__(
