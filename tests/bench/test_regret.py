@@ -185,6 +185,18 @@ def test_a_search_is_near_once_it_stays_near() -> None:
     assert transfer.until_near([0.02, 0.0]) == 1 and transfer.until_near([0.1, 0.1]) == 3
 
 
+def test_taught_searches_are_compared_with_those_alone_by_seed() -> None:
+    paths = [
+        {"alone": [[0.1] * 8, [0.2] * 8], "taught": [[0.1] * 8, [0.3] * 8]},
+        {"alone": [[0.0] * 8, [0.0] * 8], "taught": [[0.02] * 8, [0.04] * 8]},
+    ]
+    # Worse by 1 and 7 % in the mean of the buckets: 4 +- 3.
+    told = {"alone": 7.5, "taught": 11.5, "worse": 4.0, "error": 3.0}
+    assert transfer.together(paths) == {"8": told}
+    found = transfer.summary([[x / 100] * 8 for x in (1, 2, 3, 4, 5)])
+    assert found == {"until_near": 1, "8": {"median": 3.0, "quartiles": [2.0, 4.0]}}
+
+
 def test_summary_has_medians_of_what_was_chosen_and_of_the_best_tried() -> None:
     table = summary({"40": [(3.0, 1.0), (1.0, 0.5), (2.0, 0.0)]})
     assert table["40"]["median"] == 2.0 and table["40"]["best_tried"] == 0.5

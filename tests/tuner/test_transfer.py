@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
+import pytest
+from sqlalchemy import Connection
 from tuner_support import (
     KEY,
     RecordedBench,
@@ -19,6 +22,7 @@ from pod_integrate.terms.config import PodConfig
 from pod_integrate.terms.keys import Bucket, DeviceKey, Geometry
 from tuner.messages import StudyKey
 from tuner.search.axes import Known, Traffic, apart
+from tuner.search.board import Board
 from tuner.search.study import Study
 from tuner.search.transfer import lessons, teachers
 from tuner.store.rows import Trial
@@ -98,20 +102,40 @@ def test_lessons_are_the_latest_measured_trials_of_each_teacher() -> None:
     assert {known.traffic.build for known in found} == {"", "old"}
 
 
-def test_what_a_bucket_near_by_found_is_proposed_at_once_and_guesses_are_left_out() -> None:
+def asked(study: Study, most: int) -> list[tuple[str, float]]:
+    """Origin and cost of what a study proposes, each told."""
+    found = []
+    for _ in range(most):
+        proposal = study.propose()
+        assert proposal is not None
+        found.append((proposal.origin, cost(proposal.config)))
+        study.tell(proposal.config, found[-1][1])
+    return found
+
+
+def test_guesses_come_in_the_order_that_a_bucket_near_by_taught_and_none_is_left_out() -> None:
     alone, taught = (
         Study(LLAMA, GPU, trials=[], neighbours=[], seed=2, bucket=Bucket.parse("p512@8k+d32@4k"))
         for _ in range(2)
     )
     taught.learn(told("p512@4k+d32@4k"))
-    found: dict[Study, list[float]] = {alone: [], taught: []}
-    for study, values in found.items():
-        for _ in range(6):
-            proposal = study.propose()
-            assert proposal is not None
-            values.append(cost(proposal.config))
-            study.tell(proposal.config, values[-1])
-    assert min(found[taught]) == 0.0 < min(found[alone])
+    first, by_lessons = asked(alone, 11), asked(taught, 11)
+    assert by_lessons[0] == first[0] and by_lessons != first
+    # The two that gain, before what the lessons say is no better than the default.
+    assert {origin for origin, _ in by_lessons[1:3]} == {"streams", "unsplit"}
+    assert sorted(origin for origin, _ in by_lessons) == sorted(origin for origin, _ in first)
+
+
+def test_lessons_that_cannot_be_tried_here_order_nothing() -> None:
+    strange = target_of(GPU).default_config(LLAMA)
+    strange = dataclasses.replace(strange, decode_split_tokens=32)
+    known = [Known(strange, -0.1, Traffic(Bucket.parse("p512@4k+d32@4k"), LLAMA))] * 12
+    alone, taught = (
+        Study(LLAMA, GPU, trials=[], neighbours=[], seed=2, bucket=Bucket.parse("p512@8k+d32@4k"))
+        for _ in range(2)
+    )
+    taught.learn(known)
+    assert asked(taught, 12) == asked(alone, 12)
 
 
 def test_another_geometry_teaches_without_replacing_guesses() -> None:
@@ -127,7 +151,16 @@ def test_another_geometry_teaches_without_replacing_guesses() -> None:
     assert origins[:2] == ["default", "paper 1:1"] and "sampler" not in origins
 
 
-def test_a_bucket_met_later_is_taught_by_those_in_work(tmp_path: Path) -> None:
+def test_a_bucket_met_later_is_taught_by_those_in_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: dict[StudyKey, list[Known]] = {}
+
+    def kept(self: Board, key: StudyKey, tx: Connection | None = None) -> list[Known]:
+        return heard.setdefault(key, lessons_of(self, key, tx))
+
+    lessons_of = Board._lessons
+    monkeypatch.setattr(Board, "_lessons", kept)
     tuner = make_tuner(tmp_path, trials=16)
     tuner.ingest(message())
     bench = RecordedBench(split_matters)
@@ -140,7 +173,11 @@ def test_a_bucket_met_later_is_taught_by_those_in_work(tmp_path: Path) -> None:
     drive(tuner, bench)
     later = next(k for k in tuner.search.campaigns if k != KEY)
     origins = [t.origin for t in tuner.search.campaigns[later].trials.values()]
-    # Of the guesses that a first bucket begins with nothing is left.
-    assert set(origins) == {"default", "neighbour", "sampler"}
-    assert "sampler" not in [t.origin for t in tuner.search.campaigns[KEY].trials.values()][:3]
+    first = [t.origin for t in tuner.search.campaigns[KEY].trials.values()]
+    assert origins[:2] == ["default", "neighbour"]
+    # The neighbour is the finer split; no other guess is left out.
+    assert set(first) - set(origins) == {"finer split"}
+    # Its first lessons are what the first bucket had found by then, the latest trial first.
+    assert heard[later][0].config == list(tuner.search.campaigns[KEY].trials.values())[-1].config
+    assert len(heard[later]) > 10 and not heard[KEY]
     tuner.close()

@@ -129,16 +129,16 @@ class Axes:
         """[axes + groups of the traffic, n, m].
 
         a, b        [n, axes], [m, axes]
-        on_a, on_b  [n, _COLUMNS], [m, _COLUMNS]
+        on_a, on_b  [n, _COLUMNS] or [1, _COLUMNS], one traffic for all; [m, _COLUMNS]
         """
-        apart = np.abs(a[:, None, :] - b[None, :, :])
-        apart = np.where(self._categorical, apart > 0, apart / self._scale)
-        traffic = np.abs(on_a[:, None, :] - on_b[None, :, :])
-        groups = [
-            traffic[:, :, columns].sum(axis=2) / span
-            for columns, span in zip(_GROUPS, _SPANS, strict=True)
-        ]
-        return np.concatenate([np.moveaxis(apart, 2, 0), np.array(groups)])
+        found = np.empty((len(self._names) + TRAFFIC_GROUPS, len(a), len(b)))
+        for axis, scale in enumerate(self._scale):
+            off = a[:, axis, None] - b[None, :, axis]
+            found[axis] = off != 0 if self._categorical[axis] else np.abs(off) / scale
+        for group, columns, span in zip(found[len(self._names) :], _GROUPS, _SPANS, strict=True):
+            off = on_a[:, None, columns] - on_b[None, :, columns]
+            group[:] = np.abs(off).sum(axis=2) / span
+        return found
 
     def pool(self, best: Array, rng: np.random.Generator) -> Array:
         """Anywhere, and around the best: every value of each axis, and of some pairs of axes."""

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import optuna
@@ -21,7 +20,8 @@ from pod_integrate.errors import ConfigError
 from pod_integrate.terms.config import PodConfig
 from pod_integrate.terms.keys import Bucket, DeviceKey, Geometry
 from tuner.search import guesses, space
-from tuner.search.axes import Known, Traffic
+from tuner.search.axes import Array, Known, Traffic
+from tuner.search.guesses import Guesses
 from tuner.search.space import ANY, Within
 from tuner.search.surrogate import Lesson, SurrogateSampler
 from tuner.store.rows import Trial
@@ -75,17 +75,17 @@ class Study:
         traffic = Traffic(bucket, geometry).place() if bucket else None
         self._sampler = SurrogateSampler(seed, _STARTUP_TRIALS, self._rules, traffic)
         self._study = optuna.create_study(direction="minimize", sampler=self._sampler)
+        first = guesses.first(self.default, self._choices, neighbours, bucket)
+        self._guesses = Guesses(first, self.default, self._choices, self._plain)
         known = list(trials)
+        self._guesses.hydrate(known)
         self._tried = {self._plain(trial.config) for trial in known}
-        # What took less than the default, with its value.
-        self._faster: dict[PodConfig, float] = {}
         for trial in known[-MAX_HISTORY:]:
             self._hydrate(trial)
         # Parts of the space in which the sampler has found nothing new.
         self._exhausted: set[Within] = set()
         self._shunned: set[PodConfig] = set()
-        first = guesses.first(self.default, self._choices, neighbours, bucket)
-        self._queue = deque((origin, self._plain(config)) for origin, config in first)
+        self._is_taught = False
 
     def propose(self, within: Within = ANY) -> Proposal | None:
         """The next config of that part of the space, or None when the sampler finds nothing new.
@@ -93,15 +93,10 @@ class Study:
         Infeasible ones are proposed too, so that the caller files them with their reason; Optuna
         has been told PRUNED by then.
         """
-        for guess in list(self._queue):
-            meant = self._meant(*guess)
-            # What builds on tiles that are not allowed here is tried by itself.
-            found = next((config for config in meant if within.allows(config)), None)
-            if found is None and meant[0] not in self._tried:
-                continue
-            self._queue.remove(guess)
-            if found is not None and found not in self._tried:
-                return self._offer(found, guess[0])
+        guess = self._guesses.next(within, self._tried, self._worth)
+        if guess is not None:
+            origin, config = guess
+            return self._offer(config, origin)
         if within in self._exhausted:
             return None
         for ordinal in range(_ASKS_PER_PROPOSAL):
@@ -126,14 +121,28 @@ class Study:
     @property
     def expects(self) -> float | None:
         """What the last proposal was expected to gain, a logarithm; None while guesses are left."""
-        return None if self._queue else self._sampler.expects
+        return None if self._guesses else self._sampler.expects
 
     def learn(self, known: Iterable[Known]) -> None:
-        """What other studies found, the ones most like this one first, in place of guesses."""
-        known = list(known)
-        self._sampler.learn([lesson for each in known for lesson in self._lessons(each)])
-        if sum(each.traffic.geometry == self._geometry for each in known) >= _STARTUP_TRIALS:
-            self._queue = deque(each for each in self._queue if each[0] in guesses.WHOLE)
+        """What other studies found, the ones most like this one first.
+
+        With enough of its own geometry guesses are tried in the order in which they promise gains.
+        Other geometries' bests are no ground to build on: none of them has a say in it.
+        """
+        lessons = [(each, lesson) for each in known for lesson in self._lessons(each)]
+        self._sampler.learn([lesson for _, lesson in lessons])
+        own = sum(each.traffic.geometry == self._geometry for each, _ in lessons)
+        self._is_taught = own >= _STARTUP_TRIALS
+
+    def _worth(self, configs: Sequence[PodConfig]) -> Array | None:
+        """What the surrogate expects of guesses; None while too little was taught to tell."""
+        if not self._is_taught:
+            return None
+        try:
+            params = [space.encode(config, self._choices) for config in configs]
+        except ConfigError:
+            return None
+        return self._sampler.promising(self._study, params)
 
     def _ask(self, within: Within, ordinal: int) -> optuna.Trial | None:
         """A trial of the sampler; where only some tiles are allowed these take turns."""
@@ -155,7 +164,7 @@ class Study:
 
     def tell(self, config: PodConfig, value: float | None) -> None:
         """Report log(candidate time / default time); None: it could not be measured (PRUNED)."""
-        self._note(config, value)
+        self._guesses.note(config, value)
         number = self._numbers.pop(config, None)
         if number is None:
             return
@@ -170,12 +179,10 @@ class Study:
         again  tried long ago: they follow, and may be tried once more
         """
         self._exhausted.clear()
-        for config in map(self._plain, again):
-            if config not in self._shunned:
-                self._tried.discard(config)
-                self._queue.appendleft(("again", config))
-        for config in reversed(list(configs)):
-            self._queue.appendleft(("neighbour", self._plain(config)))
+        once_more = [config for config in map(self._plain, again) if config not in self._shunned]
+        self._tried.difference_update(once_more)
+        self._guesses.ahead("again", once_more)
+        self._guesses.ahead("neighbour", map(self._plain, configs))
 
     def _offer(self, config: PodConfig, origin: str) -> Proposal:
         self._tried.add(config)
@@ -192,14 +199,6 @@ class Study:
         """`config` with the default's values of what does not matter here."""
         return space.plain(config, self._rules, self._choices)
 
-    def _meant(self, origin: str, config: PodConfig) -> list[PodConfig]:
-        """What to try for a guess, the best first."""
-        if origin in guesses.WHOLE:
-            return [config]
-        best = min(self._faster, key=self._faster.__getitem__, default=self.default)
-        onto = guesses.changed(best, config, self.default, self._choices)
-        return [self._plain(onto), config]
-
     def _lessons(self, known: Known) -> list[Lesson]:
         """None of a config that this study cannot try."""
         try:
@@ -208,12 +207,8 @@ class Study:
             return []
         return [Lesson(params, known.value, known.traffic.place())]
 
-    def _note(self, config: PodConfig, value: float | None) -> None:
-        if value is not None and value < 0:
-            self._faster[config] = value
-
     def _hydrate(self, trial: Trial) -> None:
-        self._note(trial.config, trial.value)
+        self._guesses.note(trial.config, trial.value)
         if trial.state == "running":
             self._add(trial.config, TrialState.RUNNING, None)
         elif trial.value is None:

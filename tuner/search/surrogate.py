@@ -116,6 +116,20 @@ class SurrogateSampler(optuna.samplers.BaseSampler):  # type: ignore[misc]
         self.expects = float(gain.max()) * model.spread
         return axes.params(pool[int(gain.argmax())])
 
+    def promising(self, study: optuna.Study, known: Sequence[Mapping[str, Any]]) -> Array | None:
+        """By how much each of these is expected to be better than the best one, [n].
+
+        As seen from trials and lessons; None before there is one of each.
+        """
+        trials = study.get_trials(deepcopy=False)
+        told = [t for t in trials if t.value is not None and t.state == TrialState.COMPLETE]
+        if not (told and self._lessons):
+            return None
+        axes = Axes(told[0].distributions, self._rules)
+        model = self._model(axes, trials)
+        best = float(model.predict(model.points[: len(told)])[0].min())
+        return improvement(best, *model.predict(axes.places(known)))
+
     def sample_independent(
         self,
         study: optuna.Study,
@@ -183,17 +197,15 @@ class _Model:
         if len(waiting):
             expected = self.predict(waiting)[0]
             self.points = np.concatenate([self.points, waiting])
-            self._traffic = np.concatenate([self._traffic, self._here(len(waiting))])
+            here = np.tile(self._own, (len(waiting), 1))
+            self._traffic = np.concatenate([self._traffic, here])
             self.targets = np.concatenate([self.targets, expected])
             self._process = Process(self._apart(), self.targets, weights)
 
     def predict(self, places: Array) -> tuple[Array, Array]:
         """Mean and standard deviation at [m, axes] here."""
-        here = self._here(len(places))
+        here = self._own[None]
         return self._process.predict(self._axes.distances(places, self.points, here, self._traffic))
-
-    def _here(self, count: int) -> Array:
-        return np.tile(self._own, (count, 1))
 
     def _apart(self) -> Array:
         return self._axes.distances(self.points, self.points, self._traffic, self._traffic)
