@@ -35,6 +35,7 @@ app.command("replay")(replay.replay)
 app.command("transformers", context_settings=transformers.PASS_THROUGH)(transformers.transformers)
 
 _DEFAULT = DemoOptions()
+_MOST_SEED = (1 << 31) - 1  # Of numpy and torch alike.
 
 
 def _print_version(wanted: bool) -> None:
@@ -74,34 +75,36 @@ def demo(
         bool, typer.Option(help="Exit after the summary instead of serving on.")
     ] = False,
     rate: Annotated[
-        float, typer.Option(min=0.01, help="Requests per second, on average.")
+        float, typer.Option(min=0.01, max=100, help="Requests per second, on average.")
     ] = _DEFAULT.rate,
     seconds: Annotated[
-        float, typer.Option(min=1, help="Length of the load, seconds.")
+        float, typer.Option(min=1, max=86400, help="Length of the load, seconds.")
     ] = _DEFAULT.seconds,
     settle: Annotated[
         float,
-        typer.Option(min=3, help="Seconds the tuner then goes on with the traced traffic."),
+        typer.Option(min=3, max=86400, help="Seconds the tuner then goes on with the traffic."),
     ] = _DEFAULT.settle,
     scale: Annotated[
-        float, typer.Option(min=0.001, help="Factor on prompt and answer lengths.")
+        float, typer.Option(min=0.001, max=1000, help="Factor on prompt and answer lengths.")
     ] = _DEFAULT.scale,
     concurrency: Annotated[
-        int, typer.Option(min=1, help="Requests in flight at most.")
+        int, typer.Option(min=1, max=4096, help="Requests in flight at most.")
     ] = _DEFAULT.concurrency,
     chunk: Annotated[
-        int, typer.Option(min=16, help="SGLang's --chunked-prefill-size, tokens per step.")
+        int, typer.Option(min=16, max=131_072, help="SGLang's --chunked-prefill-size, tokens.")
     ] = _DEFAULT.chunk,
     server_port: Annotated[
-        int, typer.Option(help="SGLang's port; another if taken.")
+        int, typer.Option(min=0, max=65535, help="SGLang's port; another if taken.")
     ] = _DEFAULT.server_port,
     tuner_port: Annotated[
-        int, typer.Option(help="The tuner's port; another if taken.")
+        int, typer.Option(min=0, max=65535, help="The tuner's port; another if taken.")
     ] = _DEFAULT.tuner_port,
     state: Annotated[
         Path, typer.Option(help="Folder for model, logs, traces and the tuner's database.")
     ] = _DEFAULT.state,
-    seed: Annotated[int, typer.Option(help="Seed of model, lengths and arrivals.")] = _DEFAULT.seed,
+    seed: Annotated[
+        int, typer.Option(min=0, max=_MOST_SEED, help="Seed of model, lengths and arrivals.")
+    ] = _DEFAULT.seed,
 ) -> None:
     """Run the whole loop on this machine: SGLang on POD, a load, the tuner and its dashboard.
 
@@ -201,8 +204,10 @@ def demo_model(
     head_dim: Annotated[
         int, typer.Option(help="Head dim: a multiple of 16 in 32..256, as the kernel takes.")
     ] = 64,
-    max_context: Annotated[int, typer.Option(min=64, help="Longest context, tokens.")] = 16384,
-    seed: Annotated[int, typer.Option(help="Seed of the weights.")] = 0,
+    max_context: Annotated[
+        int, typer.Option(min=64, max=1 << 24, help="Longest context, tokens.")
+    ] = 16384,
+    seed: Annotated[int, typer.Option(min=0, max=_MOST_SEED, help="Seed of the weights.")] = 0,
 ) -> None:
     """Write a small random Llama with a byte-level tokenizer in HuggingFace's format.
 

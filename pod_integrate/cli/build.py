@@ -40,11 +40,12 @@ def run(
     report  file that gets the reports of all variants for GPUs, as a JSON list
     """
     _require_compatible(archs, names, every, on_emulator, report)
+    here = not (archs or every or names or on_emulator) and not has_gpu()
+    # A name that is wrong is told before minutes of compiling.
+    wanted = [] if here else _wanted(archs, every, names, on_emulator)
     _host_libraries(console)
-    if not (archs or every or names or on_emulator) and not has_gpu():
+    if here:
         return
-    targets = [limits.ARCHITECTURES[_EMULATED]] if on_emulator else _targets(archs)
-    wanted = [(variant, arch) for arch in targets for variant in _variants(arch, every, names)]
     if on_emulator:
         _run_all(console, jobs, ((v.name, _emulated(v)) for v, _ in wanted))
         return
@@ -54,6 +55,13 @@ def run(
         text = msgspec.json.format(msgspec.json.encode(reports))
         write_whole(report, text + b"\n")
     console.print(table(reports))
+
+
+def _wanted(
+    archs: list[str], every: bool, names: list[str], on_emulator: bool
+) -> list[tuple[Variant, limits.Architecture]]:
+    targets = [limits.ARCHITECTURES[_EMULATED]] if on_emulator else _targets(archs)
+    return [(variant, arch) for arch in targets for variant in _variants(arch, every, names)]
 
 
 def table(reports: Iterable[BuildReport]) -> Figures:

@@ -164,3 +164,16 @@ def test_resident_ctas_follow_registers_and_shared_memory(
 ) -> None:
     # 69 KiB of shared memory: three fit 228 KiB, two 164 KiB, one 100 KiB.
     assert make_report(registers=registers, arch=arch).resident_ctas == ctas
+
+
+def test_name_that_is_wrong_is_told_before_anything_is_compiled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def reached(*_: Any) -> None:
+        raise AssertionError("it compiled first")
+
+    monkeypatch.setattr(build, "_host_libraries", reached)
+    screen = make_console(file=io.StringIO())
+    for arch, names in (("sm_1", []), ("sm_90a", ["foo"])):
+        with pytest.raises(ConfigError):
+            build.run(screen, archs=[arch], every=False, names=names, on_emulator=False, jobs=1)

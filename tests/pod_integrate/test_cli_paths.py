@@ -10,7 +10,7 @@ import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import pytest
 import typer
@@ -217,6 +217,16 @@ def test_demo_model_that_nobody_could_serve_is_refused(
 ) -> None:
     code, _, said = run(capsys, "demo-model", str(tmp_path / "m"), *flags)
     assert code == 2 and words in said and not (tmp_path / "m").exists()
+
+
+@pytest.mark.parametrize(("command", "free"), [(cli.demo, set()), (cli.demo_model, {"head_dim"})])
+def test_every_number_of_a_demo_has_two_ends(command: Any, free: set[str]) -> None:
+    hints = get_type_hints(command, include_extras=True)
+    numbers = {
+        n: h.__metadata__[0] for n, h in hints.items() if get_args(h)[:1] in ((int,), (float,))
+    }
+    assert len(numbers) >= 5
+    assert {n for n, option in numbers.items() if None in (option.min, option.max)} == free
 
 
 def test_refused_head_dims_are_those_that_the_kernel_refuses() -> None:
