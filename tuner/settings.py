@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 import platformdirs
 import pydantic
+import sqlalchemy as sa
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from pod_integrate.errors import SettingsError
@@ -94,6 +95,20 @@ class TunerSettings(BaseSettings):
     retain_seconds: Annotated[float, pydantic.Field(ge=3600, le=3650 * 86400)] = 7 * 86400.0
     max_buckets: Annotated[int, pydantic.Field(ge=100, le=1_000_000)] = 20_000
     min_steps: _Count = MIN_STEPS + 4
+
+    @pydantic.field_validator("database_url")
+    @classmethod
+    def _is_a_url(cls, value: str) -> str:
+        try:
+            if value:
+                sa.make_url(value)
+        except (sa.exc.ArgumentError, ValueError) as error:
+            # Without its text, which may quote a password.
+            raise ValueError(
+                "is no SQLAlchemy URL; expected e.g. postgresql+psycopg://user@host/name, or leave "
+                "it out for SQLite"
+            ) from error
+        return value
 
     @pydantic.model_validator(mode="after")
     def _token_beyond_loopback(self) -> Self:

@@ -141,3 +141,10 @@ def test_a_secret_in_the_process_title_stops_the_start(
     assert SECRET not in str(caught.value)
     monkeypatch.setattr(sys, "argv", ["pod-attn", "tuner", "up"])
     service.require_no_secret_in_arguments(TunerSettings(data_dir=tmp_path, **setting))
+
+
+def test_database_url_that_is_none_is_named_without_its_text() -> None:
+    for text in (SECRET, f"postgresql://user:{SECRET}@host:port/x"):
+        with pytest.raises(SettingsError, match="DATABASE_URL.*no SQLAlchemy URL") as refused:
+            load(database_url=text)
+        assert SECRET not in str(refused.value)
