@@ -192,9 +192,12 @@ def _window(layer: Any) -> int:
 def cache_scales(layer: Any) -> tuple[float, float]:
     """What a layer's keys and values in a quantised pool are multiplied by.
 
-    SGLang divides by its tensors when it writes; a checkpoint without scales has 1.
+    What SGLang divides by when it writes: a checkpoint's scales are tensors there, with the same
+    numbers beside them; those of --quantization-param-path are numbers, with nothing beside. 1 for
+    a layer without any.
     """
-    keys, values = layer.k_scale_float, layer.v_scale_float
+    keys = layer.k_scale if layer.k_scale_float is None else layer.k_scale_float
+    values = layer.v_scale if layer.v_scale_float is None else layer.v_scale_float
     return 1.0 if keys is None else float(keys), 1.0 if values is None else float(values)
 
 

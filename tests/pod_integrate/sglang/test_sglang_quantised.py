@@ -75,19 +75,22 @@ def attend(kit: SimpleNamespace, fixture: Any) -> tuple[torch.Tensor, Case]:
     )
 
 
-@pytest.mark.parametrize("scaled", [False, True], ids=["plain", "checkpoint's scales"])
+@pytest.mark.parametrize("scales", ["none", "checkpoint", "file"])
 def test_rows_are_attention_over_what_the_pool_stands_for(
-    kit: SimpleNamespace, fixture: Any, scaled: bool
+    kit: SimpleNamespace, fixture: Any, scales: str
 ) -> None:
     layer = fixture.actual_module.attn
-    if scaled:
-        # As SGLang's BaseKVCacheMethod leaves them.
-        for name, value in SCALES.items():
+    for name, value in SCALES.items():
+        if scales == "checkpoint":
+            # As SGLang's BaseKVCacheMethod leaves them.
             setattr(layer, name, torch.tensor(value))
             setattr(layer, f"{name}_float", value)
+        elif scales == "file":
+            # As models load those of --quantization-param-path.
+            setattr(layer, name, value)
     out, case = attend(kit, fixture)
     exact = attention_reference(
-        *dequantised(case, **(SCALES if scaled else {})), scale=layer.scaling
+        *dequantised(case, **(SCALES if scales != "none" else {})), scale=layer.scaling
     )
     # Values are of order 20 where nobody scales them.
     torch.testing.assert_close(out.view(-1, HEADS, DIM), exact.out.float(), atol=1e-4, rtol=1e-4)
