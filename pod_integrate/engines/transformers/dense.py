@@ -19,6 +19,8 @@ from pod_integrate.terms.batch import HybridBatch
 from pod_integrate.terms.geometry import Numbers
 
 _TAG = "_pod_step"
+_BITS = 32
+_WIDEST = 2**31 - 1
 
 
 @dataclasses.dataclass(eq=False)
@@ -81,6 +83,31 @@ class DenseStep:
         return self._batches[key]
 
 
+def validity(step: DenseStep, slots: int, device: torch.device | str) -> torch.Tensor:
+    """Mask [B, slots] of a step: which slots of each row are tokens.
+
+    With a window [B, slots + 64]: its bits, and their opposites, follow. Some models say their
+    window nowhere else, and a copy of the mask, on another device, has no tag.
+    """
+    places = torch.arange(slots, device=device)[None]
+    starts = torch.tensor(step.starts, device=device)[:, None]
+    valid = (places >= starts) & (places < step.end)
+    if step.window is None:
+        return valid
+    bits = (min(step.window, _WIDEST) >> torch.arange(_BITS, device=device)) % 2 == 1
+    return torch.cat((valid, torch.cat((bits, ~bits)).expand(len(valid), -1)), dim=1)
+
+
+def parted(mask: torch.Tensor, slots: int) -> tuple[torch.Tensor, int | None]:
+    """A mask as `validity` makes them: that of its slots, and its window if it brings one."""
+    if mask.shape[1] != slots + 2 * _BITS or not len(mask):
+        return mask, None
+    bits, opposites = mask[0, slots:].bool().cpu().numpy().reshape(2, _BITS)
+    if (bits == opposites).any():
+        return mask, None
+    return mask[:, :slots], int(bits @ (1 << np.arange(_BITS)))
+
+
 def tag(mask: torch.Tensor, step: DenseStep) -> torch.Tensor:
     """Attach the step to the mask that transformers hands to every layer."""
     setattr(mask, _TAG, step)
@@ -97,7 +124,7 @@ def step_of(
 ) -> DenseStep | None:
     """The step of a layer that gets this mask; None when the mask is more than left padding.
 
-    `window` counts where the mask is not tagged: it lost its tag, or the model made none.
+    `window` is the layer's own, for a mask that says none.
     """
     step = tagged(mask)
     if step is None:
@@ -116,6 +143,8 @@ def _untagged(
     rows, slots = key.shape[0], key.shape[2]
     if mask is None:
         return DenseStep([0] * rows, slots, query.shape[2], window)
+    mask, found = parted(mask, slots)
+    window = window if found is None else found
     if mask.shape != (rows, slots):
         return None
     valid = mask.bool().cpu().numpy()

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from pod_integrate.engines.transformers import paged
-from pod_integrate.engines.transformers.dense import DenseStep, tag, tagged
+from pod_integrate.engines.transformers.dense import DenseStep, tag, tagged, validity
 from pod_integrate.engines.transformers.stock import transformed
 
 # How transformers' own causal and sliding-window masks are built; an unknown part is never ours.
@@ -34,7 +34,7 @@ def pod_mask(
     device: torch.device | str = "cpu",
     **kwargs: Any,
 ) -> torch.Tensor | None:
-    """Validity [B, kv_length] tagged with its DenseStep, a 4-D mask, or None when paged.
+    """Validity (see dense) tagged with its DenseStep, a 4-D mask, or None when paged.
 
     Arguments are those of transformers' AttentionMaskInterface. Reads lengths on the host: with a
     mask or a StaticCache on a GPU that waits for the device once a step, as stock SDPA does.
@@ -54,7 +54,7 @@ def pod_mask(
         if starts is not None and end <= kv_length:
             window = local_size if _WINDOW in parts else None
             step = DenseStep(starts, end, q_length, window)
-            return tag(_validity(step, kv_length, device), step)
+            return tag(validity(step, kv_length, device), step)
     return _stock_mask(
         batch_size=batch_size,
         q_length=q_length,
@@ -103,9 +103,3 @@ def _starts(
     if (slots != (np.arange(end)[None] >= starts[:, None])).any():
         return None
     return [int(start) for start in starts]
-
-
-def _validity(step: DenseStep, kv_length: int, device: torch.device | str) -> torch.Tensor:
-    slots = torch.arange(kv_length, device=device)[None]
-    starts = torch.tensor(step.starts, device=device)[:, None]
-    return (slots >= starts) & (slots < step.end)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch.autograd import forward_ad
 
-from pod_integrate.engines.transformers.dense import DenseStep, step_of
+from pod_integrate.engines.transformers.dense import DenseStep, parted, step_of
 from pod_integrate.errors import UnsupportedFeatureError
 
 logger = logging.getLogger(__name__)
@@ -123,6 +123,9 @@ def _four_dims(
     """
     step = step_of(mask, query, key, window)
     length, slots = query.shape[2], key.shape[2]
+    if mask is not None:
+        mask, found = parted(mask, slots)
+        window = window if found is None else found
     if step is None:
         step = DenseStep([0] * key.shape[0], slots, length, window)
     elif skip_plain and step.is_plain(slots):
