@@ -46,19 +46,31 @@ def _capacity(
 ) -> Capacity:
     slots = num_sms * config.ctas_per_sm
     whole = _needs(geometry, config, q_lens, 1, num_sms)
-    room = _at_most(
-        _needs(geometry, config, q_lens, context, num_sms),
-        whole.decode_ctas + SPARE_WAVES * slots,
-        geometry,
-        config,
-        max(q_lens),
-    )
+
+    def room(config: PodConfig, ctas: int) -> Capacity:
+        needs = _needs(geometry, config, q_lens, _enough(config, context, ctas, whole), num_sms)
+        return _at_most(needs, ctas, geometry, config, max(q_lens))
+
+    own = room(config, whole.decode_ctas + SPARE_WAVES * slots)
     if config.decode_split_tokens <= LEAST_SPLIT or whole.decode_ctas > slots:
-        return room
-    least = dataclasses.replace(config, decode_split_tokens=LEAST_SPLIT)
-    needs = _needs(geometry, least, q_lens, context, num_sms)
-    filled = _at_most(needs, slots, geometry, config, max(q_lens))
-    return Capacity(*map(max, room, filled))
+        return own
+    filled = room(dataclasses.replace(config, decode_split_tokens=LEAST_SPLIT), slots)
+    return Capacity(*map(max, own, filled))
+
+
+def _enough(config: PodConfig, context: int, ctas: int, whole: Capacity) -> int:
+    """Keys of each request that need as much of `ctas` CTAs as `context` keys do.
+
+    whole  of the same requests unsplit
+
+    More would be planned for nothing: beyond twice the parts that these CTAs hold, twice because a
+    request's items differ in rows, needs are cut to the CTAs.
+    """
+    if config.decode_split_tokens == 0:
+        return context
+    items = (whole.decode_ctas - 1) * config.virtual_decode + 1
+    parts = 2 * -(-ctas * config.virtual_decode // items) + 2
+    return min(context, parts * config.decode_split_tokens)
 
 
 class DecodeRoom:
