@@ -2,7 +2,7 @@
 // POD_CONFORMANCE_WGMMA says that the target has them: few columns, A M-major, stmatrix.
 //
 // CTA    one warpgroup and one pair of tiles
-// Smem   A [64, 64] K-major, then M-major | B [64, 16]
+// Smem   A [64, 64] K-major, then M-major | B [64, 16], of which products also take 8 columns
 #pragma once
 
 #include "pod/ptx/ldmatrix.cuh"
@@ -11,7 +11,7 @@
 namespace pod {
 namespace {
 
-constexpr int kFewTiles = 2, kFewColumns = 8 * kFewTiles;
+constexpr int kFewColumns = 16;
 
 POD_DEVICE void store_a_m_major(const TilePair& p) {
   for (int i = p.thread; i < kRows * kDepth; i += kThreads) {
@@ -20,9 +20,9 @@ POD_DEVICE void store_a_m_major(const TilePair& p) {
 }
 
 // D += A B, A M-major.
-template <typename T>
+template <typename T, int kColumns>
 POD_DEVICE void dump_transposed(uint32_t* out, const TilePair& p, int tile) {
-  float d[kFewTiles][4];
+  float d[kColumns][4];
   start_from_c(d, p);
   ptx::hold(d);
   ptx::wgmma_fence();
@@ -33,7 +33,7 @@ POD_DEVICE void dump_transposed(uint32_t* out, const TilePair& p, int tile) {
     ptx::wgmma_ss_transposed<T>(d, a, p.b_descriptor_k_major(step));
   }
   finish(d);
-  dump_sums(out + tile * kRows * kFewColumns, d, p);
+  dump_sums(out + tile * kRows * 8 * kColumns, d, p);
 }
 
 template <typename T>
@@ -46,14 +46,17 @@ swapped_kernel(const POD_GRID_CONSTANT ConformanceArguments a) {
   store_a(p);
   store_b_k_major(p, kFewColumns);
   publish();
-  dump_ss<T, kFewTiles>(section<is_fp16 ? kSsFp16N16 : kSsBf16N16>(a), p, tile);
+  dump_ss<T, 1>(section<is_fp16 ? kSsFp16N8 : kSsBf16N8>(a), p, tile);
+  dump_ss<T, 2>(section<is_fp16 ? kSsFp16N16 : kSsBf16N16>(a), p, tile);
   ptx::sync_cta();
   store_a_m_major(p);
   publish();
-  dump_transposed<T>(section<is_fp16 ? kTransposedFp16N16 : kTransposedBf16N16>(a), p, tile);
+  dump_transposed<T, 1>(section<is_fp16 ? kTransposedFp16N8 : kTransposedBf16N8>(a), p, tile);
+  dump_transposed<T, 2>(section<is_fp16 ? kTransposedFp16N16 : kTransposedBf16N16>(a), p, tile);
 }
 
-// A warp's four matrices into rows at permuted places, then all 512 bytes.
+// A warp's four matrices into rows at permuted places, then all 512 bytes; and two into 256, by the
+// addresses of half a warp.
 template <int threads>
 POD_GLOBAL(threads, 1)
 stmatrix_kernel(const POD_GRID_CONSTANT ConformanceArguments a) {
@@ -67,7 +70,16 @@ stmatrix_kernel(const POD_GRID_CONSTANT ConformanceArguments a) {
   ptx::sync_warp();
   POD_UNROLL
   for (int i = 0; i < 4; ++i) {
-    section<kStmatrixTrans>(a)[i * threads + thread] = smem[i * threads + thread];
+    section<kStmatrixX4Trans>(a)[i * threads + thread] = smem[i * threads + thread];
+  }
+  ptx::sync_warp();
+  constexpr int half = threads / 2;
+  const int place = thread < half ? (thread * 5 + 3) % half : thread;
+  ptx::stmatrix_x2_trans(ptx::smem_address(smem + place * 4), {tiles[0], tiles[1]});
+  ptx::sync_warp();
+  POD_UNROLL
+  for (int i = 0; i < 2; ++i) {
+    section<kStmatrixX2Trans>(a)[i * threads + thread] = smem[i * threads + thread];
   }
 }
 

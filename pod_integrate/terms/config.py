@@ -26,7 +26,7 @@ LEAST_SPLIT = 256
 class TileConfig:
     """One CTA's share of one op.
 
-    q_rows   query rows after GQA packing, a multiple of 16
+    q_rows   query rows after GQA packing, a multiple of 16; of decode on Hopper's wgmma also 8
     kv_rows  KV rows per stage, a multiple of 16
     stages   KV stages in flight, >= 1; on a CPU 1 means no prefetch of the next tile
     warps    warps per CTA, >= 1; on a CPU always 1
@@ -38,11 +38,13 @@ class TileConfig:
     warps: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("q_rows", "kv_rows"):
+        for name, least in (("q_rows", 8), ("kv_rows", 16)):
             value = getattr(self, name)
+            whole = value >= 16 and value % 16 == 0 and value <= 4096
             _require(
-                value >= 16 and value % 16 == 0 and value <= 4096,
-                f"tile.{name} must be a multiple of 16 in 16..4096, got {value}",
+                value == least or whole,
+                f"tile.{name} must be {'8 or ' * (least == 8)}a multiple of 16 in 16..4096, got "
+                f"{value}",
             )
         _require(1 <= self.stages <= 8, f"tile.stages must be 1..8, got {self.stages}")
         _require(1 <= self.warps <= 16, f"tile.warps must be 1..16, got {self.warps}")

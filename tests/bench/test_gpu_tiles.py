@@ -13,12 +13,12 @@ from benchmarks.gpu.correctness.cases import SHAPES, feasible, tiles_checks
 from benchmarks.gpu.speed import tiles
 from benchmarks.gpu.speed.beside import in_l2
 from benchmarks.gpu.speed.cases import make_case, sized
-from pod_integrate.devices.cuda.choices import PAIRS
+from pod_integrate.devices.cuda.choices import PAIRS, PAIRS_OF_8
 from pod_integrate.devices.cuda.limits import ARCHITECTURES
 from pod_integrate.model.floors import CASES
 
 MACHINE = Emulator()
-NAME = PAIRS[0]
+NAME, FEW = PAIRS[0], PAIRS_OF_8[0]
 
 
 def test_part_times_every_config_on_every_part(tmp_path: Path) -> None:
@@ -82,6 +82,18 @@ def test_checks_of_given_tiles_pass_and_say_what_ran(tmp_path: Path) -> None:
     saved = json.loads((tmp_path / "checks_tiles.json").read_text())
     assert saved["failed"] == 0 and saved["passed"] == len(SHAPES) + 1
     assert all(NAME in name for name in saved["passed_names"])
+
+
+def test_tiles_of_8_query_rows_are_left_out_of_larger_groups() -> None:
+    spec = sized(MACHINE, CASES[0])._replace(num_q_heads=9, num_kv_heads=1)
+    assert not any(FEW in name for name in tiles.configs_of(MACHINE, spec, [FEW], [4096]))
+    arch = ARCHITECTURES["sm_90a"]
+    groups = {
+        check.shape.heads[0] // check.shape.heads[1]
+        for check in tiles_checks(arch, [FEW], False)
+        if feasible(check, arch)
+    }
+    assert groups == {1, 4, 5}
 
 
 def test_checks_of_tiles_have_both_head_dims_and_other_settings() -> None:

@@ -91,8 +91,8 @@ MUTATIONS = (
     Mutation(
         "weights of a turn are made over those that the unit reads",
         _ITEM,
-        "kSmem.weights + turn * kWeightBytes<kRows>;",
-        "kSmem.weights + ({on} ? 0 : turn) * kWeightBytes<kRows>;",
+        "kSmem.weights + turn * kWeightBytes;",
+        "kSmem.weights + ({on} ? 0 : turn) * kWeightBytes;",
     ),
     Mutation(
         "warps ask what was said of the turn to come",

@@ -52,6 +52,43 @@ CASE(stmatrix_trans_stores_columns_as_rows) {
   }
 }
 
+CASE(stmatrix_of_two_matrices_takes_the_addresses_of_half_a_warp) {
+  for (int order = kAscending; order <= kRandom; ++order) {
+    configure(order);
+    expect_runs([] {
+      POD_DYNAMIC_SMEM(smem);
+      const auto lane = static_cast<uint32_t>(thread_index());
+      if (lane < 16) std::memset(smem + place(2 + lane / 8, lane % 8), 0, 16);
+      ptx::sync_warp();
+      uint32_t tiles[4];
+      fragment(tiles);
+      // The others' are no addresses at all.
+      const uint32_t row = lane < 16 ? ptx::smem_address(smem) + place(lane / 8, lane % 8) : 8;
+      ptx::stmatrix_x2_trans(row, {tiles[0], tiles[1]});
+      ptx::sync_warp();
+      for (int c = 0; c < 8; ++c) {
+        const int want =
+            lane < 16 ? 64 * static_cast<int>(lane / 8) + 8 * c + thread_index() % 8 : 0;
+        expect(element_at(smem + place(lane / 8, lane % 8), c) == want,
+               "row " + std::to_string(thread_index()));
+      }
+    });
+  }
+}
+
+CASE(stmatrix_of_two_and_of_four_matrices_in_one_warp) {
+  expect_error({"divergent warp", "stmatrix.x4.trans", "stmatrix.x2.trans"}, [] {
+    POD_DYNAMIC_SMEM(smem);
+    uint32_t tiles[4];
+    fragment(tiles);
+    if (thread_index() < 16) {
+      ptx::stmatrix_x4_trans(ptx::smem_address(smem), tiles);
+    } else {
+      ptx::stmatrix_x2_trans(ptx::smem_address(smem), {tiles[0], tiles[1]});
+    }
+  });
+}
+
 CASE(stmatrix_is_counted_with_its_wavefronts_beyond_the_first) {
   auto extra = [](auto address_of) {
     int64_t counts[16];
@@ -88,7 +125,7 @@ CASE(stmatrix_outside_shared_memory_or_misaligned) {
 }
 
 CASE(stmatrix_in_divergent_code) {
-  expect_error({"divergent warp", "stmatrix.trans", "sync_warp"}, [] {
+  expect_error({"divergent warp", "stmatrix.x4.trans", "sync_warp"}, [] {
     POD_DYNAMIC_SMEM(smem);
     uint32_t tiles[4];
     fragment(tiles);

@@ -47,6 +47,8 @@ WRONG: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "smid": lambda words: words + 4096,
     "globaltimer": lambda words: words.flip(0),
     "wgmma_ss:bf16_n128": lambda words: bits(floats(words) * (1 + 2.0**-12)),
+    "stmatrix_x2_trans": lambda words: words.roll(4),
+    "wgmma_ss:fp16_n8": lambda words: words.roll(1),
     "wgmma_ss:fp16_n16": lambda words: words.roll(1),
     "wgmma_ss_transposed:bf16_n16": lambda words: bits(floats(words) * (1 + 2.0**-12)),
     "wgmma_rs:fp16_n256": lambda words: words.roll(1),

@@ -20,8 +20,8 @@ from pod_integrate.measure.batches import make_batch
 from pod_integrate.terms.keys import Geometry
 
 # Head dims, dtypes, one and two row tiles per warp, one to three stages, decode items on one, two
-# and four warps, alone or several in a CTA. The last three prefill on wgmma, the last in a CTA that
-# stays and runs both ops.
+# and four warps, alone or several in a CTA. The last five prefill and decode on wgmma, two of these
+# with decode tiles of 8 query rows; the last in a CTA that stays and runs both ops.
 VARIANTS = (
     "bf16-d64-p64x32s1w4-d16x64s1w4-c2-v1",
     "fp16-d64-p64x32s2w2-d16x32s2w2-c3-v2",
@@ -31,6 +31,8 @@ VARIANTS = (
     "bf16-d256-p64x32s1w4-d16x32s1w2-c2-v1",
     "bf16-d128-p128x64s2w4-d16x64s2w4-c2-v1",
     "fp16-d64-p128x64s3w4-d16x64s1w4-c2-v1",
+    "fp16-d64-p128x64s2w4-d8x192s1w4-c2-v1",
+    "bf16-d128-p128x64s2w4-d8x64s2w4-c2-v1",
     "bf16-d64-p128x128s2w8-d16x64s1w4-c1-v1",
 )
 SCHEDULES = {
@@ -67,7 +69,9 @@ SHAPES = {
     "decode only": Shape([1, 1, 1, 1], [1, 63, 64, 65], config=SPLIT),
     "group 1": Shape([17, 1], [80, 81], heads=(2, 2), config=SPLIT),
     "group 16": Shape([5, 1, 1], [100, 70, 16], heads=(16, 1), config=SPLIT),
-    "group 24 in two decode tiles": Shape([1, 3], [60, 50], heads=(24, 1)),
+    "group 24 in several decode tiles": Shape([1, 3], [60, 50], heads=(24, 1)),
+    "group 5": Shape([20, 1, 3], [60, 200, 90], heads=(5, 1), config=SPLIT),
+    "group 8, page size 1": Shape([2, 1, 20], [150, 97, 40], (8, 1), page_size=1, config=SPLIT),
     "speculative rows": Shape([2, 4, 8, 1], [90, 64, 70, 33], config=SPLIT),
     "window": Shape([40, 1, 1], [200, 150, 20], features={"window_left": 37}, config=SPLIT),
     "window that ends before a part": Shape(

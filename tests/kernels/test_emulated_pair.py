@@ -22,6 +22,8 @@ from pod_integrate.terms.keys import Geometry
 VARIANTS = (
     "bf16-d64-p128x128s2w8-d16x64s1w4-c1-v1",
     "fp16-d128-p128x96s2w8-d16x64s2w4-c1-v1",
+    "fp16-d64-p128x128s2w8-d8x64s1w4-c1-v1",
+    "bf16-d128-p128x96s2w8-d8x64s2w4-c1-v1",
 )
 SCHEDULES = {
     "ascending": Schedule(order="ascending"),
@@ -60,6 +62,8 @@ SHAPES = {
         [40] + [1] * 6, [700, 300, 400, 500, 64, 65, 1], {"decode_split_tokens": 64}
     ),
     "window": Shape([200, 1], [400, 300], features={"window_left": 50}),
+    # 16 rows of a decode, which two items share where a tile has 8.
+    "speculative rows": Shape([70, 8, 5], [90, 300, 200], {"decode_split_tokens": 128}),
 }
 
 
@@ -102,9 +106,10 @@ def most_at_once(records: list[CtaRecord]) -> int:
     return max(now, default=0)
 
 
-@pytest.mark.parametrize(("name", "decoders"), [(VARIANTS[0], 3), (VARIANTS[1], 2)])
+@pytest.mark.parametrize(("name", "decoders"), list(zip(VARIANTS, (3, 2, 3, 2), strict=True)))
 def test_multipliers_turn_to_decode_where_there_is_room(name: str, decoders: int) -> None:
-    # Beside the decoder as many as a prefill item has room for: 2 of 29 KiB in 80, 1 of 87 in 128.
+    # Beside the decoder as many as a prefill item has room for: 2 of 29 KiB in 80, 1 of 87 in 128,
+    # and of 27 and 85 with 8 query rows.
     shape = SHAPES["decodes that outlast prefill"]
     records = attended(name, shape, Schedule(num_sms=1, order="random", seed=5)).records
     assert most_at_once([record for record in records if record.op == 1]) == decoders

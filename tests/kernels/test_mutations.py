@@ -14,6 +14,7 @@ import ahead_mutations
 import byte_mutations
 import column_mutations
 import mutations
+import narrow_mutations
 import pair_mutations
 import pair_ring_mutations
 import planting
@@ -36,6 +37,8 @@ VARIANTS = (
 WGMMA_VARIANTS = ("bf16-d64-p128x64s2w4-d16x32s2w2-c2-v1",)
 # Decode on it, two blocks of keys to a tile.
 COLUMN_VARIANTS = ("bf16-d64-p128x64s2w4-d16x128s1w4-c2-v1",)
+# The same with tiles of 8 query rows.
+NARROW_VARIANTS = ("bf16-d64-p128x64s2w4-d8x128s1w4-c2-v1",)
 # Both ops in a CTA that stays.
 PAIR_VARIANTS = ("bf16-d64-p128x96s2w8-d16x64s1w4-c1-v1",)
 # The same, its decodes' keys a tile ahead of their values.
@@ -55,6 +58,7 @@ SHOWN = (
     (COMMON, VARIANTS),
     (WGMMA, WGMMA_VARIANTS),
     (column_mutations.MUTATIONS, COLUMN_VARIANTS),
+    (narrow_mutations.MUTATIONS, NARROW_VARIANTS),
     (PAIR, PAIR_VARIANTS),
     (ahead_mutations.MUTATIONS, AHEAD_VARIANTS),
     (byte_mutations.MUTATIONS, BYTE_VARIANTS),

@@ -11,6 +11,7 @@ import torch
 
 from pod_integrate.devices.cuda import variants
 from pod_integrate.devices.cuda.choices import tiles_of
+from pod_integrate.devices.cuda.decode_rows import require_group
 from pod_integrate.devices.cuda.limits import HEAD_DIMS, Architecture, default_tiles, require_fits
 from pod_integrate.devices.cuda.variants import DTYPES, with_tiles
 from pod_integrate.errors import ConfigInfeasibleError
@@ -228,6 +229,7 @@ def feasible(check: Check, arch: Architecture) -> bool:
     """Whether the check's config fits; a run-time setting may not fit a small part."""
     try:
         require_fits(check.config, arch, check.head_dim, 1 if check.quantised else 2)
+        require_group(check.config, check.geometry)
     except ConfigInfeasibleError:
         return False
     return True

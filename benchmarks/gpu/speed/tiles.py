@@ -28,6 +28,7 @@ from benchmarks.gpu.speed.beside import both_ways
 from benchmarks.gpu.speed.cases import Part, default_of, find, make_case, sized
 from benchmarks.gpu.speed.summary import geomean
 from pod_integrate.devices.cuda.choices import PAIRS, tiles_of
+from pod_integrate.devices.cuda.decode_rows import require_group
 from pod_integrate.devices.cuda.limits import require_fits
 from pod_integrate.devices.cuda.variants import Variant, with_tiles
 from pod_integrate.errors import ConfigInfeasibleError
@@ -80,6 +81,7 @@ def configs_of(machine: Backend, spec: CaseSpec, tiles: list[str], splits: list[
         config = with_tiles(default, tiles_of(name))
         try:
             require_fits(config, machine.arch, spec.head_dim)
+            require_group(config, spec.geometry)
         except ConfigInfeasibleError:
             continue
         for split in splits:

@@ -78,7 +78,7 @@ void for_each_block(const PlanProblem& p, const PlanConfig& config, Op op, Visit
   const int q_rows = op == Op::kPrefill ? config.tiles.prefill.q_rows : config.tiles.decode.q_rows;
   for (int b = 0; b < p.requests; ++b) {
     const int q_len = p.q_indptr[b + 1] - p.q_indptr[b];
-    if (q_len == 0 || is_decode(q_len, p.group, config) != (op == Op::kDecode)) continue;
+    if (q_len == 0 || is_decode(q_len, p.group) != (op == Op::kDecode)) continue;
     const Request request{b, p.q_indptr[b], q_len, p.kv_lens[b]};
     // Last rows first: they see the most keys, so the list of one request is sorted already.
     for (int i = ceil_div(q_len * p.group, q_rows) - 1; i >= 0; --i) {
@@ -242,9 +242,7 @@ void set_ratio(const PlanProblem& p, const PlanConfig& config, Plan& plan) {
 
 }  // namespace
 
-bool is_decode(int q_len, int group, const PlanConfig& config) {
-  return q_len == 1 || int64_t{q_len} * group <= config.tiles.decode.q_rows;
-}
+bool is_decode(int q_len, int group) { return q_len == 1 || int64_t{q_len} * group <= kDecodeRows; }
 
 Plan make_plan(const PlanProblem& problem, const PlanConfig& config) {
   Plan plan{};

@@ -41,9 +41,9 @@ struct Plan {
   int prefill_ctas, decode_ctas;
 };
 
-// Whether the op decode takes a request of `q_len` query tokens: all its packed rows fill at most
-// one decode tile, or it is a plain one-token step of a larger group.
-bool is_decode(int q_len, int group, const PlanConfig& config);
+// Whether the op decode takes a request of `q_len` query tokens: it has at most kDecodeRows packed
+// rows, whatever the tile, or is a plain one-token step of a larger group.
+bool is_decode(int q_len, int group);
 
 // Items longest first, LSE slots, merge blocks and the CTA ratio of one batch.
 Plan make_plan(const PlanProblem& problem, const PlanConfig& config);

@@ -35,7 +35,8 @@ constexpr int kCopyWarps =
     Variant::prefill_engine == PrefillEngine::kPair ? kGroupWarps : kPrefill.warps;
 static_assert(kPrefill.kv_rows % 16 == 0 && kPrefill.kv_rows % (8 * kCopyWarps) == 0,
               "a warp copies a multiple of 8 KV rows");
-static_assert(kDecode.q_rows == kDecodeRows, "a decode tile has 16 query rows");
+static_assert(has_decode_rows(Smem<Variant>::kDecodeEngine, kDecode.q_rows),
+              "a decode tile has 16 query rows, on wgmma 16 or 8");
 static_assert(kDecode.kv_rows % (16 * kDecode.warps) == 0, "a decode warp owns 16 n keys");
 static_assert(op::Prefill<Variant>::kSuits, "see op/prefill_engine.cuh");
 static_assert(cta_warps(Variant::config) <= 16 && Variant::config.virtual_decode <= 8,

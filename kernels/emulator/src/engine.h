@@ -67,7 +67,7 @@ void prepare_host(Lane& host);
 
 // Collectives (instructions.cpp).
 void run_ldmatrix(Warp& warp, bool trans);
-void run_stmatrix(Warp& warp);
+void run_stmatrix(Warp& warp, int matrices);
 void run_mma(Warp& warp, bool is_bf16);
 void run_shuffle(Warp& warp, Collective op);
 const char* name_of(Collective op);

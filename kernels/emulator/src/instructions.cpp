@@ -80,10 +80,10 @@ void run_ldmatrix(Warp& warp, bool trans) {
   ++machine.statistics.ldmatrix;
 }
 
-void run_stmatrix(Warp& warp) {
+void run_stmatrix(Warp& warp, int matrices) {
   const races::OnBehalfOfOthers unseen;
   StmatrixSlots& slots = warp.stmatrix;
-  for (int i = 0; i < 4; ++i) {
+  for (int i = 0; i < matrices; ++i) {
     Matrix matrix;
     std::memcpy(&matrix, slots.tiles[i], sizeof matrix);
     transpose(matrix);
@@ -131,8 +131,10 @@ const char* name_of(Collective op) {
       return "ldmatrix";
     case Collective::kLdmatrixTrans:
       return "ldmatrix.trans";
-    case Collective::kStmatrixTrans:
-      return "stmatrix.trans";
+    case Collective::kStmatrixX2Trans:
+      return "stmatrix.x2.trans";
+    case Collective::kStmatrixX4Trans:
+      return "stmatrix.x4.trans";
     case Collective::kMmaBf16:
       return "mma (bf16)";
     case Collective::kMmaFp16:

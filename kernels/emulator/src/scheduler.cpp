@@ -47,8 +47,9 @@ void complete(Warp& warp) {
     case Collective::kLdmatrixTrans:
       run_ldmatrix(warp, op == Collective::kLdmatrixTrans);
       break;
-    case Collective::kStmatrixTrans:
-      run_stmatrix(warp);
+    case Collective::kStmatrixX2Trans:
+    case Collective::kStmatrixX4Trans:
+      run_stmatrix(warp, op == Collective::kStmatrixX2Trans ? 2 : 4);
       break;
     case Collective::kMmaBf16:
     case Collective::kMmaFp16:

@@ -20,6 +20,7 @@ _CTAS_PER_SM = (1, 2)
 # K and V of one decode item: it waits in L2, beside the prefill tile, until the core turns to it.
 _TICKET_BYTES = 256 << 10
 _MAX_DECODE_ROWS = 64
+_ROWS = 16  # a tile has a multiple of them
 _PARAMETERS: dict[str, Range | OneOf] = {
     "prefill.q_rows_log2": Range(4, 8),
     "prefill.kv_rows_log2": Range(4, 8),
@@ -71,6 +72,11 @@ class CpuTarget(Target):
                 raise ConfigInfeasibleError(
                     f"{name}.warps is {tile.warps}; a CPU item runs on one core. Set {name}.warps "
                     "to 1"
+                )
+            if tile.q_rows % _ROWS:
+                raise ConfigInfeasibleError(
+                    f"{name}.q_rows is {tile.q_rows}; a CPU item packs a multiple of {_ROWS} query "
+                    f"rows. Set {name}.q_rows to {_ROWS}"
                 )
         if config.ctas_per_sm not in _CTAS_PER_SM:
             raise ConfigInfeasibleError(

@@ -14,11 +14,23 @@ from pod_integrate.terms.keys import Geometry
 # Tiles mean the same at any dtype and head dim.
 _ANY_VARIANT = "bf16-d128-"
 _TILES_FIRST = 6
+# Decode tiles of 8 query rows, where a GPU decodes on wgmma: for groups of up to 8 heads, half of
+# whose tile of 16 is empty.
+_OF_8 = (
+    "p128x64s2w4-d8x192s1w4-c2-v1",
+    "p128x64s2w4-d8x128s1w4-c2-v1",
+)
+PAIRS_OF_8 = (
+    "p128x128s2w8-d8x64s1w4-c1-v1",
+    "p128x96s2w8-d8x64s2w4-c1-v1",
+    "p128x128s2w8-d8x128s2w4-c1-v1",
+)
 # CTAs that hold an SM and run both ops at once, where a GPU has them: docs/hopper.md.
 PAIRS = (
     "p128x128s2w8-d16x64s1w4-c1-v1",
     "p128x96s2w8-d16x64s2w4-c1-v1",
     "p128x128s2w8-d16x128s2w4-c1-v1",
+    *PAIRS_OF_8,
 )
 # Large tiles with few CTAs to small tiles with many; what does not fit an architecture or head dim
 # is refused without a build. New ones go to the end: stored trials keep their meaning.
@@ -43,6 +55,7 @@ TILES = (
     "p64x32s1w4-d16x32s2w2-c2-v1",
     "p32x32s1w2-d16x32s1w2-c2-v1",
     *PAIRS,
+    *_OF_8,
 )
 _PARAMETERS: dict[str, Range | OneOf] = {
     "tiles": OneOf(TILES),

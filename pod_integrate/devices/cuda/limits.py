@@ -6,6 +6,8 @@ from pod_integrate.devices.cuda.architectures import ARCHITECTURES as ARCHITECTU
 from pod_integrate.devices.cuda.architectures import Architecture as Architecture
 from pod_integrate.devices.cuda.architectures import PrefillEngine as PrefillEngine
 from pod_integrate.devices.cuda.architectures import architecture as architecture
+from pod_integrate.devices.cuda.decode_rows import DECODE_ROWS as DECODE_ROWS
+from pod_integrate.devices.cuda.decode_rows import require_decode_rows, require_group
 from pod_integrate.devices.cuda.default_tiles import default_tiles as default_tiles
 from pod_integrate.devices.cuda.default_tiles import pair_tiles as pair_tiles
 from pod_integrate.devices.cuda.engines import GROUP_THREADS as GROUP_THREADS
@@ -26,7 +28,6 @@ _PAIR_STATIC_BYTES = 768  # of a CTA that stays: items ahead of those that run
 _SLACK: dict[PrefillEngine, int] = {"mma": 0, "wgmma": 1008, "pair": 1008}
 # Where panels begin, and what decode warps on wgmma tell each other.
 _PANELS, _NOTES = 1024, 512
-DECODE_ROWS = 16
 _MERGE_COLUMNS = 10  # m, l, and padding against bank conflicts
 _MAX_VIRTUAL_DECODE = 8
 _MAX_CTA_WARPS = 16
@@ -64,7 +65,7 @@ def cta_smem_bytes(
     if decode_engine(config, arch, head_dim, kv_bytes) == "wgmma":
         # Weights have two places where decode's keys come a tile ahead of its values.
         turns = 2 if engine == "pair" and config.decode.stages == 2 else 1
-        weights = turns * 2 * DECODE_ROWS * config.decode.kv_rows
+        weights = turns * 2 * config.decode.q_rows * config.decode.kv_rows
         decode = -(-decode // _PANELS) * _PANELS + weights + _NOTES + _SLACK[engine]
     return prefill + _SLACK[engine], decode
 
@@ -92,6 +93,7 @@ def require_feasible(config: PodConfig, device: DeviceKey, geometry: Geometry) -
     """
     arch = architecture(device.capability)
     require_head_dim(geometry.head_dim)
+    require_group(config, geometry)
     require_fits(config, arch, geometry.head_dim, ELEMENT_BYTES[geometry.kv_dtype])
 
 
@@ -107,6 +109,7 @@ def require_head_dim(head_dim: int) -> None:
 def require_fits(config: PodConfig, arch: Architecture, head_dim: int, kv_bytes: int = 2) -> None:
     """Raise ConfigInfeasibleError unless tiles divide, shared memory and registers suffice."""
     pair = prefill_engine(config, arch, head_dim, kv_bytes) == "pair"
+    require_decode_rows(config, arch, head_dim, kv_bytes)
     _require_shapes(config, GROUP_THREADS // 32 if pair else config.prefill.warps)
     _require_warps(config, arch)
     if pair:
@@ -121,13 +124,13 @@ def accumulators(
 ) -> tuple[int, int]:
     """Registers of a thread for scores and O of a (prefill, decode) item: fp32, without operands.
 
-    On wgmma a decode item's 16 rows are the columns of products whose rows are keys, or values.
+    On wgmma a decode item's rows are the columns of products whose rows are keys, or values.
     """
     p, d = config.prefill, config.decode
     blocks = p.q_rows // (16 * p.warps)
     decode = {
         "mma": (head_dim + d.kv_rows // d.warps) // 2,
-        "wgmma": (head_dim + d.kv_rows) * DECODE_ROWS // GROUP_THREADS,
+        "wgmma": (head_dim + d.kv_rows) * d.q_rows // GROUP_THREADS,
     }[decode_engine(config, arch, head_dim, kv_bytes)]
     return blocks * (head_dim + p.kv_rows) // 2, decode
 
@@ -142,11 +145,6 @@ def default_config(device: DeviceKey, geometry: Geometry) -> PodConfig:
 def _require_shapes(config: PodConfig, copying: int) -> None:
     # `copying` warps bring the keys of a prefill tile.
     p, d, v = config.prefill, config.decode, config.virtual_decode
-    if d.q_rows != DECODE_ROWS:
-        _refuse(
-            f"decode.q_rows is {d.q_rows}; a decode tile is one 16-row tensor-core block",
-            "Set decode.q_rows to 16: a larger group becomes several items",
-        )
     if p.q_rows not in (16 * p.warps, 32 * p.warps):
         _refuse(
             f"prefill.q_rows is {p.q_rows} with {p.warps} prefill.warps; a warp owns 16 or 32 rows",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from pod_integrate.terms.keys import Geometry
 # KV parts beyond one per item and KV head that a captured grid has CTAs for, in waves of the GPU:
 # enough to fill it twice; a CTA without work still costs its launch.
 SPARE_WAVES = 2
+Counts = np.ndarray[Any, np.dtype[Any]]
 _MAX_SPLIT = 1 << 20
 _MERGE_ROWS = 16
 
@@ -87,11 +89,11 @@ class DecodeRoom:
         if geometry.window_left >= 0:
             keys = np.minimum(keys, geometry.window_left + tokens)
         self._keys, self._capacity = keys, capacity
-        # Of each request's item in one KV head; where there are more, they are one token's.
+        # Of each request in one KV head, and the items that they are, unsplit.
         self._rows = tokens * (geometry.num_q_heads // geometry.num_kv_heads)
-        self._heads = geometry.num_kv_heads
-        items = self._heads * -(-int(self._rows.max(initial=1)) // config.decode.q_rows)
-        self._parts = capacity.decode_ctas * config.virtual_decode // items
+        self._items = np.maximum(1, -(-self._rows // config.decode.q_rows))
+        self._heads, self._tile = geometry.num_kv_heads, min(config.decode.q_rows, _MERGE_ROWS)
+        self._room = capacity.decode_ctas * config.virtual_decode // self._heads
 
     def longest(self, own: int) -> int:
         """Most KV tokens of a decode item with which the batch fits, for a config that has `own`.
@@ -99,27 +101,31 @@ class DecodeRoom:
         `own` where that fits, else the least that does; 0, no split, where none does. The plan
         goes below it for a batch that would not fill the GPU.
         """
-        if own == 0 or int((-(-self._keys // own)).sum()) <= self._parts:
+        if own == 0 or self._needs(-(-self._keys // own)) <= self._room:
             return own
-        spare = self._parts - len(self._keys)
+        spare = self._room - int(self._items.sum())
         if spare <= 0:
             return 0
-        # A request of n keys has less than n / split + 1 parts.
-        split = max(own, -(-int(self._keys.sum()) // spare))
+        # An item of n keys has less than n / split + 1 parts.
+        split = max(own, -(-self._needs(self._keys) // spare))
         split = -(-split // 16) * 16
         return split if split <= _MAX_SPLIT else 0
 
     def holds(self, split: int) -> bool:
         """Whether the batch fits in parts of `split` keys, which the capture need not have had."""
         if split == 0:
-            return len(self._keys) <= self._parts
+            return int(self._items.sum()) <= self._room
         parts = -(-self._keys // split)
         cut, of_each = parts[parts > 1], self._rows[parts > 1]
         rows = int((cut * of_each).sum()) * self._heads
-        blocks = int((-(-of_each // _MERGE_ROWS)).sum()) * self._heads
+        blocks = int((-(-of_each // self._tile)).sum()) * self._heads
         room = self._capacity
         fits = rows <= room.partial_rows and blocks <= room.merge_ctas
-        return fits and int(parts.sum()) <= self._parts
+        return fits and self._needs(parts) <= self._room
+
+    def _needs(self, of_each: Counts) -> int:
+        """Items of a KV head, when each item of a request counts as many."""
+        return int((self._items * of_each).sum())
 
 
 def _at_most(

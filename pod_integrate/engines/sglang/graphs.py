@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from pod_integrate.devices.cuda.decode_rows import DECODE_ROWS
 from pod_integrate.devices.registry import device_of
 from pod_integrate.devices.twin_plan import TwinPlan
 from pod_integrate.engines.sglang.decode_room import DecodeRoom, decode_capacity
@@ -182,7 +183,7 @@ def _parts(tokens: int, groups: Iterable[LayerGroup]) -> list[int]:
     found = [[1]]
     for group in groups:
         ratio = group.geometry.num_q_heads // group.geometry.num_kv_heads
-        found.append(verify_parts(tokens, ratio, group.default.decode.q_rows))
+        found.append(verify_parts(tokens, ratio, DECODE_ROWS))
     # The narrowest; without a group, of any width.
     return max(found[1:] or found, key=len)
 

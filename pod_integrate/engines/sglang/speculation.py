@@ -78,7 +78,7 @@ def verify_parts(tokens: int, group: int, rows: int) -> list[int]:
     """How many of a request's tokens each decode item of a verify step takes, in order.
 
     group  query heads per KV head
-    rows   of a decode tile: a part that fits is packed into one, a longer one would be a prefill
+    rows   of a decode at most: a longer part would be a prefill
     """
     each = max(1, rows // group)
     return [min(each, tokens - begin) for begin in range(0, tokens, each)]

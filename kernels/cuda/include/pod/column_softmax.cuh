@@ -10,12 +10,12 @@
 
 namespace pod {
 
-// What a thread keeps: of O transposed [D, 16] the rows that its warp holds of each 64, m of its
-// query rows, and l over the keys that it has seen itself, compensated.
-template <int D>
+// What a thread keeps: of O transposed [D, 8 * kTiles] the rows that its warp holds of each 64, m
+// of its query rows, and l over the keys that it has seen itself, compensated.
+template <int D, int kTiles>
 struct ColumnState {
-  static constexpr int kBlocks = D / ColumnFragment::kBlock, kRows = ColumnFragment::kRows;
-  float o[kBlocks][ColumnFragment::kTiles][4];
+  static constexpr int kBlocks = D / ColumnFragment::kBlock, kRows = kTiles * Fragment::kPairs;
+  float o[kBlocks][kTiles][4];
   float m[kRows], l[kRows], lost[kRows];
   bool far = false;  // whether scores are to be centred: see softmax.cuh
 
@@ -51,23 +51,23 @@ struct ColumnState {
 };
 
 // The largest of m and the lane's own scores.
-template <int D, int kBlocks>
-POD_DEVICE void own_highest(float (&highest)[ColumnFragment::kRows],
-                            const float (&s)[kBlocks][ColumnFragment::kTiles][4],
-                            const ColumnState<D>& state) {
+template <int D, int kTiles, int kBlocks>
+POD_DEVICE void own_highest(float (&highest)[kTiles * Fragment::kPairs],
+                            const float (&s)[kBlocks][kTiles][4],
+                            const ColumnState<D, kTiles>& state) {
   POD_UNROLL
-  for (int i = 0; i < ColumnFragment::kRows; ++i) highest[i] = state.m[i];
+  for (int i = 0; i < state.kRows; ++i) highest[i] = state.m[i];
   for_each_score(s, [&](int place, const float& x) { highest[place] = max(highest[place], x); });
 }
 
 // Whether m is too far behind for weights of 16 bits: see softmax_step_lazily().
-template <int D>
-POD_DEVICE bool has_grown(const float (&highest)[ColumnFragment::kRows],
-                          const ColumnState<D>& state, float scale) {
+template <int D, int kTiles>
+POD_DEVICE bool has_grown(const float (&highest)[kTiles * Fragment::kPairs],
+                          const ColumnState<D, kTiles>& state, float scale) {
   constexpr float kSlack = 8.f;
   bool grown = false;
   POD_UNROLL
-  for (int i = 0; i < ColumnFragment::kRows; ++i) {
+  for (int i = 0; i < state.kRows; ++i) {
     // False where no key has been seen: the difference is no number then.
     grown |= (highest[i] - state.m[i]) * scale > kSlack;
   }
@@ -75,13 +75,12 @@ POD_DEVICE bool has_grown(const float (&highest)[ColumnFragment::kRows],
 }
 
 // Weights of one block's scores, and their sums by query row, joined to `sums`. The scores stay.
-template <int D>
-POD_DEVICE void weigh_block(float (&p)[ColumnFragment::kTiles][4],
-                            const float (&s)[ColumnFragment::kTiles][4],
-                            float (&sums)[ColumnFragment::kRows], const ColumnState<D>& state,
-                            float scale) {
+template <int D, int kTiles>
+POD_DEVICE void weigh_block(float (&p)[kTiles][4], const float (&s)[kTiles][4],
+                            float (&sums)[kTiles * Fragment::kPairs],
+                            const ColumnState<D, kTiles>& state, float scale) {
   POD_UNROLL
-  for (int place = 0; place < ColumnFragment::kRows; ++place) {
+  for (int place = 0; place < state.kRows; ++place) {
     const float m = state.m[place] == kNegativeInfinity ? 0.f : state.m[place];
     const float centre = state.far ? m : 0.f, reference = state.far ? 0.f : m * scale;
     POD_UNROLL
@@ -95,12 +94,12 @@ POD_DEVICE void weigh_block(float (&p)[ColumnFragment::kTiles][4],
 }
 
 // Scores of keys that a row does not see become -inf; block 0 starts at key `kv`.
-template <int kBlocks>
-POD_DEVICE void mask_columns(float (&s)[kBlocks][ColumnFragment::kTiles][4],
-                             const KernelArguments& a, const Item& item, int kv, int thread) {
+template <int kBlocks, int kTiles>
+POD_DEVICE void mask_columns(float (&s)[kBlocks][kTiles][4], const KernelArguments& a,
+                             const Item& item, int kv, int thread) {
   thread = ptx::forget(thread);
   POD_UNROLL
-  for (int place = 0; place < ColumnFragment::kRows; ++place) {
+  for (int place = 0; place < kTiles * Fragment::kPairs; ++place) {
     const auto keys = layout::visible(a, item, ColumnFragment::row(thread % kWarpSize, place));
     const auto span = static_cast<unsigned>(keys.last - keys.first);
     POD_UNROLL

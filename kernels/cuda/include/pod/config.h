@@ -8,7 +8,7 @@ namespace pod {
 
 // One CTA's share of one op.
 struct TileConfig {
-  int q_rows;   // query rows after GQA packing, multiple of 16
+  int q_rows;   // query rows after GQA packing, multiple of 16; of decode on wgmma also 8
   int kv_rows;  // KV rows per stage, multiple of 16
   int stages;   // K tiles in flight, and V tiles, >= 1
   int warps;
@@ -30,8 +30,10 @@ enum class PrefillEngine : int { kMma = 0, kWgmma = 1, kPair = 2 };
 // What multiplies in a decode item: mma.sync, warp by warp, or wgmma with operands swapped.
 enum class DecodeEngine : int { kMma = 0, kWgmma = 1 };
 
-constexpr int kDecodeRows = 16;  // of the decode tile: one MMA tile
-constexpr int kQBytes = 2;       // of an element of Q and out; of K and V: as Q, or 1
+// Packed rows of a request that is a decode, at most, whatever the tile; and of a decode tile: one
+// block of mma.sync. On wgmma, whose columns they are, a tile may have a column tile of 8 instead.
+constexpr int kDecodeRows = 16, kColumnTile = 8;
+constexpr int kQBytes = 2;  // of an element of Q and out; of K and V: as Q, or 1
 
 // Rows of K and V are multiples of 32 bytes, so that the swizzles of layout/swizzle.cuh apply.
 constexpr bool is_head_dim(int d) { return d == 64 || d == 96 || d == 128 || d == 256; }
@@ -68,6 +70,11 @@ constexpr DecodeEngine decode_engine(const PodConfig& c, int kv_bytes, PrefillEn
   const bool group = c.decode.warps == kGroupWarps && c.virtual_decode == 1;
   const bool suits = group && c.decode.kv_rows % 64 == 0 && kv_bytes == kQBytes;
   return prefill != PrefillEngine::kMma && suits ? DecodeEngine::kWgmma : DecodeEngine::kMma;
+}
+
+// Whether an engine has a decode tile of so many rows.
+constexpr bool has_decode_rows(DecodeEngine engine, int rows) {
+  return rows == kDecodeRows || (engine == DecodeEngine::kWgmma && rows == kColumnTile);
 }
 
 // Whether a CTA's tiles are those of a pair and of the warpgroup that decodes beside it. Where a

@@ -2,7 +2,7 @@
 //
 // Item     Q [q_rows, D] | K [kv_rows, D] x stages | V [kv_rows, D] x stages
 // Decode   the same; at the end fp32 O, m and l of each warp take the place of K and V. On wgmma
-//          also weights [16, kv_rows] and what the warps tell each other
+//          also weights [q_rows, kv_rows] and what the warps tell each other
 // CTA      one prefill item, or virtual_decode decode items one after the other; a pair's CTA has
 //          a prefill item and then a decode item
 #pragma once
@@ -29,7 +29,7 @@ constexpr int scratch_stride(int head_dim) { return head_dim + 8; }
 
 // fp32 O, m and l of each warp of a decode item; one warp alone needs none.
 constexpr int scratch_bytes(const TileConfig& tile, int head_dim) {
-  return tile.warps == 1 ? 0 : tile.warps * kDecodeRows * (scratch_stride(head_dim) + 2) * 4;
+  return tile.warps == 1 ? 0 : tile.warps * tile.q_rows * (scratch_stride(head_dim) + 2) * 4;
 }
 
 // `more` places for a tile of K or V.
@@ -69,8 +69,7 @@ constexpr ItemSmem prefill_smem(const TileConfig& tile, int head_dim, int kv_byt
 constexpr int kNoteBytes = 512;
 
 // Weights of a tile of decode on wgmma, in 16 bits.
-template <int kRows>
-constexpr int kWeightBytes = kDecodeRows * kRows * kQBytes;
+constexpr int weight_bytes(const TileConfig& tile) { return tile.q_rows * tile.kv_rows * kQBytes; }
 
 // Whether keys come a tile ahead of values: see kv_ahead.cuh.
 constexpr bool decode_ahead(const TileConfig& tile, PrefillEngine prefill) {
@@ -86,7 +85,7 @@ constexpr ItemSmem decode_smem(const TileConfig& tile, int head_dim, int kv_byte
   // Panels begin where swizzles do.
   smem.weights = (smem.bytes + kPanelAlignment - 1) / kPanelAlignment * kPanelAlignment;
   const int turns = decode_ahead(tile, prefill) ? 2 : 1;
-  smem.notes = smem.weights + turns * kDecodeRows * tile.kv_rows * kQBytes;
+  smem.notes = smem.weights + turns * weight_bytes(tile);
   smem.bytes = smem.notes + kNoteBytes;
   return smem;
 }

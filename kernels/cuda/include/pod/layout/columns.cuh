@@ -1,7 +1,7 @@
 // columns.cuh: which elements a lane holds of scores that lie transposed, keys as the rows of an
-// accumulator tile [64, 16] of a warpgroup and query rows as its columns.
+// accumulator tile [64, 8 * kTiles] of a warpgroup and query rows as its columns.
 //
-// A lane holds four query rows: columns 2 * (lane % 4) and the next of each of two tiles of 8.
+// A lane holds two query rows, or places, of each tile of 8: columns 2 * (lane % 4) and the next.
 #pragma once
 
 #include "pod/config.h"
@@ -9,11 +9,11 @@
 
 namespace pod {
 
+static_assert(kColumnTile == Fragment::kColumns, "the fewest columns of a product");
+
 // Which query row and which keys a lane's registers s[block][tile][i] are of.
 struct ColumnFragment {
-  static constexpr int kTiles = kDecodeRows / Fragment::kColumns;
-  static constexpr int kRows = kTiles * Fragment::kPairs;  // query rows of a lane
-  static constexpr int kBlock = 64;                        // keys of a product
+  static constexpr int kBlock = 64;  // keys of a product
 
   POD_DEVICE static int row(int lane, int place) {
     return place / Fragment::kPairs * Fragment::kColumns + Fragment::column(lane) +
@@ -25,12 +25,12 @@ struct ColumnFragment {
 };
 
 // visit(place, x) for each score of a lane; `place` is that of its query row.
-template <int kBlocks, typename Score, typename Visit>
-POD_DEVICE void for_each_score(Score (&s)[kBlocks][ColumnFragment::kTiles][4], Visit visit) {
+template <int kBlocks, int kTiles, typename Score, typename Visit>
+POD_DEVICE void for_each_score(Score (&s)[kBlocks][kTiles][4], Visit visit) {
   POD_UNROLL
   for (int block = 0; block < kBlocks; ++block) {
     POD_UNROLL
-    for (int place = 0; place < ColumnFragment::kRows; ++place) {
+    for (int place = 0; place < kTiles * Fragment::kPairs; ++place) {
       POD_UNROLL
       for (int half = 0; half < Fragment::kHalves; ++half) {
         visit(place,

@@ -1,6 +1,6 @@
 // columns.cuh: the two matrix products of attention on a warpgroup with operands swapped: 64 keys,
-// or 64 columns of the head, are the rows of a product, 16 packed query rows its columns. Issued
-// and not waited for, as warpgroup.cuh has it.
+// or 64 columns of the head, are the rows of a product, 8 * kTiles packed query rows its columns.
+// Issued and not waited for, as warpgroup.cuh has it.
 #pragma once
 
 #include "pod/layout/columns.cuh"
@@ -9,10 +9,9 @@
 
 namespace pod::mma {
 
-// s[kBlocks * 64, 16] = K Q^T; descriptors by Panels::columns_descriptor.
-template <typename T, int D, class KeyPanels, class QueryPanels, int kBlocks>
-POD_DEVICE void issue_column_scores(float (&s)[kBlocks][ColumnFragment::kTiles][4], uint64_t k,
-                                    uint64_t q) {
+// s[kBlocks * 64, 8 * kTiles] = K Q^T; descriptors by Panels::columns_descriptor.
+template <typename T, int D, class KeyPanels, class QueryPanels, int kBlocks, int kTiles>
+POD_DEVICE void issue_column_scores(float (&s)[kBlocks][kTiles][4], uint64_t k, uint64_t q) {
   POD_UNROLL
   for (int block = 0; block < kBlocks; ++block) {
     POD_UNROLL
@@ -24,10 +23,9 @@ POD_DEVICE void issue_column_scores(float (&s)[kBlocks][ColumnFragment::kTiles][
   }
 }
 
-// o[D, 16] += V^T P^T of kRows keys; v by Panels::rows_descriptor, p by columns_descriptor.
-template <typename T, int kRows, class ValuePanels, class WeightPanels, int kBlocks>
-POD_DEVICE void issue_column_values(float (&o)[kBlocks][ColumnFragment::kTiles][4], uint64_t v,
-                                    uint64_t p) {
+// o[D, 8 * kTiles] += V^T P^T of kRows keys; v by Panels::rows_descriptor, p by columns_descriptor.
+template <typename T, int kRows, class ValuePanels, class WeightPanels, int kBlocks, int kTiles>
+POD_DEVICE void issue_column_values(float (&o)[kBlocks][kTiles][4], uint64_t v, uint64_t p) {
   POD_UNROLL
   for (int i = 0; i < kRows / 16; ++i) {
     POD_UNROLL
@@ -38,20 +36,25 @@ POD_DEVICE void issue_column_values(float (&o)[kBlocks][ColumnFragment::kTiles][
   }
 }
 
-// Weights of block `block` into panels [16, keys], rounded; `thread` of the warpgroup.
-template <typename T, class WeightPanels>
-POD_DEVICE void store_weights(const float (&p)[ColumnFragment::kTiles][4], uint32_t panels,
-                              int block, int thread) {
+// Weights of block `block` into panels [8 * kTiles, keys], rounded; `thread` of the warpgroup.
+template <typename T, class WeightPanels, int kTiles>
+POD_DEVICE void store_weights(const float (&p)[kTiles][4], uint32_t panels, int block, int thread) {
+  static_assert(kTiles == 1 || kTiles == 2, "stmatrix stores two or four matrices");
+  constexpr int kMatrices = kTiles * Fragment::kHalves;
   const int lane = thread % kWarpSize, warp = thread / kWarpSize;
-  const int row = lane / 16 * 8 + lane % 8;
   const int chunk = block * 8 + warp * 2 + lane / 8 % 2;
-  uint32_t tiles[4];
+  uint32_t matrices[kMatrices];
   POD_UNROLL
-  for (int i = 0; i < 4; ++i) {
+  for (int i = 0; i < kMatrices; ++i) {
     const int tile = i / 2, half = i % 2;
-    tiles[i] = ptx::pack2<T>(p[tile][Fragment::at(half, 0)], p[tile][Fragment::at(half, 1)]);
+    matrices[i] = ptx::pack2<T>(p[tile][Fragment::at(half, 0)], p[tile][Fragment::at(half, 1)]);
   }
-  ptx::stmatrix_x4_trans(WeightPanels::chunk_address(panels, row, chunk), tiles);
+  if constexpr (kTiles == 2) {
+    const int row = lane / 16 * 8 + lane % 8;
+    ptx::stmatrix_x4_trans(WeightPanels::chunk_address(panels, row, chunk), matrices);
+  } else {
+    ptx::stmatrix_x2_trans(WeightPanels::chunk_address(panels, lane % 8, chunk), matrices);
+  }
 }
 
 }  // namespace pod::mma

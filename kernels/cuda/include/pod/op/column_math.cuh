@@ -1,5 +1,5 @@
 // column_math.cuh: what a warpgroup multiplies of a decode item with operands swapped: keys are the
-// 64 rows of a product and the 16 packed query rows its columns.
+// 64 rows of a product and the 8 or 16 packed query rows its columns.
 //
 // Smem    as decode_wgmma_item.cuh
 #pragma once
@@ -14,23 +14,27 @@ namespace pod::op {
 
 // What the warps tell each other: their highest scores or sums by query row, and whether a score
 // of theirs has outgrown its row's reference.
+template <int kQueryRows>
 struct DecodeNotes {
-  float of_rows[kGroupWarps][kDecodeRows];
+  float of_rows[kGroupWarps][kQueryRows];
   int grown[2][kGroupWarps];  // in turns
 };
-static_assert(sizeof(DecodeNotes) <= kNoteBytes, "see smem.h");
+static_assert(sizeof(DecodeNotes<kDecodeRows>) <= kNoteBytes, "see smem.h");
 
 template <class Variant>
 class ColumnMath {
  public:
   using T = typename Variant::Element;
-  static constexpr int D = Variant::head_dim, kRows = Variant::config.decode.kv_rows;
+  static constexpr TileConfig tile = Variant::config.decode;
+  static constexpr int D = Variant::head_dim, kRows = tile.kv_rows, kQueryRows = tile.q_rows;
   static constexpr int kBlocks = kRows / ColumnFragment::kBlock;
-  static constexpr int kPlaces = ColumnFragment::kRows;
+  static constexpr int kTiles = kQueryRows / kColumnTile, kWeightBytes = weight_bytes(tile);
+  using State = ColumnState<D, kTiles>;
+  static constexpr int kPlaces = State::kRows;
   static constexpr ItemSmem kSmem = Smem<Variant>::decode;
-  using QueryPanels = layout::Panels<D, kDecodeRows>;
+  using QueryPanels = layout::Panels<D, kQueryRows>;
   using KeyPanels = layout::Panels<D, kRows>;
-  using WeightPanels = layout::Panels<kRows, kDecodeRows>;
+  using WeightPanels = layout::Panels<kRows, kQueryRows>;
   using Group = Scope<kGroupWarps>;
 
   POD_DEVICE ColumnMath(const KernelArguments& a, const Item& item, uint8_t* smem,
@@ -81,7 +85,7 @@ class ColumnMath {
     }
     write_output();
     scope_.sync();
-    constexpr int kThreads = kGroupThreads / kDecodeRows;  // of a row
+    constexpr int kThreads = kGroupThreads / kQueryRows;  // of a row
     const int row = scope_.thread / kThreads, first = scope_.thread % kThreads * 2;
     if (row >= item_.rows) return;
     float l = 0.f;
@@ -147,19 +151,19 @@ class ColumnMath {
     for (int place = 0; place < kPlaces; ++place) state_.add(place, 1.f, sums_[place]);
   }
 
-  POD_DEVICE DecodeNotes& notes() const {
-    return *reinterpret_cast<DecodeNotes*>(smem_ + kSmem.notes);
+  POD_DEVICE DecodeNotes<kQueryRows>& notes() const {
+    return *reinterpret_cast<DecodeNotes<kQueryRows>*>(smem_ + kSmem.notes);
   }
   POD_DEVICE uint32_t weights(int turn) const {
-    return ptx::smem_address(smem_) + kSmem.weights + turn * kWeightBytes<kRows>;
+    return ptx::smem_address(smem_) + kSmem.weights + turn * kWeightBytes;
   }
   POD_DEVICE float* scratch() const { return reinterpret_cast<float*>(smem_ + kSmem.scratch); }
-  POD_DEVICE float* ends() const { return scratch() + kDecodeRows * kStride; }
+  POD_DEVICE float* ends() const { return scratch() + kQueryRows * kStride; }
   POD_DEVICE int lane() const { return scope_.lane(); }
 
   POD_DEVICE void hold_output() {
     POD_UNROLL
-    for (int block = 0; block < ColumnState<D>::kBlocks; ++block) ptx::hold(state_.o[block]);
+    for (int block = 0; block < State::kBlocks; ++block) ptx::hold(state_.o[block]);
   }
 
   // Over the eight lanes of a warp that share query rows.
@@ -182,7 +186,7 @@ class ColumnMath {
     for (int place = 0; place < kPlaces; ++place) sums_[place] = 0.f;
     POD_UNROLL
     for (int block = 0; block < kBlocks; ++block) {
-      float p[ColumnFragment::kTiles][4];
+      float p[kTiles][4];
       weigh_block(p, s_[block], sums_, state_, a_.score_scale);
       mma::store_weights<T, WeightPanels>(p, weights(turn), block, scope_.thread);
     }
@@ -214,7 +218,7 @@ class ColumnMath {
     for (int place = 0; place < kPlaces; ++place) {
       const int row = ColumnFragment::row(lane(), place);
       POD_UNROLL
-      for (int block = 0; block < ColumnState<D>::kBlocks; ++block) {
+      for (int block = 0; block < State::kBlocks; ++block) {
         POD_UNROLL
         for (int half = 0; half < Fragment::kHalves; ++half) {
           const int column =
@@ -232,8 +236,8 @@ class ColumnMath {
   const Item& item_;
   uint8_t* smem_;
   Group scope_;
-  ColumnState<D> state_;
-  float s_[kBlocks][ColumnFragment::kTiles][4];
+  State state_;
+  float s_[kBlocks][kTiles][4];
   float sums_[kPlaces];
   int turn_ = 0;
 };

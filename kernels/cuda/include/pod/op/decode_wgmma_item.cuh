@@ -1,12 +1,11 @@
 // decode_wgmma_item.cuh: decode_item on Hopper's warpgroup matrix unit, operands swapped: keys are
-// the 64 rows of a product and the 16 packed query rows its columns.
+// the 64 rows of a product and the 8 or 16 packed query rows its columns.
 //
 // Scope   one warpgroup. Beside a prefill item's products every instruction of the other CTA waits
 //         its turn at the matrix unit: 64 keys are 8 of these and 8 for values (D 128), where
 //         four warps of mma.sync need 128
-// Smem    Q [16, D] | K x stages | V x stages, or K and V in turns | weights [16, kv_rows], all in
-// panels | notes;
-//         afterwards O [16, D] in fp32 in the place of K and V
+// Smem    Q [q_rows, D] | K x stages | V x stages, or K and V in turns | weights [q_rows, kv_rows],
+//         all in panels | notes; afterwards O [q_rows, D] in fp32 in the place of K and V
 // Out     as decode_item
 #pragma once
 
@@ -40,8 +39,8 @@ POD_DEVICE void decode_wgmma_item(const KernelArguments& a, const Item& item, ui
   const Scope<kGroupWarps> scope{barrier, thread};
   const uint32_t q_tile = ptx::smem_address(smem);
   typename Loop::Type loop(a, item, scope, q_tile);
-  copy::load_queries<Math::D, kDecodeRows, kGroupThreads, typename Math::QueryPanels>(q_tile, a,
-                                                                                      item, thread);
+  copy::load_queries<Math::D, Math::kQueryRows, kGroupThreads, typename Math::QueryPanels>(
+      q_tile, a, item, thread);
   if constexpr (!Loop::kAhead) ptx::cp_async_commit();
   loop.start();
   Math math(a, item, smem, scope);

@@ -1,8 +1,10 @@
-// ldmatrix.cuh: four 8x8 matrices of 16-bit elements between shared memory and MMA fragments.
+// ldmatrix.cuh: two or four 8x8 matrices of 16-bit elements between shared memory and MMA
+// fragments.
 //
 // Lane 8 * i + j gives the 16-byte aligned address of row j of matrix i. Lane l receives in d[i]
 // the elements (l / 4, 2 * (l % 4)) and (l / 4, 2 * (l % 4) + 1) of matrix i, low half first;
-// `trans` swaps row and column. stmatrix (sm_90) goes the other way with the same lanes.
+// `trans` swaps row and column. stmatrix (sm_90) goes the other way with the same lanes; of two
+// matrices only the first 16 give addresses.
 #pragma once
 
 #include "pod/ptx/platform.cuh"
@@ -33,6 +35,12 @@ POD_DEVICE void stmatrix_x4_trans(uint32_t row_address, const uint32_t (&tiles)[
       : "memory");
 }
 
+POD_DEVICE void stmatrix_x2_trans(uint32_t row_address, const uint32_t (&tiles)[2]) {
+  asm volatile("stmatrix.sync.aligned.m8n8.x2.trans.shared.b16 [%0], {%1,%2};" ::"r"(row_address),
+               "r"(tiles[0]), "r"(tiles[1])
+               : "memory");
+}
+
 #else
 
 inline void ldmatrix_x4(uint32_t (&d)[4], uint32_t row_address) {
@@ -42,7 +50,10 @@ inline void ldmatrix_x4_trans(uint32_t (&d)[4], uint32_t row_address) {
   emulator::ldmatrix_x4(d, row_address, true);
 }
 inline void stmatrix_x4_trans(uint32_t row_address, const uint32_t (&tiles)[4]) {
-  emulator::stmatrix_x4_trans(row_address, tiles);
+  emulator::stmatrix_trans(row_address, tiles);
+}
+inline void stmatrix_x2_trans(uint32_t row_address, const uint32_t (&tiles)[2]) {
+  emulator::stmatrix_trans(row_address, tiles);
 }
 
 #endif

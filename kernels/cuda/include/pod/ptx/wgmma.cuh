@@ -57,8 +57,9 @@ POD_DEVICE void hold(float (&d)[kCount][4]) {
   }
 }
 
-// The registers of 2, 8, 12, 16 and 32 column tiles, as the instruction names them and as it gets
-// them.
+// The registers of 1, 2, 8, 12, 16 and 32 column tiles, as the instruction names them and as it
+// gets them.
+#define POD_D4 "%0,%1,%2,%3"
 #define POD_D8 "%0,%1,%2,%3,%4,%5,%6,%7"
 #define POD_D32                                                                    \
   "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21," \
@@ -98,15 +99,19 @@ POD_DEVICE void hold(float (&d)[kCount][4]) {
                : tiles                                                                       \
                : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b))
 
-// D = A B, or D += A B if `accumulate`. A and B K-major in shared memory; kColumns 2, 8, 12 or
-// 16.
+// D = A B, or D += A B if `accumulate`. A and B K-major in shared memory; kColumns 1, 2, 8, 12
+// or 16.
 template <typename T, int kColumns>
 POD_DEVICE void wgmma_ss(float (&d)[kColumns][4], uint64_t a, uint64_t b, bool accumulate) {
-  static_assert(kColumns == 2 || kColumns == 8 || kColumns == 12 || kColumns == 16,
-                "wgmma_ss has 2, 8, 12 or 16 column tiles");
+  static_assert(kColumns == 1 || kColumns == 2 || kColumns == 8 || kColumns == 12 || kColumns == 16,
+                "wgmma_ss has 1, 2, 8, 12 or 16 column tiles");
   constexpr bool is_bf16 = std::is_same_v<T, bf16>;
   static_assert(is_bf16 || std::is_same_v<T, fp16>, "wgmma takes bf16 and fp16");
-  if constexpr (kColumns == 2 && is_bf16) {
+  if constexpr (kColumns == 1 && is_bf16) {
+    POD_WGMMA_SS("m64n8k16", "bf16", POD_D4, POD_TILE(0), "%4", "%5", "%6", "0");
+  } else if constexpr (kColumns == 1) {
+    POD_WGMMA_SS("m64n8k16", "f16", POD_D4, POD_TILE(0), "%4", "%5", "%6", "0");
+  } else if constexpr (kColumns == 2 && is_bf16) {
     POD_WGMMA_SS("m64n16k16", "bf16", POD_D8, POD_TILES_2(0), "%8", "%9", "%10", "0");
   } else if constexpr (kColumns == 2) {
     POD_WGMMA_SS("m64n16k16", "f16", POD_D8, POD_TILES_2(0), "%8", "%9", "%10", "0");
@@ -125,13 +130,17 @@ POD_DEVICE void wgmma_ss(float (&d)[kColumns][4], uint64_t a, uint64_t b, bool a
   }
 }
 
-// D += A B. A M-major and B K-major in shared memory; kColumns 2.
+// D += A B. A M-major and B K-major in shared memory; kColumns 1 or 2.
 template <typename T, int kColumns>
 POD_DEVICE void wgmma_ss_transposed(float (&d)[kColumns][4], uint64_t a, uint64_t b) {
-  static_assert(kColumns == 2, "wgmma_ss_transposed has 2 column tiles");
+  static_assert(kColumns == 1 || kColumns == 2, "wgmma_ss_transposed has 1 or 2 column tiles");
   constexpr bool is_bf16 = std::is_same_v<T, bf16>, accumulate = true;
   static_assert(is_bf16 || std::is_same_v<T, fp16>, "wgmma takes bf16 and fp16");
-  if constexpr (is_bf16) {
+  if constexpr (kColumns == 1 && is_bf16) {
+    POD_WGMMA_SS("m64n8k16", "bf16", POD_D4, POD_TILE(0), "%4", "%5", "%6", "1");
+  } else if constexpr (kColumns == 1) {
+    POD_WGMMA_SS("m64n8k16", "f16", POD_D4, POD_TILE(0), "%4", "%5", "%6", "1");
+  } else if constexpr (is_bf16) {
     POD_WGMMA_SS("m64n16k16", "bf16", POD_D8, POD_TILES_2(0), "%8", "%9", "%10", "1");
   } else {
     POD_WGMMA_SS("m64n16k16", "f16", POD_D8, POD_TILES_2(0), "%8", "%9", "%10", "1");
@@ -160,6 +169,7 @@ POD_DEVICE void wgmma_rs(float (&d)[kColumns][4], const uint32_t (&a)[4], uint64
   }
 }
 
+#undef POD_D4
 #undef POD_D8
 #undef POD_D32
 #undef POD_D48
@@ -191,13 +201,13 @@ template <int kCount>
 inline void hold(float (&)[kCount][4]) {}
 template <typename T, int kColumns>
 inline void wgmma_ss(float (&d)[kColumns][4], uint64_t a, uint64_t b, bool accumulate) {
-  static_assert(kColumns == 2 || kColumns == 8 || kColumns == 12 || kColumns == 16,
-                "wgmma_ss has 2, 8, 12 or 16 column tiles");
+  static_assert(kColumns == 1 || kColumns == 2 || kColumns == 8 || kColumns == 12 || kColumns == 16,
+                "wgmma_ss has 1, 2, 8, 12 or 16 column tiles");
   emulator::wgmma_ss<T>(d, a, b, accumulate);
 }
 template <typename T, int kColumns>
 inline void wgmma_ss_transposed(float (&d)[kColumns][4], uint64_t a, uint64_t b) {
-  static_assert(kColumns == 2, "wgmma_ss_transposed has 2 column tiles");
+  static_assert(kColumns == 1 || kColumns == 2, "wgmma_ss_transposed has 1 or 2 column tiles");
   emulator::wgmma_ss_transposed<T>(d, a, b);
 }
 template <typename T, int kColumns>

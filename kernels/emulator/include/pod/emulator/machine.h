@@ -73,13 +73,18 @@ inline void ldmatrix_x4(uint32_t (&d)[4], uint32_t row_address, bool trans) {
   for (int i = 0; i < 4; ++i) d[i] = slots.d[i][self.index];
 }
 
-inline void stmatrix_x4_trans(uint32_t row_address, const uint32_t (&tiles)[4]) {
+// Of kCount matrices; the first 8 * kCount lanes give addresses.
+template <int kCount>
+inline void stmatrix_trans(uint32_t row_address, const uint32_t (&tiles)[kCount]) {
+  static_assert(kCount == 2 || kCount == 4, "stmatrix stores two or four matrices");
   Lane& self = *machine.current;
   StmatrixSlots& slots = self.warp->stmatrix;
-  slots.address[self.index] = row_address;
-  slots.row[self.index] = stmatrix_row(row_address);
-  for (int i = 0; i < 4; ++i) slots.tiles[i][self.index] = tiles[i];
-  collective(self, Collective::kStmatrixTrans);
+  if (self.index < 8 * kCount) {
+    slots.address[self.index] = row_address;
+    slots.row[self.index] = stmatrix_row(row_address);
+  }
+  for (int i = 0; i < kCount; ++i) slots.tiles[i][self.index] = tiles[i];
+  collective(self, kCount == 2 ? Collective::kStmatrixX2Trans : Collective::kStmatrixX4Trans);
 }
 
 template <class T>
