@@ -42,7 +42,7 @@ def test_images_are_pinned_to_a_version() -> None:
     images = re.findall(r"(?:image: |_IMAGE=)(?:\$\{\w+:-)?([^\s}]+)", text)
     assert len(images) > 5
     for image in images:
-        assert re.fullmatch(r"[a-z/-]+:\d+\.\d+[\w.-]*", image), image
+        assert re.fullmatch(r"[a-z/-]+:v?\d+\.\d+[\w.-]*", image), image
 
 
 def test_versions_agree_with_the_project() -> None:
