@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -46,16 +47,21 @@ def writable_file(file: Path) -> Path:
 def write_whole(file: Path, data: bytes) -> None:
     """Write a file so that it has all of `data` or what it had before; else SettingsError.
 
-    A link is followed, and a device or a pipe is written to and not replaced.
+    A link is followed, and a device or a pipe is written to and not replaced. A file that is there
+    keeps its mode, and one that may not be written is not replaced.
     """
     with naming(file):
         if _is_device(file):
             file.write_bytes(data)
             return
         target = file.resolve()
+        if target.exists() and not os.access(target, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         partial = target.with_name(f".{target.name}.{os.getpid()}")
         try:
             partial.write_bytes(data)
+            if target.exists():
+                shutil.copymode(target, partial)
             partial.replace(target)
         except BaseException:
             partial.unlink(missing_ok=True)

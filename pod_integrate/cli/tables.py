@@ -97,11 +97,11 @@ def _key_of(table: ConfigTable) -> _Key:
 def _chosen(keys: list[_Key], which: _Key, owner: str) -> _Key:
     """The only key that has all parts of `which`; raises SettingsError that lists what there is."""
     found = [key for key in keys if _has(key, which)]
-    # A whole key is meant, though others may go on with it.
-    exact = [key for key in found if key[0] == which[0]]
-    for candidates in (found, exact):
-        if len(candidates) == 1:
-            return candidates[0]
+    # A part that is named whole is meant, though others may go on with it.
+    for i, part in enumerate(which):
+        found = [key for key in found if key[i] == part] or found
+    if len(found) == 1:
+        return found[0]
     names = "".join(f"\n  {', '.join(key)}" for key in found or keys)
     what = "several tables; choose by --geometry, --device, --build" if found else "no such one"
     raise SettingsError(f"{owner} has {what if keys else 'no table yet'}{names}")

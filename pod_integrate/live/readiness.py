@@ -31,8 +31,9 @@ _AGAIN_SECONDS = 60.0
 # Configs beside the default that are kept ready; those prepared longest ago go first, and are
 # prepared again when a step asks for them. A table and the experiments of a process have fewer.
 MOST_READY = 256
-# Events: answers that differ or what cannot run here; memory was too short to try a config.
-REFUSED, NO_ROOM = "configs_refused", "configs_without_memory"
+# Events: answers that differ or what cannot run here; of these the former; memory was too short to
+# try a config.
+REFUSED, WRONG, NO_ROOM = "configs_refused", "configs_wrong", "configs_without_memory"
 
 
 class Readiness:
@@ -126,6 +127,7 @@ class Readiness:
         self.refused[config] = reason
         if wrong:
             self.wrong.add(config)
+            self.count(WRONG)
         self._wanted.pop(config, None)
         self._drop(config)
         self.count(REFUSED)

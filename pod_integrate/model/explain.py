@@ -107,9 +107,10 @@ def _require_small(question: Question) -> None:
     lengths, geometry, config, _ = question
     group = geometry.num_q_heads // geometry.num_kv_heads
     keys = config.decode_split_tokens or np.iinfo(np.int32).max
+    seen = np.iinfo(np.int32).max if geometry.window_left < 0 else geometry.window_left + 1
     # Of each KV head: decodes by their splits, prefills by their tiles.
     items = geometry.num_kv_heads * (
-        sum(-(-kv_len // keys) for kv_len in lengths.decode.kv_lens)
+        sum(-(-min(kv_len, seen) // keys) for kv_len in lengths.decode.kv_lens)
         + sum(-(-q_len * group // config.prefill.q_rows) for q_len in lengths.prefill.q_lens)
     )
     if items > MAX_ITEMS:

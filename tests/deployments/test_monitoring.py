@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import json
 import re
@@ -10,12 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import prometheus_client
 import promql_parser as promql
 import pytest
 import yaml
 from deployment_files import DEPLOYMENTS, ROOT, Doc, compose
+from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
+from pod_integrate.engines.sglang import metrics
 from pod_integrate.engines.sglang.metrics import BATCHES, EVENTS
 from tuner.http.metrics import HttpMetrics, render
 from tuner.view import documents
@@ -127,7 +131,27 @@ def test_legends_and_columns_name_labels_of_their_query() -> None:
             named = [selector.name or "" for selector in selectors(query)]
             labels = {label for name in named for label in known.get(name, ())}
             shown = set(re.findall(r"{{(\w+)}}", target["legendFormat"]))
-            assert shown <= labels, (panel["title"], shown)
+            kept = [node for node in nodes(query) if isinstance(node, promql.AggregateExpr)]
+            assert shown <= (grouped(query) if kept else labels), (panel["title"], shown)
+
+
+def test_alarms_are_there_from_the_start_with_0(monkeypatch: pytest.MonkeyPatch) -> None:
+    registry = CollectorRegistry()
+    make = functools.partial(prometheus_client.Counter, registry=registry)
+    monkeypatch.setattr(metrics, "_counter", lambda name, text, label: make(name, text, [label]))
+    metrics.Metrics(enabled=True, reports=False).count_batch("hybrid")
+    events = {
+        sample.labels["event"]
+        for family in registry.collect()
+        for sample in family.samples
+        if sample.name == f"{EVENTS}_total" and sample.value == 0
+    }
+    assert events == set(metrics.ALARMS)
+    (critical,) = (rule for rule in rules() if rule["labels"]["severity"] == "critical")
+    (asked,) = (m.value for s in selectors(critical["expr"]) for m in s.matchers.matchers)
+    assert set(asked.split("|")) == events
+    # Of the ranks that run a step together one counts it.
+    assert f"{BATCHES}_total" not in {s.name for f in registry.collect() for s in f.samples}
 
 
 def test_panels_lie_side_by_side_and_ask_the_chosen_source() -> None:

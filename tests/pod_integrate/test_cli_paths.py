@@ -126,6 +126,21 @@ def test_output_that_cannot_be_written_whole_leaves_what_was_there(
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("kept.json", "old")]
 
 
+def test_output_that_is_there_keeps_its_mode_and_its_protection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = tmp_path / "kept.json"
+    kept.write_text("old")
+    kept.chmod(0o600)
+    write_whole(kept, b"new")
+    assert kept.read_bytes() == b"new" and stat.S_IMODE(kept.stat().st_mode) == 0o600
+    # Root may write anything, so what another user is told is said here.
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(SettingsError, match="Permission denied"):
+        write_whole(kept, b"newer")
+    assert kept.read_bytes() == b"new"
+
+
 def test_output_follows_a_link_and_replaces_no_device(tmp_path: Path) -> None:
     link, target, pipe = (tmp_path / name for name in ("link", "target", "pipe"))
     link.symlink_to(target)

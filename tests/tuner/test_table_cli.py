@@ -88,6 +88,12 @@ def test_a_whole_key_chooses_though_others_go_on_with_it(
     for geometry in (SCOPE.geometry, capped):
         code, text = said(capsys, "table", "show", served.url, "--geometry", geometry)
         assert code == 0 and f"{geometry} on" in text
+    # Beside it a device and a build that go on with others.
+    put_in_force(served, ENTRY, SCOPE._replace(device=f"{SCOPE.device}0"))
+    put_in_force(served, ENTRY, SCOPE._replace(build=f"{SCOPE.build}0"))
+    whole = ("--geometry", SCOPE.geometry, "--device", SCOPE.device, "--build", SCOPE.build)
+    code, text = said(capsys, "table", "show", served.url, *whole)
+    assert code == 0 and f"{SCOPE.geometry} on {SCOPE.device}" in text
 
 
 def test_a_file_that_was_changed_is_refused(

@@ -8,7 +8,6 @@ import prometheus_client
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector, CollectorRegistry
 
-from tuner.store.totals import Totals
 from tuner.view import documents
 
 _TOTALS = {
@@ -17,6 +16,8 @@ _TOTALS = {
     "steps_seen": "steps that servers ran",
     "steps_dropped": "traced steps that servers lost",
     "hybrid_steps": "traced steps with prefill and decode work",
+    "trials": "configs tried",
+    "pruned": "configs given up early",
     "pairs": "interleaved pairs measured",
     "promotions": "configs promoted",
     "rollbacks": "promotions taken back",
@@ -63,7 +64,6 @@ class _OverviewCollector(Collector):
             CounterMetricFamily(f"pod_tuner_{name}", text, value=getattr(totals, name))
             for name, text in _TOTALS.items()
         )
-        yield _trials(totals)
         yield from self._tables()
         yield from self._buckets()
         yield self._workers(tuner)
@@ -118,11 +118,4 @@ def _info(tuner: documents.TunerState) -> Metric:
         "pod_tuner_info", "always 1", labels=["version", "storage", "host_mode"]
     )
     family.add_metric([tuner.version, tuner.storage.split()[0], tuner.host_mode], 1)
-    return family
-
-
-def _trials(totals: Totals) -> Metric:
-    family = CounterMetricFamily("pod_tuner_trials", "configs tried", labels=["pruned"])
-    family.add_metric(["yes"], totals.pruned)
-    family.add_metric(["no"], totals.trials - totals.pruned)
     return family

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from pod_integrate.model.batches import Lengths, parts_of
 from pod_integrate.terms.keys import Geometry, in_full
 
-_PART = re.compile(r"([1-9]\d*)?q([1-9]\d*k?)(?:s([1-9]\d*k?))?")
+_PART = re.compile(r"([1-9]\d{0,3})?q([1-9]\d{0,9}k?)(?:s([1-9]\d{0,9}k?))?")
 _STANDARD = (
     *("q512", "q2k", "q4k", "q8k"),
     *("8q1s1k", "16q1s2k", "32q1s1k", "64q1s4k"),

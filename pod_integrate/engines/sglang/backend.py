@@ -70,11 +70,13 @@ class PodAttnBackend(AttentionBackend):  # type: ignore[misc]
         self._quantised = runner.kv_cache_dtype != runner.dtype
         # Compiled and loaded now: a request should not wait for it, nor fail on it.
         self._device.load()
-        self._metrics = Metrics(enabled=bool(getattr(runner.server_args, "enable_metrics", False)))
+        enabled = bool(getattr(runner.server_args, "enable_metrics", False))
+        reports = is_reporting_rank(runner)
+        self._metrics = Metrics(enabled=enabled, reports=reports)
         self._groups = LayerGroups(
             self._device,
             server=server_name(runner),
-            reports=is_reporting_rank(runner),
+            reports=reports,
             on_event=self._metrics.count_event,
             batch_invariant=facts.deterministic,
         )

@@ -105,7 +105,9 @@ def parted(mask: torch.Tensor, slots: int) -> tuple[torch.Tensor, int | None]:
     bits, opposites = mask[0, slots:].bool().cpu().numpy().reshape(2, _BITS)
     if (bits == opposites).any():
         return mask, None
-    return mask[:, :slots], int(bits @ (1 << np.arange(_BITS)))
+    window = int(bits @ (1 << np.arange(_BITS)))
+    # A run of 32 tokens at either end is no window: it would see nothing, or more than there is.
+    return (mask[:, :slots], window) if 1 <= window <= _WIDEST else (mask, None)
 
 
 def tag(mask: torch.Tensor, step: DenseStep) -> torch.Tensor:

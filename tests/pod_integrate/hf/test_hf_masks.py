@@ -9,7 +9,7 @@ from transformers.masking_utils import sliding_window_causal_mask_function
 
 from pod_integrate.engines.transformers import stock
 from pod_integrate.engines.transformers.attention import pod_attention
-from pod_integrate.engines.transformers.dense import DenseStep, step_of, tagged, validity
+from pod_integrate.engines.transformers.dense import DenseStep, parted, step_of, tagged, validity
 from pod_integrate.engines.transformers.masks import pod_mask
 
 WINDOW, SLOTS = 3, 9
@@ -88,6 +88,12 @@ def test_mask_of_ones_and_zeros_says_no_window(beyond: int) -> None:
             assert step is None
         else:
             assert step is not None and step.window == own and step.starts == [4, 0]
+
+
+@pytest.mark.parametrize(("start", "end"), [(96, 128), (10, 96), (80, 112)])
+def test_mask_of_other_keys_whose_tokens_end_like_a_window_is_none(start: int, end: int) -> None:
+    mask = validity(DenseStep([start], end, 1, None), 128, "cpu")
+    assert parted(mask, 64)[1] is None
 
 
 def test_windows_of_any_width_come_through() -> None:

@@ -14,7 +14,7 @@ from pod_integrate.devices.call import Attention
 from pod_integrate.devices.cpu.device import CpuDevice, this_cpu
 from pod_integrate.errors import MismatchError
 from pod_integrate.live import readiness
-from pod_integrate.live.readiness import NO_ROOM, REFUSED
+from pod_integrate.live.readiness import NO_ROOM, REFUSED, WRONG
 from pod_integrate.live.verify import LEAST_BYTES
 from pod_integrate.terms.config import PodConfig
 from pod_integrate.terms.keys import Geometry
@@ -169,4 +169,11 @@ def test_a_tables_config_that_differs_on_a_live_step_is_counted() -> None:
     plan = host.group.plan(make_batch(), live=False)._replace(shadow=shadow)
     run_layers(plan, answer=lambda attention: 1.5 if attention.config == OTHER else 1.0)
     host.clock.harvest()
-    assert (counts[REFUSED], ready.wrong) == (1, {OTHER})
+    assert (counts[REFUSED], counts[WRONG], ready.wrong) == (1, 1, {OTHER})
+
+
+def test_a_config_that_cannot_run_here_is_refused_and_not_called_wrong() -> None:
+    host = Host()
+    counts, ready = counted(host), host.group.readiness
+    ready.refuse(OTHER, "it does not fit")
+    assert (counts[REFUSED], counts[WRONG]) == (1, 0)

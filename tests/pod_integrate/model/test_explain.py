@@ -121,6 +121,13 @@ def test_batch_that_would_take_hours_or_all_memory_is_refused_before_it_is_plann
         explain(*arguments)
 
 
+def test_keys_behind_a_window_are_no_work() -> None:
+    # Of a million keys each request sees 1,024.
+    geometry = "q8kv8d128-bf16-kvbf16-s16-w1023-c0"
+    plan = json.loads(explain("d64@1024k", "--geometry", geometry, "--json"))["plan"]
+    assert plan["decode_items"] == 512
+
+
 def test_picture_alternates_case_where_a_cta_ends() -> None:
     records = [
         SimulatedCta(0, 0, "prefill", 0.0, 0.5),
