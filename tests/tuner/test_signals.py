@@ -13,12 +13,17 @@ from tuner.host.signals import ended_by_signals
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=str)
 def test_each_signal_ends_it_and_the_old_handler_is_back(number: signal.Signals) -> None:
-    ended, before = threading.Event(), signal.getsignal(number)
-    with ended_by_signals(ended):
-        assert signal.getsignal(number) is not before
-        os.kill(os.getpid(), number)
-        assert ended.wait(5)
-    assert signal.getsignal(number) is before
+    # A test run under nohup has SIGHUP ignored.
+    ended, before, theirs = threading.Event(), signal.default_int_handler, signal.getsignal(number)
+    signal.signal(number, before)
+    try:
+        with ended_by_signals(ended):
+            assert signal.getsignal(number) is not before
+            os.kill(os.getpid(), number)
+            assert ended.wait(5)
+        assert signal.getsignal(number) is before
+    finally:
+        signal.signal(number, theirs)
 
 
 def test_under_nohup_a_closed_terminal_ends_nothing() -> None:
