@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import ast
-import errno
 import inspect
-import os
 import re
-import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -19,8 +16,7 @@ from typer.testing import CliRunner
 
 from pod_integrate import __version__
 from pod_integrate.cli import app as cli
-from pod_integrate.cli.paths import writable_file, write_whole
-from pod_integrate.errors import BuildError, SettingsError
+from pod_integrate.errors import BuildError
 
 # How each path is given; other arguments make the command reach it and no further.
 PATHS: dict[str, list[str]] = {
@@ -108,51 +104,6 @@ def test_file_that_is_no_text_is_refused_by_name(
     binary.write_bytes(b"\x7fELF\xff\xfe\x00")
     code, _, said = run(capsys, *(word.format(binary) for word in PATHS[name]))
     assert code == 2 and str(binary) in said and len(said.splitlines()) == 1
-
-
-def test_output_that_cannot_be_written_whole_leaves_what_was_there(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    kept, full = tmp_path / "kept.json", Path.write_bytes
-    kept.write_text("old")
-
-    def half(self: Path, data: bytes) -> int:
-        full(self, data[:2])
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(Path, "write_bytes", half)
-    with pytest.raises(SettingsError, match="kept.json cannot be used: No space left"):
-        write_whole(kept, b"new content")
-    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("kept.json", "old")]
-
-
-def test_output_that_is_there_keeps_its_mode_and_its_protection(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    kept = tmp_path / "kept.json"
-    kept.write_text("old")
-    kept.chmod(0o600)
-    write_whole(kept, b"new")
-    assert kept.read_bytes() == b"new" and stat.S_IMODE(kept.stat().st_mode) == 0o600
-    # Root may write anything, so what another user is told is said here.
-    monkeypatch.setattr(os, "access", lambda path, mode: False)
-    with pytest.raises(SettingsError, match="Permission denied"):
-        write_whole(kept, b"newer")
-    assert kept.read_bytes() == b"new"
-
-
-def test_output_follows_a_link_and_replaces_no_device(tmp_path: Path) -> None:
-    link, target, pipe = (tmp_path / name for name in ("link", "target", "pipe"))
-    link.symlink_to(target)
-    write_whole(writable_file(link), b"data")
-    assert link.is_symlink() and target.read_bytes() == b"data"
-    os.mkfifo(pipe)
-    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
-    write_whole(writable_file(pipe), b"data")
-    assert os.read(reader, 9) == b"data" and stat.S_ISFIFO(pipe.stat().st_mode)
-    os.close(reader)
-    with pytest.raises(SettingsError, match="Is a directory"):
-        writable_file(tmp_path)
 
 
 @pytest.mark.parametrize(
