@@ -15,7 +15,7 @@ from pod_integrate.errors import PodAttentionError, TraceError
 from pod_integrate.replay.serving import Step
 from pod_integrate.terms import wire
 from pod_integrate.terms.keys import DeviceKey, Geometry
-from pod_integrate.terms.trace import Lengths
+from pod_integrate.terms.trace import StepLengths
 
 # Rows in memory at once.
 _ROWS = 512
@@ -26,8 +26,8 @@ class _Row(msgspec.Struct, frozen=True):
 
     geometry: str
     device: str
-    q_lens: Lengths
-    kv_lens: Lengths
+    q_lens: StepLengths
+    kv_lens: StepLengths
     attention_us: wire.Micros
     layers: wire.Layers
 

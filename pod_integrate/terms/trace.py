@@ -25,7 +25,7 @@ MAX_CONFIGS = 256
 _MAX_ERROR = 500
 
 # Of one step's requests.
-Lengths = Annotated[list[wire.Length], msgspec.Meta(max_length=MAX_ROWS)]
+StepLengths = Annotated[list[wire.Length], msgspec.Meta(max_length=MAX_ROWS)]
 
 
 class StepRecord(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
@@ -44,8 +44,8 @@ class StepRecord(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
 
     time: wire.UnixSeconds
     step: wire.StepNumber
-    q_lens: Lengths
-    kv_lens: Lengths
+    q_lens: StepLengths
+    kv_lens: StepLengths
     step_us: wire.Micros
     attention_us: wire.Micros
     layers: wire.Layers
