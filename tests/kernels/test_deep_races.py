@@ -15,7 +15,7 @@ import pair_mutations
 import planting
 import pytest
 import wgmma_mutations
-from emulator_build import TESTS, build_program
+from emulator_build import TESTS, TSAN_FLAGS, build_program
 
 from pod_integrate.builds import native
 from pod_integrate.devices.cuda.architectures import PrefillEngine
@@ -88,7 +88,7 @@ def build(kernel: Watched, cuda: Path, flags: Sequence[str] = ()) -> Path:
     includes = [f"-I{cuda / 'csrc'}", f"-I{cuda / 'include'}"]
     defines = kernel.variant.defines(kernel.engine)
     name = "_".join(["kernel_races", kernel.engine, *(["planted"] if flags else [])])
-    flags = [*flags, "-fsanitize=thread", "-DPOD_EMULATOR_TSAN", *defines, *includes]
+    flags = [*flags, *TSAN_FLAGS, *defines, *includes]
     return build_program(name, [*sources, TESTS / "kernel_races.cpp"], flags)
 
 

@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from emulator_build import TESTS, build_program
+from emulator_build import TESTS, TSAN_FLAGS, build_program
 
 _NAMES = ("unit", "machine", "shared", "matrices", "barriers", "misuse")
 _WGMMA = ("wgmma", "wgmma_async", "wgmma_misuse", "wgmma_swapped")
@@ -47,7 +47,7 @@ def test_all_cases_hold_with_the_portable_switch_between_fibers() -> None:
 
 @pytest.fixture(scope="module")
 def races() -> Path:
-    return build_program("emulator_races", [RACES], ["-fsanitize=thread", "-DPOD_EMULATOR_TSAN"])
+    return build_program("emulator_races", [RACES], TSAN_FLAGS)
 
 
 def run_races(program: Path, kernel: str) -> subprocess.CompletedProcess[str]:

@@ -8,7 +8,6 @@
 
 #include "engine.h"
 #include "matrix.h"
-#include "race_detector.h"
 
 namespace pod::emulator {
 namespace {
@@ -81,7 +80,6 @@ void run_ldmatrix(Warp& warp, bool trans) {
 }
 
 void run_stmatrix(Warp& warp, int matrices) {
-  const races::OnBehalfOfOthers unseen;
   StmatrixSlots& slots = warp.stmatrix;
   for (int i = 0; i < matrices; ++i) {
     Matrix matrix;

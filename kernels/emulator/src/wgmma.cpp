@@ -159,7 +159,6 @@ void wgmma_wait(int pending) {
 }
 
 void run_wgmma(Warp& warp) {
-  const races::OnBehalfOfOthers unseen;
   require_agreement(warp);
   const WgmmaForm& form = warp.wgmma.form[0];
   WgmmaQueue& queue = warp.products;
@@ -198,13 +197,11 @@ void run_wgmma(Warp& warp) {
 }
 
 void run_wgmma_fence(Warp& warp) {
-  const races::OnBehalfOfOthers unseen;
   warp.products.fenced = true;
   for (Watched& registers : warp.products.watched) registers.remember();
 }
 
 void run_wgmma_wait(Warp& warp) {
-  const races::OnBehalfOfOthers unseen;
   const int pending = warp.wgmma.pending[0];
   WgmmaQueue& queue = warp.products;
   queue.fenced = false;
