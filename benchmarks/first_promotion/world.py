@@ -99,7 +99,8 @@ class World:
         self.truth = Truth(default, seed)
         self._timers = {size: _Stamps() for size in _SIZES}
         self._captured = {
-            size: Captured(default, cast(Any, timer)) for size, timer in self._timers.items()
+            size: Captured(self.group.readiness.default, cast(Any, timer))
+            for size, timer in self._timers.items()
         }
         self._capacity = {
             size: decode_capacity(GEOMETRY, [default], size, _CONTEXT, self.gpu.key.units)

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from pod_integrate.devices.call import Attention
 from pod_integrate.devices.cuda.choices import tiles_name
 from pod_integrate.devices.graph_timer import SLOTS, GraphTimer
 from pod_integrate.terms.config import PodConfig
@@ -18,14 +19,20 @@ from pod_integrate.terms.keys import Bucket
 class Captured:
     """How the layers of one group were captured at one batch size.
 
-    config  whose tiles the graph launches; what it runs where nothing else is known
-    timer   None where nothing is recorded
-    warm    whether it was replayed: what the first one takes (an upload) says nothing
+    attention  that was captured. It is kept: the graph launches it even where its config is
+               refused or dropped meanwhile, by the thread that prepares configs
+    timer      None where nothing is recorded
+    warm       whether it was replayed: what the first one takes (an upload) says nothing
     """
 
-    config: PodConfig
+    attention: Attention
     timer: GraphTimer | None
     warm: bool = False
+
+    @property
+    def config(self) -> PodConfig:
+        """Whose tiles the graph launches; what it runs where nothing else is known."""
+        return self.attention.config
 
     @functools.cached_property
     def tiles(self) -> str:

@@ -182,12 +182,6 @@ class LayerGroup:
             return None
         return GraphTimer(plan, self.layers)
 
-    def captured_attention(self, config: PodConfig) -> Attention:
-        """What a decode graph of `config` launches: captured() said that it may."""
-        found = self.readiness.verified(config)
-        assert found is not None, config
-        return found
-
     def is_wrong(self, captured: Captured) -> bool:
         """Whether a graph launches tiles that gave wrong answers and are not the default's."""
         wrong = self.readiness.wrong

@@ -91,7 +91,7 @@ def serve(stream: Stream, steps: int) -> TraceMessage:
     group = LayerGroup(GEOMETRY, ActiveTable(GEOMETRY, H100, BUILD), recorder, Elsewhere())
     group.layers = list(range(LAYERS))
     timer = StreamTimer(stream, group.layers)
-    captured = Captured(group.default, cast(GraphTimer, timer))
+    captured = Captured(group.readiness.default, cast(GraphTimer, timer))
     # The first eager step and the first replay warm up and are not traced.
     for number in range(2 + steps + 1):
         q_lens, kv_lens = (EAGER, REPLAYED)[number % 2]

@@ -202,8 +202,8 @@ class PodAttnBackend(AttentionBackend):  # type: ignore[misc]
             if mine is None:
                 step.plans[group] = group.plan(step.batch, live=step.live)
             else:
-                attention = group.captured_attention(mine.captured.config)
-                step.plans[group] = StepPlan(attention, timer=mine.captured.timer)
+                captured = mine.captured
+                step.plans[group] = StepPlan(captured.attention, timer=captured.timer)
         return step.plans[group]
 
     def _run(

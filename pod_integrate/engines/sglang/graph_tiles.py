@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import torch
 
+from pod_integrate.devices.call import Attention
 from pod_integrate.devices.cuda.choices import tiles_name
 from pod_integrate.devices.cuda.variants import with_tiles
 from pod_integrate.errors import PodAttentionError
@@ -24,9 +25,9 @@ logger = logging.getLogger(__name__)
 
 
 class CapturedConfigs(NamedTuple):
-    """What a graph is captured with, and configs of the table that its plans should hold."""
+    """What a graph launches, and configs of the table that its plans should hold."""
 
-    base: PodConfig
+    base: Attention
     tuned: list[PodConfig]
 
 
@@ -43,13 +44,13 @@ def configs_to_capture(group: LayerGroup, size: int) -> CapturedConfigs:
         base = with_tiles(group.default, found[0])
         lengths = [1] * size, [max(bucket.decode_context for bucket in entries)] * size
         try:
-            group.readiness.prepare(base, lengths)
+            attention = group.readiness.prepare(base, lengths)
         except (PodAttentionError, NoRoomError, torch.OutOfMemoryError) as error:
             logger.error("decode graph of %d keeps the default's tiles: %s", size, error)
         else:
-            return CapturedConfigs(base, found)
+            return CapturedConfigs(attention, found)
     own = tiles_name(group.default)
-    return CapturedConfigs(group.default, [c for c in found if tiles_name(c) == own])
+    return CapturedConfigs(group.readiness.default, [c for c in found if tiles_name(c) == own])
 
 
 def _entries(group: LayerGroup, size: int) -> dict[Bucket, PodConfig]:

@@ -158,17 +158,17 @@ class DecodeGraphs:
 
     def _reserve(self, group: LayerGroup, size: int) -> GraphLayers:
         context = self._req_to_token.shape[1]
-        base, tuned = CapturedConfigs(group.default, [])
+        base, tuned = CapturedConfigs(group.readiness.default, [])
         if self._tokens == 1:
             base, tuned = configs_to_capture(group, size)
         capacity = decode_capacity(
-            group.geometry, [base, *tuned], size, context, self._num_sms, self._parts
+            group.geometry, [base.config, *tuned], size, context, self._num_sms, self._parts
         )
         logger.debug("decode graph of %d requests, %s: %s", size, group.geometry, capacity)
         plan = TwinPlan(
             self._req_to_token.device,
             group.geometry,
-            config=base,
+            config=base.config,
             max_tokens=size * self._tokens,
             max_requests=size * len(self._parts),
             capacity=capacity,

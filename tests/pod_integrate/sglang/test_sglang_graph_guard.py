@@ -20,6 +20,7 @@ from pod_integrate.devices.emulated.device import EmulatedDevice
 from pod_integrate.devices.registry import standing_in
 from pod_integrate.engines.sglang.graph_guard import WRONG_GRAPHS, GraphGuard
 from pod_integrate.engines.sglang.graphs import DecodeGraphs
+from pod_integrate.engines.sglang.step import StepMetadata
 from pod_integrate.live.layer_group import LayerGroup
 from pod_integrate.live.registry import ActiveTable
 from pod_integrate.terms.config import PodConfig
@@ -73,6 +74,24 @@ class Server:
 
     def asks(self, size: int) -> Any:
         return self.graph_runner.can_run_graph(SimpleNamespace(batch_size=size))
+
+
+def test_config_that_is_refused_during_its_capture_fails_no_layer_of_it(
+    kit: SimpleNamespace, gpu: EmulatedDevice
+) -> None:
+    from pod_integrate.engines.sglang.backend import PodAttnBackend
+
+    server = Server(gpu, TUNED)
+    step = server.graphs.update(forward_batch(KEYS, [3, 1, 7, 2]), live=False)
+    # By the thread that verifies, while SGLang has this thread capture.
+    server.group.readiness.refuse(OTHER_TILES, "answers differ", wrong=True)
+    metadata = StepMetadata(step.batch, live=False, layers=step.layers)
+    backend: Any = SimpleNamespace(forward_metadata=metadata)
+    plan = PodAttnBackend._plan(backend, server.group)
+    assert plan.config == OTHER_TILES == step.layers[server.group].plan.config
+    # Then it is as any graph whose tiles are found wrong later.
+    server.guard.replayed(4)
+    assert server.asks(4) is False
 
 
 def test_batches_of_a_wrong_graph_are_attended_eagerly_and_others_as_before(

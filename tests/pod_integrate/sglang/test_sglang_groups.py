@@ -148,7 +148,7 @@ def test_first_step_of_every_kind_and_config_is_seen_and_not_traced() -> None:
 
     def traced() -> list[bool]:
         found = [group.plan(batch, live=True).traced for batch in kinds for _ in range(2)]
-        captured = Captured(group.default, cast(GraphTimer, StreamTimer(Stream(), [0])))
+        captured = Captured(group.readiness.default, cast(GraphTimer, StreamTimer(Stream(), [0])))
         for _ in range(2):
             step = ReplayStep(([1], [9]), Bucket.of([1], [9]))
             replay(group, step, captured, lambda split: True)
