@@ -39,6 +39,12 @@ def test_times_are_those_of_the_default_config() -> None:
     assert versus.times(document) == {"fused": {"C0": 100.0}, "serial": {"C0": 200.0}}
 
 
+def test_times_of_public_batches_are_read_too() -> None:
+    us = {"default": 16.0, "pair": 14.0, "serial": 17.0}
+    document = {"cases": {"q1s512": {"us": us}, "q2k": {"error": "lost"}}}
+    assert versus.times(document) == {"fused": {"q1s512": 16.0}, "serial": {"q1s512": 17.0}}
+
+
 def test_a_ratio_is_the_first_trees_median_over_the_others() -> None:
     rounds = [
         {"tree": tree, "times": versus.times(numbers(**values))}
@@ -60,7 +66,9 @@ def test_the_headline_is_named_for_what_was_changed() -> None:
     document = {"label": "numerics", "compared": compared}
     ((name, value, unit, command),) = headlines.headlines({"versus": document})
     assert name == "gpu.speed_after_numerics_geomean" and value == 1.01
-    assert "1 cases" in unit and "--label numerics" in command
+    assert "1 cases" in unit and "--label numerics before" in command
+    ((*_, command),) = headlines.headlines({"versus": document | {"part": "grammar"}})
+    assert "--part grammar" in command
 
 
 def test_trees_are_named_paths_with_an_environment_of_their_own() -> None:
@@ -76,7 +84,9 @@ def test_a_round_that_fails_says_why_and_the_others_count(
 ) -> None:
     monkeypatch.setattr(sys, "executable", "false")
     trees = [f"before={ROOT}", f"after={ROOT}"]
-    versus.main(["--label", "x", "--rounds", "1", "--out", str(tmp_path), *trees])
+    options = ["--label", "x", "--rounds", "1", "--part", "grammar", "--out", str(tmp_path)]
+    versus.main([*options, *trees])
     saved = json.loads((tmp_path / "versus.json").read_text())
+    assert saved["part"] == "grammar"
     assert [one["tree"] for one in saved["rounds"]] == ["before", "after"]
     assert all("error" in one for one in saved["rounds"]) and saved["compared"] == {}

@@ -1,8 +1,9 @@
-"""Is a changed kernel as fast as before? Source trees in turns on one GPU, the 12 cases each.
+"""Is a changed kernel as fast as before? Source trees in turns on one GPU, the same batches each.
 
     python -m benchmarks.gpu versus --label numerics before=../old after=.
 
-Every tree runs its own `numbers` in a process of its own, in the order A B B A, so that clocks and
+Every tree runs its own `numbers`, the 12 cases, or with `--part grammar` vLLM's public batches,
+many of which take microseconds, in a process of its own, in the order A B B A, so that clocks and
 temperature favour none. Times of the default config are compared: the ratio of a case is the first
 tree's median over the other's, above 1 the other is faster. A tree's name may be followed by
 variables of its environment: `exact=.,POD_X=1`.
@@ -24,6 +25,7 @@ from benchmarks.gpu.common import machine
 from benchmarks.gpu.common.output import Output, add_output
 
 _STRATEGIES = ("fused", "serial")
+_PARTS = ("numbers", "grammar")
 _TAIL = 2000
 
 
@@ -48,11 +50,16 @@ class Tree(NamedTuple):
         return cls(name, root, pairs)
 
 
-def times(numbers: dict[str, Any]) -> dict[str, dict[str, float]]:
-    """Strategy -> case -> median us of the default config, from a numbers.json."""
+def times(document: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """Strategy -> case -> median us of the default config, from a numbers.json or grammar.json."""
     found: dict[str, dict[str, float]] = {strategy: {} for strategy in _STRATEGIES}
-    for case, entry in numbers["cases"].items():
-        for run in entry["runs"]:
+    for case, entry in document["cases"].items():
+        if "us" in entry:
+            found["fused"][case], found["serial"][case] = (
+                entry["us"]["default"],
+                entry["us"]["serial"],
+            )
+        for run in entry.get("runs", []):
             strategy = run.get("strategy")
             if run.get("label") == "default" and strategy in found and "median_us" in run:
                 found[strategy][case] = run["median_us"]
@@ -88,12 +95,12 @@ def _medians(rounds: list[dict[str, Any]], tree: str, strategy: str) -> dict[str
     return {case: statistics.median(values) for case, values in seen.items()}
 
 
-def measure(tree: Tree, folder: Path, seconds: float, backend: str) -> dict[str, Any]:
-    """One round of one tree: its `numbers`, ended after `seconds`; an error stands in its place."""
+def measure(tree: Tree, part: str, folder: Path, seconds: float, backend: str) -> dict[str, Any]:
+    """One round of one tree: its part, ended after `seconds`; an error stands in its place."""
     folder.mkdir(parents=True, exist_ok=True)
     # As left by `peers`: none is to be timed.
     (folder / "peers.json").write_text('{"peers": {}}')
-    command = [sys.executable, "-m", "benchmarks.gpu", "numbers", "--seconds", str(seconds)]
+    command = [sys.executable, "-m", "benchmarks.gpu", part, "--seconds", str(seconds)]
     command += ["--backend", backend, "--out", str(folder)]
     path = os.pathsep.join(filter(None, [str(tree.root), os.environ.get("PYTHONPATH")]))
     done = subprocess.run(
@@ -104,7 +111,7 @@ def measure(tree: Tree, folder: Path, seconds: float, backend: str) -> dict[str,
         text=True,
         check=False,
     )
-    saved = folder / "numbers.json"
+    saved = folder / f"{part}.json"
     if done.returncode != 0 or not saved.exists():
         said = (done.stdout + done.stderr)[-_TAIL:]
         return {"tree": tree.name, "error": said, "times": {name: {} for name in _STRATEGIES}}
@@ -123,6 +130,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("trees", nargs="+", type=Tree.parse, metavar="NAME=PATH")
     parser.add_argument("--label", required=True, help="what was changed; names the headline")
+    parser.add_argument("--part", choices=_PARTS, default=_PARTS[0], help="whose batches")
     parser.add_argument("--rounds", type=int, default=4, help="of each tree (default 4)")
     parser.add_argument("--round-seconds", type=float, default=30.0, help="each (default 30)")
     add_output(parser)
@@ -131,11 +139,12 @@ def main(arguments: list[str] | None = None) -> None:
     if len(names) < 2 or len(set(names)) < len(names):
         parser.error(f"give at least two trees of different names, got {names}")
     output = Output(options.out, "versus")
-    document: dict[str, Any] = {"machine": machine.report(), "label": options.label, "rounds": []}
+    document: dict[str, Any] = {"machine": machine.report(), "label": options.label}
+    document |= {"part": options.part, "rounds": []}
     for number in range(options.rounds):
         for tree in options.trees if number % 2 == 0 else options.trees[::-1]:
             folder = options.out / "versus_rounds"
-            one = measure(tree, folder, options.round_seconds, options.backend)
+            one = measure(tree, options.part, folder, options.round_seconds, options.backend)
             document["rounds"].append(one)
             document["compared"] = compare(document["rounds"], names)
             output.save(document)

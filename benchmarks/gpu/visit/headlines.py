@@ -41,7 +41,7 @@ _FP8 = "python -m benchmarks.gpu fp8"
 _TP = "pod-attn bench gpu -- tp"
 _TABLES = "python -m benchmarks.gpu tables"
 _POWER = "python -m benchmarks.gpu power"
-_VERSUS = "python -m benchmarks.gpu versus --label {label} before=TREE after=."
+_VERSUS = "python -m benchmarks.gpu versus --label {label}{part} before=TREE after=."
 
 
 def headlines(documents: dict[str, dict[str, Any]], prefix: str = "gpu") -> list[Headline]:
@@ -178,7 +178,8 @@ def _versus_headlines(documents: dict[str, dict[str, Any]]) -> list[Headline]:
         return []
     name = f"gpu.speed_after_{document['label']}_geomean"
     unit = f"x, time before / after, {len(found['cases'])} cases"
-    return [(name, found["geomean"], unit, _VERSUS.format(label=document["label"]))]
+    part = " --part grammar" if document.get("part") == "grammar" else ""
+    return [(name, found["geomean"], unit, _VERSUS.format(label=document["label"], part=part))]
 
 
 def _fp8_headlines(documents: dict[str, dict[str, Any]]) -> list[Headline]:
