@@ -4,13 +4,13 @@
 
 A table that ships counts for one build of the kernel, told by a digest of its sources. BEFORE is a
 checkout of those that the tables of this one were measured with. Tables become those of the present
-build where both read the same without comments and white space, or else where every variant that
-they name has the same registers and shared memory and, counted by opcode, at most 1 % other
-instructions. What an entry's evidence says of the build that was measured stays; an entry of a
-bucket whose batches the default runs with other tiles by now is dropped, since what it was compared
-with is gone. Otherwise nothing
-is written, what differs is named, and the exit code is 1: measure again, `python -m benchmarks.gpu
-tables`.
+build where both read the same without comments and white space, or else where the kernels that
+attend have, for every variant that they name, the same registers and shared memory and, counted by
+opcode, at most 1 % other instructions. A merge may change: all configs have the same one. What an
+entry's evidence says of the build that was measured stays; an entry of a bucket whose batches the
+default runs with other tiles by now is dropped, since what it was compared with is gone. Otherwise
+nothing is written, what differs is named, and the exit code is 1: measure again,
+`python -m benchmarks.gpu tables`.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ from pod_integrate.terms.table import ConfigTable
 
 COMMAND = "python -m benchmarks.carry_tables BEFORE"
 _SHARE = 0.01
+_ATTEND = ("prefill", "decode", "fused")
 
 _ASK = """
 import json
@@ -100,9 +101,11 @@ def variants(tables: Iterable[ConfigTable]) -> list[str]:
 
 def apart(row: dict[str, Any]) -> str:
     """Why a variant, by what kernel_same says of it, may be slower than before; or nothing."""
-    if not row["same_resources"]:
+    kernels = {name: row["kernels"][name] for name in _ATTEND}
+    resources = (kernel["resources"] for kernel in kernels.values())
+    if not row["same_smem"] or any(old != new for old, new in resources):
         return "other registers or shared memory"
-    for name, kernel in row["kernels"].items():
+    for name, kernel in kernels.items():
         changed = kernel.get("opcodes", {}).values()
         share = sum(abs(old - new) for old, new in changed) / max(kernel["instructions"])
         if share > _SHARE:

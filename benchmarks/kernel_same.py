@@ -109,8 +109,9 @@ def look(name: str, sides: Sequence[dict[str, Any]]) -> dict[str, Any]:
                 if counts[0][op] != counts[1][op]
             }
     resources = all(k["resources"][0] == k["resources"][1] for k in kernels.values())
-    same = resources and sides[0]["smem"] == sides[1]["smem"]
-    return {"variant": name, "same_resources": same, "kernels": kernels}
+    smem = sides[0]["smem"] == sides[1]["smem"]
+    same = {"same_resources": resources and smem, "same_smem": smem}
+    return {"variant": name, **same, "kernels": kernels}
 
 
 def main() -> None:

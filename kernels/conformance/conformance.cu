@@ -9,6 +9,7 @@
 
 #include "boxes.cuh"
 #include "bytes.cuh"
+#include "dependents.cuh"
 #include "pod/ptx/async_copy.cuh"
 #include "pod/ptx/launch.cuh"
 #include "pod/ptx/ldmatrix.cuh"
@@ -255,6 +256,7 @@ ptx::Error run(const ConformanceArguments& a) {
   ptx::Error code = ptx::clear(a.counters, kCounters * sizeof(int), a.stream);
   if (!code) code = ptx::launch(machine_kernel, kCtas, kCtaThreads, 0, a.stream, a);
   if (!code) code = ptx::launch(instructions_kernel, 1, kThreads, kWords * 4, a.stream, a);
+  if (!code) code = launch_dependents(a);
   if (!code) code = launch_wgmma(a);
   if (!code) code = launch_swapped(a);
   if (!code) code = launch_registers(a);

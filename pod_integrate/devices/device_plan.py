@@ -23,7 +23,8 @@ class DevicePlan:
 
     Capture `hybrid_attention(..., plan=plan)` once, then `update` and replay for every step: grid
     sizes come from the reserved capacity, everything else from the words. Page indices and starts
-    of the captured call must be updated in place by the caller too.
+    of the captured call must be updated in place by the caller too. Launches with one plan must
+    follow each other: some count in its words which items have been taken.
 
     words         int32 on the device; its address never changes
     capacity      grid sizes and split rows of every launch with this plan

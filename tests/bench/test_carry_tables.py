@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -56,18 +57,24 @@ def test_variants_are_those_of_the_entries() -> None:
 
 
 @pytest.mark.parametrize(
-    ("resources", "changed", "why"),
+    ("registers", "smem", "changed", "why"),
     [
-        (True, {"IADD": [10, 14]}, ""),
-        (True, {"IADD": [10, 30]}, "2.0 % other instructions in fused"),
-        (False, {}, "other registers or shared memory"),
+        (128, True, {"IADD": [10, 14]}, ""),
+        (128, True, {"IADD": [10, 30]}, "2.0 % other instructions in fused"),
+        (129, True, {}, "other registers or shared memory"),
+        (128, False, {}, "other registers or shared memory"),
     ],
 )
 def test_machine_code_may_differ_by_few_instructions(
-    resources: bool, changed: dict[str, list[int]], why: str
+    registers: int, smem: bool, changed: dict[str, list[int]], why: str
 ) -> None:
-    kernels = {"fused": {"instructions": [1000, 990], "opcodes": changed}}
-    assert carry_tables.apart({"same_resources": resources, "kernels": kernels}) == why
+    def kernel(registers: int, changed: dict[str, list[int]]) -> dict[str, Any]:
+        resources = [{"registers": 128}, {"registers": registers}]
+        return {"instructions": [1000, 990], "opcodes": changed, "resources": resources}
+
+    same, merge = kernel(128, {}), kernel(95, {"IADD": [10, 900]})
+    kernels = {"fused": kernel(registers, changed), "prefill": same, "decode": same, "merge": merge}
+    assert carry_tables.apart({"same_smem": smem, "kernels": kernels}) == why
 
 
 def test_entries_of_buckets_with_other_default_tiles_by_now_are_dropped() -> None:

@@ -126,6 +126,14 @@ def probes() -> list[Probe]:
         _probe("cap above all scores", [40, 1], [120, 100], logit_cap=1e6),
         _probe("equal scores", [40, 1, 1], [150, 200, 50], plan=split, change=_make_scores_equal),
         _probe("NaN", [40, 1], [90, 100], plan=split, logit_cap=9.0, change=_make_some_nan),
+        _probe(
+            "many splits of growing scores",
+            [1],
+            [600],
+            plan={"decode_split_tokens": 16},
+            scale=1.0,
+            change=_make_scores_grow,
+        ),
         _probe("whole", [70, 1, 33], [90, 77, 33], plan={"max_prefill_waves": 0}),
     ]
 

@@ -1,6 +1,6 @@
 """Bugs to plant in the CUDA kernel, one per class of mistake; tests must catch each by name.
 
-Those of softmax and merges are in softmax_mutations.py, of prefill on wgmma in wgmma_mutations.py.
+Those of softmax, of merges and of prefill on wgmma are in files of those names.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from planting import Mutation
 
-_SOFTMAX, _OUTPUT, _COMBINE = "softmax.cuh", "output.cuh", "combine.cuh"
+_SOFTMAX, _OUTPUT = "softmax.cuh", "output.cuh"
 _FRAGMENT = "layout/fragment.cuh"
 _DECODE = "op/decode_item.cuh"
 
@@ -117,30 +117,11 @@ MUTATIONS = (
         "      return {on} ? ptx::rcp(l) : 1.f;",
     ),
     Mutation(
-        "splits weigh the same whatever their sums",
-        _COMBINE,
-        "l += weight * split.l;",
-        "l += weight * ({on} ? 1.f : split.l);",
-    ),
-    Mutation(
-        "maxima of splits scaled before they are compared",
-        _COMBINE,
-        "moved(split.m, m, a.score_scale)",
-        "({on} ? ptx::ex2(split.m * a.score_scale - m * a.score_scale)\n"
-        "                             : moved(split.m, m, a.score_scale))",
-    ),
-    Mutation(
         "maxima of warps scaled before they are compared",
         _DECODE,
         "moved(scratch.m(warp, row), m, a.score_scale)",
         "({on} ? ptx::ex2(scratch.m(warp, row) * a.score_scale - m * a.score_scale)\n"
         "               : moved(scratch.m(warp, row), m, a.score_scale))",
-    ),
-    Mutation(
-        "merge reads the next row's split",
-        _COMBINE,
-        "(block.slot + row + int64_t{s} * block.stride) * D",
-        "(block.slot + row + int64_t{s} * (block.stride - ({on} ? 1 : 0))) * D",
     ),
 )
 

@@ -17,10 +17,14 @@ MUTATIONS = (
         "the next item is drawn once the last values of the one before are told of",
         _CTA,
         "    op::copy_ahead<Variant>(a, item, side, thread, [&] {\n"
-        "      if (thread < kWarpSize) sched::draw_item(a, plan, Op::kPrefill, drawn(), thread);\n"
+        "      if (thread < kWarpSize) {\n"
+        "        sched::draw_item(a, plan, Op::kPrefill, sched::Draw::kNext, 0, drawn(), thread);\n"
+        "      }\n"
         "    });",
         "    const auto draw = [&] {\n"
-        "      if (thread < kWarpSize) sched::draw_item(a, plan, Op::kPrefill, drawn(), thread);\n"
+        "      if (thread < kWarpSize) {\n"
+        "        sched::draw_item(a, plan, Op::kPrefill, sched::Draw::kNext, 0, drawn(), thread);\n"
+        "      }\n"
         "    };\n"
         "    op::copy_ahead<Variant>(a, item, side, thread, [&] { if (!{on}) draw(); });\n"
         "    if ({on}) draw();",
@@ -41,8 +45,8 @@ MUTATIONS = (
     Mutation(
         "both of a pair decode at one place",
         _CTA,
-        "smem + group * kBytes, barrier",
-        "smem + ({on} ? 0 : group) * kBytes, barrier",
+        "smem + group * Turners<Variant>::kBytes",
+        "smem + ({on} ? 0 : group) * Turners<Variant>::kBytes",
     ),
     Mutation(
         "who turns decodes what is not drawn yet",
@@ -71,8 +75,8 @@ MUTATIONS = (
     Mutation(
         "who turns syncs as the decoder",
         _CTA,
-        " * kBytes, barrier",
-        " * kBytes, {on} ? item_barrier(0) : barrier",
+        "                        barrier, thread);",
+        "                        {on} ? item_barrier(0) : barrier, thread);",
     ),
     Mutation(
         "the next item is drawn over the one that is stored",
@@ -119,8 +123,32 @@ MUTATIONS = (
     Mutation(
         "both ops draw from one counter",
         _DRAW,
-        "&counters->next[static_cast<int>(op)]",
-        "&counters->next[{on} ? 0 : static_cast<int>(op)]",
+        "&plan.drawn[static_cast<int>(op)]",
+        "&plan.drawn[{on} ? 0 : static_cast<int>(op)]",
+    ),
+    Mutation(
+        "the counter of items stays as it is",
+        _DRAW,
+        "  if (before == asked - 1)",
+        "  if (!{on} && before == asked - 1)",
+    ),
+    Mutation(
+        "who turns is counted twice among those that ask",
+        _DRAW,
+        "asked = items + askers;",
+        "asked = items + ({on} ? 2 : 1) * askers;",
+    ),
+    Mutation(
+        "the first item that is asked for is left out",
+        _DRAW,
+        "return ptx::cta_count() + before;",
+        "return ptx::cta_count() + before + ({on} ? 1 : 0);",
+    ),
+    Mutation(
+        "all CTAs begin with one item",
+        _DRAW,
+        "  int number = ptx::cta_index();",
+        "  int number = {on} ? 0 : ptx::cta_index();",
     ),
     Mutation(
         "the last item is not drawn",

@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PTX = ROOT / "kernels" / "cuda" / "include" / "pod" / "ptx"
 _WRAPPER = re.compile(r"^(?:POD_DEVICE|inline|Error) [\w ]*?\b(\w+)\(|^Error (\w+)\(", re.MULTILINE)
 _HOST_ONLY = {"error_text", "allow_smem", "kernel_info", "fork_join"}
-_HOST_ONLY |= {"find_encode_tiled", "encode_boxes", "sm_count"}
+_HOST_ONLY |= {"find_encode_tiled", "encode_boxes", "sm_count", "may_overlap"}
 WGMMA_ORDER = ("wgmma_wait", "wgmma_commit", "wgmma_fence", "fence_proxy_async")
 
 
@@ -235,3 +235,11 @@ def test_counters_start_from_zero_and_count_each_thread_once(dumped: Sections) -
     assert int(dumped["atomic_add:sum"][0]) == threads * (threads - 1) // 2
     assert set(dumped["smid"].tolist()) == set(range(SMS))
     assert int(dumped["nsmid"][0]) == SMS
+
+
+def test_a_dependent_launch_sees_what_came_late(inputs: Inputs, dumped: Sections) -> None:
+    ctas = len(dumped["cta_count"])
+    assert dumped["cta_count"].tolist() == [ctas] * ctas
+    assert torch.equal(dumped["let_dependents_start"], inputs.words[:ctas])
+    assert torch.equal(dumped["wait_for_launch_before"], inputs.words[:ctas])
+    assert dumped["launch_dependent"].tolist() == list(range(ctas, 0, -1))

@@ -67,6 +67,7 @@ SHAPES = {
     "page size 7, heads strided": Shape([30, 1], [64, 90], page_size=7, batch={"strided": True}),
     "prefill only": Shape([64, 65], [64, 130]),
     "decode only": Shape([1, 1, 1, 1], [1, 63, 64, 65], config=SPLIT),
+    "more splits than lanes": Shape([1, 3], [600, 530], config={"decode_split_tokens": 16}),
     "group 1": Shape([17, 1], [80, 81], heads=(2, 2), config=SPLIT),
     "group 16": Shape([5, 1, 1], [100, 70, 16], heads=(16, 1), config=SPLIT),
     "group 24 in several decode tiles": Shape([1, 3], [60, 50], heads=(24, 1)),

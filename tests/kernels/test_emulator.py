@@ -12,7 +12,7 @@ from emulator_build import TESTS, TSAN_FLAGS, build_program
 
 _NAMES = ("unit", "machine", "shared", "matrices", "barriers", "misuse")
 _WGMMA = ("wgmma", "wgmma_async", "wgmma_misuse", "wgmma_swapped")
-_COPIES = ("mbarriers", "boxes", "boxes_misuse")
+_COPIES = ("mbarriers", "boxes", "boxes_misuse", "dependents")
 UNITS = [TESTS / f"emulator_{name}.cpp" for name in (*_NAMES, *_WGMMA, *_COPIES)]
 CASES = [name for path in UNITS for name in re.findall(r"^CASE\((\w+)\)", path.read_text(), re.M)]
 

@@ -13,6 +13,7 @@ from typing import Any
 import ahead_mutations
 import byte_mutations
 import column_mutations
+import merge_mutations
 import mutations
 import narrow_mutations
 import pair_mutations
@@ -46,7 +47,11 @@ AHEAD_VARIANTS = ("bf16-d64-p128x96s2w8-d16x64s2w4-c1-v1",)
 # K and V of 8 bits; on wgmma those, too, are widened on their way.
 BYTE_VARIANTS = ("bf16-kve4m3-d64-p64x32s2w2-d16x32s2w2-c2-v2",)
 WIDE_VARIANTS = ("bf16-kve4m3-d64-p128x64s2w4-d16x32s2w2-c2-v1",)
-COMMON = (*mutations.MUTATIONS, *softmax_mutations.MUTATIONS)
+COMMON = (
+    *mutations.MUTATIONS,
+    *softmax_mutations.MUTATIONS,
+    *merge_mutations.MUTATIONS,
+)
 WGMMA = (*wgmma_mutations.MUTATIONS, *softmax_mutations.LAZY_MUTATIONS)
 PAIR = (
     *pair_ring_mutations.MUTATIONS,
@@ -122,6 +127,7 @@ UNPLANTED = {
     "ptx/async_copy.cuh": "an instruction each, compared with a GPU's by kernels/conformance",
     "ptx/box_copy.cuh": "an instruction each, compared with a GPU's by kernels/conformance",
     "ptx/launch.cuh": "an instruction each, compared with a GPU's by kernels/conformance",
+    "ptx/dependents.cuh": "an instruction each, compared with a GPU's by kernels/conformance",
     "ptx/ldmatrix.cuh": "an instruction each, compared with a GPU's by kernels/conformance",
     "ptx/math.cuh": "an instruction each, compared with a GPU's by kernels/conformance",
     "ptx/mbarrier.cuh": "an instruction each, compared with a GPU's by kernels/conformance",

@@ -82,7 +82,7 @@ def _span(run: list[dict[str, Any]]) -> list[float]:
     ours = [index for index, event in enumerate(run) if _is_ours(event)]
     if not ours:
         return []
-    # The counters' memset goes right before; other memsets belong to whoever came earlier.
+    # The memset of tickets, if any, goes right before; others belong to whoever came earlier.
     call = run[max(0, ours[0] - 1) : ours[-1] + 1]
     return [max(float(e["ts"]) + float(e["dur"]) for e in call) - float(call[0]["ts"])]
 

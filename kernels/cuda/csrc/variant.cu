@@ -52,26 +52,29 @@ int fail(ptx::Error code) {
 template <Ops kOps>
 using Shape = KernelShape<Variant, kOps>;
 
-ptx::Error clear_counters(const LaunchArguments& a, void* stream) {
-  return ptx::clear(a.counters, counter_bytes(a.sm_slots), stream);
-}
-
-// CTAs that stay draw their items, and there are at most as many as SMs.
+// Of CTAs that stay there are at most as many as SMs; those of both ops that do not draw tickets.
 template <Ops kOps>
 ptx::Error launch_ops(const LaunchArguments& a, int ctas, void* stream) {
   if (ctas == 0) return {};
   if constexpr (Shape<kOps>::kStays) {
     ctas = std::min(ctas, ptx::sm_count(a.device));
-    if (ptx::Error code = clear_counters(a, stream)) return code;
+  } else if constexpr (kOps == Ops::kBoth) {
+    const ptx::Error code = ptx::clear(a.counters, counter_bytes(a.sm_slots), stream);
+    if (code) return code;
   }
   return ptx::launch(pod_kernel<Variant, kOps>, ctas, Shape<kOps>::kThreads, Shape<kOps>::kSmem,
                      stream, static_cast<const KernelArguments&>(a));
 }
 
-ptx::Error launch_merge(const LaunchArguments& a) {
+// Two streams that joined have no launch before that a merge could be the dependent of.
+ptx::Error launch_merge(const LaunchArguments& a, bool joined) {
   if (a.merge_ctas == 0) return {};
-  return ptx::launch(merge_kernel<Variant>, a.merge_ctas, kMergeWarps * kWarpSize, 0, a.stream,
-                     static_cast<const KernelArguments&>(a));
+  constexpr int kThreads = kMergeWarps * kWarpSize;
+  const auto& arguments = static_cast<const KernelArguments&>(a);
+  if (joined) {
+    return ptx::launch(merge_kernel<Variant>, a.merge_ctas, kThreads, 0, a.stream, arguments);
+  }
+  return ptx::launch_dependent(merge_kernel<Variant>, a.merge_ctas, kThreads, a.stream, arguments);
 }
 
 ptx::Error prepare(int device);
@@ -80,11 +83,11 @@ ptx::Error launch_all(const LaunchArguments& a) {
   if (ptx::Error code = prepare(a.device)) return code;
   const bool hybrid = a.prefill_ctas > 0 && a.decode_ctas > 0;
   const auto strategy = static_cast<Strategy>(a.strategy);
+  const bool side_by_side = hybrid && strategy == Strategy::kStreams;
   ptx::Error code{};
   if (hybrid && strategy == Strategy::kFused) {
-    if (!Shape<Ops::kBoth>::kStays) code = clear_counters(a, a.stream);
-    if (!code) code = launch_ops<Ops::kBoth>(a, a.prefill_ctas + a.decode_ctas, a.stream);
-  } else if (hybrid && strategy == Strategy::kStreams) {
+    code = launch_ops<Ops::kBoth>(a, a.prefill_ctas + a.decode_ctas, a.stream);
+  } else if (side_by_side) {
     code = ptx::fork_join(
         a.stream, a.side_stream,
         [&] { return launch_ops<Ops::kDecode>(a, a.decode_ctas, a.side_stream); },
@@ -93,7 +96,7 @@ ptx::Error launch_all(const LaunchArguments& a) {
     code = launch_ops<Ops::kPrefill>(a, a.prefill_ctas, a.stream);
     if (!code) code = launch_ops<Ops::kDecode>(a, a.decode_ctas, a.stream);
   }
-  return code ? code : launch_merge(a);
+  return code ? code : launch_merge(a, side_by_side);
 }
 
 template <Ops kOps>
@@ -110,6 +113,8 @@ ptx::Error prepare(int device) {
   ptx::Error code = allow_smem<Ops::kPrefill>();
   if (!code) code = allow_smem<Ops::kDecode>();
   if (!code) code = allow_smem<Ops::kBoth>();
+  // An SM has one split of cache and shared memory at a time, and merges start beside the others.
+  if (!code) code = ptx::allow_smem(merge_kernel<Variant>, 0);
   if (code) return code;
   if (index >= ready.size()) ready.resize(index + 1);
   ready[index] = true;

@@ -31,6 +31,12 @@ void run_until_idle();
 [[noreturn]] void finish_lane(Lane& self);
 void report_deadlock();
 
+// Dependent launches (dependents.cpp): hide() keeps what is handed over and leaves NaN there until
+// reveal(), which does nothing a second time.
+void hide(const std::vector<Handed>& handed);
+void reveal();
+void require_waited(const Lane& self);
+
 // Barriers (barriers.cpp).
 void run_barrier(Warp& warp, bool waits);
 void require_no_arrivals(const Cta& cta);

@@ -92,6 +92,7 @@ void start(Cta& cta, int index) {
       lane.in_flight->proxy_fences = 0;
       lane.in_flight->unfenced = false;
       lane.group = 0;
+      lane.waited = false;
       prepare_fiber(lane);
     }
   }
@@ -177,11 +178,9 @@ void seed_random(int seed) {
   for (int i = 0; i < 8; ++i) random_bits();  // neighbouring seeds start alike
 }
 
-}  // namespace
-
-int run(const LaunchShape& launch_shape, void (*body)(void*), void* arguments) {
-  const std::lock_guard<std::mutex> lock(one_launch);
+int run_locked(const LaunchShape& launch_shape, void (*body)(void*), void* arguments) {
   shape = launch_shape;
+  machine.grid = shape.grid;
   machine.body = body;
   machine.arguments = arguments;
   machine.last_warp = 0;
@@ -195,6 +194,24 @@ int run(const LaunchShape& launch_shape, void (*body)(void*), void* arguments) {
   }
   last_error = machine.error;
   return machine.error.empty() ? 0 : 1;
+}
+
+}  // namespace
+
+int run(const LaunchShape& launch_shape, void (*body)(void*), void* arguments) {
+  const std::lock_guard<std::mutex> lock(one_launch);
+  return run_locked(launch_shape, body, arguments);
+}
+
+int run_dependent(const LaunchShape& launch_shape, const std::vector<Handed>& handed,
+                  void (*body)(void*), void* arguments) {
+  const std::lock_guard<std::mutex> lock(one_launch);
+  hide(handed);
+  machine.dependent = true;
+  const int code = run_locked(launch_shape, body, arguments);
+  machine.dependent = false;
+  reveal();
+  return code;
 }
 
 const char* error() { return last_error.c_str(); }

@@ -189,6 +189,7 @@ void finish_lane(Lane& self) {
   require_no_copies(self);
   require_no_wgmma(self);
   require_stack(self);
+  require_waited(self);
   if (warp.op != Collective::kNone) {
     fail("divergent warp: this lane returns while %d lanes wait at %s", waiting_lanes(warp),
          name_of(warp.op));

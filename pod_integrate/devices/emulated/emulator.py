@@ -193,13 +193,16 @@ class _Call:
             result = memory.copy(torch.full_like(q, math.nan) if out is None else out)
             lse = memory.copy(torch.full(q.shape[:2], math.nan))
             records = memory.poisoned(RECORD_WORDS * sum(self.capacity[:2]), torch.int64)
-            indices = (memory.copy(t) for t in (words, batch.page_indices, batch.page_starts))
+            plan = memory.copy(words)
+            indices = (memory.copy(t) for t in (batch.page_indices, batch.page_starts))
             self._launch(
-                *(*map(memory.copy, tensors), *indices, batch.page_size, scalars.pack()),
+                *(*map(memory.copy, tensors), plan, *indices, batch.page_size, scalars.pack()),
                 *(None if sinks is None else memory.copy(sinks), result, lse),
                 *(self._workspace(memory, q.shape[2]), tvm_ffi.Shape(self.capacity)),
                 *(STRATEGIES.index(self.config.strategy), self._sm_slots, 0, 0, records),
             )
+            if not torch.equal(plan, words):
+                raise EmulatorError("the launch left its plan changed; the next one would fail")
             answer = result.clone() if out is None else out.copy_(result)
             return Emulated(answer, lse.clone(), _take_stats(self.library), decode_records(records))
 

@@ -20,7 +20,8 @@ struct PlanHeader {
   int partial_rows;  // rows of partial O and RowSums that splits write
   int words;         // length of the plan
   int stamp;         // row of the ring that stamps of this replay go to, from 1; 0: none
-  int reserved[5];
+  int drawn[2];      // items of each Op that CTAs which stay have asked for; 0 between launches
+  int reserved[3];
 };
 constexpr int kHeaderWords = sizeof(PlanHeader) / 4;
 constexpr int kMaxRatioSum = 4096;
@@ -55,7 +56,8 @@ constexpr int kMergeWords = sizeof(MergeBlock) / 4;
 constexpr int kMergeRows = 16;
 constexpr int kMergeWarps = 4;
 
-// Counters that a launch finds zeroed. Ops come first: an SM id can never alias them.
+// Counters of a launch whose CTAs draw tickets; it finds them zeroed. Ops come first: an SM id can
+// never alias them.
 struct Counters {
   int next[2];  // next item of each Op, in CTAs
   int reserved[2];
@@ -64,7 +66,7 @@ struct Counters {
 
 // Softmax of one row over a split of its keys: the unscaled score that weighs 1, and the sum of
 // weights. Not their logarithm: at large logits that is too coarse to weigh splits by.
-struct RowSums {
+struct alignas(8) RowSums {
   float m, l;
 };
 
@@ -110,7 +112,7 @@ struct KernelArguments {
   float* lse;  // [T, Hq] natural log
   int64_t lse_token, lse_head;
   const int32_t* plan;
-  int32_t* counters;      // Counters, cleared by the launch
+  int32_t* counters;      // Counters, cleared by the launch if it draws tickets
   float* partial_o;       // [partial rows, D]
   RowSums* partial_sums;  // [partial rows]
   CtaRecord* records;     // [ctas] or null

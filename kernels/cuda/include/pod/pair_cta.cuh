@@ -2,13 +2,15 @@
 // copies and two multiply for prefill, a fourth decodes. Those that multiply turn to decode when
 // no prefill is left.
 //
-// CTA     each op draws its next item when it needs one, from the counters of the whole launch
+// CTA     the first item of each op is that of its own index; when one is done, it draws the next
+//         from the counters of the whole launch, which lie in the plan
 // Smem    smem.h: a prefill item, then a decode item; in the end decode items in the place of the
 //         prefill item, too; static: items
 #pragma once
 
 #include "pod/op/decode_wgmma_item.cuh"
 #include "pod/op/pair_item.cuh"
+#include "pod/ptx/dependents.cuh"
 #include "pod/ptx/registers.cuh"
 #include "pod/sched/draw.cuh"
 
@@ -47,7 +49,9 @@ POD_DEVICE void copy_items(const KernelArguments& a, const PlanHeader& plan,
     const Item& item = drawn().item;
     side.next_item();
     op::copy_ahead<Variant>(a, item, side, thread, [&] {
-      if (thread < kWarpSize) sched::draw_item(a, plan, Op::kPrefill, drawn(), thread);
+      if (thread < kWarpSize) {
+        sched::draw_item(a, plan, Op::kPrefill, sched::Draw::kNext, 0, drawn(), thread);
+      }
     });
   }
 }
@@ -73,6 +77,25 @@ POD_DEVICE void multiply_items(const KernelArguments& a, const PlanHeader& plan,
   }
 }
 
+// Of the multiplying warpgroups, those that turn to decode: each has the bytes of a decode item in
+// the place of the prefill item.
+template <class Variant>
+struct Turners {
+  static constexpr int kBytes =
+      (Smem<Variant>::decode.bytes + kPanelAlignment - 1) / kPanelAlignment * kPanelAlignment;
+  static constexpr int kPlaces = Smem<Variant>::prefill.bytes / kBytes;
+  static constexpr int kCount = kPlaces < kPairGroups ? kPlaces : kPairGroups;
+};
+
+template <class Variant>
+POD_DEVICE void draw_decode(const KernelArguments& a, const PlanHeader& plan, sched::Draw draw,
+                            sched::Drawn& drawn, int thread) {
+  const int askers = Turners<Variant>::kCount * ptx::cta_count();
+  if (thread < kWarpSize) {
+    sched::draw_item(a, plan, Op::kDecode, draw, askers, drawn, thread);
+  }
+}
+
 template <class Variant>
 POD_DEVICE void decode_items(const KernelArguments& a, const PlanHeader& plan,
                              sched::Drawn (&slots)[2], uint8_t* smem, int barrier, int thread) {
@@ -84,7 +107,7 @@ POD_DEVICE void decode_items(const KernelArguments& a, const PlanHeader& plan,
     op::decode_wgmma_item<Variant>(a, drawn.item, smem, barrier, thread);
     if (thread == 0) record_end(a, plan, Op::kDecode, drawn.number);
     slot ^= 1;
-    if (thread < kWarpSize) sched::draw_item(a, plan, Op::kDecode, slots[slot], thread);
+    draw_decode<Variant>(a, plan, sched::Draw::kNext, slots[slot], thread);
     scope.sync();
   }
 }
@@ -94,16 +117,14 @@ POD_DEVICE void decode_items(const KernelArguments& a, const PlanHeader& plan,
 template <class Variant>
 POD_DEVICE void turn_to_decode(const KernelArguments& a, const PlanHeader& plan,
                                PairWork<Variant>& work, uint8_t* smem, int group, int thread) {
-  constexpr int kBytes =
-      (Smem<Variant>::decode.bytes + kPanelAlignment - 1) / kPanelAlignment * kPanelAlignment;
-  constexpr int kPlaces = Smem<Variant>::prefill.bytes / kBytes;
   // Neither multiplies what lies there any more, and all that was on its way there has landed.
   ptx::bar_sync(turning_barrier(), kPairGroups * kGroupThreads);
-  if (group >= kPlaces) return;
+  if (group >= Turners<Variant>::kCount) return;
   const int barrier = group_barrier(group);
-  if (thread < kWarpSize) sched::draw_item(a, plan, Op::kDecode, work.turned[group][0], thread);
+  draw_decode<Variant>(a, plan, sched::Draw::kNext, work.turned[group][0], thread);
   ptx::bar_sync(barrier, kGroupThreads);
-  decode_items<Variant>(a, plan, work.turned[group], smem + group * kBytes, barrier, thread);
+  decode_items<Variant>(a, plan, work.turned[group], smem + group * Turners<Variant>::kBytes,
+                        barrier, thread);
 }
 
 // All threads of the CTA; warpgroup 3 is there if kDecodes.
@@ -115,10 +136,13 @@ POD_DEVICE void run_pair(const KernelArguments& a, PairWork<Variant>& work, uint
   constexpr int kDecoder = 1 + kPairGroups;
   static_assert(sizeof(PairWork<Variant>) <= kPairStaticBytes, "room for static variables");
   if (ptx::thread_index() == 0) op::PairRing<Variant>::init(work.barriers);
-  if (thread < kWarpSize) {
-    if (group == 0) sched::draw_item(a, plan, Op::kPrefill, work.prefill[0], thread);
-    if (kDecodes && group == kDecoder) {
-      sched::draw_item(a, plan, Op::kDecode, work.decode[0], thread);
+  ptx::let_dependents_start();
+  if (group == 0 && thread < kWarpSize) {
+    sched::draw_item(a, plan, Op::kPrefill, sched::Draw::kOwn, 0, work.prefill[0], thread);
+  }
+  if constexpr (kDecodes) {
+    if (group == kDecoder) {
+      draw_decode<Variant>(a, plan, sched::Draw::kOwn, work.decode[0], thread);
     }
   }
   ptx::sync_cta();

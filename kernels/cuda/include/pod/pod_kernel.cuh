@@ -8,7 +8,7 @@
 //         partial_sums [rows], which combine.cuh merges
 // Smem    smem.h; static: the ticket and items
 // Needs   sm_80+, sm_90a where prefill or decode run on wgmma; counters zeroed on the launch
-//         stream; either side may be empty
+//         stream where tickets are drawn; either side may be empty
 // Source  Kamath et al., POD-Attention, ASPLOS 2025, arXiv:2410.18038
 #pragma once
 
@@ -16,6 +16,7 @@
 #include "pod/op/decode_wgmma_item.cuh"
 #include "pod/op/prefill_engine.cuh"
 #include "pod/pair_cta.cuh"
+#include "pod/ptx/dependents.cuh"
 #include "pod/ptx/registers.cuh"
 #include "pod/sched/ticket.cuh"
 
@@ -133,6 +134,7 @@ POD_DEVICE void run_cta(const KernelArguments& a, Work<Variant>& work, uint8_t* 
   const int offset = kPrefills ? 0 : a.prefill_ctas;
   const uint64_t begin_ns = a.records != nullptr ? ptx::globaltimer() : 0;
 
+  ptx::let_dependents_start();
   take_work<Variant, kOps>(work, a, plan);
   const sched::Ticket& ticket = work.ticket;
   if (CtaRecord* record = record_of(a, offset)) {

@@ -1,6 +1,8 @@
 // launch.cuh: what the host asks of the driver, or of the emulated SMs.
 #pragma once
 
+#include <vector>
+
 #include "pod/arguments.h"
 #include "pod/ptx/platform.cuh"
 
@@ -16,6 +18,32 @@ Error launch(Kernel kernel, int grid, int threads, int smem, void* stream,
              const Arguments& arguments) {
   kernel<<<grid, threads, smem, static_cast<cudaStream_t>(stream)>>>(arguments);
   return cudaGetLastError();
+}
+
+// Whether GPU and driver let launches overlap, also in a graph.
+inline bool may_overlap() {
+  constexpr int kArchitectures[] = {__CUDA_ARCH_LIST__}, kFirstDriver = 12030;
+  int driver = 0;
+  return kArchitectures[0] >= 900 && cudaDriverGetVersion(&driver) == cudaSuccess &&
+         driver >= kFirstDriver;
+}
+
+// As launch(), without dynamic shared memory: its CTAs may start before the launch before on the
+// stream has ended (dependents.cuh), where they may.
+template <typename Kernel, typename Arguments>
+Error launch_dependent(Kernel kernel, int grid, int threads, void* stream,
+                       const Arguments& arguments) {
+  cudaLaunchAttribute overlap{};
+  overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  overlap.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config{};
+  config.gridDim = grid;
+  config.blockDim = threads;
+  config.stream = static_cast<cudaStream_t>(stream);
+  config.attrs = &overlap;
+  static const bool overlaps = may_overlap();
+  config.numAttrs = overlaps ? 1 : 0;
+  return cudaLaunchKernelEx(&config, kernel, arguments);
 }
 
 inline Error clear(void* memory, size_t bytes, void* stream) {
@@ -81,6 +109,24 @@ inline const char* error_text(Error) { return emulator::error(); }
 template <typename Kernel, typename Arguments>
 Error launch(Kernel kernel, int grid, int threads, int smem, void*, const Arguments& arguments) {
   return emulator::launch(kernel, grid, threads, smem, arguments);
+}
+
+// What a merge reads of the launch before; of rows of O as much as the narrowest have.
+inline std::vector<emulator::Handed> handed_over(const KernelArguments& a) {
+  constexpr size_t kLeastHeadDim = 64;
+  const auto rows = static_cast<size_t>(reinterpret_cast<const PlanHeader*>(a.plan)->partial_rows);
+  return {{a.partial_sums, rows * sizeof(RowSums)},
+          {a.partial_o, rows * kLeastHeadDim * sizeof(float)}};
+}
+template <typename Arguments>
+std::vector<emulator::Handed> handed_over(const Arguments&) {
+  return {};
+}
+
+// What is handed over reads as NaN until a thread has waited for the launch before.
+template <typename Kernel, typename Arguments>
+Error launch_dependent(Kernel kernel, int grid, int threads, void*, const Arguments& arguments) {
+  return emulator::launch_dependent(kernel, grid, threads, handed_over(arguments), arguments);
 }
 
 inline Error clear(void* memory, size_t bytes, void*) {

@@ -25,6 +25,7 @@ namespace pod::ptx {
 
 POD_DEVICE int thread_index() { return static_cast<int>(threadIdx.x); }
 POD_DEVICE int cta_index() { return static_cast<int>(blockIdx.x); }
+POD_DEVICE int cta_count() { return static_cast<int>(gridDim.x); }
 
 // A value that is the same in all lanes of the warp, said so to the compiler.
 POD_DEVICE int warp_uniform(int value) { return __shfl_sync(~0u, value, 0); }
@@ -69,6 +70,7 @@ namespace pod::ptx {
 
 inline int thread_index() { return pod::emulator::thread_index(); }
 inline int cta_index() { return pod::emulator::cta_index(); }
+inline int cta_count() { return pod::emulator::cta_count(); }
 inline int warp_uniform(int value) { return pod::emulator::warp_uniform(value); }
 inline uint32_t warp_uniform(uint32_t value) { return pod::emulator::warp_uniform(value); }
 inline int forget(int value) { return value; }

@@ -12,6 +12,7 @@ POD_DEVICE float shfl_xor(float value, int mask) { return __shfl_xor_sync(~0u, v
 
 // shfl.sync.idx over the whole warp: the value of `lane`.
 POD_DEVICE int shfl(int value, int lane) { return __shfl_sync(~0u, value, lane); }
+POD_DEVICE float shfl(float value, int lane) { return __shfl_sync(~0u, value, lane); }
 
 // The same within segments of `width` lanes, a power of two: the value of lane `index` of one's own
 // segment.
@@ -69,6 +70,7 @@ POD_DEVICE uint64_t globaltimer() {
 
 inline float shfl_xor(float value, int mask) { return emulator::shfl_xor(value, mask); }
 inline int shfl(int value, int lane) { return emulator::shfl(value, lane); }
+inline float shfl(float value, int lane) { return emulator::shfl(value, lane); }
 template <int width>
 inline int shfl_segment(int value, int index) {
   return emulator::shfl(value, (thread_index() & 31 & -width) + index);

@@ -15,18 +15,33 @@ struct Drawn {
   int number;
 };
 
-// One warp calls it. Counters are zero when the launch begins. What it writes others see after a
-// barrier.
-POD_DEVICE void draw_item(const KernelArguments& a, const PlanHeader& plan, Op op, Drawn& drawn,
-                          int lane) {
+// The items of an op that a CTA's index gives out come first, one each. Who has run an item asks
+// for one more, and `askers` ask although they had none: so the launch knows the last to ask, who
+// leaves the counter to the next launch with the same plan.
+POD_DEVICE int ask(const PlanHeader& plan, Op op, int items, int askers) {
+  int* drawn = const_cast<int*>(&plan.drawn[static_cast<int>(op)]);
+  const int before = ptx::atomic_add(drawn, 1), asked = items + askers;
+  if (before == asked - 1) ptx::atomic_add(drawn, -asked);
+  return ptx::cta_count() + before;
+}
+
+// Where a CTA's draws begin: with the item of its own index, or with one that is asked for.
+enum class Draw { kOwn, kNext };
+
+// One warp calls it. What it writes others see after a barrier. `askers`: of the whole launch, as
+// ask() has them.
+POD_DEVICE void draw_item(const KernelArguments& a, const PlanHeader& plan, Op op, Draw draw,
+                          int askers, Drawn& drawn, int lane) {
   static_assert(offsetof(Item, request) == 0 && offsetof(Item, first_page) == 4 * (kItemWords - 1),
                 "a lane per word");
   const bool prefill = op == Op::kPrefill;
-  auto* counters = reinterpret_cast<Counters*>(a.counters);
-  int number = 0;
-  if (lane == 0) number = ptx::atomic_add(&counters->next[static_cast<int>(op)], 1);
-  number = ptx::shfl(number, 0);
-  if (number >= (prefill ? plan.prefill_items : plan.decode_items)) {
+  const int items = prefill ? plan.prefill_items : plan.decode_items;
+  int number = ptx::cta_index();
+  if (draw == Draw::kNext) {
+    if (lane == 0) number = ask(plan, op, items, askers);
+    number = ptx::shfl(number, 0);
+  }
+  if (number >= items) {
     if (lane == 0) drawn.item.rows = 0;
     return;
   }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <vector>
 
 namespace pod::emulator {
 
@@ -12,7 +13,16 @@ struct LaunchShape {
   size_t smem;
 };
 
+// Memory that the launch before writes and a dependent one reads.
+struct Handed {
+  void* begin;
+  size_t bytes;
+};
+
 int run(const LaunchShape& shape, void (*body)(void*), void* arguments);
+// The same for a launch whose threads must wait for the launch before.
+int run_dependent(const LaunchShape& shape, const std::vector<Handed>& handed, void (*body)(void*),
+                  void* arguments);
 
 // Text of the calling thread's last failed launch.
 const char* error();
@@ -24,6 +34,17 @@ int launch(Kernel kernel, int grid, int threads, size_t smem, A... args) {
   auto body = [&] { kernel(args...); };
   using Body = decltype(body);
   return run({grid, threads, smem}, [](void* self) { (*static_cast<Body*>(self))(); }, &body);
+}
+
+// As launch(), without dynamic memory, as if it began before the launch before had ended: what is
+// handed over holds NaN until the first thread has waited, and every thread must wait.
+template <class Kernel, class... A>
+int launch_dependent(Kernel kernel, int grid, int threads, const std::vector<Handed>& handed,
+                     A... args) {
+  auto body = [&] { kernel(args...); };
+  using Body = decltype(body);
+  const auto call = [](void* self) { (*static_cast<Body*>(self))(); };
+  return run_dependent({grid, threads, 0}, handed, call, &body);
 }
 
 }  // namespace pod::emulator

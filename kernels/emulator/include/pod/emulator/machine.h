@@ -50,6 +50,7 @@ inline void collective(Lane& self, Collective op) {
 
 inline int thread_index() { return machine.current->thread; }
 inline int cta_index() { return machine.current->warp->cta->index; }
+inline int cta_count() { return machine.grid; }
 inline uint32_t smid() { return static_cast<uint32_t>(machine.current->warp->cta->smid); }
 inline uint32_t nsmid() { return static_cast<uint32_t>(machine.configuration.num_sms); }
 uint64_t globaltimer();
@@ -149,6 +150,14 @@ inline int shfl(int value, int lane) {
   return static_cast<int>(shuffle(Collective::kShfl, static_cast<uint32_t>(value), lane));
 }
 
+inline float shfl(float value, int lane) {
+  uint32_t bits;
+  std::memcpy(&bits, &value, 4);
+  bits = shuffle(Collective::kShfl, bits, lane);
+  std::memcpy(&value, &bits, 4);
+  return value;
+}
+
 // The value, which must be the same in all lanes of the warp.
 inline int warp_uniform(int value) {
   return static_cast<int>(shuffle(Collective::kWarpUniform, static_cast<uint32_t>(value), 0));
@@ -156,6 +165,8 @@ inline int warp_uniform(int value) {
 
 void sync_warp();
 void sync_cta();
+// Of a dependent launch: what the launch before wrote for it can be read from here on.
+void wait_for_launch_before();
 void bar_sync(int id, int threads);
 void bar_arrive(int id, int threads);
 

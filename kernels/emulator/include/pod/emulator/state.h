@@ -96,6 +96,7 @@ struct alignas(64) Lane {
   uint32_t bit = 0;
   int thread = 0;            // in its CTA
   int group = 0;             // of the copies issued now
+  bool waited = false;       // for the launch before
   uint8_t* stack = nullptr;  // lowest address
   CopyQueue* in_flight = nullptr;
 };
@@ -198,6 +199,8 @@ struct Machine {
   std::string error;
   std::vector<Warp*> warps;  // of all slots of this launch
   size_t last_warp = 0;
+  int grid = 0;
+  bool dependent = false;  // whether the launch's threads must wait for the launch before
   void (*body)(void*) = nullptr;
   void* arguments = nullptr;
 };
