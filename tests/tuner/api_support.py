@@ -26,16 +26,13 @@ class Served:
     """The app over a core with a clock of its own, on a free port of loopback."""
 
     def __init__(self, folder: Path, token: str) -> None:
-        import uvicorn
-
         settings = TunerSettings(data_dir=folder, port=0, trials=8, seed=1)
         self.core = TunerThread(lambda: open_tuner(settings))
         self.tuner: Tuner = self.core.tuner
         self.app = create_app(self.core, token=token)
         self._listener = listen(settings)
         self.url = url_of(self._listener)
-        config = uvicorn.Config(self.app, log_config=None, timeout_graceful_shutdown=2)
-        self._server = Server(config)
+        self._server = Server(self.app)
         self._thread = threading.Thread(
             target=self._server.run, kwargs={"sockets": [self._listener]}
         )

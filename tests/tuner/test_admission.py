@@ -1,4 +1,4 @@
-"""No web page of another site writes to a tuner, with or without a token."""
+"""No web page of another site writes to a tuner, and no header has its memory."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 from api_support import TOKEN, Served
 from tuner_support import overview
 
+from tuner.host.plain import MAX_HEADER_BYTES
 from tuner.http import answers
 
 ORDER = {"who": "evil"}
@@ -108,3 +109,31 @@ def test_what_is_too_large_is_named(client: httpx.Client, path: str, said: str) 
     # One byte too many: the tuner has read all when it hangs up.
     answer = client.post(path, content=b" " * (most + 1), headers=headers)
     assert answer.status_code == 413 and answer.json()["error"].startswith(said)
+
+
+def said_to_header(served: Served, size: int, end: bytes) -> bytes:
+    """The answer to a GET that has one header of so many bytes; empty where it was cut off."""
+    url = httpx.URL(served.url)
+    answer = b""
+    with socket.create_connection((url.host, url.port), timeout=10) as peer:
+        try:
+            peer.sendall(b"GET /healthz HTTP/1.1\r\nHost: tuner\r\nConnection: close\r\nX-Long: ")
+            peer.sendall(b"a" * size + end)
+            while data := peer.recv(1 << 16):
+                answer += data
+        except (ConnectionResetError, BrokenPipeError):
+            # The tuner does not read on: what was on its way to it is answered by a reset.
+            pass
+    return answer
+
+
+@pytest.mark.parametrize("end", [b"\r\n\r\n", b""], ids=["ended", "without end"])
+def test_a_header_without_measure_is_refused_and_the_tuner_goes_on(
+    served: Served, client: httpx.Client, end: bytes
+) -> None:
+    for _ in range(3):
+        answer = said_to_header(served, 1 << 20, end)
+        assert not answer or answer.startswith(b"HTTP/1.1 400 ")
+        assert client.get("/healthz").status_code == 200
+    fits = said_to_header(served, MAX_HEADER_BYTES // 2, b"\r\n\r\n")
+    assert fits.startswith(b"HTTP/1.1 200 ")

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import uvicorn
+from fastapi import FastAPI
 
 from pod_integrate.redact import public_url
 from tuner.host.listening import listen, url_of
@@ -20,9 +21,28 @@ from tuner.host.thread import TunerThread
 from tuner.http.api import create_app
 from tuner.settings import TunerSettings
 
+MAX_HEADER_BYTES = 64 << 10
+
 
 class Server(uvicorn.Server):
-    """uvicorn without signal handlers of its own: it runs in a thread here."""
+    """uvicorn without signal handlers of its own: it runs in a thread here.
+
+    A request whose line and headers are not complete after MAX_HEADER_BYTES, and what one more read
+    of the socket brings, is answered 400 and its connection closed.
+    """
+
+    def __init__(self, app: FastAPI) -> None:
+        # httptools, which uvicorn prefers, collects headers without an end: before any token is
+        # looked at one client could fill the memory.
+        config = uvicorn.Config(
+            app,
+            http="h11",
+            h11_max_incomplete_event_size=MAX_HEADER_BYTES,
+            log_config=None,
+            access_log=False,
+            timeout_graceful_shutdown=2,
+        )
+        super().__init__(config)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -42,9 +62,7 @@ def run_plain(
         listener.close()
         raise
     app = create_app(core, token=settings.token.get_secret_value())
-    server = Server(
-        uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=2)
-    )
+    server = Server(app)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="tuner-http")
     on_phase("workers", str(settings.workers))
     names = [f"{socket.gethostname()}-{os.getpid()}-{i}" for i in range(settings.workers)]
