@@ -21,15 +21,16 @@ int launch_dependent(Body body, int threads = 32) {
 
 CASE(what_is_handed_over_is_there_once_a_thread_has_waited) {
   configure(kAscending);
-  bool hidden = false;
+  bool first = true, hidden = false;
   float sum = 0.f;
   const int code = launch_dependent([&] {
-    if (cta_index() == 0 && thread_index() == 0) hidden = std::isnan(handed[0]);
+    if (first) hidden = std::isnan(handed[0]);
+    first = false;
     ptx::wait_for_launch_before();
     if (thread_index() == 0) sum += handed[cta_index()];
   });
   expect(code == 0, pod_emulator_error());
-  expect(hidden, "the first thread read it before it waited");
+  expect(hidden, "what the first thread to run finds before it waits");
   expect(sum == 6.f, "what was read after the wait");
 }
 
