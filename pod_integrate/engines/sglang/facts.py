@@ -28,6 +28,7 @@ class EngineFacts:
     dllm                  diffusion-LLM algorithm or None
     prefill_graph         backend of prefill CUDA graphs, e.g. `disabled` or `full`
     alibi                 whether a layer of the model has slopes that nobody may pass on
+    masked_images         whether the model takes images and has masks made for their tokens
     table_rows, _columns  shape of req_to_token: requests and padding, longest context
     pool_slots, _bytes    of the keys of one layer, where the pool is one that is served
     chunked_prefill_size  -1 attends prompts whole, None is SGLang's choice
@@ -52,6 +53,7 @@ class EngineFacts:
     dcp_size: int = 1
     cp_size: int = 1
     alibi: bool = False
+    masked_images: bool = False
     table_rows: int = 0
     table_columns: int = 0
     pool_slots: int = 0
@@ -122,6 +124,8 @@ def engine_facts(runner: Any, device: Device) -> EngineFacts:
         dcp_size=flag("dcp_size", 1),
         cp_size=flag("attn_cp_size", 1),
         alibi=any(getattr(m, "alibi_slopes", None) is not None for m in runner.model.modules()),
+        masked_images=bool(getattr(runner.model_config, "is_multimodal", False))
+        and hasattr(runner.model, "prepare_attn_masks"),
         torch_compile=flag("enable_torch_compile"),
         deterministic=flag("enable_deterministic_inference"),
         chunked_prefill_size=flag("chunked_prefill_size", None),

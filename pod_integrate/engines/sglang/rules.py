@@ -64,6 +64,15 @@ ENGINE: tuple[Rule[EngineFacts], ...] = (
         "serve it with transformers and its own attention: other backends of SGLang leave the "
         "slopes out and answer differently",
     ),
+    # Gemma 3 makes its masks where `triton` alone is the backend: with another, or with two, it
+    # attends images causally without a word.
+    Rule(
+        "image tokens that see each other",
+        lambda f: f.masked_images,
+        lambda f: "a multi-modal model that masks them so",
+        "drop --enable-multimodal",
+        ("triton",),
+    ),
     Rule(
         "diffusion language models",
         lambda f: f.dllm is not None,

@@ -38,6 +38,7 @@ INVARIANT = {"deterministic": True}
 UNSUPPORTED_ENGINE: list[tuple[dict[str, Any], str | None, str | None]] = [
     ({"mla": True}, "flashinfer or triton", "unset or .* torch_native$"),
     ({"alibi": True}, "transformers and its own", "transformers and its own"),
+    ({"masked_images": True}, "l or use --attention-backend triton$", "p --enable-multimodal$"),
     ({"encoder_decoder": True}, "flashinfer or torch_native", "backend torch_native$"),
     ({"dllm": "LowConfidence"}, "flashinfer$", "no backend of SGLang is known"),
     ({"kv_cache_dtype": torch.float8_e5m2}, "e4m3 or auto or .* flashinfer", "torch_native$"),
