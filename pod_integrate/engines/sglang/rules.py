@@ -197,6 +197,14 @@ ENGINE: tuple[Rule[EngineFacts], ...] = (
         lambda f: "--enable-torch-compile",
         "drop the flag",
     ),
+    # Dynamo would trace the attention of decode steps of up to --torch-compile-max-bs requests,
+    # which nobody has run.
+    Rule(
+        "a compiled model on a GPU",
+        lambda f: f.torch_compile and f.has_graphs,
+        lambda f: "--enable-torch-compile",
+        "drop the flag",
+    ),
     # A prompt's last chunk may be one token, which is attended as a decode step is: other bits
     # than inside a longer chunk. Where a cut falls depends on the other requests.
     Rule(

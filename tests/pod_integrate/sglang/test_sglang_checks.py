@@ -59,7 +59,8 @@ UNSUPPORTED_ENGINE: list[tuple[dict[str, Any], str | None, str | None]] = [
     ({"two_batch_overlap": True}, "overlap; drop the flag$", "overlap; drop the flag$"),
     ({"mis": True}, "drop the flag or .* flashinfer$", "--enable-mis; drop the flag$"),
     ({"prefill_graph": "full"}, "prefill full; pass `breakable`", "prefill full; pass `breakable`"),
-    ({"torch_compile": True}, None, "--enable-torch-compile; drop the flag$"),
+    ({"torch_compile": True}, None, "CPU graphs: .* --enable-torch-compile; drop the flag$"),
+    ({**GPU, "torch_compile": True}, "a GPU: .* --enable-torch-compile; drop the flag$", None),
     (INVARIANT, "size unset; pass --chunked-prefill-size -1 or .* fa3 or triton$", "size -1$"),
     ({**INVARIANT, "chunked_prefill_size": 8192}, "size 8192; pass", "size 8192; pass"),
 ]
