@@ -142,7 +142,8 @@ def doctor(
 
     Exits with 1 when something needed to serve is missing; every such line names its remedy.
     """
-    from pod_integrate.cli.doctor import examine, print_findings
+    from pod_integrate.cli.doctor import examine
+    from pod_integrate.cli.findings import print_findings
 
     findings = examine()
     print_findings(console(), findings, as_json=as_json)

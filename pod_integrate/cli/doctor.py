@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import os
 import platform
 from collections.abc import Callable
-from typing import Literal, NamedTuple
 
 import httpx
 import torch
-from rich.console import Console
 
 from pod_integrate import settings
 from pod_integrate.builds import cache, native, nvcc
-from pod_integrate.cli.terminal import styled
+from pod_integrate.cli.findings import Finding, Status
 from pod_integrate.devices.cpu.processor import num_threads
 from pod_integrate.devices.cuda import limits
 from pod_integrate.devices.cuda.variants import Variant
@@ -23,10 +20,11 @@ from pod_integrate.devices.registry import device_of, has_gpu
 from pod_integrate.distribution import install_command, version
 from pod_integrate.errors import BuildError, PodAttentionError, TableError
 from pod_integrate.live import shipped
+from pod_integrate.live.registry import ActiveTable, read_file
 from pod_integrate.redact import public_url, redact
 from pod_integrate.terms.keys import DeviceKey, Geometry
+from pod_integrate.terms.table import ConfigTable
 
-Status = Literal["ok", "note", "missing"]
 _HEAD_DIM = 128
 _GEOMETRY = Geometry.uniform((1, 1, _HEAD_DIM), "bf16", page_size=1)
 # What is looked for, and the extra of ours that brings it; None: we cannot be without.
@@ -38,16 +36,6 @@ _PACKAGES = {
     "ray": "tuner",
     "optuna": "tuner",
 }
-_COLORS = {"ok": "green", "note": "yellow", "missing": "red"}
-
-
-class Finding(NamedTuple):
-    """One line: what was looked at, what was found, and the remedy when it is not well."""
-
-    name: str
-    value: str
-    status: Status = "ok"
-    remedy: str = ""
 
 
 def examine() -> list[Finding]:
@@ -61,6 +49,7 @@ def examine() -> list[Finding]:
         ("build", _build),
         ("GPU kernel", _gpu_kernel),
         ("nvcc", _nvcc),
+        ("saved table", _saved_table),
         ("shipped tables", _shipped_tables),
         ("SGLang plug-in", _plugin),
         ("tuner", _tuner),
@@ -157,6 +146,33 @@ def _nvcc() -> Finding:
     return Finding("nvcc", f"{major}.{minor} at {path}")
 
 
+def _saved_table() -> Finding:
+    """Whether a server here would take the table of POD_ATTN_TABLE, read as it reads it."""
+    name, path = "saved table", settings.load().table
+    if path is None:
+        return Finding(name, "POD_ATTN_TABLE is not set: nothing is kept over restarts")
+    # Servers log a table that they reject and run their defaults.
+    try:
+        data = read_file(path)
+        table = ConfigTable.from_json(data)
+    except FileNotFoundError:
+        return Finding(name, f"none at {path} yet", "note", "defaults apply until a tuner has one")
+    except (OSError, TableError) as error:
+        return Finding(name, f"{path}: {error}", "missing", "correct or unset POD_ATTN_TABLE")
+    builds = {device_of(torch.device("cpu")).key: native.build_id("cpu")}
+    builds |= dict.fromkeys(_gpu_keys(), nvcc.build_id())
+    try:
+        if table.device not in builds:
+            here = ", ".join(map(str, builds))
+            raise TableError(f"table is for device {table.device}, this machine has {here}")
+        ActiveTable(table.geometry, table.device, builds[table.device]).offer(data)
+    except TableError as error:
+        remedy = "not used, defaults apply: a tuner finds configs for this device and build"
+        return Finding(name, f"{path}: {error}", "note", remedy)
+    text = f"version {table.version}, {len(table.entries)} buckets of {table.geometry}"
+    return Finding(name, f"{text} at {path}")
+
+
 def _shipped_tables() -> Finding:
     """What comes tuned on the GPUs of this machine, or why nothing does."""
     name = "shipped tables"
@@ -226,23 +242,3 @@ def _versions() -> list[Finding]:
             remedy = install_command(extra) if extra else "reinstall pod-attention"
             findings.append(Finding(package, "not installed", status, remedy))
     return findings
-
-
-def print_findings(console: Console, findings: list[Finding], *, as_json: bool) -> None:
-    """Lines for people, or a JSON list of {name, value, status, remedy}.
-
-    A line stays whole however narrow the terminal is.
-    """
-    if as_json:
-        console.print_json(json.dumps([finding._asdict() for finding in findings]))
-        return
-    width = max(len(finding.name) for finding in findings)
-    for finding in findings:
-        status = (f"{finding.status:<8}", _COLORS[finding.status])
-        line = styled(status, f" {finding.name:<{width}}  ", finding.value)
-        # Nothing is wrapped here: a command or a path is copied as one line.
-        console.print(line, soft_wrap=True)
-        if finding.remedy:
-            console.print(
-                styled(f"{'':<8} {'':<{width}}  ", ("-> " + finding.remedy, "dim")), soft_wrap=True
-            )

@@ -12,7 +12,7 @@ from rich.console import RenderableType
 
 from pod_integrate.builds.report import BuildReport, KernelUsage
 from pod_integrate.cli import build, explain
-from pod_integrate.cli.doctor import Finding, print_findings
+from pod_integrate.cli.findings import Finding, print_findings
 from pod_integrate.cli.terminal import Figures, console, styled
 from pod_integrate.demo import view
 from pod_integrate.demo.load import LoadStats

@@ -11,6 +11,7 @@ from support.tables import make_table
 
 from pod_integrate.builds import nvcc
 from pod_integrate.cli import doctor
+from pod_integrate.cli.findings import Finding
 from pod_integrate.devices.registry import device_named
 from pod_integrate.live import shipped
 from pod_integrate.live.groups import LayerGroups
@@ -68,7 +69,7 @@ def test_a_process_without_a_tuner_starts_with_them_unless_they_are_off(
     groups.close()
 
 
-def shipped_finding() -> doctor.Finding:
+def shipped_finding() -> Finding:
     return next(f for f in doctor.examine() if f.name == "shipped tables")
 
 
