@@ -32,7 +32,8 @@ const std::vector<Field> kHeader{
     POD_FIELD(PlanHeader, ratio_decode),  POD_FIELD(PlanHeader, prefill_offset),
     POD_FIELD(PlanHeader, decode_offset), POD_FIELD(PlanHeader, merge_offset),
     POD_FIELD(PlanHeader, partial_rows),  POD_FIELD(PlanHeader, words),
-    POD_FIELD(PlanHeader, stamp),         POD_FIELD(PlanHeader, reserved)};
+    POD_FIELD(PlanHeader, stamp),         POD_FIELD(PlanHeader, drawn),
+    POD_FIELD(PlanHeader, reserved)};
 const std::vector<Field> kItem{
     POD_FIELD(Item, request),    POD_FIELD(Item, kv_head),   POD_FIELD(Item, row0),
     POD_FIELD(Item, rows),       POD_FIELD(Item, q_begin),   POD_FIELD(Item, offset),
