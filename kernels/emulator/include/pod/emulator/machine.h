@@ -138,24 +138,18 @@ inline uint32_t shuffle(Collective op, uint32_t value, int operand) {
   return slots.value[self.index];
 }
 
-inline float shfl_xor(float value, int mask) {
+inline float shuffle(Collective op, float value, int operand) {
   uint32_t bits;
   std::memcpy(&bits, &value, 4);
-  bits = shuffle(Collective::kShflXor, bits, mask);
+  bits = shuffle(op, bits, operand);
   std::memcpy(&value, &bits, 4);
   return value;
 }
 
+inline float shfl_xor(float value, int mask) { return shuffle(Collective::kShflXor, value, mask); }
+inline float shfl(float value, int lane) { return shuffle(Collective::kShfl, value, lane); }
 inline int shfl(int value, int lane) {
   return static_cast<int>(shuffle(Collective::kShfl, static_cast<uint32_t>(value), lane));
-}
-
-inline float shfl(float value, int lane) {
-  uint32_t bits;
-  std::memcpy(&bits, &value, 4);
-  bits = shuffle(Collective::kShfl, bits, lane);
-  std::memcpy(&value, &bits, 4);
-  return value;
 }
 
 // The value, which must be the same in all lanes of the warp.
