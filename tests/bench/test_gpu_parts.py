@@ -33,7 +33,7 @@ from benchmarks.gpu.speed import sweep as sweep_part
 from benchmarks.gpu.speed.cases import cases, default_of, find, make_case
 from benchmarks.gpu.visit import first_contact
 from pod_integrate.devices.cuda.limits import ARCHITECTURES
-from pod_integrate.devices.emulated.emulator import CtaRecord
+from pod_integrate.devices.emulated.cta_records import CtaRecord
 from pod_integrate.errors import KernelUnavailableError
 from pod_integrate.measure.accuracy import BF16_TOLERANCE, assert_matches_reference
 from pod_integrate.measure.batches import make_batch

@@ -23,6 +23,7 @@ from pod_integrate.devices.cuda import kernel_library
 from pod_integrate.devices.cuda.engines import runs_both
 from pod_integrate.devices.cuda.variants import Variant
 from pod_integrate.devices.emulated import emulator
+from pod_integrate.devices.emulated.cta_records import CtaRecord
 from pod_integrate.devices.emulated.emulator import EmulatorError, Schedule
 from pod_integrate.measure.accuracy import BF16_TOLERANCE
 from pod_integrate.measure.batches import Case, dequantised, make_batch
@@ -194,7 +195,7 @@ def _largest_error(got: Tensor, exact: Tensor, relative: bool = False) -> float:
 
 
 def _schedule_failure(
-    records: list[emulator.CtaRecord], config: PodConfig, schedule: Schedule
+    records: list[CtaRecord], config: PodConfig, schedule: Schedule
 ) -> str | None:
     for op in (0, 1):
         items = sorted(r.first_item + i for r in records if r.op == op for i in range(r.items))

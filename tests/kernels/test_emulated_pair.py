@@ -14,7 +14,8 @@ import pytest
 
 from pod_integrate.devices.cuda.variants import Variant
 from pod_integrate.devices.emulated import emulator
-from pod_integrate.devices.emulated.emulator import CtaRecord, Emulated, Schedule
+from pod_integrate.devices.emulated.cta_records import CtaRecord
+from pod_integrate.devices.emulated.emulator import Emulated, Schedule
 from pod_integrate.measure.accuracy import assert_matches_reference
 from pod_integrate.measure.batches import make_batch
 from pod_integrate.terms.keys import Geometry

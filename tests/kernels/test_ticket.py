@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from pod_integrate.devices.cuda.variants import Variant
 from pod_integrate.devices.emulated import emulator
-from pod_integrate.devices.emulated.emulator import CtaRecord, Schedule
+from pod_integrate.devices.emulated.cta_records import CtaRecord
+from pod_integrate.devices.emulated.emulator import Schedule
 from pod_integrate.measure.accuracy import BF16_TOLERANCE
 from pod_integrate.measure.batches import Case, make_batch
 from pod_integrate.measure.reference import Attended, attention_reference

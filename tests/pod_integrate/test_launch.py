@@ -21,7 +21,7 @@ from pod_integrate.devices.cuda.choices import PAIRS, tiles_of
 from pod_integrate.devices.cuda.planning import plan_batch
 from pod_integrate.devices.cuda.side_by_side import may_run_beside
 from pod_integrate.devices.device_plan import DevicePlan
-from pod_integrate.devices.emulated import emulator
+from pod_integrate.devices.emulated.cta_records import decode_records
 from pod_integrate.errors import ShapeError, UnsupportedFeatureError
 from pod_integrate.measure.batches import Case, make_batch
 from pod_integrate.measure.reference import attention_reference
@@ -145,7 +145,7 @@ def test_records_tell_every_ctas_share(gpu: Gpu) -> None:
     ctas = plan.capacity.prefill_ctas + plan.capacity.decode_ctas
     records = torch.zeros(ctas, 5, dtype=torch.int64)
     call(gpu, case, records=records)
-    told = emulator.decode_records(records)
+    told = decode_records(records)
     assert len(told) == ctas and all(record.end_ns > record.begin_ns for record in told)
     with pytest.raises(ShapeError, match="records must be int64"):
         call(gpu, case, records=records[1:])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from html import escape
 
-from pod_integrate.devices.emulated.emulator import CtaRecord
+from pod_integrate.devices.emulated.cta_records import CtaRecord
 
 _COLOURS = ("#4c72b0", "#dd8452")
 _NAMES = ("prefill", "decode")

@@ -11,7 +11,7 @@ import torch
 from benchmarks.gpu.common.machines import Backend
 from pod_integrate.devices.call import Call
 from pod_integrate.devices.cuda.planning import plan_batch
-from pod_integrate.devices.emulated.emulator import RECORD_WORDS, CtaRecord, decode_records
+from pod_integrate.devices.emulated.cta_records import RECORD_WORDS, CtaRecord, decode_records
 from pod_integrate.measure.batches import Case
 from pod_integrate.terms.config import PodConfig
 from pod_integrate.terms.geometry import geometry_of

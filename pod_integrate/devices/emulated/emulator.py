@@ -24,6 +24,7 @@ from pod_integrate.devices.cuda.kernel_library import KernelLibrary
 from pod_integrate.devices.cuda.planning import Capacity, plan_batch
 from pod_integrate.devices.cuda.variants import Variant
 from pod_integrate.devices.device_plan import DevicePlan
+from pod_integrate.devices.emulated.cta_records import RECORD_WORDS, CtaRecord, decode_records
 from pod_integrate.devices.emulated.emulator_build import build as build
 from pod_integrate.devices.emulated.guarded import GuardedMemory, guarded_memory
 from pod_integrate.errors import ConfigError, PodAttentionError
@@ -36,7 +37,6 @@ from pod_integrate.terms.scalars import Scalars
 Order = Literal["ascending", "descending", "random"]
 Copies = Literal["late", "early"]
 _STATISTICS = 16
-RECORD_WORDS = 5  # int64, of a CtaRecord of arguments.h
 # One configuration per library: a call and its schedule belong together.
 _lock = threading.Lock()
 
@@ -98,21 +98,6 @@ class Stats(NamedTuple):
     proxy_fences: int
     stmatrix: int
     stmatrix_extra_wavefronts: int
-
-
-class CtaRecord(NamedTuple):
-    """What one CTA did: `items` items of an op (0 prefill, 1 decode) from `first_item` on.
-
-    ticket  that it drew from its SM's counter; -1 where a launch runs one op
-    """
-
-    smid: int
-    op: int
-    first_item: int
-    items: int
-    ticket: int
-    begin_ns: int
-    end_ns: int
 
 
 class Emulated(NamedTuple):
@@ -244,10 +229,3 @@ def _take_stats(library: KernelLibrary) -> Stats:
     values = (ctypes.c_int64 * _STATISTICS)()
     library.library.pod_emulator_stats(values, 1)
     return Stats(*values[: len(Stats._fields)])
-
-
-def decode_records(records: torch.Tensor) -> list[CtaRecord]:
-    """What a launch wrote into int64 words, RECORD_WORDS to a CTA; on the CPU, contiguous."""
-    times = records.view(-1, RECORD_WORDS)[:, 3:].tolist()
-    numbers = records.view(torch.int32).view(-1, 2 * RECORD_WORDS)[:, :5].tolist()
-    return [CtaRecord(*five, *two) for five, two in zip(numbers, times, strict=True)]

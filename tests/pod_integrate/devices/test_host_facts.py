@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pod_integrate.devices.cuda import host_facts, limits, planning
 from pod_integrate.devices.cuda.choices import PAIRS, tiles_of
 from pod_integrate.devices.cuda.variants import shipped
-from pod_integrate.devices.emulated import emulator
+from pod_integrate.devices.emulated.cta_records import RECORD_WORDS
 from pod_integrate.model.items import plan_types
 from pod_integrate.terms import config as terms
 from pod_integrate.terms.config import PodConfig, TileConfig
@@ -50,7 +50,7 @@ def test_constants_of_python_are_the_librarys() -> None:
     assert offsets == list(range(*planning.OFFSET_WORDS.indices(planning.HEADER_WORDS)))
     assert facts.least_split == terms.LEAST_SPLIT
     assert tuple(facts.head_dims) == limits.HEAD_DIMS
-    assert facts.record_words == emulator.RECORD_WORDS
+    assert facts.record_words == RECORD_WORDS
     assert facts.decode_rows == limits.DECODE_ROWS
 
 
