@@ -21,10 +21,13 @@ class PlanWords(NamedTuple):
 
     words     int32, on the device
     capacity  grid sizes and split rows that the call launches with
+    few_rows  whether decodes of all batches that will lie there have so few packed rows that a
+              smaller decode tile holds them
     """
 
     words: torch.Tensor
     capacity: Sequence[int]
+    few_rows: bool = False
 
 
 class Result(NamedTuple):

@@ -7,10 +7,12 @@ import operator
 from collections.abc import Iterable
 from typing import Self
 
+import numpy as np
 import torch
 
 from pod_integrate.devices import registry
 from pod_integrate.devices.call import PlanWords
+from pod_integrate.devices.cuda.decode_rows import FEW_ROWS, is_decode
 from pod_integrate.devices.cuda.planning import STAMP_WORD, Capacity, Planned, max_words, plan_batch
 from pod_integrate.errors import ShapeError
 from pod_integrate.terms.batch import HybridBatch
@@ -64,6 +66,7 @@ class DevicePlan:
         self.words = words
         self.held = PlanWords(self.words, tuple(capacity))
         self._batch: torch.Tensor | None = None
+        self._decode_tokens: int | None = None
         if self.device.type == "cuda":
             # Compiled and loaded now: neither may happen during a capture.
             registry.device_of(self.words).attention(geometry, self.config)
@@ -100,6 +103,14 @@ class DevicePlan:
             num_sms=num_sms,
         )
 
+    def promise(self, decode_tokens: int) -> None:
+        """Hold every batch to decodes of at most so many tokens.
+
+        Before a capture: what is captured then may have smaller decode tiles.
+        """
+        self._decode_tokens = decode_tokens
+        self.held = self.held._replace(few_rows=decode_tokens * self.geometry.group <= FEW_ROWS)
+
     def update(
         self, batch: HybridBatch, *, decode_split_tokens: int | None = None, stamp: int = 0
     ) -> None:
@@ -127,6 +138,7 @@ class DevicePlan:
         ahead  words before the plan's own that the caller fills
         Raises as `update`.
         """
+        self._require_promised(batch)
         config = self.config
         if decode_split_tokens is not None and decode_split_tokens != config.decode_split_tokens:
             config = dataclasses.replace(config, decode_split_tokens=decode_split_tokens)
@@ -163,6 +175,17 @@ class DevicePlan:
                 f"q has {q.shape[0]} rows and page_starts {batch.page_starts.numel()} entries, but "
                 f"the plan may hold {self.max_tokens} tokens of {self.max_requests} requests; pad "
                 "both to that"
+            )
+
+    def _require_promised(self, batch: HybridBatch) -> None:
+        if self._decode_tokens is None:
+            return
+        tokens = np.diff(batch.q_indptr.numpy())
+        most = int(tokens.max(where=is_decode(tokens, self.geometry.group), initial=0))
+        if most > self._decode_tokens:
+            raise ShapeError(
+                f"a decode of the batch has {most} tokens, and the plan was promised at most "
+                f"{self._decode_tokens}; make another one for such batches"
             )
 
     def _plan(self, batch: HybridBatch, config: PodConfig, fill_ctas: int, ahead: int) -> Planned:

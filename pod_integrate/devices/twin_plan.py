@@ -59,6 +59,11 @@ class TwinPlan:
             for words in (self._words[HEADER_WORDS:], self._words)
         )
 
+    def promise(self, decode_tokens: int) -> None:
+        """As DevicePlan.promise, of both."""
+        for plan in (self.first, self.second):
+            plan.promise(decode_tokens)
+
     @property
     def config(self) -> PodConfig:
         """Whose tiles and, unless `update` is told another, whose split both are planned with."""

@@ -105,7 +105,7 @@ def _candidates(question: Question) -> dict[str, PodConfig]:
 def _require_small(question: Question) -> None:
     """Before anything of the batch's size is made: some would take hours, or all memory."""
     lengths, geometry, config, _ = question
-    group = geometry.num_q_heads // geometry.num_kv_heads
+    group = geometry.group
     keys = config.decode_split_tokens or np.iinfo(np.int32).max
     seen = np.iinfo(np.int32).max if geometry.window_left < 0 else geometry.window_left + 1
     # Of each KV head: decodes by their splits, prefills by their tiles.

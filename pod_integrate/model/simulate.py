@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pod_integrate.devices.cuda import limits
-from pod_integrate.devices.cuda.heavy_prefill import heavy_config, is_heavy
+from pod_integrate.devices.cuda.batch_tiles import batch_config
 from pod_integrate.devices.cuda.planning import Capacity
 from pod_integrate.devices.cuda.side_by_side import may_run_beside, runs_beside
 from pod_integrate.model.batches import Lengths
@@ -72,11 +72,8 @@ def simulate(
     Raises DtypeError for values that the GPU kernel does not take.
     """
     require_gpu_dtype(geometry)
-    heavy = heavy_config(config, geometry, device.key)
-    if heavy is not None and is_heavy(
-        np.array(lengths.q_lens), np.array(lengths.kv_lens), geometry
-    ):
-        config = heavy
+    q, kv = np.array(lengths.q_lens), np.array(lengths.kv_lens)
+    config = batch_config(config, geometry, device.key, q, kv)
     plan = make_plan(lengths, geometry, config, device.sms, fill_ctas=fill_ctas)
     demands = (
         prefill_demand(plan, geometry, config, device),

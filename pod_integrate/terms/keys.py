@@ -61,6 +61,11 @@ class Geometry:
             f"-kv{self.kv_dtype}-s{self.page_size}-w{self.window_left}-c{self.logit_cap:g}"
         )
 
+    @property
+    def group(self) -> int:
+        """Query heads to a KV head."""
+        return self.num_q_heads // self.num_kv_heads
+
     @classmethod
     def uniform(
         cls, heads: tuple[int, int, int], dtype: Dtype, page_size: int = 16, **scores: Any

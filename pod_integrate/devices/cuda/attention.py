@@ -8,6 +8,8 @@ stream and inside graph captures.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
@@ -15,7 +17,7 @@ import tvm_ffi
 
 from pod_integrate.builds import native
 from pod_integrate.devices.call import Attention, Call
-from pod_integrate.devices.cuda.heavy_prefill import Weighed
+from pod_integrate.devices.cuda.batch_tiles import Kind, Weighed
 from pod_integrate.devices.cuda.kernel_library import KernelLibrary
 from pod_integrate.devices.cuda.planning import Capacity
 from pod_integrate.devices.cuda.runtime import Runtime
@@ -34,7 +36,7 @@ class Chosen(NamedTuple):
     """What runs one geometry with one config on one device.
 
     may_run_beside  as of side_by_side
-    heavy           runs batches that are heavy in prefill, as of heavy_prefill; None: as any other
+    others          runs batches of a kind, as of batch_tiles; kinds that are missing: as any other
     """
 
     library: KernelLibrary
@@ -42,7 +44,7 @@ class Chosen(NamedTuple):
     geometry: Geometry
     num_sms: int
     may_run_beside: bool = False
-    heavy: Attention | None = None
+    others: Mapping[Kind, Attention] = MappingProxyType({})
 
     @property
     def sm_slots(self) -> int:
@@ -63,20 +65,28 @@ class CudaAttention(Attention):
         self._strategy = STRATEGIES.index(chosen.config.strategy)
         self._two_streams = chosen.config.strategy == "streams"
         self._may_run_beside = chosen.may_run_beside
-        self._heavy, self._is_heavy = chosen.heavy, Weighed(chosen.geometry)
+        self._others, self._kind = chosen.others, Weighed(chosen.geometry, chosen.others)
         self.runtime = runtime
         self._plans = Plans(
             chosen.geometry, chosen.config, chosen.num_sms, runtime=runtime, room=self._room
         )
 
     def __call__(self, call: Call) -> None:
-        # A captured grid is replayed with batches of any shape, and records are of the launch that
-        # the config names.
-        is_open = call.plan is None and call.records is None
-        if self._heavy is not None and is_open and self._is_heavy(call.batch):
-            self._heavy(call)
+        other = self._other(call) if self._others else None
+        if other is None:
+            # A captured grid is replayed with batches of any shape, and records are of the launch
+            # that the config names.
+            self._launch(call, is_open=call.plan is None and call.records is None)
         else:
-            self._launch(call, is_open=is_open)
+            other(call)
+
+    def _other(self, call: Call) -> Attention | None:
+        if call.records is not None:
+            return None
+        if call.plan is not None:
+            return self._others.get("few") if call.plan.few_rows else None
+        kind = self._kind(call.batch)
+        return None if kind is None else self._others[kind]
 
     def _launch(self, call: Call, *, is_open: bool) -> None:
         runtime, batch = self.runtime, call.batch

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
+
 from pod_integrate.devices.cuda.architectures import Architecture
 from pod_integrate.devices.cuda.engines import decode_engine
 from pod_integrate.errors import ConfigInfeasibleError
@@ -11,6 +15,13 @@ from pod_integrate.terms.keys import Geometry
 # Packed rows of a request that is a decode, at most, whatever the tile; and of a decode tile, which
 # on wgmma may also have FEW_ROWS.
 DECODE_ROWS, FEW_ROWS = 16, 8
+Counts = np.ndarray[Any, np.dtype[Any]]
+
+
+def is_decode(q: Counts, group: int) -> Counts:
+    """Which requests of so many tokens the planner decodes, as is_decode of plan.h."""
+    found: Counts = np.logical_or(q == 1, q * group <= DECODE_ROWS)
+    return found
 
 
 def require_decode_rows(
@@ -34,7 +45,7 @@ def require_decode_rows(
 
 def require_group(config: PodConfig, geometry: Geometry) -> None:
     """Raise ConfigInfeasibleError where a token's heads need two items of few rows."""
-    group = geometry.num_q_heads // geometry.num_kv_heads
+    group = geometry.group
     if config.decode.q_rows == FEW_ROWS < group:
         raise ConfigInfeasibleError(
             f"decode.q_rows is {FEW_ROWS} and {group} query heads share a KV head: every {FEW_ROWS}"

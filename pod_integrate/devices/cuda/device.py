@@ -17,7 +17,7 @@ from pod_integrate.devices.clock import Clock, EventClock
 from pod_integrate.devices.cpu.processor import printable
 from pod_integrate.devices.cuda import kernel_library, limits
 from pod_integrate.devices.cuda.attention import Chosen, CudaAttention
-from pod_integrate.devices.cuda.heavy_prefill import heavy_config
+from pod_integrate.devices.cuda.batch_tiles import Kind, others
 from pod_integrate.devices.cuda.kernel_library import KERNELS
 from pod_integrate.devices.cuda.runtime import CudaRuntime, Runtime
 from pod_integrate.devices.cuda.side_by_side import may_run_beside
@@ -74,27 +74,27 @@ class CudaDevice(Device):
 
     def build(self, geometry: Geometry, config: PodConfig) -> None:
         self._library(geometry, config)
-        heavy = self._heavy_config(geometry, config)
-        if heavy is not None:
-            self._library(geometry, heavy)
+        for other in self._others(geometry, config).values():
+            self._library(geometry, other)
 
-    def _heavy_config(self, geometry: Geometry, config: PodConfig) -> PodConfig | None:
-        """As heavy_prefill; None also where it is not built and nothing here can build it."""
-        heavy = heavy_config(config, geometry, self.key)
-        if heavy is None or nvcc.is_here():
-            return heavy
-        variant = Variant.of(heavy, geometry)
+    def _others(self, geometry: Geometry, config: PodConfig) -> dict[Kind, PodConfig]:
+        """As batch_tiles, without what is not built where nothing can build it."""
+        found = others(config, geometry, self.key)
+        return {k: c for k, c in found.items() if nvcc.is_here() or self._is_built(geometry, c)}
+
+    def _is_built(self, geometry: Geometry, config: PodConfig) -> bool:
+        variant = Variant.of(config, geometry)
         if nvcc.find_library(variant, limits.architecture(self.key.capability)) is not None:
-            return heavy
+            return True
         logger.warning(
-            "batches heavy in prefill run with the tiles of all others: %s is not built and there "
-            "is no nvcc; build it with `pod-attn build` where there is one", variant.name,
+            "batches that it suits better run with the tiles of all others: %s is not built and "
+            "there is no nvcc; build it with `pod-attn build` where there is one", variant.name,
         )  # fmt: skip
-        return None
+        return False
 
     def _attention(self, geometry: Geometry, config: PodConfig | None) -> Attention:
         chosen = self.default_config(geometry) if config is None else config
-        heavy = self._heavy_config(geometry, chosen)
+        found = self._others(geometry, chosen)
         path = self._library(geometry, chosen)
         library = kernel_library.load(path)
         with self._runtime.current():
@@ -105,7 +105,7 @@ class CudaDevice(Device):
         return CudaAttention(
             Chosen(
                 *(library, chosen, geometry, self.key.units, beside),
-                None if heavy is None else self._attention(geometry, heavy),
+                {kind: self._attention(geometry, other) for kind, other in found.items()},
             ),
             self._runtime,
         )

@@ -10,19 +10,13 @@ what it was measured to pay on.
 
 from __future__ import annotations
 
-import weakref
-from typing import Any
-
 import numpy as np
-import torch
 
-from pod_integrate.devices.cuda.limits import DECODE_ROWS, default_config, pair_tiles
+from pod_integrate.devices.cuda.decode_rows import Counts, is_decode
+from pod_integrate.devices.cuda.limits import default_config, pair_tiles
 from pod_integrate.devices.cuda.variants import with_tiles
-from pod_integrate.terms.batch import HybridBatch
 from pod_integrate.terms.config import PodConfig
 from pod_integrate.terms.keys import ELEMENT_BYTES, DeviceKey, Geometry
-
-Counts = np.ndarray[Any, np.dtype[Any]]
 
 MEASURED_TO_PAY = frozenset({"nvidia-h200"})
 HEAD_DIMS = (64, 128)
@@ -59,27 +53,9 @@ def is_heavy(q: Counts, kv: Counts, geometry: Geometry) -> bool:
     if geometry.window_left >= 0:
         seen = geometry.window_left + 1.0
         pairs, keys = np.minimum(pairs, q * seen), np.minimum(keys, seen)
-    group = geometry.num_q_heads // geometry.num_kv_heads
-    decodes = (q == 1) | (q * group <= DECODE_ROWS)
+    decodes = is_decode(q, geometry.group)
     # Padding, which nobody attends.
     keys = np.where(q > 0, keys, 0.0)
     flop = 4.0 * geometry.head_dim * geometry.num_q_heads * float(pairs[~decodes].sum())
     row = 2 * ELEMENT_BYTES[geometry.kv_dtype] * geometry.head_dim * geometry.num_kv_heads
     return flop >= max(LEAST_FLOP, FLOP_PER_BYTE * row * float(keys[decodes].sum()))
-
-
-class Weighed:
-    """is_heavy() of the last batch, which the layers of a step share."""
-
-    def __init__(self, geometry: Geometry) -> None:
-        self._geometry = geometry
-        self._last: tuple[weakref.ref[torch.Tensor], weakref.ref[torch.Tensor], bool] | None = None
-
-    def __call__(self, batch: HybridBatch) -> bool:
-        """Whether it is heavy."""
-        last = self._last
-        if last and last[0]() is batch.q_indptr and last[1]() is batch.kv_lens:
-            return last[2]
-        heavy = is_heavy(np.diff(batch.q_indptr.numpy()), batch.kv_lens.numpy(), self._geometry)
-        self._last = weakref.ref(batch.q_indptr), weakref.ref(batch.kv_lens), heavy
-        return heavy

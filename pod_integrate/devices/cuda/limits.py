@@ -7,6 +7,7 @@ from pod_integrate.devices.cuda.architectures import Architecture as Architectur
 from pod_integrate.devices.cuda.architectures import PrefillEngine as PrefillEngine
 from pod_integrate.devices.cuda.architectures import architecture as architecture
 from pod_integrate.devices.cuda.decode_rows import DECODE_ROWS as DECODE_ROWS
+from pod_integrate.devices.cuda.decode_rows import FEW_ROWS as FEW_ROWS
 from pod_integrate.devices.cuda.decode_rows import require_decode_rows, require_group
 from pod_integrate.devices.cuda.default_tiles import default_tiles as default_tiles
 from pod_integrate.devices.cuda.default_tiles import pair_tiles as pair_tiles

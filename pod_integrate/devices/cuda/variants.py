@@ -112,6 +112,10 @@ class Variant:
         """What multiplies in this variant's prefill items there; see limits.prefill_engine."""
         return limits.prefill_engine(self.config(), arch, self.head_dim, self.kv_bytes)
 
+    def decode_engine(self, arch: limits.Architecture) -> limits.PrefillEngine:
+        """The same in its decode items; see limits.decode_engine."""
+        return limits.decode_engine(self.config(), arch, self.head_dim, self.kv_bytes)
+
     def defines(self, prefill_engine: limits.PrefillEngine) -> list[str]:
         """Compiler flags that csrc/variant.cu is compiled with."""
         values: dict[str, object] = {
@@ -154,12 +158,20 @@ def of_pairs(arch: limits.Architecture) -> list[Variant]:
     return [_variant(limits.pair_tiles(dim), dtype, dim) for dim in (128, 64) for dtype in DTYPES]
 
 
+def of_few_rows(arch: limits.Architecture) -> list[Variant]:
+    """Variants of defaults and pairs with decode tiles of few rows, where a GPU has such tiles."""
+    wide = [v for v in (*defaults(arch), *of_pairs(arch)) if v.decode_engine(arch) == "wgmma"]
+    tiles = (dataclasses.replace(v.decode, q_rows=limits.FEW_ROWS) for v in wide)
+    return [dataclasses.replace(v, decode=tile) for v, tile in zip(wide, tiles, strict=True)]
+
+
 def shipped(arch: limits.Architecture) -> list[Variant]:
     """What `pod-attn build --all` compiles: defaults of all head dims, and the paper's settings.
 
     And defaults for caches of 8 bits, where models have them.
 
-    And, on Hopper, the tiles of CTAs that run both ops: what batches heavy in prefill get.
+    And, on Hopper, the tiles of CTAs that run both ops, what batches heavy in prefill get, and the
+    tiles of few rows, what most decodes get.
     The paper's: 2 CTAs/SM, the default's prefill tile beside four one-warp decode items, 4
     CTAs/SM of 64x32, and 3 CTAs/SM between them; as far as they fit the architecture. Source:
     POD-Attention, arXiv:2410.18038, section 4.
@@ -176,7 +188,7 @@ def shipped(arch: limits.Architecture) -> list[Variant]:
         _variant(limits.default_tiles(arch, dim, kv_bytes), "bf16", dim, QUANTISED)
         for dim in (128, 64)
     ]
-    return wanted + of_pairs(arch)
+    return wanted + of_pairs(arch) + of_few_rows(arch)
 
 
 def _fits(variant: Variant, arch: limits.Architecture) -> bool:

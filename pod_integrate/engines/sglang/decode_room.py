@@ -90,7 +90,7 @@ class DecodeRoom:
             keys = np.minimum(keys, geometry.window_left + tokens)
         self._keys, self._capacity = keys, capacity
         # Of each request in one KV head, and the items that they are, unsplit.
-        self._rows = tokens * (geometry.num_q_heads // geometry.num_kv_heads)
+        self._rows = tokens * geometry.group
         self._items = np.maximum(1, -(-self._rows // config.decode.q_rows))
         self._heads, self._tile = geometry.num_kv_heads, min(config.decode.q_rows, _MERGE_ROWS)
         self._room = capacity.decode_ctas * config.virtual_decode // self._heads
@@ -132,7 +132,7 @@ def _at_most(
     needs: Capacity, ctas: int, geometry: Geometry, config: PodConfig, tokens: int
 ) -> Capacity:
     """What a decode grid of `ctas` CTAs at most can need of it, for items of up to `tokens`."""
-    rows = min(config.decode.q_rows, tokens * (geometry.num_q_heads // geometry.num_kv_heads))
+    rows = min(config.decode.q_rows, tokens * geometry.group)
     ctas = min(needs.decode_ctas, ctas)
     return needs._replace(
         decode_ctas=ctas, partial_rows=min(needs.partial_rows, ctas * config.virtual_decode * rows)

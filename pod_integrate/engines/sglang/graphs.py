@@ -174,18 +174,16 @@ class DecodeGraphs:
             capacity=capacity,
             num_sms=self._num_sms,
         )
+        plan.promise(decode_tokens=max(self._parts))
         timer = group.graph_timer(plan.first) if self._tokens == 1 else None
         return GraphLayers(plan, Captured(base, timer))
 
 
 def _parts(tokens: int, groups: Iterable[LayerGroup]) -> list[int]:
     """Items of a request that are decodes to every group."""
-    found = [[1]]
-    for group in groups:
-        ratio = group.geometry.num_q_heads // group.geometry.num_kv_heads
-        found.append(verify_parts(tokens, ratio, DECODE_ROWS))
+    found = [verify_parts(tokens, each.geometry.group, DECODE_ROWS) for each in groups]
     # The narrowest; without a group, of any width.
-    return max(found[1:] or found, key=len)
+    return max(found or [[1]], key=len)
 
 
 def _rewrite(

@@ -104,7 +104,7 @@ def test_without_nvcc_a_device_does_with_what_is_built(
     device = object.__new__(CudaDevice)
     device.__dict__["target"] = CudaTarget(H200)
     default = default_tiles(ARCHITECTURES["sm_90a"], 128)
-    assert (device._heavy_config(geometry, default) is not None) == bool(has)
+    assert set(device._others(geometry, default)) == ({"heavy", "few"} if has else set())
 
 
 def test_only_open_configs_of_the_defaults_tiles_have_one() -> None:
@@ -138,7 +138,7 @@ def test_a_pair_answers_for_the_default_on_the_emulated_gpu(
     pair = device.attention(GEOMETRY, pair_tiles(GEOMETRY.head_dim))
     known = device.attention(GEOMETRY, CONFIG)
     assert isinstance(known, CudaAttention) and isinstance(pair, CudaAttention)
-    chosen = Chosen(known.library, CONFIG, GEOMETRY, SMS, heavy=pair)
+    chosen = Chosen(known.library, CONFIG, GEOMETRY, SMS, others={"heavy": pair})
     attention = type(known)(chosen, device.runtime, device.schedule)  # type: ignore[call-arg]
     case = make_batch([90, 1, 70], [200, 30, 180], geometry=GEOMETRY, seed=0)
     outs = []
@@ -171,7 +171,7 @@ def test_a_heavy_batch_runs_with_the_other_config_and_no_other(
     known = device.attention(GEOMETRY, CONFIG)
     assert isinstance(known, CudaAttention)
     other = Other(GEOMETRY, CONFIG)
-    chosen = Chosen(known.library, CONFIG, GEOMETRY, SMS, heavy=other)
+    chosen = Chosen(known.library, CONFIG, GEOMETRY, SMS, others={"heavy": other})
     attention = type(known)(chosen, device.runtime, device.schedule)  # type: ignore[call-arg]
 
     def ran(q_lens: list[int], kv_lens: list[int], **more: Any) -> list[int]:
