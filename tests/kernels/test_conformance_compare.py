@@ -64,3 +64,19 @@ def test_a_wrong_answer_is_told_apart(name: str, inputs: Inputs, dumped: Section
     broken = {**dumped, name: WRONG[name](dumped[name])}
     verdicts = conformance.compare(broken, dumped, inputs, SMS)
     assert [n for n, verdict in verdicts.items() if not verdict.equal] == [name]
+
+
+def test_sums_of_products_of_every_width_may_be_rounded_otherwise(
+    inputs: Inputs, dumped: Sections
+) -> None:
+    products = [name for name in dumped if name.startswith(("mma_m16n8k16", "wgmma_s", "wgmma_r"))]
+    assert {int(name.rpartition("_n")[2]) for name in products if "_n" in name} >= {8, 16, 256}
+    # A unit in the last place of what is no exact sum.
+    rounded = {
+        name: torch.where((words & 0xFFF) != 0, words ^ 1, words)
+        for name, words in dumped.items()
+        if name in products
+    }
+    assert all(not torch.equal(words, dumped[name]) for name, words in rounded.items())
+    verdicts = conformance.compare({**dumped, **rounded}, dumped, inputs, SMS)
+    assert [name for name, verdict in verdicts.items() if not verdict.equal] == []
