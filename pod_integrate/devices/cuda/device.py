@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -73,9 +74,10 @@ class CudaDevice(Device):
         native.load("host")
 
     def build(self, geometry: Geometry, config: PodConfig) -> None:
-        self._library(geometry, config)
-        for other in self._others(geometry, config).values():
-            self._library(geometry, other)
+        wanted = [config, *self._others(geometry, config).values()]
+        # Half a minute of a core each.
+        with ThreadPoolExecutor(len(wanted)) as pool:
+            list(pool.map(functools.partial(self._library, geometry), wanted))
 
     def _others(self, geometry: Geometry, config: PodConfig) -> dict[Kind, PodConfig]:
         """As batch_tiles, without what is not built where nothing can build it."""
@@ -94,6 +96,7 @@ class CudaDevice(Device):
 
     def _attention(self, geometry: Geometry, config: PodConfig | None) -> Attention:
         chosen = self.default_config(geometry) if config is None else config
+        self.build(geometry, chosen)
         found = self._others(geometry, chosen)
         path = self._library(geometry, chosen)
         library = kernel_library.load(path)
