@@ -7,10 +7,9 @@ checkout of those that the tables of this one were measured with. Tables become 
 build where both read the same without comments and white space, or else where the kernels that
 attend have, for every variant that they name, the same registers and shared memory and, counted by
 opcode, at most 1 % other instructions. A merge may change: all configs have the same one. What an
-entry's evidence says of the build that was measured stays; an entry of a bucket whose batches the
-default runs with other tiles by now is dropped, since what it was compared with is gone. Otherwise
-nothing is written, what differs is named, and the exit code is 1: measure again,
-`python -m benchmarks.gpu tables`.
+entry's evidence says of the build that was measured stays. Otherwise nothing is written, what
+differs is named, and the exit code is 1: measure again, `python -m benchmarks.gpu tables`, as also
+where the default chooses other tiles for a batch than it did then.
 """
 
 from __future__ import annotations
@@ -27,14 +26,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from benchmarks import _results, kernel_same
 from pod_integrate.devices.cuda import limits
-from pod_integrate.devices.cuda.heavy_prefill import heavy_config, is_heavy
+from pod_integrate.devices.cuda.batch_tiles import others
 from pod_integrate.devices.cuda.variants import Variant
 from pod_integrate.live import shipped
-from pod_integrate.terms.keys import Bucket
+from pod_integrate.terms.config import PodConfig
 from pod_integrate.terms.table import ConfigTable
 
 COMMAND = "python -m benchmarks.carry_tables BEFORE"
@@ -89,14 +86,19 @@ def differing(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
 
 
 def variants(tables: Iterable[ConfigTable]) -> list[str]:
-    """What the tables' entries run, as kernel_same names it."""
+    """What the tables' entries run, whatever the batch, as kernel_same names it."""
     names = [
         f"{limits.architecture(table.device.capability).name}-"
-        f"{Variant.of(entry.config, table.geometry).name}"
+        f"{Variant.of(config, table.geometry).name}"
         for table in tables
         for entry in table.entries.values()
+        for config in _runs(entry.config, table)
     ]
     return list(dict.fromkeys(names))
+
+
+def _runs(config: PodConfig, table: ConfigTable) -> list[PodConfig]:
+    return [config, *others(config, table.geometry, table.device).values()]
 
 
 def apart(row: dict[str, Any]) -> str:
@@ -121,22 +123,6 @@ def compiled_apart(before: Path, tables: Sequence[ConfigTable]) -> list[str]:
     return [f"{row['variant']}: {why}" for row in rows if (why := apart(row))]
 
 
-def counts(table: ConfigTable, bucket: Bucket) -> bool:
-    """Whether the default runs the bucket's batches with its own tiles, as when it was measured.
-
-    A bucket may have batches of either kind: judged by one of its mean numbers.
-    """
-    default = limits.default_config(table.device, table.geometry)
-    if heavy_config(default, table.geometry, table.device) is None:
-        return True
-    b = bucket
-    # More tokens than keys are of several prompts.
-    prompts = max(1, -(-b.prefill_tokens // max(1, b.prefill_context)))
-    q = np.array([*[b.prefill_tokens // prompts] * prompts, *[1] * b.decodes])
-    kv = np.array([*[b.prefill_context] * prompts, *[b.decode_context] * b.decodes])
-    return not is_heavy(q, kv, table.geometry)
-
-
 def record(tables: Sequence[ConfigTable]) -> None:
     """Headlines of what ships now."""
     entries = [entry.evidence for table in tables for entry in table.entries.values()]
@@ -154,8 +140,7 @@ def carried(table: ConfigTable, before: str, after: str) -> ConfigTable:
     """The table under another build id; one of a third build stays as it is."""
     if table.build != before:
         return table
-    kept = {bucket: e for bucket, e in table.entries.items() if counts(table, bucket)}
-    return dataclasses.replace(table, build=after, entries=kept)
+    return dataclasses.replace(table, build=after)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -168,18 +153,13 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"the compiler reads {len(names)} sources otherwise: {', '.join(names)}")
         if reasons := compiled_apart(options.before, tables):
             sys.exit("\n".join(reasons))
-    moved, dropped = 0, 0
+    moved = 0
     for path in sorted(shipped.FOLDER.glob("*/*.json")):
         table = ConfigTable.from_json(path.read_bytes())
         new = carried(table, before["build"], after["build"])
-        dropped += len(table.entries) - len(new.entries)
         moved += new.build != table.build
-        if new.entries:
-            path.write_bytes(new.to_json(checksum=True))
-        else:
-            path.unlink()
+        path.write_bytes(new.to_json(checksum=True))
     print(f"{moved} tables are of {after['build']} now, measured with {before['build']}")
-    print(f"{dropped} entries are dropped: the default has other tiles there")
     record(shipped.everything())
 
 

@@ -131,6 +131,7 @@ def test_public_batches_are_filed_by_gpu_with_headlines_and_a_table() -> None:
         "h200.public_grammar_geomean": 1.08,
         "h200.public_grammar_min": 0.81,
         "h200.public_grammar_below_098_pct": 50.0,
+        "h200.public_grammar_usual_geomean": 1.08,
     }
     drawn = grammar_record.grammar(document)
     assert "| won | a + b | 100 | 144 | 1.44 | 1.20 |" in drawn and "alone" not in drawn

@@ -55,7 +55,7 @@ def attend(request: pytest.FixtureRequest) -> Callable[..., Result]:
         *((name, None) for name in TENSORS[:3]),
         *(("batch", value) for value in (None, (1, 2), "b")),
         *(("config", value) for value in ({"strategy": "fused"}, "fused", 1)),
-        ("plan", object()),
+        pytest.param("plan", object(), id="plan-an object"),
         *(("scale", value) for value in ("1", True, [1.0], torch.ones(()), 1j)),
         *(("logit_cap", value) for value in (None, "30", False, torch.ones(()))),
         *(("window_left", value) for value in (None, "9", 9.0, True, torch.ones(()))),

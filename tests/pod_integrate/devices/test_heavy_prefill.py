@@ -41,11 +41,11 @@ def whole(spec: CaseSpec) -> bool:
     return heavy(list(spec.lengths.q_lens), list(spec.lengths.kv_lens), spec.geometry)
 
 
-def gain(spec: CaseSpec, part: str) -> float:
+def gain(spec: CaseSpec, part: str, over: str = "1:1") -> float:
     """Time of the default's tiles in one launch over that of the pair's, as recorded."""
     us = RECORDED["cases"][spec.name]["parts"][part]["us"]
     tiles = tiles_name(pair_tiles(spec.head_dim))
-    return float(us["1:1"] / next(t for name, t in us.items() if name.startswith(tiles)))
+    return float(us[over] / next(t for name, t in us.items() if name.startswith(tiles)))
 
 
 @pytest.mark.parametrize("spec", [*CASES, *CASES_PAGE_1], ids=lambda spec: spec.name)
@@ -53,7 +53,8 @@ def test_recorded_batches_are_heavy_where_it_paid(spec: CaseSpec) -> None:
     if whole(spec):
         assert gain(spec, "all") > 1.0
     else:
-        assert gain(spec, "all") < 1.15 or spec.chunk < 256
+        # Over what the default does instead, which may be a launch of each op.
+        assert gain(spec, "all", "default") < 1.06 or spec.chunk < 256
     if heavy([spec.chunk], [spec.context], spec.geometry):
         assert gain(spec, "prefill") > 1.01
 
