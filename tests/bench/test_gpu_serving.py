@@ -80,6 +80,24 @@ def test_as_many_are_held_as_the_cache_has_room_for() -> None:
     assert held(shape, LOADS["azure-conversation"]) == shape.running
 
 
+@pytest.mark.parametrize(
+    ("name", "weights", "token"),
+    [
+        ("llama3-8b", 15.0, 128),
+        ("yi-6b", 11.3, 64),
+        ("llama2-7b", 12.6, 512),
+        ("qwen3-8b", 15.3, 144),
+    ],
+)  # GiB, KiB
+def test_engines_that_stand_side_by_side_fit_one_gpu(name: str, weights: float, token: int) -> None:
+    shape = SHAPES[name]
+    assert shape.beside(1) == shape.beside(2) == shape
+    for engines in (2, 3, 4):
+        cache = shape.beside(engines).pool * token / 2**20
+        assert 110 < engines * (cache + weights) < 139 or shape.beside(engines) == shape
+    assert held(shape.beside(4), LOADS["pd"]) < held(shape, LOADS["pd"])
+
+
 def test_engines_differ_in_their_backend_and_the_page_that_it_needs() -> None:
     def of(backend: str, kv: str = "auto") -> dict[str, Any]:
         return engine_arguments(

@@ -30,7 +30,7 @@ def launched(serving: Serving, served: Served, plan: Plan) -> dict[str, Standing
     Importing takes most of a start and nothing of the device: it is done while others are measured.
     """
     workers: dict[str, Standing] = {}
-    shape, options = SHAPES[served.model], serving.options
+    shape, options = SHAPES[served.model].beside(len(plan.engines)), serving.options
     model = serving.folder / served.name / "model"
     model.parent.mkdir(parents=True, exist_ok=True)
     write_model(model, shape)

@@ -13,7 +13,7 @@ import itertools
 import random
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from benchmarks.gpu.engines.places import PLACES
 from pod_integrate.demo.llama import llama_config
@@ -21,6 +21,8 @@ from pod_integrate.model.dense import DenseModel
 from pod_integrate.terms.keys import Geometry
 
 CONTEXT = 32_768
+# Of the smallest GPU that it is meant for, and what an engine takes beside weights and cache.
+_GPU_BYTES, _OTHER_BYTES = 139 << 30, 5 << 30
 Lengths = tuple[tuple[int, int], ...]
 
 
@@ -42,6 +44,16 @@ class Shape(NamedTuple):
     running: int = 64
     architecture: str = "LlamaForCausalLM"
     context: int = CONTEXT
+
+    def beside(self, engines: int) -> Self:
+        """With the pool that fits when so many engines of it stand on one GPU, or its own."""
+        q_heads, kv_heads, head_dim = self.heads
+        attention = 2 * (q_heads + kv_heads) * head_dim * self.hidden
+        layers = self.layers * (attention + 3 * self.hidden * self.mlp)
+        weights = 2 * (layers + 2 * self.vocab * self.hidden)
+        room = _GPU_BYTES // engines - weights - _OTHER_BYTES
+        token = 2 * 2 * kv_heads * head_dim * self.layers
+        return self._replace(pool=min(self.pool, room // token))
 
     def dense(self) -> DenseModel:
         """For the model of steps."""

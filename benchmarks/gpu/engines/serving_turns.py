@@ -105,7 +105,11 @@ class Serving(Part):
         turns = {one.name: one for one in wanted if one.engine in engines}
         for name in order(list(turns), number):
             one = turns[name]
-            full = self._full.get(one.engine) == (served, load, _running(one, served, load))
+            full = self._full.get(one.engine) == (
+                served,
+                load,
+                _running(one, self._load(served, load)),
+            )
             least = self.options.stretch + self._around + (0.0 if full else self._fill)
             what = f"{served.name}, {load}, {name}"
             if one.engine in engines and self._may(what, least):
@@ -150,7 +154,7 @@ class Serving(Part):
         self, engines: dict[str, Standing], one: Setting, served: Served, load: str, number: int
     ) -> None:
         worker, options = engines[one.engine], self.options
-        begun = _running(one, served, load)
+        begun = _running(one, self._load(served, load))
         if self._full.get(one.engine) != (served, load, begun):
             filled = worker.order(f"load {load} {begun}", 3 * options.each)
             self._full[one.engine] = (served, load, begun)
@@ -162,7 +166,7 @@ class Serving(Part):
         found = worker.order(f"{line} {limit:.1f}", 2 * options.each)
         steps = timed(found["steps"], *found["unix"])
         told = {"round": number, "whole": found["whole"], "begun": begun}
-        window = told | balanced(steps, _load(served, load)) | self._figures(found, steps, one)
+        window = told | balanced(steps, self._load(served, load)) | self._figures(found, steps, one)
         self._run(served, load)["windows"].append(window)
         self._told(f"{served.name}, {load}, {one.name}", window)
 
@@ -176,7 +180,7 @@ class Serving(Part):
         found = engines[one.engine].order(line, settle + seconds + self.options.each)
         steps = timed(found["steps"], *found["unix"])
         told = {"rate": share, "per_second": share * capacity}
-        window = told | measured(steps, _load(served, load)) | self._figures(found, steps, one)
+        window = told | measured(steps, self._load(served, load)) | self._figures(found, steps, one)
         self._run(served, load)["rates"].append(window)
         self._told(f"{served.name}, {load}, {one.name}, at {share:g}", window)
 
@@ -192,13 +196,16 @@ class Serving(Part):
         }  # fmt: skip
 
     def _run(self, served: Served, load: str) -> dict[str, Any]:
-        shape = SHAPES[served.model]
+        shape = SHAPES[served.model].beside(len(self.options.engines))
         found: dict[str, Any] = self.document["runs"].setdefault(f"{served.name}, {load}", {
             "model": served.model, "load": load, "kv": served.kv_dtype(self.options.device),
             "means": means(LOADS[load]), "pool_tokens": shape.pool,
             "held": held(shape, LOADS[load]), "windows": [], "rates": [],
         })  # fmt: skip
         return found
+
+    def _load(self, served: Served, load: str) -> Load:
+        return Load(*means(LOADS[load]), self._run(served, load)["held"])
 
     def _told(self, name: str, window: dict[str, Any]) -> None:
         parts = [f"{kind} {window['time'][kind]['share']:.0%}" for kind in KINDS
@@ -223,13 +230,8 @@ class Serving(Part):
         self.save(summary=summarize(self.document, self._device))
 
 
-def _load(served: Served, load: str) -> Load:
-    return Load(*means(LOADS[load]), held(SHAPES[served.model], LOADS[load]))
-
-
-def _running(one: Setting, served: Served, load: str) -> int:
+def _running(one: Setting, told: Load) -> int:
     """Requests that run at once for ever: what fits the cache, or beside prompts in their steps."""
-    told = _load(served, load)
     beside = told.running(one.chunk) if one.mixed else told.room
     # What does not fit would wait, and the others run on.
     return max(1, min(int(told.room), round(beside)))
