@@ -74,10 +74,7 @@ class CudaDevice(Device):
         native.load("host")
 
     def build(self, geometry: Geometry, config: PodConfig) -> None:
-        wanted = [config, *self._others(geometry, config).values()]
-        # Half a minute of a core each.
-        with ThreadPoolExecutor(len(wanted)) as pool:
-            list(pool.map(functools.partial(self._library, geometry), wanted))
+        self._libraries(geometry, [config, *self._others(geometry, config).values()])
 
     def _others(self, geometry: Geometry, config: PodConfig) -> dict[Kind, PodConfig]:
         """As batch_tiles, without what is not built where nothing can build it."""
@@ -96,26 +93,33 @@ class CudaDevice(Device):
 
     def _attention(self, geometry: Geometry, config: PodConfig | None) -> Attention:
         chosen = self.default_config(geometry) if config is None else config
-        self.build(geometry, chosen)
         found = self._others(geometry, chosen)
-        path = self._library(geometry, chosen)
+        path, *paths = self._libraries(geometry, [chosen, *found.values()])
+        opened = {
+            kind: self._opened(library, geometry, other, {})
+            for library, (kind, other) in zip(paths, found.items(), strict=True)
+        }
+        return self._opened(path, geometry, chosen, opened)
+
+    def _opened(
+        self, path: Path, geometry: Geometry, config: PodConfig, opened: dict[Kind, Attention]
+    ) -> Attention:
         library = kernel_library.load(path)
         with self._runtime.current():
             # CUDA loads a kernel when it is first asked for, never during a capture.
             resident = {k: library.info(k, self.place.index).ctas_per_sm for k in KERNELS}
         logger.info("%s from %s on %s, CTAs per SM %s", path.stem, path.parent, self.key, resident)
-        beside = may_run_beside(chosen, self.key)
-        return CudaAttention(
-            Chosen(
-                *(library, chosen, geometry, self.key.units, beside),
-                {kind: self._attention(geometry, other) for kind, other in found.items()},
-            ),
-            self._runtime,
-        )
+        beside = may_run_beside(config, self.key)
+        chosen = Chosen(library, config, geometry, self.key.units, beside, opened)
+        return CudaAttention(chosen, self._runtime)
 
-    def _library(self, geometry: Geometry, config: PodConfig) -> Path:
-        self.require_feasible(config, geometry)
-        return nvcc.build(Variant.of(config, geometry), limits.architecture(self.key.capability))
+    def _libraries(self, geometry: Geometry, configs: Sequence[PodConfig]) -> list[Path]:
+        arch = limits.architecture(self.key.capability)
+        for config in configs:
+            self.require_feasible(config, geometry)
+        # Half a minute of a core each.
+        with ThreadPoolExecutor(len(configs)) as pool:
+            return list(pool.map(lambda c: nvcc.build(Variant.of(c, geometry), arch), configs))
 
     def clock(self) -> Clock:
         return EventClock()
