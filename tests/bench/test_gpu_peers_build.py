@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.gpu.common.output import Output
-from benchmarks.gpu.peers import flashinfer_build
+from benchmarks.gpu.peers import flashinfer_build, flashinfer_toolkit
 from benchmarks.gpu.visit import prebuild
 from pod_integrate.builds import cache, nvcc
 from pod_integrate.devices.cuda.limits import ARCHITECTURES
@@ -113,7 +113,7 @@ def test_a_whole_toolkit_is_taken_as_it_is_and_a_wheel_completed(tmp_path: Path)
     said = say(wheel / "bin" / "nvcc", f"#$ TOP={wheel}/bin/..")
     # Twice: a folder that is there is used again.
     for _ in range(2):
-        home = flashinfer_build.toolkit(wheel / "bin" / "nvcc", tmp_path / "made")
+        home = flashinfer_toolkit.toolkit(wheel / "bin" / "nvcc", tmp_path / "made")
     assert home == tmp_path / "made"
     assert (home / "bin" / "nvcc").read_text() == said.read_text()
     assert (home / "lib64" / "libcudart.so").read_text() == "lib/libcudart.so.13"
@@ -121,30 +121,46 @@ def test_a_whole_toolkit_is_taken_as_it_is_and_a_wheel_completed(tmp_path: Path)
     # A toolkit without the driver's stub is completed as well.
     (wheel / "lib64" / "stubs").mkdir(parents=True)
     (wheel / "lib64" / "libcudart.so").write_text("whole")
-    home = flashinfer_build.toolkit(wheel / "bin" / "nvcc", tmp_path / "made")
+    home = flashinfer_toolkit.toolkit(wheel / "bin" / "nvcc", tmp_path / "made")
     assert (home / "lib64" / "libcudart.so").read_text() == "whole"
     assert b"libcuda.so.1" in (home / "lib64" / "stubs" / "libcuda.so").read_bytes()
     (wheel / "lib64" / "stubs" / "libcuda.so").touch()
     # A script in PATH that calls another nvcc has no toolkit around it.
     script = say(tmp_path / "bin" / "nvcc", f"#$ TOP={wheel}/bin/..")
     for compiler in (said, script):
-        assert flashinfer_build.toolkit(compiler, tmp_path / "unused") == wheel
+        assert flashinfer_toolkit.toolkit(compiler, tmp_path / "unused") == wheel
     assert not (tmp_path / "unused").exists()
 
 
 def test_a_toolkit_without_a_runtime_names_the_remedy(tmp_path: Path) -> None:
     compiler = say(tmp_path / "bin" / "nvcc", f"#$ TOP={tmp_path}/bin/..")
     with pytest.raises(BuildError, match="nvidia-cuda-runtime"):
-        flashinfer_build.toolkit(compiler, tmp_path / "made")
+        flashinfer_toolkit.toolkit(compiler, tmp_path / "made")
     with pytest.raises(BuildError, match="does not name its toolkit: nvcc fatal"):
-        flashinfer_build.home_of(say(compiler, "nvcc fatal"))
+        flashinfer_toolkit.home_of(say(compiler, "nvcc fatal"))
+
+
+def test_headers_that_a_toolkit_lacks_are_those_of_a_wheel(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, wheels = tmp_path / "toolkit", tmp_path / "site"
+    monkeypatch.setattr("sys.path", ["", str(tmp_path / "none"), str(wheels)])
+    with pytest.raises(BuildError, match="no curand_kernel.h, .* pip install nvidia-curand"):
+        flashinfer_toolkit.missing_headers(home)
+    brought = wheels / "nvidia" / "cu13" / "include" / "curand_kernel.h"
+    own = home / "include" / "curand_kernel.h"
+    for header, told in ((brought, str(brought.parent)), (own, "")):
+        header.parent.mkdir(parents=True)
+        header.touch()
+        assert flashinfer_toolkit.missing_headers(home) == told
 
 
 def test_flashinfer_is_told_before_it_is_imported_or_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("FLASHINFER_CUDA_ARCH_LIST", "CUDA_HOME", "MAX_JOBS", "PATH"):
+    for name in ("FLASHINFER_CUDA_ARCH_LIST", "CUDA_HOME", "MAX_JOBS", "PATH", "CPATH"):
         monkeypatch.setenv(name, "before")
+    monkeypatch.setattr(flashinfer_build, "missing_headers", lambda home: f"{home}/more")
     monkeypatch.setenv("FLASHINFER_WORKSPACE_BASE", str(tmp_path))
     monkeypatch.setattr(nvcc, "find_nvcc", lambda: tmp_path / "bin" / "nvcc")
     monkeypatch.setattr(flashinfer_build, "toolkit", lambda nvcc, folder: folder)
@@ -153,6 +169,7 @@ def test_flashinfer_is_told_before_it_is_imported_or_missing(
     told = {name: os.environ[name] for name in ("FLASHINFER_CUDA_ARCH_LIST", "MAX_JOBS")}
     assert told == {"FLASHINFER_CUDA_ARCH_LIST": "9.0a", "MAX_JOBS": "2"}
     assert os.environ["CUDA_HOME"] == str(tmp_path / "toolkit")
+    assert os.environ["CPATH"] == f"before:{tmp_path}/toolkit/more"
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(BuildError, match="pip install flashinfer-python"):
         flashinfer_build.prepare(ARCHITECTURES["sm_90a"], 2)

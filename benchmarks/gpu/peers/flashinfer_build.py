@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from benchmarks.gpu.common.output import Output
+from benchmarks.gpu.peers.flashinfer_toolkit import missing_headers, toolkit
 from pod_integrate.builds import cache, nvcc
 from pod_integrate.devices.cuda.limits import Architecture
 from pod_integrate.errors import BuildError
@@ -39,10 +40,6 @@ _NEEDED = (
 )
 _OF_FLASHINFER = "_ZN10flashinfer"
 _NOT_SUPPORTED = 801
-# What FlashInfer links with, in a toolkit.
-_RUNTIME, _DRIVER = "lib64/libcudart.so", "lib64/stubs/libcuda.so"
-# What nvcc --dryrun begins the line with that names its toolkit.
-_TOP = "#$ TOP="
 
 
 class Spec(Protocol):
@@ -67,14 +64,16 @@ def prepare(arch: Architecture, jobs: int) -> Path:
         raise BuildError("FlashInfer is not installed; pip install flashinfer-python==0.7.2")
     # FLASHINFER_WORKSPACE_BASE is FlashInfer's own setting: a folder to go on in.
     base = Path(os.environ.get("FLASHINFER_WORKSPACE_BASE") or cache.directory() / "flashinfer")
+    os.environ["CUDA_HOME"] = str(toolkit(nvcc.find_nvcc(), base / "toolkit"))
     os.environ.update(
         FLASHINFER_WORKSPACE_BASE=str(base),
         FLASHINFER_CUDA_ARCH_LIST=arch_list(arch),
-        CUDA_HOME=str(toolkit(nvcc.find_nvcc(), base / "toolkit")),
         MAX_JOBS=str(jobs),
         # Where pip has put ninja.
         PATH=os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"])),
     )
+    if headers := missing_headers(Path(os.environ["CUDA_HOME"])):
+        os.environ["CPATH"] = os.pathsep.join(filter(None, (os.environ.get("CPATH"), headers)))
     return base
 
 
@@ -82,40 +81,6 @@ def arch_list(arch: Architecture) -> str:
     """As FlashInfer names an architecture: `9.0a` for sm_90a."""
     major, minor = arch.capability
     return arch.name.replace(f"sm_{major}{minor}", f"{major}.{minor}")
-
-
-def toolkit(compiler: Path, folder: Path) -> Path:
-    """A CUDA_HOME to link with: the compiler's own, or links to it where it lacks libraries.
-
-    A pip wheel names its runtime by version only, and a machine without a driver may have no
-    libcuda to name.
-    """
-    home = home_of(compiler)
-    if (home / _RUNTIME).exists() and (home / _DRIVER).exists():
-        return home
-    (folder / _DRIVER).parent.mkdir(parents=True, exist_ok=True)
-    for name in ("bin", "include", "nvvm"):
-        _link(folder / name, home / name)
-    runtimes = sorted((home / "lib").glob("libcudart.so.*"))
-    if (home / _RUNTIME).exists():
-        runtimes.append(home / _RUNTIME)
-    if not runtimes:
-        raise BuildError(f"{home / 'lib'} has no libcudart; pip install nvidia-cuda-runtime")
-    _link(folder / _RUNTIME, runtimes[-1])
-    command = [cache.host_compiler(), "-shared", "-x", "c++", os.devnull]
-    soname = "-Wl,-soname,libcuda.so.1"
-    subprocess.run([*command, "-o", str(folder / _DRIVER), soname], check=True)
-    return folder
-
-
-def home_of(compiler: Path) -> Path:
-    """The toolkit of an nvcc, as it says: what lies in PATH may be a script that calls another."""
-    command = [str(compiler), "--dryrun", "-x", "cu", os.devnull]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    for line in done.stderr.splitlines():
-        if line.startswith(_TOP):
-            return Path(line.removeprefix(_TOP).strip()).resolve()
-    raise BuildError(f"{compiler} --dryrun does not name its toolkit: {done.stderr[-_TEXT:]}")
 
 
 def specs(head_dims: Sequence[int], arch: Architecture) -> list[Spec]:
@@ -237,9 +202,3 @@ def run(arch: Architecture, head_dims: Sequence[int], jobs: int, folder: Path) -
         document["archive"] = str(archive)
     output.save(document)
     return document
-
-
-def _link(path: Path, target: Path) -> None:
-    if path.is_symlink():
-        path.unlink()
-    path.symlink_to(target)
