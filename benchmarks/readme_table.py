@@ -13,7 +13,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks._headlines import SECTIONS, SIX
+from benchmarks._headlines import SECTIONS
+from benchmarks._readme_rows import SIX
 
 ROOT = Path(__file__).resolve().parent.parent
 BEGIN, END = "<!-- headline:begin -->", "<!-- headline:end -->"

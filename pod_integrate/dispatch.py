@@ -25,7 +25,7 @@ _SCHEMA = (
         f"{kind.__name__} {name}, " for name, kind in zip(Scalars._fields, TYPES, strict=True)
     )
     + "Tensor? sinks, int[] config, Tensor(a!) out, Tensor(b!) lse, Tensor? plan=None, "
-    "int[] capacity=[]) -> ()"
+    "int[] capacity=[], bool few_rows=False) -> ()"
 )
 _library = torch.library.Library("pod", "DEF")
 _library.define(_SCHEMA)
@@ -38,8 +38,12 @@ def send(call: Call, config: PodConfig | None) -> None:
         *(call.q, call.k_cache, call.v_cache, batch.q_indptr, batch.kv_lens, batch.page_indices),
         *(batch.page_starts, batch.page_size, *call.scalars, call.sinks),
         *([] if config is None else flatten_config(config), call.out, call.lse),
-        *((None, []) if call.plan is None else (call.plan.words, list(call.plan.capacity))),
+        *_captured(call.plan),
     )
+
+
+def _captured(plan: PlanWords | None) -> tuple[torch.Tensor | None, list[int], bool]:
+    return (None, [], False) if plan is None else (plan.words, list(plan.capacity), plan.few_rows)
 
 
 def _receive(

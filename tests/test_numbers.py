@@ -8,7 +8,8 @@ import re
 from support.source_names import ROOT
 
 from benchmarks import readme_table
-from benchmarks._headlines import SECTIONS, SIX
+from benchmarks._headlines import SECTIONS
+from benchmarks._readme_rows import SIX
 
 STORED = json.loads((ROOT / "benchmarks" / "results" / "headline.json").read_text())
 TOLD = [name for rows in SECTIONS.values() for name in rows]

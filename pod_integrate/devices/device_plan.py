@@ -106,8 +106,14 @@ class DevicePlan:
     def promise(self, decode_tokens: int) -> None:
         """Hold every batch to decodes of at most so many tokens.
 
-        Before a capture: what is captured then may have smaller decode tiles.
+        Once, before any batch and any capture: what is captured may have smaller decode tiles then.
+        Raises ShapeError when it comes later.
         """
+        if self._decode_tokens is not None or self._batch is not None:
+            raise ShapeError(
+                "promise comes once, before the first update of a plan: what was captured since "
+                "may have tiles for other decodes. Make another plan"
+            )
         self._decode_tokens = decode_tokens
         self.held = self.held._replace(few_rows=decode_tokens * self.geometry.group <= FEW_ROWS)
 

@@ -2,7 +2,8 @@
 
 Decode tiles of DECODE_ROWS hold any request that is a decode. A one-token step of a group of up to
 FEW_ROWS heads leaves half of such a tile empty, and where decode runs on wgmma there is the same
-tile with FEW_ROWS: on an H200 31 batches took 0.96 to 0.99 of the time with it
+tile with FEW_ROWS: over 31 batches an H200 took 0.97 of the time with it in CTAs that run both ops,
+0.96 to 1.00 in hybrid batches that are not heavy with the default's
 (benchmarks/results/gpu_tiles_h200.json). A request of more rows, a few speculative tokens, would be
 two items of it, which read the same K and V one after the other. So it runs batches whose decodes
 have few rows, whatever the config's other settings.
@@ -60,7 +61,7 @@ def few_config(config: PodConfig, geometry: Geometry, device: DeviceKey) -> PodC
 
 
 def kind_of(q: Counts, kv: Counts, geometry: Geometry, kinds: Collection[Kind]) -> Kind | None:
-    """Which of `kinds` a batch is.
+    """Which of `kinds` a batch is; one without decodes has few rows, since it has no other.
 
     q, kv  tokens and keys of each request; of different lengths, which no plan takes: none
     """
@@ -81,6 +82,8 @@ def batch_config(
 
 
 def _has_few_rows(q: Counts, kv: Counts, geometry: Geometry) -> bool:
+    # Any window that an int64 holds.
+    q, kv = q.astype(np.float64), kv.astype(np.float64)
     seen = kv if geometry.window_left < 0 else np.minimum(kv, geometry.window_left + q)
     keys = np.where(is_decode(q, geometry.group) & (q > 0), seen, 0)
     twice = keys[q * geometry.group > FEW_ROWS].sum()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -26,6 +26,7 @@ from pod_integrate.devices.cuda.target import CudaTarget
 from pod_integrate.devices.cuda.timer import gpu_seconds
 from pod_integrate.devices.cuda.variants import DTYPES, Variant
 from pod_integrate.devices.timer import Timer
+from pod_integrate.errors import BuildError
 from pod_integrate.terms.config import PodConfig
 from pod_integrate.terms.geometry import TORCH_DTYPES
 from pod_integrate.terms.keys import DeviceKey, Geometry
@@ -74,32 +75,29 @@ class CudaDevice(Device):
         native.load("host")
 
     def build(self, geometry: Geometry, config: PodConfig) -> None:
-        self._libraries(geometry, [config, *self._others(geometry, config).values()])
-
-    def _others(self, geometry: Geometry, config: PodConfig) -> dict[Kind, PodConfig]:
-        """As batch_tiles, without what is not built where nothing can build it."""
-        found = others(config, geometry, self.key)
-        return {k: c for k, c in found.items() if nvcc.is_here() or self._is_built(geometry, c)}
-
-    def _is_built(self, geometry: Geometry, config: PodConfig) -> bool:
-        variant = Variant.of(config, geometry)
-        if nvcc.find_library(variant, limits.architecture(self.key.capability)) is not None:
-            return True
-        logger.warning(
-            "batches that it suits better run with the tiles of all others: %s is not built and "
-            "there is no nvcc; build it with `pod-attn build` where there is one", variant.name,
-        )  # fmt: skip
-        return False
+        # One after the other: who prepares configs beside a server counts its compilers.
+        self._library(geometry, config)
+        for kind, other in others(config, geometry, self.key).items():
+            _unless_missing(kind, functools.partial(self._library, geometry, other))
 
     def _attention(self, geometry: Geometry, config: PodConfig | None) -> Attention:
         chosen = self.default_config(geometry) if config is None else config
-        found = self._others(geometry, chosen)
-        path, *paths = self._libraries(geometry, [chosen, *found.values()])
-        opened = {
-            kind: self._opened(library, geometry, other, {})
-            for library, (kind, other) in zip(paths, found.items(), strict=True)
-        }
+        wanted = others(chosen, geometry, self.key)
+        # Somebody waits, and each is half a minute of a core.
+        with ThreadPoolExecutor(1 + len(wanted)) as pool:
+            first = pool.submit(self._library, geometry, chosen)
+            rest = {k: pool.submit(self._library, geometry, c) for k, c in wanted.items()}
+            path = first.result()
+        opened = {}
+        for kind, other in wanted.items():
+            library = _unless_missing(kind, rest[kind].result)
+            if library is not None:
+                opened[kind] = self._opened(library, geometry, other, {})
         return self._opened(path, geometry, chosen, opened)
+
+    def _library(self, geometry: Geometry, config: PodConfig) -> Path:
+        self.require_feasible(config, geometry)
+        return nvcc.build(Variant.of(config, geometry), limits.architecture(self.key.capability))
 
     def _opened(
         self, path: Path, geometry: Geometry, config: PodConfig, opened: dict[Kind, Attention]
@@ -112,14 +110,6 @@ class CudaDevice(Device):
         beside = may_run_beside(config, self.key)
         chosen = Chosen(library, config, geometry, self.key.units, beside, opened)
         return CudaAttention(chosen, self._runtime)
-
-    def _libraries(self, geometry: Geometry, configs: Sequence[PodConfig]) -> list[Path]:
-        arch = limits.architecture(self.key.capability)
-        for config in configs:
-            self.require_feasible(config, geometry)
-        # Half a minute of a core each.
-        with ThreadPoolExecutor(len(configs)) as pool:
-            return list(pool.map(lambda c: nvcc.build(Variant.of(c, geometry), arch), configs))
 
     def clock(self) -> Clock:
         return EventClock()
@@ -145,3 +135,13 @@ class CudaDevice(Device):
         # for.
         pinned = torch.tensor(values, dtype=dtype).pin_memory(self.place)
         return pinned.to(self.place, non_blocking=True)
+
+
+def _unless_missing(kind: Kind, build: Callable[[], Path]) -> Path | None:
+    """What `build` returns; None, and a warning, where it cannot: a config runs without it."""
+    try:
+        return build()
+    except BuildError as error:
+        what = {"heavy": "heavy in prefill", "few": "whose decodes have few rows"}[kind]
+        logger.warning("batches %s run with the tiles of all others: %s", what, error)
+        return None

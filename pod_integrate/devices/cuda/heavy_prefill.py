@@ -4,7 +4,7 @@ CTAs that stay and run both ops keep FlashAttention-3's rate of prefill, but bes
 their decode reads at half of the memory's rate. Times of an H200 over 31 batches
 (benchmarks/results/gpu_tiles_h200.json), with these tiles against the default's in one launch:
 where prefill computes at least 95 FLOP for a byte that decodes read, 0.70 to 0.99 of the time,
-prefill alone 0.67 to 0.98 but for tiny ones; all other batches 0.81 to 1.16. So it is done only on
+prefill alone 0.67 to 0.98 but for tiny ones; all other batches 0.74 to 1.09. So it is done only on
 what it was measured to pay on.
 """
 

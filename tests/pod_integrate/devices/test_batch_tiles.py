@@ -10,7 +10,8 @@ import pytest
 import torch
 from support.emulated import GEOMETRY, SMS
 
-from pod_integrate.devices.call import Attention, Call, PlanWords
+from pod_integrate.devices.call import Attention, Call
+from pod_integrate.devices.cpu.device import CpuDevice
 from pod_integrate.devices.cuda.attention import Chosen, CudaAttention
 from pod_integrate.devices.cuda.batch_tiles import Kind, batch_config, few_config, kind_of, others
 from pod_integrate.devices.cuda.choices import tiles_name, tiles_of
@@ -22,6 +23,7 @@ from pod_integrate.devices.registry import target_of
 from pod_integrate.errors import ShapeError
 from pod_integrate.measure.batches import make_batch
 from pod_integrate.measure.reference import attention_reference
+from pod_integrate.op import hybrid_attention
 from pod_integrate.terms.config import PodConfig
 from pod_integrate.terms.keys import DeviceKey, Geometry
 from pod_integrate.terms.scalars import Scalars
@@ -189,6 +191,48 @@ def test_a_promise_is_held() -> None:
     plan.update(batches[2])
 
 
+def test_a_promise_comes_once_and_before_any_batch() -> None:
+    config = dataclasses.replace(DEFAULT, decode_split_tokens=64)
+    batch = make_batch([4, 1], [200, 90], geometry=GEOMETRY, seed=0).batch
+    for early in (True, False):
+        plan = DevicePlan.reserve(
+            [batch], torch.device("cpu"), GEOMETRY, config=config, num_sms=SMS
+        )
+        if early:
+            plan.promise(decode_tokens=4)
+        else:
+            plan.update(batch)
+        held = plan.held
+        with pytest.raises(ShapeError, match="promise comes once, before the first update"):
+            plan.promise(decode_tokens=1)
+        assert plan.held == held
+
+
+@pytest.mark.parametrize("watched", [False, True])
+def test_a_promise_reaches_the_device_whoever_watches(
+    monkeypatch: pytest.MonkeyPatch, watched: bool
+) -> None:
+    seen: list[Call] = []
+    monkeypatch.setattr(CpuDevice, "attend", lambda self, call, config: seen.append(call))
+    case = make_batch([1, 1], [200, 90], geometry=GEOMETRY, seed=0)
+    plan = DevicePlan.reserve(
+        [case.batch], torch.device("cpu"), GEOMETRY, config=DEFAULT, num_sms=SMS
+    )
+    plan.promise(decode_tokens=1)
+    plan.update(case.batch)
+    with torch.set_grad_enabled(watched):
+        hybrid_attention(*case, plan=plan)
+    (call,) = seen
+    assert call.plan is not None and call.plan.few_rows
+
+
+@pytest.mark.parametrize("window", [2**31 - 1, 2**40, 2**62])
+def test_any_window_is_weighed(window: int) -> None:
+    wide = dataclasses.replace(LLAMA, window_left=window)
+    q, kv = np.array([4, 1], np.int32), np.array([300, 40000], np.int32)
+    assert kind_of(q, kv, wide, ["few"]) == kind_of(q, kv, LLAMA, ["few"]) == "few"
+
+
 def test_words_of_a_plan_are_the_same_for_both_tiles() -> None:
     config = dataclasses.replace(DEFAULT, decode_split_tokens=64)
     batch = make_batch([1, 2, 90, 1], [200, 90, 300, 700], geometry=LLAMA, seed=0).batch
@@ -199,4 +243,4 @@ def test_words_of_a_plan_are_the_same_for_both_tiles() -> None:
         )
         for each in (config, narrow)
     ]
-    assert torch.equal(*words) and isinstance(PlanWords(words[0], ()).few_rows, bool)
+    assert torch.equal(*words)

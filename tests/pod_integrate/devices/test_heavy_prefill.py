@@ -19,8 +19,16 @@ from pod_integrate.devices.cuda.attention import Chosen, CudaAttention
 from pod_integrate.devices.cuda.choices import tiles_name
 from pod_integrate.devices.cuda.device import CudaDevice
 from pod_integrate.devices.cuda.heavy_prefill import heavy_config, is_heavy
-from pod_integrate.devices.cuda.limits import ARCHITECTURES, default_tiles, pair_tiles, require_fits
+from pod_integrate.devices.cuda.limits import (
+    ARCHITECTURES,
+    Architecture,
+    default_tiles,
+    pair_tiles,
+    require_fits,
+)
 from pod_integrate.devices.cuda.target import CudaTarget
+from pod_integrate.devices.cuda.variants import Variant
+from pod_integrate.errors import BuildError
 from pod_integrate.measure.batches import make_batch
 from pod_integrate.measure.reference import attention_reference
 from pod_integrate.model.floors import CASES, CaseSpec
@@ -95,17 +103,31 @@ def test_lengths_that_contradict_each_other_are_left_to_the_plan() -> None:
     assert not heavy([8192, 1], [8192, 1, 1], Geometry.uniform((32, 8, 128), "bf16"))
 
 
-@pytest.mark.parametrize(("compiler", "built", "has"), [(0, 0, 0), (1, 0, 1), (0, 1, 1)])
-def test_without_nvcc_a_device_does_with_what_is_built(
-    monkeypatch: pytest.MonkeyPatch, compiler: int, built: int, has: int
+def test_a_device_builds_what_it_can_and_fails_only_without_the_config_itself(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    geometry = Geometry.uniform((32, 8, 128), "bf16")
-    monkeypatch.setattr(nvcc, "is_here", lambda: bool(compiler))
-    monkeypatch.setattr(nvcc, "find_library", lambda *_: Path() if built else None)
+    geometry, missing = Geometry.uniform((32, 8, 128), "bf16"), [""]
+
+    def build(variant: Variant, arch: Architecture) -> Path:
+        if missing[0] in variant.name:
+            raise BuildError(f"{variant.name} is not built for {arch.name}")
+        return Path(variant.name)
+
+    monkeypatch.setattr(nvcc, "build", build)
     device = object.__new__(CudaDevice)
     device.__dict__["target"] = CudaTarget(H200)
     default = default_tiles(ARCHITECTURES["sm_90a"], 128)
-    assert set(device._others(geometry, default)) == ({"heavy", "few"} if has else set())
+    with pytest.raises(BuildError, match="d16x192.* is not built"):
+        device.build(geometry, default)
+    assert not caplog.messages
+    for missing[0], what in (("s2w8", "heavy in prefill"), ("d8x192", "whose decodes have few")):
+        caplog.clear()
+        device.build(geometry, default)
+        assert len(caplog.messages) == 1 and f"batches {what}" in caplog.text
+    missing[0] = "nothing"
+    caplog.clear()
+    device.build(geometry, default)
+    assert not caplog.messages
 
 
 def test_only_open_configs_of_the_defaults_tiles_have_one() -> None:
