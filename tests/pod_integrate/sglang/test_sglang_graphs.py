@@ -123,6 +123,15 @@ def test_words_are_those_of_the_new_lengths(table: torch.Tensor, group: LayerGro
         assert torch.equal(step.layers[group].plan.first.words[: want.numel()], want)
 
 
+@pytest.mark.parametrize(("tokens", "few"), [(1, True), (4, True), (5, False)])
+def test_a_captured_plan_promises_the_rows_of_its_decodes(
+    table: torch.Tensor, group: LayerGroup, tokens: int, few: bool
+) -> None:
+    graphs = DecodeGraphs(table, 2, num_sms=SMS, tokens=tokens)
+    twins = graphs.capture(forward_batch([FILL] * 2, [0] * 2), [group]).layers[group].plan
+    assert [plan.held.few_rows for plan in (twins.first, twins.second)] == [few, few]
+
+
 def test_groups_of_layers_have_plans_of_their_own(table: torch.Tensor, group: LayerGroup) -> None:
     window = make_group(dataclasses.replace(GEOMETRY, window_left=63))
     graphs = DecodeGraphs(table, 2, num_sms=SMS)
