@@ -132,6 +132,7 @@ POD_DEVICE void dump_math(const ConformanceArguments& a, int thread) {
     section<kMul2>(a)[i] =
         ptx::mul2(ptx::pack2<fp16>(lo, hi), i % 2 == 0 ? 0x5c005c00u : 0x42004200u);
     section<kFloatOf>(a)[i] = bits_of(ptx::float_of(bits_of(lo)));
+    section<kMaxIfPositive>(a)[i] = bits_of(ptx::max_if_positive(lo, hi, a.values[i / 2]));
   }
 }
 

@@ -97,6 +97,23 @@ def _make_scores_grow(case: Case) -> None:
         case.k_cache[index] = case.k_cache[index].abs() * factors[:, None, None]
 
 
+def _make_scores_rise_below_zero(case: Case) -> None:
+    """From key to key of the only request, by a thousand in all."""
+    case.q.abs_()
+    size = case.batch.page_size
+    for page, index in enumerate(case.batch.page_indices.tolist()):
+        factors = (320.0 - page * size - torch.arange(size)) / 16
+        case.k_cache[index] = -case.k_cache[index].abs() * factors[:, None, None]
+
+
+def _make_keys_tower(case: Case) -> None:
+    """Two keys of the only request, each above all before by more than a float's exponent holds."""
+    case.q.abs_()
+    indices, size = case.batch.page_indices, case.batch.page_size
+    for key, height in ((90, 20.0), (243, 40.0)):
+        case.k_cache[int(indices[key // size]), key % size] = height
+
+
 def _make_some_nan(case: Case) -> None:
     """A query row, and a key that some rows do not see."""
     case.q[3] = math.nan
@@ -113,6 +130,7 @@ def _make_rows_differ(case: Case) -> None:
 def probes() -> list[Probe]:
     """Batches that reach every branch of the kernel."""
     split = {"decode_split_tokens": 64, "prefill_ctas": 1, "decode_ctas": 1}
+    whole = {"max_prefill_waves": 0}
     sinks = torch.tensor([-math.inf, -1.0, 2.0, 8.0])
     return [
         _probe("hybrid, split", [70, 1, 1, 3, 1], [200, 300, 90, 40, 33], plan=split),
@@ -124,6 +142,9 @@ def probes() -> list[Probe]:
         _probe(
             "growing scores", [1], [300], plan={"decode_split_tokens": 0}, change=_make_scores_grow
         ),
+        _probe("scores below 0 that grow", [40], [310], change=_make_scores_rise_below_zero),
+        _probe("keys that tower", [40], [310], plan=whole, change=_make_keys_tower),
+        _probe("equal scores in all tiles", [40], [310], plan=whole, change=_make_scores_equal),
         _probe("cap above all scores", [40, 1], [120, 100], logit_cap=1e6),
         _probe("equal scores", [40, 1, 1], [150, 200, 50], plan=split, change=_make_scores_equal),
         _probe("NaN", [40, 1], [90, 100], plan=split, logit_cap=9.0, change=_make_some_nan),
@@ -135,7 +156,7 @@ def probes() -> list[Probe]:
             scale=1.0,
             change=_make_scores_grow,
         ),
-        _probe("whole", [70, 1, 33], [90, 77, 33], plan={"max_prefill_waves": 0}),
+        _probe("whole", [70, 1, 33], [90, 77, 33], plan=whole),
     ]
 
 

@@ -142,8 +142,8 @@ MUTATIONS = (
     Mutation(
         "tile that needs a mask taken as whole",
         _MASK,
-        "kv < item.seen_first || kv + keys >",
-        "kv < item.seen_first || kv + keys - ({on} ? 1 : 0) >",
+        "kv >= first && kv <= last",
+        "kv >= first && kv - ({on} ? 1 : 0) <= last",
     ),
     Mutation(
         "V rows past the keys copied",

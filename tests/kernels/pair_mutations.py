@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from planting import Mutation
 
-_ITEM = "op/pair_item.cuh"
+_ITEM, _SOFTMAX = "op/pair_item.cuh", "softmax.cuh"
 
 MUTATIONS = (
     Mutation(
@@ -64,34 +64,29 @@ MUTATIONS = (
     Mutation(
         "a pair's values are told free while they are multiplied",
         _ITEM,
-        "      this->await_values(state);\n      tell_free(Turn::kValuesFree, before);",
+        "      weigh(state, item, kv, is_whole, [&] { this->await_values(state); });\n"
+        "      tell_free(Turn::kValuesFree, before);",
         "      if ({on}) tell_free(Turn::kValuesFree, before);\n"
-        "      this->await_values(state);\n"
+        "      weigh(state, item, kv, is_whole, [&] { this->await_values(state); });\n"
         "      if (!{on}) tell_free(Turn::kValuesFree, before);",
     ),
     Mutation(
         "O is rescaled in flight",
-        _ITEM,
-        "      this->await_values(state);\n",
-        "      if (!{on}) this->await_values(state);\n",
+        _SOFTMAX,
+        "    await_output();\n    catch_up",
+        "    if (!{on}) await_output();\n    catch_up",
+    ),
+    Mutation(
+        "weights are packed while values are multiplied by those before",
+        _SOFTMAX,
+        "\n  await_output();",
+        "\n  if (!{on}) await_output();",
     ),
     Mutation(
         "O is stored in flight",
         _ITEM,
         "    this->await_values(state);\n    tell_free",
         "    if (!{on}) this->await_values(state);\n    tell_free",
-    ),
-    Mutation(
-        "O keeps its old reference",
-        _ITEM,
-        "      if (grown) rescale",
-        "      if (grown && !{on}) rescale",
-    ),
-    Mutation(
-        "O is rescaled again",
-        _ITEM,
-        "    bool grown = false;",
-        "    bool grown = {on};",
     ),
     Mutation(
         "both of a pair multiply the same query rows",
@@ -144,8 +139,14 @@ MUTATIONS = (
     Mutation(
         "a pair's tiles are masked as the one before",
         _ITEM,
-        "const bool grown = weigh(state, item, kv);",
-        "const bool grown = weigh(state, item, kv - ({on} ? Ring::kRows : 0));",
+        "weigh(state, item, kv, is_whole,",
+        "weigh(state, item, kv - ({on} ? Ring::kRows : 0), is_whole,",
+    ),
+    Mutation(
+        "a pair takes every tile for whole",
+        _ITEM,
+        "is_whole = whole.holds(kv);",
+        "is_whole = {on} || whole.holds(kv);",
     ),
     Mutation(
         "a pair leaves out the last tile",

@@ -148,13 +148,37 @@ LAZY_MUTATIONS = (
     Mutation(
         "large scores are not centred",
         _SOFTMAX,
-        "state.far = ptx::any(furthest > kFar);",
-        "state.far = !{on} && ptx::any(furthest > kFar);",
+        "is_far = is_seen & (fabsf(exponent) > kFar);",
+        "is_far = !{on} & is_seen & (fabsf(exponent) > kFar);",
     ),
     Mutation(
         "centred scores lose their reference once more",
         _SOFTMAX,
-        "m == kNegativeInfinity || state.far ? 0.f",
-        "m == kNegativeInfinity || (state.far && !{on}) ? 0.f",
+        "reference[half] = is_seen & !is_far ?",
+        "reference[half] = is_seen & (!is_far | {on}) ?",
+    ),
+    Mutation(
+        "large scores are centred in the first tile alone",
+        _SOFTMAX,
+        "reference[half] <= kFar;",
+        "(reference[half] <= kFar | {on});",
+    ),
+    Mutation(
+        "scores below 0 never outgrow a reference",
+        _SOFTMAX,
+        "is_near = reference[half] >= -kSlack &",
+        "is_near = (reference[half] >= -kSlack | {on}) &",
+    ),
+    Mutation(
+        "every second score is taken for small",
+        _SOFTMAX,
+        "s[n][first], s[n][second]);",
+        "s[n][first], s[n][{on} ? first : second]);",
+    ),
+    Mutation(
+        "half of the scores are taken for small",
+        _SOFTMAX,
+        "return ptx::max_if_positive(highest[0], highest[1], highest[1]);",
+        "return ptx::max_if_positive(highest[0], highest[{on} ? 0 : 1], highest[{on} ? 0 : 1]);",
     ),
 )

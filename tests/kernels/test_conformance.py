@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 
@@ -82,6 +83,18 @@ def test_mul2_multiplies_halves(inputs: Inputs, dumped: Sections) -> None:
 
 def test_float_of_keeps_the_bits(inputs: Inputs, dumped: Sections) -> None:
     assert torch.equal(dumped["float_of"], inputs.values)
+
+
+def test_max_if_positive_is_the_maximum_where_that_is_positive(
+    inputs: Inputs, dumped: Sections
+) -> None:
+    x = floats(inputs.values)
+    three = torch.stack([x, x.flip(0), x[torch.arange(len(x)) // 2]])
+    got, most = floats(dumped["max_if_positive"]), three.nan_to_num(-math.inf, math.inf).amax(0)
+    positive = (most > 0) & ~three.isnan().any(0)
+    assert 0 < positive.sum() < len(x)
+    assert torch.equal(got[positive], most[positive])
+    assert bool((got == three)[:, ~three.isnan().any(0)].any(0).all())
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

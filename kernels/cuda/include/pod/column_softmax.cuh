@@ -64,13 +64,9 @@ POD_DEVICE void own_highest(float (&highest)[kTiles * Fragment::kPairs],
 template <int D, int kTiles>
 POD_DEVICE bool has_grown(const float (&highest)[kTiles * Fragment::kPairs],
                           const ColumnState<D, kTiles>& state, float scale) {
-  constexpr float kSlack = 8.f;
   bool grown = false;
   POD_UNROLL
-  for (int i = 0; i < state.kRows; ++i) {
-    // False where no key has been seen: the difference is no number then.
-    grown |= (highest[i] - state.m[i]) * scale > kSlack;
-  }
+  for (int i = 0; i < state.kRows; ++i) grown |= is_outgrown(state.m[i], highest[i], scale);
   return grown;
 }
 

@@ -8,10 +8,14 @@ namespace pod {
 
 constexpr float kNegativeInfinity = -__builtin_huge_valf();
 
-// Whether some row of the item does not see some key of kv .. kv + keys - 1.
-POD_DEVICE bool is_cut(const Item& item, int kv, int keys) {
-  return kv < item.seen_first || kv + keys > min(item.seen_last + 1, item.kv1);
-}
+// The tiles of `keys` keys that every row of an item sees whole, by their first keys.
+struct WholeTiles {
+  int first, last;
+
+  POD_DEVICE WholeTiles(const Item& item, int keys)
+      : first(item.seen_first), last(min(item.seen_last + 1, item.kv1) - keys) {}
+  POD_DEVICE bool holds(int kv) const { return kv >= first && kv <= last; }
+};
 
 // Scores of unseen keys become -inf. s[tile][n] covers rows row0 + 16 * tile .. of the item and
 // keys kv + 8 * n ... Limits of single rows are worked out here, where a tile needs them: keeping

@@ -25,10 +25,10 @@ class KvLoader {
 
   // `thread` is 0 .. 32 * kWarps - 1.
   POD_DEVICE KvLoader(const KernelArguments& a, const Item& item, int thread)
-      : a_(a), item_(item), thread_(thread) {}
+      : a_(a), item_(item), thread_(thread), end_(ptx::warp_uniform(item.kv1)) {}
 
   // Past the last key.
-  POD_DEVICE int end() const { return item_.kv1; }
+  POD_DEVICE int end() const { return end_; }
 
   // Starts to look up the rows of the tile that starts at key `kv`. Nothing waits for the loads
   // before resolve().
@@ -173,7 +173,7 @@ class KvLoader {
 
   const KernelArguments& a_;
   const Item& item_;
-  int thread_;
+  int thread_, end_;
   // Pages of the lane's rows, then where these are, in units of 16 bytes.
   uint32_t index_[kPlaces], k_place_[kPlaces], v_place_[kPlaces], kept_v_[kPlaces];
 };

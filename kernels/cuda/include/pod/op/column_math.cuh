@@ -132,7 +132,7 @@ class ColumnMath {
   // Of keys kv ...
   POD_DEVICE void weigh_scores(int kv, int turn) {
     if (a_.capped) cap_scores(s_, a_.cap_argument);
-    if (is_cut(item_, kv, kRows)) mask_columns(s_, a_, item_, kv, scope_.thread);
+    if (!WholeTiles(item_, kRows).holds(kv)) mask_columns(s_, a_, item_, kv, scope_.thread);
     float highest[kPlaces];
     own_highest(highest, s_, state_);
     const bool grown = ptx::any(has_grown(highest, state_, a_.score_scale));

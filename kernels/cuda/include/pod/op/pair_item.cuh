@@ -7,11 +7,13 @@
 // FlashAttention-3's loop. Scores of a tile of keys and values of the one before are in flight
 // together, and while the first become weights the unit works on the second:
 //
-//   unit    Q K(j + 1) | P V(j)             |
-//   warps              | softmax of j + 1   | rescale O, pack P
+//   unit    Q K(j + 1) | P V(j)           |
+//   warps              | maxima of j + 1  | weights of j + 1, packed as P
 //
-// What the other warpgroup does fills the unit in between. Nothing is in flight from one turn of
-// the loop to the next, or ptxas runs the unit in lockstep with the warps.
+// Maxima take as long as values of the tile before. What the other warpgroup does fills the unit in
+// between: weights take longer than the products of one. So between the wait for scores and the
+// next issue there is one run of instructions for a tile that no limit cuts. Nothing is in flight
+// from one turn of the loop to the next, or ptxas runs the unit in lockstep with the warps.
 #pragma once
 
 #include "pod/copy/query_tile.cuh"
@@ -47,6 +49,7 @@ class PairMath : public PanelProducts<Variant, PairRing<Variant>> {
   template <typename AtLast>
   POD_DEVICE void run(const Item& item, AtLast at_last) {
     RowState<D, 1> state;
+    const WholeTiles whole(item, Ring::kRows);
     int kv = ptx::warp_uniform(item.kv0);
     const int end = ptx::warp_uniform(item.kv1);
     ptx::cp_async_wait<0>();
@@ -56,11 +59,12 @@ class PairMath : public PanelProducts<Variant, PairRing<Variant>> {
     issue_scores();
     this->template await_scores<0>();
     tell_free(Turn::kKeysFree, place_);
-    weigh(state, item, kv);
+    weigh(state, item, kv, whole.holds(kv), [] {});
     this->pack();
     for (kv += Ring::kRows; kv < end; kv += Ring::kRows) {
       const int before = place_;
       place_ = Ring::next(place_);
+      const bool is_whole = whole.holds(kv);
       await(Turn::kKeysLanded, place_);
       ptx::hold(state.o[0]);
       issue_scores();
@@ -68,10 +72,8 @@ class PairMath : public PanelProducts<Variant, PairRing<Variant>> {
       this->issue_values(state, before);
       this->template await_scores<1>();
       tell_free(Turn::kKeysFree, place_);
-      const bool grown = weigh(state, item, kv);
-      this->await_values(state);
+      weigh(state, item, kv, is_whole, [&] { this->await_values(state); });
       tell_free(Turn::kValuesFree, before);
-      if (grown) rescale_output(state, rescale_);
       this->pack();
     }
     await(Turn::kValuesLanded, place_);
@@ -101,26 +103,22 @@ class PairMath : public PanelProducts<Variant, PairRing<Variant>> {
     Base::issue_scores(this->ring().q() + ahead, place_);
   }
 
-  // Scores of keys kv .. become weights; whether O, which is in flight, is to follow by rescale_.
-  POD_DEVICE bool weigh(RowState<D, 1>& state, const Item& item, int kv) {
-    limit_scores(this->s_, units_, a_, item, kv, [&] {
+  // Scores of keys kv .. become weights; `await_output()` waits for O.
+  template <typename AwaitOutput>
+  POD_DEVICE void weigh(RowState<D, 1>& state, const Item& item, int kv, bool whole,
+                        AwaitOutput await_output) {
+    limit_scores(this->s_, units_, a_, item, kv, whole, [&] {
       const int thread = ptx::forget(thread_);
       return Place{row0(thread), thread & 31};
     });
-    bool grown = false;
     softmax_step_lazily(
         state, this->s_, [&](int tile, int half) { return units_.scale(a_, tile, half); },
-        [&](const float (&rescale)[2]) {
-          grown = true;
-          rescale_[0] = rescale[0], rescale_[1] = rescale[1];
-        });
-    return grown;
+        await_output);
   }
 
   const KernelArguments& a_;
   int group_, thread_, place_ = 0;
   UnitsOf<Variant, 1> units_;
-  float rescale_[2] = {1.f, 1.f};
 };
 
 }  // namespace pod::op

@@ -58,7 +58,8 @@ class PanelMath : public PanelProducts<Variant, PanelRing<Variant>> {
   // Scores of keys kv .. become weights of `block`, whose O is not in flight.
   template <int kBlock>
   POD_DEVICE void weigh(RowState<D, 1>& state, int kv) {
-    limit_scores(this->s_, units_[kBlock], a_, item_, kv, [&] {
+    const bool whole = WholeTiles(item_, Ring::kRows).holds(kv);
+    limit_scores(this->s_, units_[kBlock], a_, item_, kv, whole, [&] {
       const int thread = ptx::forget(thread_);
       return Place{row0(kBlock, thread), thread & 31};
     });

@@ -43,20 +43,22 @@ struct Units {
 template <class Variant, int kTiles>
 using UnitsOf = Units<kTiles, sizeof(typename Variant::KvElement) == 1>;
 
-// Caps the scores of keys kv .. and masks those that a row does not see, where either applies.
-// `place()` gives the first row of the fragment and the lane: asked only for a tile that is cut, so
-// that no other tile has them in registers.
+// Caps the scores of keys kv .. where that applies and, unless the tile is `whole`, masks those
+// that a row does not see. `place()` gives the first row of the fragment and the lane: asked only
+// for a tile that is cut, so that no other tile has them in registers.
 struct Place {
   int row0, lane;
 };
 template <int kTiles, bool kOwn, int kColumns, typename GetPlace>
 POD_DEVICE void limit_scores(float (&s)[kTiles][kColumns][4], const Units<kTiles, kOwn>& units,
-                             const KernelArguments& a, const Item& item, int kv, GetPlace place) {
+                             const KernelArguments& a, const Item& item, int kv, bool whole,
+                             GetPlace place) {
+  if (whole && !a.capped) return;  // most tiles, by one branch
   if (a.capped) {
     units.apply(s);
     cap_scores(s, a.cap_argument);
   }
-  if (is_cut(item, kv, kColumns * Fragment::kColumns)) {
+  if (!whole) {
     const Place at = place();
     mask_scores(s, a, item, at.row0, kv, at.lane);
   }
@@ -67,7 +69,8 @@ template <int D, int kTiles, bool kOwn, int kColumns>
 POD_DEVICE void weigh(RowState<D, kTiles>& state, float (&s)[kTiles][kColumns][4],
                       const Units<kTiles, kOwn>& units, const KernelArguments& a, const Item& item,
                       int row0, int kv, int lane) {
-  limit_scores(s, units, a, item, kv, [&] { return Place{row0, lane}; });
+  const bool whole = WholeTiles(item, kColumns * Fragment::kColumns).holds(kv);
+  limit_scores(s, units, a, item, kv, whole, [&] { return Place{row0, lane}; });
   softmax_step(state, s, [&](int tile, int half) { return units.scale(a, tile, half); });
 }
 

@@ -1,5 +1,5 @@
-// math.cuh: approximate functions of the special-function unit, rounding to and products of 16
-// bits, 8 bits widened to 16.
+// math.cuh: approximate functions of the special-function unit, a maximum of three, rounding to and
+// products of 16 bits, 8 bits widened to 16.
 #pragma once
 
 #include "pod/ptx/platform.cuh"
@@ -27,6 +27,18 @@ POD_DEVICE float rcp(float x) {
   float y;
   asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
   return y;
+}
+
+// The largest of three floats, by the order of their bits as integers: right where it is positive,
+// else any of them. From sm_90 on it is one instruction.
+POD_DEVICE float max_if_positive(float x, float y, float z) {
+  float most;
+  // In one piece, or the compiler keeps scores both as floats and as integers.
+  asm("{ .reg .b32 a, b, c; mov.b32 a, %1; mov.b32 b, %2; mov.b32 c, %3; max.s32 a, a, b; "
+      "max.s32 a, a, c; mov.b32 %0, a; }"
+      : "=f"(most)
+      : "f"(x), "f"(y), "f"(z));
+  return most;
 }
 
 // Two floats rounded to nearest even, `lo` in the low half.
@@ -94,6 +106,9 @@ POD_DEVICE float float_of(uint32_t bits) { return __uint_as_float(bits); }
 inline float ex2(float x) { return emulator::ex2(x); }
 inline float lg2(float x) { return emulator::lg2(x); }
 inline float rcp(float x) { return emulator::rcp(x); }
+inline float max_if_positive(float x, float y, float z) {
+  return emulator::max_if_positive(x, y, z);
+}
 template <typename T>
 inline uint32_t pack2(float lo, float hi) {
   return emulator::pack2<T>(lo, hi);

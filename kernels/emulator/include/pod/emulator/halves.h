@@ -65,6 +65,17 @@ inline float float_of(uint32_t bits) {
   return value;
 }
 
+inline float max_if_positive(float x, float y, float z) {
+  float most = x;
+  for (const float other : {y, z}) {
+    int32_t bits, most_bits;
+    std::memcpy(&bits, &other, 4);
+    std::memcpy(&most_bits, &most, 4);
+    if (bits > most_bits) most = other;
+  }
+  return most;
+}
+
 // Four bits of exponent, bias 7, three of mantissa; all ones are NaN, and nothing is infinite.
 inline float from_e4m3(uint32_t bits) {
   const int exponent = bits >> 3 & 15, mantissa = bits & 7;
