@@ -16,6 +16,10 @@ PYTEST_FLAGS ?=
 SEED ?= $(shell date +%s)
 # Asked for once, so that what is printed is what is used.
 SEED := $(SEED)
+# Files of tests side by side, as many as the machine holds; long ones first (tests/conftest.py).
+BESIDE := -n auto --dist loadfile --no-loadscope-reorder
+# What Python compiled of torch and SGLang is kept: half of each server's start without it.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help demo test test-random test-transformers kernels-deep lint tidy format bench-op constraints clean
 help:
@@ -25,7 +29,7 @@ help:
 	@echo "            MODEL=path-or-hub-name  TRACE=file  ONCE=1 (exit after the summary)"
 	@echo "            DEMO_FLAGS='...' (see: $(BIN)/pod-attn demo --help)"
 	@echo "make test   set up, then lint, types and the whole test suite"
-	@echo "            PYTEST_FLAGS='-m \"not server\"' and the like"
+	@echo "            PYTEST_FLAGS='-m \"not server\"' and the like; -n 0: one test at a time"
 	@echo "make test-random   the suite in a random order with new property examples;"
 	@echo "            those of make test are always the same; SEED=... repeats a run"
 	@echo "make kernels-deep   sanitizers over the CUDA kernel, on emulated SMs (a minute)"
@@ -71,7 +75,7 @@ endif
 
 test: $(VENV)/.test-ready lint
 	CXX=$(CURDIR)/.ci/strict-c++ $(BIN)/pod-attn build
-	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+	$(BIN)/python -m pytest $(BESIDE) $(PYTEST_FLAGS)
 
 test-random: $(VENV)/.test-ready
 	@echo "random order and examples: make test-random SEED=$(SEED) repeats this run"
@@ -79,7 +83,7 @@ test-random: $(VENV)/.test-ready
 	  --hypothesis-seed=$(SEED) $(PYTEST_FLAGS)
 
 kernels-deep: $(VENV)/.test-ready
-	$(BIN)/python -m pytest -m deep tests/kernels
+	$(BIN)/python -m pytest $(BESIDE) -m deep tests/kernels
 
 test-transformers: $(VENV)/.test-ready
 	$(BIN)/python benchmarks/hf_equal.py

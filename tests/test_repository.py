@@ -9,6 +9,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from support.order import LONG, TESTS, long_first
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
@@ -172,3 +173,10 @@ def test_test_files_have_names_of_their_own() -> None:
     # Test folders are no packages: pytest refuses to collect a second file of one name.
     names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
     assert [name for name in sorted(set(names)) if names.count(name) > 1] == []
+
+
+def test_files_that_start_first_are_there_and_the_others_keep_their_order() -> None:
+    assert [name for name in LONG if not (TESTS / name).is_file()] == []
+    others = [TESTS / "test_walks.py", TESTS / "test_numbers.py"]
+    long = [TESTS / name for name in LONG]
+    assert long_first([*others, *reversed(long)], lambda file: file) == [*long, *others]

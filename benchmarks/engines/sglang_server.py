@@ -142,7 +142,7 @@ def sglang_server(
     try:
         yield Server(f"http://127.0.0.1:{port}", child)
     finally:
-        child.stop(grace=5.0)
+        child.stop(grace=1.0)
 
 
 def wait_ready(*servers: Server) -> None:

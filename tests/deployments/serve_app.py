@@ -14,17 +14,23 @@ import httpx
 
 
 def main(data_dir: str, port: int) -> None:
+    from tuner.host.service import prepare_ray
+    from tuner.settings import load
+
+    settings = load(workers=1)
+    # Loopback only, and the time that Serve's proxy takes on a busy machine. Ray reads its
+    # environment at import.
+    prepare_ray(settings)
+
     import ray
     from ray import serve
 
     from tuner.host import ray_service
     from tuner.host.ray_actors import RayCore
     from tuner.ray_app import app_builder
-    from tuner.settings import load
     from tuner.view.overview import overview as overview_of
 
-    # Loopback only, and several attempts on a busy machine.
-    ray_service._start_ray(load(workers=1))
+    ray_service._start_ray(settings)
     try:
         serve.start(http_options={"host": "127.0.0.1", "port": port})
         serve.run(app_builder({"data_dir": data_dir, "workers": 1}), name="pod-tuner")

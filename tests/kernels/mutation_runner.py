@@ -1,6 +1,6 @@
 """Runs planted bugs one after the other and prints for each how it was caught, as JSON lines.
 
-usage: mutation_runner.py FIRST LAST VARIANT=LIBRARY...
+usage: mutation_runner.py NUMBER,NUMBER... VARIANT=LIBRARY...
 
 Bug 0 is none. A bug may crash this process; whoever started it goes on with the next one.
 """
@@ -248,7 +248,7 @@ def run(number: int, libraries: dict[str, Path], cases: list[Probe]) -> dict[str
 
 
 def main() -> None:
-    first, last, *pairs = sys.argv[1:]
+    numbers, *pairs = sys.argv[1:]
     torch.set_num_threads(1)
     libraries = {name: Path(path) for name, path in (pair.split("=", 1) for pair in pairs)}
     variant = Variant.parse(next(iter(libraries)))
@@ -256,7 +256,7 @@ def main() -> None:
         cases = byte_probes()
     else:
         cases = pair_probes() if runs_both(variant.config()) else probes()
-    for number in range(int(first), int(last) + 1):
+    for number in map(int, numbers.split(",")):
         print(json.dumps(run(number, libraries, cases)), flush=True)
 
 

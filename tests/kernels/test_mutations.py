@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -73,20 +73,20 @@ BUGS = tuple(bug for bugs, _ in SHOWN for bug in bugs)
 RUNNER = Path(__file__).parent / "mutation_runner.py"
 
 
-def run_all(numbers: range, libraries: dict[str, Path]) -> dict[int, dict[str, Any]]:
+def run_all(numbers: Sequence[int], libraries: dict[str, Path]) -> dict[int, dict[str, Any]]:
     """Results by number; a bug that ends the process is caught by that."""
     results: dict[int, dict[str, Any]] = {}
     pairs = [f"{name}={path}" for name, path in libraries.items()]
     while len(results) < len(numbers):
-        first = numbers.start + len(results)
-        command = [sys.executable, str(RUNNER), str(first), str(numbers.stop - 1), *pairs]
+        left = ",".join(map(str, numbers[len(results) :]))
+        command = [sys.executable, str(RUNNER), left, *pairs]
         done = subprocess.run(command, capture_output=True, text=True, timeout=600)
         for line in done.stdout.splitlines():
             result = json.loads(line)
             results[result["number"]] = result
         if len(results) < len(numbers):
             assert results, done.stderr
-            number = numbers.start + len(results)
+            number = numbers[len(results)]
             why = f"the process ended with {done.returncode}"
             results[number] = {"number": number, "why": why, "shape": "?", "runs": 1}
     return results
@@ -109,9 +109,10 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[int, dict[str, Any
     first = 1
     for place, (bugs, variants) in enumerate(SHOWN):
         chosen = {name: libraries[name] for name in variants}
+        ran = run_all([0, *range(first, first + len(bugs))], chosen)
         # 0 and below: no bug, by place.
-        found[-place] = run_all(range(1), chosen)[0]
-        found |= run_all(range(first, first + len(bugs)), chosen)
+        found[-place] = ran.pop(0)
+        found |= ran
         first += len(bugs)
     return found
 

@@ -22,7 +22,7 @@ MSGPACK = {"Content-Type": "application/x-msgpack"}
 class Process:
     """A tuner in a process of its own; `url` is known once it is ready."""
 
-    def __init__(self, folder: Path, *flags: str, ready_seconds: float = 120) -> None:
+    def __init__(self, folder: Path, *flags: str, ready_seconds: float = 300) -> None:
         self.phases: dict[str, str] = {}
         self._ready = threading.Event()
         self.popen = subprocess.Popen(

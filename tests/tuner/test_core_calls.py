@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from support.waiting import until
 from tuner_support import (
     KEY,
     SCOPE,
@@ -69,28 +70,37 @@ def pipe(folder: Path) -> Iterator[BlockingCore]:
     core.close()
 
 
-def on_ray(folder: Path) -> Iterator[BlockingCore]:
+@pytest.fixture(scope="module")
+def local_ray() -> Iterator[None]:
+    """A cluster, which takes longer to start than all its tests run."""
     from tuner.host.service import prepare_ray
 
-    settings = TunerSettings(data_dir=folder, seed=1, trials=12, workers=0)
+    settings = TunerSettings(workers=0)
     prepare_ray(settings)
     # It reads its environment at import.
     import ray
 
-    from tuner.host import ray_actors, ray_service
+    from tuner.host import ray_service
 
     ray_service._start_ray(settings)
-    try:
-        # An actor ends with the last handle on it.
-        actor = ray_actors.start_core(settings)
-        # Its process cannot import this file.
-        ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
-        core = ray_actors.RayCore()
-        assert asyncio.run(core.ask(Tuner.table, SCOPE)) is None
-        yield core
-        ray.kill(actor)
-    finally:
-        ray.shutdown()
+    # Processes of actors cannot import this file.
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    yield
+    ray.shutdown()
+
+
+def on_ray(folder: Path) -> Iterator[BlockingCore]:
+    import ray
+
+    from tuner.host import ray_actors
+
+    # An actor ends with the last handle on it.
+    actor = ray_actors.start_core(TunerSettings(data_dir=folder, seed=1, trials=12, workers=0))
+    core = ray_actors.RayCore()
+    assert asyncio.run(core.ask(Tuner.table, SCOPE)) is None
+    yield core
+    ray.kill(actor)
+    until(lambda: not ray.util.list_named_actors(all_namespaces=True), 60)
 
 
 # Ray's own modules warn of what they use.
@@ -102,6 +112,8 @@ ON_RAY = [pytest.mark.ray, pytest.mark.timeout(900), pytest.mark.filterwarnings(
     ids=lambda made: made.__name__,
 )
 def core(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[BlockingCore]:
+    if request.param is on_ray:
+        request.getfixturevalue("local_ray")
     yield from request.param(tmp_path)
 
 
