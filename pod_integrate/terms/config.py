@@ -121,6 +121,11 @@ class PodConfig:
         split = min(self.decode_split_tokens, LEAST_SPLIT)
         return dataclasses.replace(self, max_prefill_waves=0, decode_split_tokens=split)
 
+    @property
+    def is_batch_invariant(self) -> bool:
+        """Whether a request's answer has the same bits in any batch already, as above."""
+        return self == self.batch_invariant()
+
     def to_dict(self) -> dict[str, Any]:
         """Plain nested dict, field names as above; `from_dict` is its inverse."""
         return dataclasses.asdict(self)

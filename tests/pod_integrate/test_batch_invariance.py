@@ -167,3 +167,4 @@ def test_batch_invariant_changes_the_splits_alone_and_stays_as_it_is(split: int)
         config, max_prefill_waves=0, decode_split_tokens=min(split, LEAST_SPLIT)
     )
     assert got == expected and got.batch_invariant() == got
+    assert got.is_batch_invariant and not config.is_batch_invariant

@@ -53,7 +53,7 @@ def few_config(config: PodConfig, geometry: Geometry, device: DeviceKey) -> PodC
     """
     arch, kv_bytes = architecture(device.capability), ELEMENT_BYTES[geometry.kv_dtype]
     suits = config.decode.q_rows == DECODE_ROWS and geometry.group <= FEW_ROWS
-    if not suits or config == config.batch_invariant():
+    if not suits or config.is_batch_invariant:
         return None
     if decode_engine(config, arch, geometry.head_dim, kv_bytes) != "wgmma":
         return None

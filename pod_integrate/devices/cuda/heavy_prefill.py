@@ -34,7 +34,7 @@ def heavy_config(config: PodConfig, geometry: Geometry, device: DeviceKey) -> Po
     suits = geometry.head_dim in HEAD_DIMS and ELEMENT_BYTES[geometry.kv_dtype] == 2
     if not is_open or not suits or device.name not in MEASURED_TO_PAY:
         return None
-    if config == config.batch_invariant():
+    if config.is_batch_invariant:
         return None
     if with_tiles(config, default_config(device, geometry)) != config:
         return None
