@@ -20,13 +20,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from benchmarks.gpu.common.output import Output
-from benchmarks.gpu.peers.flashinfer_toolkit import missing_headers, toolkit
+from benchmarks.gpu.peers.flashinfer_toolkit import end_of, missing_headers, toolkit
 from pod_integrate.builds import cache, nvcc
 from pod_integrate.devices.cuda.limits import Architecture
 from pod_integrate.errors import BuildError
 from pod_integrate.model.floors import CASES
 
-_TEXT = 2000
 _HOPPER = 9
 # Of the published cases; nothing else is measured against BatchPOD.
 _POD_HEAD_DIM = 128
@@ -133,7 +132,7 @@ def build(wanted: Iterable[Spec], document: dict[str, Any], output: Output) -> l
             _build_needed(spec)
             built.append(spec)
         except Exception as error:
-            document["errors"][spec.name] = f"{type(error).__name__}: {error}"[-_TEXT:]
+            document["errors"][spec.name] = end_of(f"{type(error).__name__}: {error}")
         document["seconds"][spec.name] = round(time.monotonic() - began, 1)
         output.save(document)
         print(f"{spec.name}: {'ok' if spec in built else 'FAILED'}", flush=True)

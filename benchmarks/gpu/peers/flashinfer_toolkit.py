@@ -10,7 +10,7 @@ from pathlib import Path
 from pod_integrate.builds import cache
 from pod_integrate.errors import BuildError
 
-_TEXT = 2000
+_SAID = 2000
 # What FlashInfer links with, in a toolkit.
 _RUNTIME, _DRIVER = "lib64/libcudart.so", "lib64/stubs/libcuda.so"
 # What nvcc --dryrun begins the line with that names its toolkit.
@@ -49,7 +49,7 @@ def home_of(compiler: Path) -> Path:
     for line in done.stderr.splitlines():
         if line.startswith(_TOP):
             return Path(line.removeprefix(_TOP).strip()).resolve()
-    raise BuildError(f"{compiler} --dryrun does not name its toolkit: {done.stderr[-_TEXT:]}")
+    raise BuildError(f"{compiler} --dryrun does not name its toolkit: {end_of(done.stderr)}")
 
 
 def missing_headers(home: Path) -> str:
@@ -67,6 +67,11 @@ def missing_headers(home: Path) -> str:
             "nvidia-curand"
         )
     return str(found[0].parent)
+
+
+def end_of(text: str) -> str:
+    """The last of what a compiler said, which names the error."""
+    return text[-_SAID:]
 
 
 def _link(path: Path, target: Path) -> None:
