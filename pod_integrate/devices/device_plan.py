@@ -129,6 +129,7 @@ class DevicePlan:
         Outside of a capture. Raises ShapeError with the numbers, and leaves the plan as it was,
         when the batch needs more than was reserved.
         """
+        self.require_promised(batch)
         words = self.plan(batch, decode_split_tokens=decode_split_tokens)
         if stamp:
             words[STAMP_WORD] = stamp
@@ -139,12 +140,11 @@ class DevicePlan:
     def plan(
         self, batch: HybridBatch, *, decode_split_tokens: int | None = None, ahead: int = 0
     ) -> torch.Tensor:
-        """The words that `update` would write, on the host; page-locked where that is faster.
+        """The words of a batch as promised, on the host; page-locked where that is faster.
 
         ahead  words before the plan's own that the caller fills
-        Raises as `update`.
+        Raises ShapeError when the batch needs more than was reserved.
         """
-        self._require_promised(batch)
         config = self.config
         if decode_split_tokens is not None and decode_split_tokens != config.decode_split_tokens:
             config = dataclasses.replace(config, decode_split_tokens=decode_split_tokens)
@@ -183,7 +183,8 @@ class DevicePlan:
                 "both to that"
             )
 
-    def _require_promised(self, batch: HybridBatch) -> None:
+    def require_promised(self, batch: HybridBatch) -> None:
+        """Raise ShapeError when a decode of the batch has more tokens than `promise` was told."""
         if self._decode_tokens is None:
             return
         tokens = np.diff(batch.q_indptr.numpy())

@@ -88,6 +88,7 @@ class TwinPlan:
 
         Raises as DevicePlan.update.
         """
+        self.first.require_promised(batch)
         words = self.first.plan(batch, decode_split_tokens=split, ahead=HEADER_WORDS)
         array: Any = words.numpy()
         if second is None or second == split:

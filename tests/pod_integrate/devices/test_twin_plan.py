@@ -21,6 +21,7 @@ from pod_integrate.devices.registry import device_of, standing_in
 from pod_integrate.devices.twin_plan import TwinPlan
 from pod_integrate.errors import ShapeError
 from pod_integrate.measure.batches import make_batch
+from pod_integrate.terms.batch import HybridBatch
 from pod_integrate.terms.scalars import Scalars
 
 GEOMETRY = emulated.GEOMETRY
@@ -142,3 +143,24 @@ def test_a_batch_without_room_leaves_both_as_they_were() -> None:
         with pytest.raises(ShapeError, match="needs more than the plan has reserved"):
             twin.update(BATCHES[0], *splits)
     assert (sections(twin.first), sections(twin.second)) == before
+
+
+@pytest.mark.parametrize("second", [None, 64])
+def test_a_promise_is_asked_for_once_and_holds_for_both(
+    monkeypatch: pytest.MonkeyPatch, second: int | None
+) -> None:
+    asked, ask = [], DevicePlan.require_promised
+
+    def count(plan: DevicePlan, batch: HybridBatch) -> None:
+        asked.append(batch)
+        ask(plan, batch)
+
+    monkeypatch.setattr(DevicePlan, "require_promised", count)
+    twin = twins()
+    twin.promise(1)
+    twin.update(BATCHES[0], 32, second)
+    assert asked == [BATCHES[0]]
+    words = twin.first.words.clone(), twin.second.words.clone()
+    with pytest.raises(ShapeError, match="has 3 tokens, and the plan was promised at most 1"):
+        twin.update(make_batch([3], [300], geometry=GEOMETRY, seed=0).batch, 32, second)
+    assert torch.equal(twin.first.words, words[0]) and torch.equal(twin.second.words, words[1])
