@@ -29,6 +29,7 @@ from pod_integrate.demo.view import LiveView, Phases, print_summary
 from pod_integrate.demo.workload import BUILT_IN, Fit, built_in, from_file
 from pod_integrate.errors import StartError
 from pod_integrate.replay.requests import Request
+from tuner.host.signals import terminations
 
 _START_TIMEOUT = 1200.0  # A busy machine's; a child that ends is told at once.
 _COMPARE_SECONDS = 20.0
@@ -45,11 +46,9 @@ class Demo:
         self.model = options.model or ""
 
     def __enter__(self) -> Demo:
-        # A demo that is terminated, or whose terminal is closed, must stop its children as well,
-        # not only one that is interrupted. nohup has SIGHUP ignored, and so it stays.
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            if signal.getsignal(number) is not signal.SIG_IGN:
-                signal.signal(number, lambda number, _: sys.exit(128 + number))
+        # A demo that is terminated must stop its children as well as one that is interrupted.
+        for number in terminations():
+            signal.signal(number, lambda number, _: sys.exit(128 + number))
         return self
 
     def __exit__(self, *_: object) -> None:

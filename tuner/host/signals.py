@@ -1,4 +1,4 @@
-"""SIGINT, SIGTERM and SIGHUP as an event."""
+"""Which signals end a process, and those as an event."""
 
 from __future__ import annotations
 
@@ -9,12 +9,18 @@ from contextlib import contextmanager
 from types import FrameType
 
 
+def terminations() -> list[signal.Signals]:
+    """What ends a process that nobody interrupts: SIGTERM, and SIGHUP of a terminal that is closed.
+
+    Under nohup SIGHUP is ignored, and so it stays.
+    """
+    closed = signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
+    return [signal.SIGTERM, signal.SIGHUP] if closed else [signal.SIGTERM]
+
+
 @contextmanager
 def ended_by_signals(ended: threading.Event) -> Iterator[None]:
-    """Set `ended` on SIGINT, SIGTERM, SIGHUP; put the old handlers back afterwards.
-
-    A terminal that is closed ends it as cleanly as Ctrl-C does; under nohup SIGHUP stays ignored.
-    """
+    """Set `ended` on SIGINT and `terminations`; put the old handlers back afterwards."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -22,10 +28,7 @@ def ended_by_signals(ended: threading.Event) -> Iterator[None]:
     def on_signal(_number: int, _frame: FrameType | None) -> None:
         ended.set()
 
-    numbers = [signal.SIGINT, signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-        numbers.append(signal.SIGHUP)
-    old = {number: signal.signal(number, on_signal) for number in numbers}
+    old = {n: signal.signal(n, on_signal) for n in (signal.SIGINT, *terminations())}
     try:
         yield
     finally:
