@@ -52,6 +52,7 @@ def empty_overview() -> Json:
     data = recorded_overview()
     for name in ("servers", "tables", "buckets", "decisions", "history"):
         data[name] = []
+    data["bucket_count"] = 0
     data["tuner"]["workers"] = []
     data["totals"] = dict.fromkeys(data["totals"], 0) | {"hybrid_share": None}
     empty: Json = msgspec.to_builtins(msgspec.convert(data, documents.Overview))

@@ -1,4 +1,5 @@
-"""No number without a bound: every ratio of every document has one, and its times are a pair's."""
+"""No number without a bound: every ratio of every document has one, and its times are a pair's;
+what is shown says of how many."""
 
 from __future__ import annotations
 
@@ -15,6 +16,7 @@ from tuner_support import (
     drive,
     message,
     overview,
+    record,
     split_matters,
     trials,
 )
@@ -141,3 +143,14 @@ def test_typical_pair_is_the_one_nearest_to_the_ratio_in_either_direction() -> N
 def test_span_needs_two_steps() -> None:
     assert span([]) is span([1.2]) is None
     assert span([1.2, 0.9, 1.0]) == (0.9, 1.2)
+
+
+def test_an_overview_of_the_heaviest_buckets_says_of_how_many(
+    tuner: Tuner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(view, "MAX_BUCKETS", 2)
+    for number, keys in enumerate([300, 3000, 30000]):
+        tuner.ingest(message(number, records=[record(i, lengths=([1], [keys])) for i in range(3)]))
+        shown = overview(tuner)
+        assert shown["bucket_count"] == number + 1
+        assert len(shown["buckets"]) == min(number + 1, 2)

@@ -34,6 +34,17 @@ def test_page_shows_servers_workers_buckets_and_decisions(
     assert watched.complaints == []
 
 
+@pytest.mark.parametrize(
+    ("known", "note"), [(9, "9 buckets, "), (517, "9 of 517 buckets, ")], ids=str
+)
+def test_page_says_of_how_many_buckets_it_shows_the_heaviest(
+    watched: Watched, fake_tuner: FakeTuner, known: int, note: str
+) -> None:
+    fake_tuner.publish(recorded_overview() | {"bucket_count": known})
+    page = opened(watched, fake_tuner)
+    expect(page.locator("#buckets-note")).to_have_text(re.compile(f"^{note}"))
+
+
 def test_server_behind_the_published_table_is_shown_with_both_versions(
     watched: Watched, fake_tuner: FakeTuner
 ) -> None:

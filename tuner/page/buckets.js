@@ -17,10 +17,11 @@ export const keyOf = (b) => [b.geometry, b.device, b.build, b.bucket].join("|");
 export const idOf = (key) => `b-${[...new TextEncoder().encode(key)].map((n) => n.toString(16)).join("")}`;
 
 /** view = {open: key | null, all: bool}; onToggle(bucket), onAll() change it and render again. */
-export function showBuckets({ buckets, tables }, view, { onToggle, onAll, detail }) {
+export function showBuckets({ bucket_count: known, buckets, tables }, view, { onToggle, onAll, detail }) {
   const groups = grouped(buckets, tables);
   const promoted = buckets.filter((b) => b.status === "promoted").length;
-  setText("buckets-note", buckets.length ? `${plural(buckets.length, "bucket")}, ${promoted} promoted, most attention time first` : "");
+  const heaviest = known > buckets.length ? `${buckets.length} of ` : "";
+  setText("buckets-note", buckets.length ? `${heaviest}${plural(known, "bucket")}, ${promoted} promoted, most attention time first` : "");
   const scale = speedScale(buckets);
   const rows = groups.flatMap((group) => groupRows(group, view, groups.length, scale));
   const host = byId("bucket-table");

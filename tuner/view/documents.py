@@ -144,12 +144,16 @@ class Point(Document, frozen=True):
 
 
 class Overview(Document, frozen=True):
-    """GET /v1/overview: everything the page shows at first."""
+    """GET /v1/overview: everything the page shows at first.
+
+    `buckets` are the heaviest of `bucket_count`.
+    """
 
     tuner: TunerState
     servers: list[Server]
     totals: Totals
     tables: list[Table]
+    bucket_count: int
     buckets: list[Bucket]
     decisions: list[Decision]
     history: list[Point]

@@ -38,6 +38,7 @@ def overview(tuner: Tuner) -> documents.Overview:
             servers=_servers(tx, now),
             totals=tuner.counts.totals(tx),
             tables=_tables(tuner),
+            bucket_count=len(tuner.traffic),
             buckets=[bucket_row(tuner, tx, load, total, now) for load in heaviest],
             decisions=[_decision(row) for row in latest(tx, schema.decisions, MAX_DECISIONS)],
             history=[_point(row) for row in latest(tx, schema.history, MAX_POINTS)][::-1],
