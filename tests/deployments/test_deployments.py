@@ -149,6 +149,13 @@ def test_ports_are_published_on_loopback_only() -> None:
     assert {doc["spec"]["type"] for doc in services} == {"ClusterIP"}
 
 
+def test_the_dashboard_is_named_where_it_is_published() -> None:
+    tuner = compose()["services"]["tuner"]
+    (published,) = (port.rsplit(":", 1)[0] for port in tuner["ports"])
+    (script,) = (word for word in tuner["command"] if "tuner up" in word)
+    assert f'echo "dashboard  http://{published}"' in script
+
+
 def test_no_secret_stands_in_a_file() -> None:
     for path in text_files():
         assert not re.search(r"://[^/\s:@]+:[^/\s@]+@", path.read_text()), f"password in {path}"
