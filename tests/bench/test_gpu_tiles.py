@@ -13,10 +13,12 @@ from benchmarks.gpu.correctness.cases import SHAPES, feasible, tiles_checks
 from benchmarks.gpu.speed import tiles
 from benchmarks.gpu.speed.beside import in_l2
 from benchmarks.gpu.speed.cases import make_case, sized
+from benchmarks.gpu.visit import record
 from pod_integrate.devices.cuda.choices import PAIRS, PAIRS_OF_8
 from pod_integrate.devices.cuda.limits import ARCHITECTURES
 from pod_integrate.model.floors import CASES
 
+ROOT = Path(__file__).parents[2]
 MACHINE = Emulator()
 NAME, FEW = PAIRS[0], PAIRS_OF_8[0]
 
@@ -102,3 +104,21 @@ def test_checks_of_tiles_have_both_head_dims_and_other_settings() -> None:
     assert {check.head_dim for check in found} >= {64, 128}
     assert any("small splits" in check.label for check in found)
     assert len({check.name for check in found}) == len(found)
+
+
+def test_the_guide_shows_the_recorded_times_in_the_order_of_the_gain(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guide = (ROOT / "docs" / "gpu.md").read_text()
+    drawn = tmp_path / "gpu.md"
+    monkeypatch.setattr(record, "_DOC", drawn)
+    document = json.loads(record.path_of("tiles", "NVIDIA H200").read_text())
+    drawn.write_text(guide)
+    record.draw({"tiles": document}, "h200")
+    assert drawn.read_text() == guide
+    us = document["cases"]["C0"]["parts"]["all"]["us"]
+    us["1:1"] *= 10
+    record.draw({"tiles": document}, "h200")
+    last = drawn.read_text().partition("<!-- h200-tiles:end -->")[0].splitlines()[-1]
+    assert last.startswith("| C0, 1024@12288 + 80@12288 | 49 | 5528 |")
+    record.draw({"tiles": document}, "gpu")

@@ -21,6 +21,7 @@ from benchmarks.gpu.visit.headlines import headlines
 from benchmarks.gpu.visit.serving_record import merged as serving_merged
 from benchmarks.gpu.visit.serving_table import serving
 from benchmarks.gpu.visit.spec_headlines import merged as spec_merged
+from benchmarks.gpu.visit.tiles_record import tiles
 from benchmarks.gpu.walls.records import merged as walls_merged
 from pod_integrate.live import shipped
 from pod_integrate.terms.table import ConfigTable
@@ -181,6 +182,9 @@ def draw(documents: dict[str, dict[str, Any]], prefix: str) -> None:
         "gpu-sglang": ("sglang", tables.sglang),
         "gpu-serving": ("serving", serving),
     }
+    if prefix == "h200":
+        # What the default does is decided by this GPU's times alone.
+        drawn["h200-tiles"] = "tiles", tiles
     for mark, (name, table) in drawn.items():
         if name in documents:
             text = tables.replaced(text, mark, table(documents[name]))
