@@ -84,7 +84,8 @@ pytestmark = [
 
 
 def build(kernel: Watched, cuda: Path, flags: Sequence[str] = ()) -> Path:
-    sources = [cuda / "csrc" / "variant.cu", cuda / "csrc" / "plan.cpp"]
+    csrc = cuda / "csrc"
+    sources = [csrc / "variant.cu", csrc / "plan.cpp", csrc / "cuts.cpp"]
     includes = [f"-I{cuda / 'csrc'}", f"-I{cuda / 'include'}"]
     defines = kernel.variant.defines(kernel.engine)
     name = "_".join(["kernel_races", kernel.engine, *(["planted"] if flags else [])])

@@ -9,6 +9,7 @@ import hypothesis.strategies as st
 import pytest
 
 from pod_integrate.devices.cuda import limits
+from pod_integrate.devices.cuda.variants import with_tiles
 from pod_integrate.model.batches import Lengths
 from pod_integrate.model.items import DecodedPlan, make_plan
 from pod_integrate.terms.keys import Geometry
@@ -35,6 +36,29 @@ def test_few_long_items_are_cut(batch: str) -> None:
     lengths = Lengths.parse(batch)
     whole, cut = (planned(lengths, ONE_HEAD, waves).prefill_ctas for waves in (0, 1))
     assert 2 * whole <= cut <= SMS * SHIPPED.ctas_per_sm
+
+
+def test_a_long_context_is_cut_beside_short_prompts_that_are_not() -> None:
+    staying = with_tiles(SHIPPED, limits.pair_tiles(128))
+    lengths = Lengths.of([800, 256], [800, 8192])
+    whole, cut = (
+        make_plan(lengths, LLAMA, dataclasses.replace(staying, max_prefill_waves=waves), SMS)
+        for waves in (0, 1)
+    )
+    tiles, longest = staying.prefill.kv_rows, {0: 0, 1: 0}
+    for item in cut.prefill:
+        request = int(item["request"])
+        longest[request] = max(longest[request], int(item["kv1"] - item["kv0"]))
+    assert (whole.prefill["request"] == 0).sum() == (cut.prefill["request"] == 0).sum()
+    assert longest[0] > 800 - tiles
+    assert longest[1] <= 8192 / 2 + tiles
+    assert cut.prefill_ctas <= whole.prefill_ctas + 2 * SMS
+
+
+def test_prefill_of_one_length_is_cut_as_often_everywhere() -> None:
+    cut = planned(Lengths.parse("p512@16k"), ONE_HEAD, 1)
+    lengths = cut.prefill["kv1"] - cut.prefill["kv0"]
+    assert lengths.max() - lengths.min() <= 2 * SHIPPED.prefill.kv_rows
 
 
 def test_the_same_prefill_beside_more_decodes_is_cut_less() -> None:

@@ -6,6 +6,8 @@
 #include <cmath>
 #include <cstring>
 
+#include "cuts.h"
+
 namespace pod {
 namespace {
 
@@ -87,81 +89,19 @@ void for_each_block(const PlanProblem& p, const PlanConfig& config, Op op, Visit
   }
 }
 
-// What decides how often the KV of a prefill is worth a cut.
-struct PrefillWork {
-  int64_t items = 0;        // not split
-  int64_t units = 0;        // KV tiles of all items
-  int longest = 0;          // KV tiles of an item, at most
-  int64_t rows = 0;         // of all items
-  int64_t decode_keys = 0;  // that decode items read, of all KV heads
-};
-
-PrefillWork prefill_work(const PlanProblem& p, const PlanConfig& config) {
-  PrefillWork work;
-  for_each_block(p, config, Op::kPrefill, [&](const Block& b) {
-    const int units = ceil_div(b.kv1 - b.kv0, config.tiles.prefill.kv_rows);
-    work.items += p.num_kv_heads;
-    work.units += int64_t{units} * p.num_kv_heads;
-    work.rows += int64_t{b.rows} * p.num_kv_heads;
-    work.longest = std::max(work.longest, units);
-  });
-  for_each_block(p, config, Op::kDecode, [&](const Block& b) {
-    work.decode_keys += int64_t{b.kv1 - b.kv0} * p.num_kv_heads;
-  });
-  return work;
-}
-
-// About how long a batch takes whose prefill items are cut in `splits`, in us of an H100: what the
-// whole GPU has to do, or its longest item, and then the merge. Elsewhere everything is faster or
-// slower by much the same, and only what is shorter matters.
-double prefill_us(const PlanProblem& p, const PlanConfig& config, const PrefillWork& work,
-                  int splits) {
-  // FLOP of a tile; its softmax takes as long as 64 columns more. FLOP/us of an SM's one or more
-  // prefill CTAs, a pair's among these; bytes/us of an SM, and of partial rows that are written and
-  // read again.
-  constexpr double kSoftmaxColumns = 64, kLone = 3.0e6, kShared = 4.1e6, kRead = 23.5e3;
-  constexpr double kPartials = 1.4e6, kMergeUs = 5;
-  const TileConfig& tile = config.tiles.prefill;
-  const double columns = (p.head_dim + kSoftmaxColumns) * 128 / (128 + kSoftmaxColumns);
-  const double flop = 4 * columns * tile.q_rows * tile.kv_rows;
-  // One after the other, decodes hide nothing.
-  const double decode = config.strategy == Strategy::kSerial
-                            ? 0
-                            : 4.0 * p.head_dim * work.decode_keys / (kRead * p.num_sms);
-  const double prefill = flop * work.units / (kShared * p.num_sms);
-  const double ctas = std::clamp<double>(static_cast<double>(work.items * splits) / p.num_sms, 1,
-                                         config.tiles.ctas_per_sm);
-  const double rate = ctas > 1 || runs_both(config.tiles) ? kShared : kLone;
-  const double longest = ceil_div(work.longest, splits) * flop * ctas / rate;
-  const double merge =
-      splits == 1 ? 0 : kMergeUs + 8.0 * p.head_dim * work.rows * splits / kPartials;
-  return std::max({decode, prefill, longest}) + merge;
-}
-
-// Ranges of KV of every prefill item. A split fills idle CTA slots, takes those of decode items,
-// and costs a merge: 512 tokens alone of 32 query and 8 KV heads of 128 take 24 us on an H100 whole
-// and 43 us in two. So one wave is the most that they may fill, and no more than surely pays; of
-// more waves there are as many as were asked for.
-int prefill_splits(const PlanProblem& p, const PlanConfig& config, const PrefillWork& work) {
-  constexpr double kSurely = 0.85;
-  const int64_t slots = int64_t{config.max_prefill_waves} * p.num_sms * config.tiles.ctas_per_sm;
-  const int most = static_cast<int>(std::max<int64_t>(1, slots / work.items));
-  if (config.max_prefill_waves != 1) return most;
-  int best = 1;
-  double least = kSurely * prefill_us(p, config, work, 1);
-  for (int splits = 2; splits <= std::min(most, work.longest); ++splits) {
-    const double us = prefill_us(p, config, work, splits);
-    if (us < least) best = splits, least = us;
-  }
-  return best;
-}
-
 void plan_prefill(const PlanProblem& p, const PlanConfig& config, Plan& plan) {
-  const PrefillWork work = prefill_work(p, config);
-  if (work.items == 0) return;
-  const int splits = prefill_splits(p, config, work);
+  const int unit = config.tiles.prefill.kv_rows;
+  const auto tiles_of = [&](const Block& b) { return ceil_div(b.kv1 - b.kv0, unit); };
+  std::vector<PrefillBlock> blocks;
+  for_each_block(p, config, Op::kPrefill,
+                 [&](const Block& b) { blocks.push_back({tiles_of(b), b.rows}); });
+  if (blocks.empty()) return;
+  int64_t decode_keys = 0;
+  for_each_block(p, config, Op::kDecode,
+                 [&](const Block& b) { decode_keys += int64_t{b.kv1 - b.kv0} * p.num_kv_heads; });
+  const PrefillCut cut = choose_cut(p, config, blocks, decode_keys);
   for_each_block(p, config, Op::kPrefill, [&](const Block& block) {
-    add_items(p, block, config.tiles.prefill.kv_rows, splits, plan, plan.prefill);
+    add_items(p, block, unit, cut.parts_of(tiles_of(block)), plan, plan.prefill);
   });
   sort_longest_first(plan.prefill);
 }
