@@ -59,6 +59,8 @@ class Model {
     // One after the other, decodes hide nothing.
     const bool hides = config.strategy != Strategy::kSerial;
     decode_us_ = hides ? 4.0 * p.head_dim * decode_keys / (kRead * p.num_sms) : 0;
+    // Where a CTA runs one op at a time they take their share of it.
+    if (runs_in_turn(tiles_, p.head_dim)) decode_tiles_ = decode_us_ * kShared / tile_flop_;
   }
 
   // A batch: its decodes, or what the busiest CTA has to do, and then the merge.
@@ -91,7 +93,7 @@ class Model {
         std::clamp<double>(static_cast<double>(pieces.items) / p_.num_sms, 1, tiles_.ctas_per_sm);
     const double rate = each > 1 || runs_both(tiles_) ? kShared : kLone;
     const double ctas = p_.num_sms * each;
-    double most = (pieces.tiles + kItemTiles * pieces.items) / ctas;
+    double most = (pieces.tiles + kItemTiles * pieces.items) / ctas + decode_tiles_;
     for (int wave = 0; in_items && wave < kWaves; ++wave) {
       const int tiles = pieces.tiles_at(static_cast<int64_t>(wave * ctas));
       if (tiles > 0) most = std::max(most, (wave + 1) * (tiles + kItemTiles));
@@ -101,7 +103,7 @@ class Model {
 
   const PlanProblem& p_;
   const PodConfig& tiles_;
-  double tile_flop_, decode_us_;
+  double tile_flop_, decode_us_, decode_tiles_ = 0;
 };
 
 // Where CTAs stay, cut items take no place of decode items, and may be as many as surely keep all

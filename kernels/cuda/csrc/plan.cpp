@@ -159,7 +159,15 @@ void plan_decode(const PlanProblem& p, const PlanConfig& config, Plan& plan) {
 // together, but while a prefill CTA or two per SM are all there are, these come early. One that is
 // drawn in the middle ends long after everything else. Of an H200, 512 tokens at 8K beside 64
 // decodes at 4K: 152 prefill CTAs take 460 us proportionally, 386 us at 1:1.
-void choose_ratio(const PlanProblem& p, const Plan& plan, int64_t& prefill, int64_t& decode) {
+//
+// Where a CTA runs one op at a time, half of them begin with each: HBM then serves some SMs while
+// the matrix units of the others work.
+void choose_ratio(const PlanProblem& p, const PlanConfig& config, const Plan& plan,
+                  int64_t& prefill, int64_t& decode) {
+  if (runs_in_turn(config.tiles, p.head_dim)) {
+    prefill = decode = 1;
+    return;
+  }
   prefill = plan.prefill_ctas, decode = plan.decode_ctas;
   const int64_t each = 4 * prefill <= 5 * p.num_sms ? 1 : 2;
   if (2 * prefill <= 5 * p.num_sms && decode > each * prefill) prefill = 1, decode = each;
@@ -168,7 +176,7 @@ void choose_ratio(const PlanProblem& p, const Plan& plan, int64_t& prefill, int6
 // Any ratio, scaled to a sum that keeps the device's arithmetic within 32 bits.
 void set_ratio(const PlanProblem& p, const PlanConfig& config, Plan& plan) {
   int64_t prefill = config.prefill_ctas, decode = config.decode_ctas;
-  if (prefill == 0 && decode == 0) choose_ratio(p, plan, prefill, decode);
+  if (prefill == 0 && decode == 0) choose_ratio(p, config, plan, prefill, decode);
   const int64_t sum = prefill + decode;
   if (sum > kMaxRatioSum) {
     const int64_t scaled = std::llround(static_cast<double>(prefill) * kMaxRatioSum / sum);

@@ -6,6 +6,7 @@ import dataclasses
 
 from pod_integrate.devices.base import Choices, OneOf, Range, Target
 from pod_integrate.devices.cuda.architectures import architecture
+from pod_integrate.devices.cuda.engines import pair_decodes
 from pod_integrate.devices.cuda.variants import Variant, shipped, with_tiles
 from pod_integrate.errors import ConfigError
 from pod_integrate.terms.config import PodConfig
@@ -32,6 +33,11 @@ PAIRS = (
     "p128x128s2w8-d16x128s2w4-c1-v1",
     *PAIRS_OF_8,
 )
+# The same at head dim 256, where such CTAs run one op at a time and the CTA ratio counts.
+PAIRS_IN_TURN = (
+    "p128x64s2w8-d16x64s1w4-c1-v1",
+    "p128x64s2w8-d8x64s1w4-c1-v1",
+)
 # Large tiles with few CTAs to small tiles with many; what does not fit an architecture or head dim
 # is refused without a build. New ones go to the end: stored trials keep their meaning.
 TILES = (
@@ -56,6 +62,7 @@ TILES = (
     "p32x32s1w2-d16x32s1w2-c2-v1",
     *PAIRS,
     *_OF_8,
+    *PAIRS_IN_TURN,
 )
 _PARAMETERS: dict[str, Range | OneOf] = {
     "tiles": OneOf(TILES),
@@ -100,7 +107,7 @@ def choices(target: Target, geometry: Geometry) -> Choices:
         ),
         shipped=_shipped(target, geometry),
         # A GPU without an engine for them runs them like other tiles, and is tried with one ratio.
-        ratioless=frozenset(PAIRS),
+        ratioless=frozenset(PAIRS + PAIRS_IN_TURN if pair_decodes(geometry.head_dim) else PAIRS),
     )
 
 

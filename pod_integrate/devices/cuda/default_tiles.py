@@ -23,13 +23,14 @@ def default_tiles(arch: Architecture, head_dim: int, kv_bytes: int = 2) -> PodCo
 
 
 def pair_tiles(head_dim: int) -> PodConfig:
-    """Of CTAs that run both ops, where a GPU has an engine for them; head_dim is 64 or 128.
+    """Of CTAs that run both ops, where a GPU has an engine for them; head_dim is not 96.
 
-    The decode item takes what 128 keys of prefill leave of the shared memory.
+    The decode item takes what 128 keys of prefill leave of the shared memory; at head dim 256,
+    where 64 keys fit, two of them have it in turn with the prefill item.
     """
     return PodConfig(
-        prefill=_tile(128, 128, 2, 8),
-        decode=_tile(16, 64, 1, 4) if head_dim == 128 else _tile(16, 128, 2, 4),
+        prefill=_tile(128, 64 if head_dim == 256 else 128, 2, 8),
+        decode=_tile(16, 128, 2, 4) if head_dim == 64 else _tile(16, 64, 1, 4),
         ctas_per_sm=1,
         max_prefill_waves=1,
         decode_split_tokens=4096,

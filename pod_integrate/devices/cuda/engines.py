@@ -12,14 +12,23 @@ _GROUP_WARPS = GROUP_THREADS // 32
 
 
 def runs_both(config: PodConfig) -> bool:
-    """Whether an SM's only CTA has warps for both ops at once, as config.h says.
+    """Whether an SM's only CTA runs both ops, as config.h says.
 
-    Where a GPU has an engine for such CTAs they stay, draw items of both ops as they need them, and
-    the CTA ratio has no meaning.
+    Where a GPU has an engine for such CTAs they stay and draw items of both ops as they need them.
+    The CTA ratio has no meaning, but where they run one op at a time (pair_decodes).
     """
     warps = (config.prefill.warps, config.decode.warps)
     alone = (config.ctas_per_sm, config.virtual_decode) == (1, 1)
     return warps == (2 * _GROUP_WARPS, _GROUP_WARPS) and alone
+
+
+def pair_decodes(head_dim: int) -> bool:
+    """Whether a CTA with a pair has a warpgroup that only decodes, as config.h says.
+
+    Else it runs one op at a time, the pair's warpgroups a decode item each, and the CTA ratio says
+    how many CTAs begin with which.
+    """
+    return head_dim <= 128
 
 
 def decode_engine(
@@ -41,13 +50,13 @@ def prefill_engine(
 
 
 def _suits_pair(config: PodConfig, head_dim: int, kv_bytes: int) -> bool:
-    # Two warpgroups that own a block of 64 rows each; with one that copies for both and one that
-    # decodes they are all that an SM holds. 15 barriers with two stages; of more than 128 keys the
-    # scores and weights leave a multiplying thread no register.
+    # Two warpgroups that own a block of 64 rows each; with one that copies for both and, where
+    # there is one, one that decodes they are all that an SM holds. 15 barriers with two stages; of
+    # more than 128 keys the scores and weights leave a multiplying thread no register.
     p = config.prefill
-    prefill = (p.q_rows, p.stages) == (128, 2) and p.kv_rows in (96, 128)
+    prefill = (p.q_rows, p.stages) == (128, 2) and p.kv_rows in (64, 96, 128)
     suits = prefill and runs_both(config) and config.decode.kv_rows % 64 == 0
-    return suits and head_dim in (64, 128) and kv_bytes == 2
+    return suits and head_dim in (64, 128, 256) and kv_bytes == 2
 
 
 def _suits_wgmma(config: PodConfig, head_dim: int) -> bool:

@@ -13,6 +13,7 @@ from pod_integrate.devices.cuda.default_tiles import default_tiles as default_ti
 from pod_integrate.devices.cuda.default_tiles import pair_tiles as pair_tiles
 from pod_integrate.devices.cuda.engines import GROUP_THREADS as GROUP_THREADS
 from pod_integrate.devices.cuda.engines import decode_engine as decode_engine
+from pod_integrate.devices.cuda.engines import pair_decodes as pair_decodes
 from pod_integrate.devices.cuda.engines import prefill_engine as prefill_engine
 from pod_integrate.errors import ConfigInfeasibleError, ShapeError
 from pod_integrate.terms.config import PodConfig
@@ -76,9 +77,13 @@ def fused_smem_bytes(
 ) -> int:
     """Dynamic shared memory of a CTA that may run either op, or runs both."""
     prefill, decode = cta_smem_bytes(config, arch, head_dim, kv_bytes)
-    if prefill_engine(config, arch, head_dim, kv_bytes) == "pair":
-        return prefill + decode - _SLACK["pair"]
-    return max(prefill, decode)
+    if prefill_engine(config, arch, head_dim, kv_bytes) != "pair":
+        return max(prefill, decode)
+    slack = _SLACK["pair"]
+    if pair_decodes(head_dim):
+        return prefill + decode - slack
+    # A decode item of either warpgroup, panels first, in the place of the prefill item.
+    return max(prefill, 2 * -(-(decode - slack) // _PANELS) * _PANELS + slack)
 
 
 def cta_warps(config: PodConfig) -> int:
@@ -114,7 +119,8 @@ def require_fits(config: PodConfig, arch: Architecture, head_dim: int, kv_bytes:
     _require_shapes(config, GROUP_THREADS // 32 if pair else config.prefill.warps)
     _require_warps(config, arch)
     if pair:
-        _require_pair_smem(config, arch, fused_smem_bytes(config, arch, head_dim))
+        need = fused_smem_bytes(config, arch, head_dim)
+        _require_pair_smem(config, arch, need, pair_decodes(head_dim))
     else:
         _require_smem(config, arch, cta_smem_bytes(config, arch, head_dim, kv_bytes))
     _require_registers(config, head_dim, accumulators(config, arch, head_dim, kv_bytes))
@@ -204,11 +210,12 @@ def _require_smem(config: PodConfig, arch: Architecture, need: tuple[int, int]) 
     )
 
 
-def _require_pair_smem(config: PodConfig, arch: Architecture, need: int) -> None:
+def _require_pair_smem(config: PodConfig, arch: Architecture, need: int, beside: bool) -> None:
     limit = arch.smem_per_cta << 10
     if need + _PAIR_STATIC_BYTES > limit:
+        what = "prefill and decode tile need" if beside else "prefill tile or two decode tiles need"
         _refuse(
-            f"prefill and decode tile need {_kib(need)} of shared memory side by side and "
+            f"{what} {_kib(need)} of shared memory{' side by side' if beside else ''} and "
             f"{_PAIR_STATIC_BYTES} B of static variables; {arch.name} leaves {_kib(limit)} per CTA",
             f"Lower decode.kv_rows ({config.decode.kv_rows}), decode.stages "
             f"({config.decode.stages}) or prefill.kv_rows ({config.prefill.kv_rows})",

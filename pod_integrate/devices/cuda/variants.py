@@ -155,7 +155,8 @@ def of_pairs(arch: limits.Architecture) -> list[Variant]:
     """Variants of CTAs that run both ops, with which defaults may run batches heavy in prefill."""
     if "pair" not in arch.engines:
         return []
-    return [_variant(limits.pair_tiles(dim), dtype, dim) for dim in (128, 64) for dtype in DTYPES]
+    dims = (128, 64, 256)
+    return [_variant(limits.pair_tiles(dim), dtype, dim) for dim in dims for dtype in DTYPES]
 
 
 def of_few_rows(arch: limits.Architecture) -> list[Variant]:

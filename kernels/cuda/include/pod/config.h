@@ -49,13 +49,25 @@ constexpr int kCopyRegisters = 24, kMathRegisters = 232;
 // other.
 constexpr int kWidenRegisters = 32, kWideMathRegisters = 224;
 
-// A pair has 64 query rows in each warpgroup; with one that copies for both and one that decodes
-// they share the registers of an SM.
+// A pair has 64 query rows in each warpgroup; with one that copies for both and, where O leaves it
+// registers, one that decodes they share those of an SM.
 constexpr int kPairGroups = 2;
-constexpr int kPairCopyRegisters = 40, kPairMathRegisters = 192, kPairDecodeRegisters = 88;
-static_assert(kPairCopyRegisters + kPairGroups * kPairMathRegisters + kPairDecodeRegisters ==
-                  (2 + kPairGroups) * 128,
+constexpr bool pair_decodes(int head_dim) { return head_dim <= 128; }
+
+// Registers of a thread of a pair's CTA, by what its warpgroup does.
+struct PairRegisters {
+  int copy, math, decode;
+};
+constexpr PairRegisters pair_registers(int head_dim) {
+  return pair_decodes(head_dim) ? PairRegisters{40, 192, 88} : PairRegisters{40, 232, 0};
+}
+constexpr int all_registers(const PairRegisters& of) {
+  return of.copy + kPairGroups * of.math + of.decode;
+}
+static_assert(all_registers(pair_registers(128)) == (2 + kPairGroups) * 128,
               "512 threads begin with 128 each");
+static_assert(all_registers(pair_registers(256)) == (1 + kPairGroups) * 168,
+              "384 threads begin with 168 each");
 // Room for its static variables, items that were drawn and barriers; limits.py has it too.
 constexpr int kPairStaticBytes = 768;
 
@@ -82,6 +94,11 @@ constexpr bool has_decode_rows(DecodeEngine engine, int rows) {
 constexpr bool runs_both(const PodConfig& c) {
   return c.prefill.warps == kPairGroups * kGroupWarps && c.decode.warps == kGroupWarps &&
          c.ctas_per_sm == 1 && c.virtual_decode == 1;
+}
+
+// Whether such a CTA runs one op at a time, because none of its warpgroups only decodes.
+constexpr bool runs_in_turn(const PodConfig& c, int head_dim) {
+  return runs_both(c) && !pair_decodes(head_dim);
 }
 
 // Registers that a thread may use when ctas_per_sm CTAs share an SM's 65536.

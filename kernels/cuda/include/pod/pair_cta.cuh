@@ -1,11 +1,13 @@
-// pair_cta.cuh: a CTA that holds an SM and runs both ops at once, item after item: one warpgroup
-// copies and two multiply for prefill, a fourth decodes. Those that multiply turn to decode when
-// no prefill is left.
+// pair_cta.cuh: a CTA that holds an SM and runs both ops, item after item: one warpgroup copies and
+// two multiply for prefill, and a fourth decodes where they leave it registers (pair_decodes()).
+// Those that multiply turn to decode when no prefill is left.
 //
 // CTA     the first item of each op is that of its own index; when one is done, it draws the next
-//         from the counters of the whole launch, which lie in the plan
-// Smem    smem.h: a prefill item, then a decode item; in the end decode items in the place of the
-//         prefill item, too; static: items
+//         from the counters of the whole launch, which lie in the plan. Without the fourth
+//         warpgroup an SM runs one op at a time: the CTA ratio says how many CTAs begin with
+//         prefill, and those that begin with decode turn to prefill when no decode is left
+// Smem    smem.h: a prefill item, then the decode item of the fourth warpgroup; or, while they
+//         decode, one of each multiplying warpgroup in the place of the prefill item; static: items
 #pragma once
 
 #include "pod/op/decode_wgmma_item.cuh"
@@ -15,6 +17,13 @@
 #include "pod/sched/draw.cuh"
 
 namespace pod {
+
+// Who is in the CTA beside the pair, and the registers that its threads have.
+template <class Variant>
+struct Roles {
+  static constexpr bool kDecoder = pair_decodes(Variant::head_dim);
+  static constexpr PairRegisters kRegisters = pair_registers(Variant::head_dim);
+};
 
 // Items that the CTA has drawn, read where they lie: see Work of pod_kernel.cuh.
 template <class Variant>
@@ -38,7 +47,25 @@ POD_DEVICE void record_end(const KernelArguments& a, const PlanHeader& plan, Op 
   a.records[place].end_ns = ptx::globaltimer();
 }
 
-template <class Variant>
+// CTAs of the launch that begin with prefill, each with the item of its index; the others begin
+// with decode.
+template <class Variant, bool kDecodes>
+POD_DEVICE int prefill_first(const PlanHeader& plan) {
+  const int ctas = ptx::cta_count();
+  if constexpr (Roles<Variant>::kDecoder || !kDecodes) return ctas;
+  const int sum = max(1, plan.ratio_prefill + plan.ratio_decode);
+  return (ctas * plan.ratio_prefill + sum - 1) / sum;
+}
+
+template <class Variant, bool kDecodes>
+POD_DEVICE void draw_prefill(const KernelArguments& a, const PlanHeader& plan, sched::Draw draw,
+                             sched::Drawn& drawn, int thread) {
+  const int own = prefill_first<Variant, kDecodes>(plan);
+  const sched::Draws draws{own, ptx::cta_count() - own};
+  if (thread < kWarpSize) sched::draw_item(a, plan, Op::kPrefill, draw, draws, drawn, thread);
+}
+
+template <class Variant, bool kDecodes>
 POD_DEVICE void copy_items(const KernelArguments& a, const PlanHeader& plan,
                            PairWork<Variant>& work, uint32_t smem, int thread) {
   using Side = op::PairCopySide<Variant>;
@@ -49,9 +76,7 @@ POD_DEVICE void copy_items(const KernelArguments& a, const PlanHeader& plan,
     const Item& item = drawn().item;
     side.next_item();
     op::copy_ahead<Variant>(a, item, side, thread, [&] {
-      if (thread < kWarpSize) {
-        sched::draw_item(a, plan, Op::kPrefill, sched::Draw::kNext, 0, drawn(), thread);
-      }
+      draw_prefill<Variant, kDecodes>(a, plan, sched::Draw::kNext, drawn(), thread);
     });
   }
 }
@@ -78,22 +103,21 @@ POD_DEVICE void multiply_items(const KernelArguments& a, const PlanHeader& plan,
 }
 
 // Of the multiplying warpgroups, those that turn to decode: each has the bytes of a decode item in
-// the place of the prefill item.
+// the place of the prefill item, beside which nothing else is there if nobody else decodes.
 template <class Variant>
 struct Turners {
-  static constexpr int kBytes =
-      (Smem<Variant>::decode.bytes + kPanelAlignment - 1) / kPanelAlignment * kPanelAlignment;
+  static constexpr int kBytes = turned_bytes(Smem<Variant>::decode);
   static constexpr int kPlaces = Smem<Variant>::prefill.bytes / kBytes;
-  static constexpr int kCount = kPlaces < kPairGroups ? kPlaces : kPairGroups;
+  static constexpr bool kAll = kPlaces >= kPairGroups || !Roles<Variant>::kDecoder;
+  static constexpr int kCount = kAll ? kPairGroups : kPlaces;
 };
 
 template <class Variant>
 POD_DEVICE void draw_decode(const KernelArguments& a, const PlanHeader& plan, sched::Draw draw,
                             sched::Drawn& drawn, int thread) {
-  const int askers = Turners<Variant>::kCount * ptx::cta_count();
-  if (thread < kWarpSize) {
-    sched::draw_item(a, plan, Op::kDecode, draw, askers, drawn, thread);
-  }
+  const int ctas = ptx::cta_count();
+  const sched::Draws draws{Roles<Variant>::kDecoder ? ctas : 0, Turners<Variant>::kCount * ctas};
+  if (thread < kWarpSize) sched::draw_item(a, plan, Op::kDecode, draw, draws, drawn, thread);
 }
 
 template <class Variant>
@@ -112,13 +136,10 @@ POD_DEVICE void decode_items(const KernelArguments& a, const PlanHeader& plan,
   }
 }
 
-// A multiplying warpgroup that has no item left: one decoding warpgroup has too few bytes in flight
-// to fill HBM alone. `smem` is the prefill item's.
+// A multiplying warpgroup, in the place of the prefill item: until no decode is left.
 template <class Variant>
-POD_DEVICE void turn_to_decode(const KernelArguments& a, const PlanHeader& plan,
+POD_DEVICE void decode_in_turn(const KernelArguments& a, const PlanHeader& plan,
                                PairWork<Variant>& work, uint8_t* smem, int group, int thread) {
-  // Neither multiplies what lies there any more, and all that was on its way there has landed.
-  ptx::bar_sync(turning_barrier(), kPairGroups * kGroupThreads);
   if (group >= Turners<Variant>::kCount) return;
   const int barrier = group_barrier(group);
   draw_decode<Variant>(a, plan, sched::Draw::kNext, work.turned[group][0], thread);
@@ -127,20 +148,63 @@ POD_DEVICE void turn_to_decode(const KernelArguments& a, const PlanHeader& plan,
                         barrier, thread);
 }
 
-// All threads of the CTA; warpgroup 3 is there if kDecodes.
+// Before multiplying warpgroups turn to decode: neither multiplies what lies there any more, and
+// all that was on its way there has landed.
+POD_DEVICE void await_pair() { ptx::bar_sync(turning_barrier(), kPairGroups * kGroupThreads); }
+
+// Before a CTA turns to prefill, all of whose warpgroups call it: its memory is free, and the one
+// that copies has drawn the first item.
+template <class Variant>
+POD_DEVICE void turn_to_prefill(const KernelArguments& a, const PlanHeader& plan,
+                                PairWork<Variant>& work, bool copies, int thread) {
+  constexpr int kThreads = (1 + kPairGroups) * kGroupThreads;
+  ptx::bar_sync(turning_barrier(), kThreads);
+  if (copies) {
+    draw_prefill<Variant, true>(a, plan, sched::Draw::kNext, work.prefill[0], thread);
+  }
+  ptx::bar_sync(turning_barrier(), kThreads);
+}
+
+// Both ops on a multiplying warpgroup, one after the other. `smem` is the prefill item's.
+template <class Variant>
+POD_DEVICE void multiply_and_decode(const KernelArguments& a, const PlanHeader& plan,
+                                    PairWork<Variant>& work, uint8_t* smem, bool decodes_first,
+                                    int group, int thread) {
+  // Each is in the code once.
+  POD_UNROLL_BY(1)
+  for (int turn = 0; turn < 2; ++turn) {
+    if ((turn == 0) == decodes_first) {
+      decode_in_turn(a, plan, work, smem, group, thread);
+    } else {
+      multiply_items<Variant>(a, plan, work, ptx::smem_address(smem), group, thread);
+    }
+    if (turn == 1) break;
+    if (decodes_first) {
+      turn_to_prefill(a, plan, work, false, thread);
+    } else {
+      await_pair();
+    }
+  }
+}
+
+// All threads of the CTA. If kDecodes both ops run, and warpgroup 3 is there if it is to decode.
 template <class Variant, bool kDecodes>
 POD_DEVICE void run_pair(const KernelArguments& a, PairWork<Variant>& work, uint8_t* smem) {
   const PlanHeader& plan = *reinterpret_cast<const PlanHeader*>(a.plan);
   const int thread = ptx::thread_index() & (kGroupThreads - 1);
   const int group = ptx::warp_uniform(ptx::thread_index() / kGroupThreads);
   constexpr int kDecoder = 1 + kPairGroups;
+  constexpr bool kHasDecoder = kDecodes && Roles<Variant>::kDecoder;
+  constexpr bool kInTurn = kDecodes && !Roles<Variant>::kDecoder;
+  constexpr PairRegisters kRegisters = Roles<Variant>::kRegisters;
   static_assert(sizeof(PairWork<Variant>) <= kPairStaticBytes, "room for static variables");
   if (ptx::thread_index() == 0) op::PairRing<Variant>::init(work.barriers);
   ptx::let_dependents_start();
-  if (group == 0 && thread < kWarpSize) {
-    sched::draw_item(a, plan, Op::kPrefill, sched::Draw::kOwn, 0, work.prefill[0], thread);
+  const bool decodes_first = kInTurn && ptx::cta_index() >= prefill_first<Variant, kDecodes>(plan);
+  if (group == 0 && !decodes_first) {
+    draw_prefill<Variant, kDecodes>(a, plan, sched::Draw::kOwn, work.prefill[0], thread);
   }
-  if constexpr (kDecodes) {
+  if constexpr (kHasDecoder) {
     if (group == kDecoder) {
       draw_decode<Variant>(a, plan, sched::Draw::kOwn, work.decode[0], thread);
     }
@@ -149,14 +213,25 @@ POD_DEVICE void run_pair(const KernelArguments& a, PairWork<Variant>& work, uint
   const uint32_t panels = op::panels_in(smem);
   const uint32_t ahead = panels - ptx::smem_address(smem);
   if (group == 0) {
-    ptx::lower_registers<kPairCopyRegisters>();
-    copy_items<Variant>(a, plan, work, panels, thread);
+    ptx::lower_registers<kRegisters.copy>();
+    if constexpr (kInTurn) {
+      if (decodes_first) turn_to_prefill(a, plan, work, true, thread);
+    }
+    copy_items<Variant, kDecodes>(a, plan, work, panels, thread);
   } else if (group < kDecoder) {
-    ptx::raise_registers<kPairMathRegisters>();
-    multiply_items<Variant>(a, plan, work, panels, group - 1, thread);
-    if constexpr (kDecodes) turn_to_decode(a, plan, work, smem + ahead, group - 1, thread);
-  } else if constexpr (kDecodes) {
-    ptx::lower_registers<kPairDecodeRegisters>();
+    ptx::raise_registers<kRegisters.math>();
+    if constexpr (kInTurn) {
+      multiply_and_decode(a, plan, work, smem + ahead, decodes_first, group - 1, thread);
+    } else {
+      multiply_items<Variant>(a, plan, work, panels, group - 1, thread);
+      // One decoding warpgroup has too few bytes in flight to fill HBM alone.
+      if constexpr (kDecodes) {
+        await_pair();
+        decode_in_turn(a, plan, work, smem + ahead, group - 1, thread);
+      }
+    }
+  } else if constexpr (kHasDecoder) {
+    ptx::lower_registers<kRegisters.decode>();
     decode_items<Variant>(a, plan, work.decode, smem + ahead + Smem<Variant>::prefill.bytes,
                           item_barrier(0), thread);
   }

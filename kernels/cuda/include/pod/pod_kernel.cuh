@@ -41,7 +41,9 @@ struct KernelShape {
   // Whether CTAs stay for as many items as there are.
   static constexpr bool kStays =
       kOps != Ops::kDecode && Variant::prefill_engine == PrefillEngine::kPair;
-  static constexpr int kDecodeThreads = kStays && kOps == Ops::kBoth ? kDecodeWarps * kWarpSize : 0;
+  // And whether one of their warpgroups only decodes.
+  static constexpr bool kDecoder = kStays && kOps == Ops::kBoth && pair_decodes(Variant::head_dim);
+  static constexpr int kDecodeThreads = kDecoder ? kDecodeWarps * kWarpSize : 0;
   static constexpr int kThreads = kWarps * kWarpSize + kCopyThreads + kDecodeThreads;
 };
 

@@ -4,7 +4,8 @@
 // Decode   the same; at the end fp32 O, m and l of each warp take the place of K and V. On wgmma
 //          also weights [q_rows, kv_rows] and what the warps tell each other
 // CTA      one prefill item, or virtual_decode decode items one after the other; a pair's CTA has
-//          a prefill item and then a decode item
+//          a prefill item and then a decode item, or without a warpgroup that only decodes either
+//          a prefill item or a decode item of each that multiplies
 #pragma once
 
 #include "pod/config.h"
@@ -103,12 +104,21 @@ constexpr int decode_cta_bytes(const PodConfig& config, int head_dim, int kv_byt
   return config.virtual_decode * item.bytes + slack;
 }
 
+// From one decode item in the place of a pair's prefill item to the next: panels begin there.
+constexpr int turned_bytes(const ItemSmem& decode) {
+  return (decode.bytes + kPanelAlignment - 1) / kPanelAlignment * kPanelAlignment;
+}
+
 // Of a CTA that may run either op, or runs both.
 constexpr int cta_bytes(const PodConfig& config, int head_dim, int kv_bytes, PrefillEngine engine) {
   const int prefill = prefill_cta_bytes(config, head_dim, kv_bytes, engine);
   const int decode = decode_cta_bytes(config, head_dim, kv_bytes, engine);
-  return engine == PrefillEngine::kPair ? prefill + decode - alignment_slack(engine)
-                                        : larger(prefill, decode);
+  if (engine != PrefillEngine::kPair) return larger(prefill, decode);
+  const int slack = alignment_slack(engine);
+  if (pair_decodes(head_dim)) return prefill + decode - slack;
+  const ItemSmem item = decode_smem(config.decode, head_dim, kv_bytes,
+                                    decode_engine(config, kv_bytes, engine), engine);
+  return larger(prefill, kPairGroups * turned_bytes(item) + slack);
 }
 
 // A variant's shared memory.

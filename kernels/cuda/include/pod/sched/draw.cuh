@@ -15,30 +15,34 @@ struct Drawn {
   int number;
 };
 
-// The items of an op that a CTA's index gives out come first, one each. Who has run an item asks
-// for one more, and `askers` ask although they had none: so the launch knows the last to ask, who
-// leaves the counter to the next launch with the same plan.
-POD_DEVICE int ask(const PlanHeader& plan, Op op, int items, int askers) {
+// How a launch gives out the items of an op. `own` CTAs begin with that of their index; all others
+// are asked for. Who has run an item asks for one more, and `askers` ask although they had none.
+struct Draws {
+  int own, askers;
+};
+
+// So the launch knows the last to ask, who leaves the counter to the next launch with the same
+// plan.
+POD_DEVICE int ask(const PlanHeader& plan, Op op, int items, const Draws& draws) {
   int* drawn = const_cast<int*>(&plan.drawn[static_cast<int>(op)]);
-  const int before = ptx::atomic_add(drawn, 1), asked = items + askers;
+  const int before = ptx::atomic_add(drawn, 1), asked = items + draws.askers;
   if (before == asked - 1) ptx::atomic_add(drawn, -asked);
-  return ptx::cta_count() + before;
+  return draws.own + before;
 }
 
 // Where a CTA's draws begin: with the item of its own index, or with one that is asked for.
 enum class Draw { kOwn, kNext };
 
-// One warp calls it. What it writes others see after a barrier. `askers`: of the whole launch, as
-// ask() has them.
+// One warp calls it. What it writes others see after a barrier.
 POD_DEVICE void draw_item(const KernelArguments& a, const PlanHeader& plan, Op op, Draw draw,
-                          int askers, Drawn& drawn, int lane) {
+                          const Draws& draws, Drawn& drawn, int lane) {
   static_assert(offsetof(Item, request) == 0 && offsetof(Item, first_page) == 4 * (kItemWords - 1),
                 "a lane per word");
   const bool prefill = op == Op::kPrefill;
   const int items = prefill ? plan.prefill_items : plan.decode_items;
   int number = ptx::cta_index();
   if (draw == Draw::kNext) {
-    if (lane == 0) number = ask(plan, op, items, askers);
+    if (lane == 0) number = ask(plan, op, items, draws);
     number = ptx::shfl(number, 0);
   }
   if (number >= items) {
