@@ -17,14 +17,10 @@ MUTATIONS = (
         "the next item is drawn once the last values of the one before are told of",
         _CTA,
         "    op::copy_ahead<Variant>(a, item, side, thread, [&] {\n"
-        "      if (thread < kWarpSize) {\n"
-        "        sched::draw_item(a, plan, Op::kPrefill, sched::Draw::kNext, 0, drawn(), thread);\n"
-        "      }\n"
+        "      draw_prefill<Variant, kDecodes>(a, plan, sched::Draw::kNext, drawn(), thread);\n"
         "    });",
         "    const auto draw = [&] {\n"
-        "      if (thread < kWarpSize) {\n"
-        "        sched::draw_item(a, plan, Op::kPrefill, sched::Draw::kNext, 0, drawn(), thread);\n"
-        "      }\n"
+        "      draw_prefill<Variant, kDecodes>(a, plan, sched::Draw::kNext, drawn(), thread);\n"
         "    };\n"
         "    op::copy_ahead<Variant>(a, item, side, thread, [&] { if (!{on}) draw(); });\n"
         "    if ({on}) draw();",
@@ -39,8 +35,8 @@ MUTATIONS = (
     Mutation(
         "decode overwrites what the other of a pair multiplies",
         _CTA,
-        "  ptx::bar_sync(turning_barrier()",
-        "  if (!{on}) ptx::bar_sync(turning_barrier()",
+        "        await_pair();",
+        "        if (!{on}) await_pair();",
     ),
     Mutation(
         "both of a pair decode at one place",
@@ -105,14 +101,14 @@ MUTATIONS = (
     Mutation(
         "one decoding warp keeps its registers",
         _CTA,
-        "    ptx::lower_registers<kPairDecodeRegisters>();",
-        "    if (!({on} && thread < kWarpSize)) ptx::lower_registers<kPairDecodeRegisters>();",
+        "    ptx::lower_registers<kRegisters.decode>();",
+        "    if (!({on} && thread < kWarpSize)) ptx::lower_registers<kRegisters.decode>();",
     ),
     Mutation(
         "one multiplying warp keeps its registers",
         _CTA,
-        "    ptx::raise_registers<kPairMathRegisters>();",
-        "    if (!({on} && thread < kWarpSize)) ptx::raise_registers<kPairMathRegisters>();",
+        "    ptx::raise_registers<kRegisters.math>();",
+        "    if (!({on} && thread < kWarpSize)) ptx::raise_registers<kRegisters.math>();",
     ),
     Mutation(
         "records of decode take the places of prefill's",
@@ -135,14 +131,14 @@ MUTATIONS = (
     Mutation(
         "who turns is counted twice among those that ask",
         _DRAW,
-        "asked = items + askers;",
-        "asked = items + ({on} ? 2 : 1) * askers;",
+        "asked = items + draws.askers;",
+        "asked = items + ({on} ? 2 : 1) * draws.askers;",
     ),
     Mutation(
         "the first item that is asked for is left out",
         _DRAW,
-        "return ptx::cta_count() + before;",
-        "return ptx::cta_count() + before + ({on} ? 1 : 0);",
+        "return draws.own + before;",
+        "return draws.own + before + ({on} ? 1 : 0);",
     ),
     Mutation(
         "all CTAs begin with one item",

@@ -22,6 +22,7 @@ import planting
 import pytest
 import softmax_mutations
 import stay_mutations
+import turn_mutations
 import wgmma_mutations
 
 from pod_integrate.builds import native
@@ -44,6 +45,8 @@ NARROW_VARIANTS = ("bf16-d64-p128x64s2w4-d8x128s1w4-c2-v1",)
 PAIR_VARIANTS = ("bf16-d64-p128x96s2w8-d16x64s1w4-c1-v1",)
 # The same, its decodes' keys a tile ahead of their values.
 AHEAD_VARIANTS = ("bf16-d64-p128x96s2w8-d16x64s2w4-c1-v1",)
+# And one op at a time.
+TURN_VARIANTS = ("bf16-d256-p128x64s2w8-d16x64s1w4-c1-v1",)
 # K and V of 8 bits; on wgmma those, too, are widened on their way.
 BYTE_VARIANTS = ("bf16-kve4m3-d64-p64x32s2w2-d16x32s2w2-c2-v2",)
 WIDE_VARIANTS = ("bf16-kve4m3-d64-p128x64s2w4-d16x32s2w2-c2-v1",)
@@ -66,6 +69,7 @@ SHOWN = (
     (narrow_mutations.MUTATIONS, NARROW_VARIANTS),
     (PAIR, PAIR_VARIANTS),
     (ahead_mutations.MUTATIONS, AHEAD_VARIANTS),
+    (turn_mutations.MUTATIONS, TURN_VARIANTS),
     (byte_mutations.MUTATIONS, BYTE_VARIANTS),
     (byte_mutations.WIDE_MUTATIONS, WIDE_VARIANTS),
 )
