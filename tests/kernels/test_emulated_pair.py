@@ -131,7 +131,7 @@ def test_sms_that_run_one_op_at_a_time_begin_with_what_the_ratio_says(
     for mine in by_sm:
         # It changes the op once at most, when all items of the one before have ended.
         ops = [op for op, _ in itertools.groupby(mine, key=lambda record: record.op)]
-        assert ops in ([0], [0, 1], [1, 0])
+        assert len(ops) <= 2
         turned = [record for record in mine if record.op != mine[0].op]
         ended = max(record.end_ns for record in mine if record.op == mine[0].op)
         assert all(record.begin_ns >= ended for record in turned)
