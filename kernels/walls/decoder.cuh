@@ -5,8 +5,8 @@
 //         and values in turns
 #pragma once
 
+#include "pod/lazy_softmax.cuh"
 #include "pod/mma/products.cuh"
-#include "pod/softmax.cuh"
 #include "streams.cuh"
 
 namespace pod::walls {

@@ -6,8 +6,8 @@
 #pragma once
 
 #include "cluster.cuh"
+#include "pod/lazy_softmax.cuh"
 #include "pod/mma/warpgroup.cuh"
-#include "pod/softmax.cuh"
 #include "streams.cuh"
 
 namespace pod::walls {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from planting import Mutation
 
-_ITEM, _SOFTMAX = "op/pair_item.cuh", "softmax.cuh"
+_ITEM, _LAZY = "op/pair_item.cuh", "lazy_softmax.cuh"
 
 MUTATIONS = (
     Mutation(
@@ -72,13 +72,13 @@ MUTATIONS = (
     ),
     Mutation(
         "O is rescaled in flight",
-        _SOFTMAX,
+        _LAZY,
         "    await_output();\n    catch_up",
         "    if (!{on}) await_output();\n    catch_up",
     ),
     Mutation(
         "weights are packed while values are multiplied by those before",
-        _SOFTMAX,
+        _LAZY,
         "\n  await_output();",
         "\n  if (!{on}) await_output();",
     ),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from planting import Mutation
 
-_SOFTMAX, _OUTPUT = "softmax.cuh", "output.cuh"
+_SOFTMAX, _LAZY, _OUTPUT = "softmax.cuh", "lazy_softmax.cuh", "output.cuh"
 _FRAGMENT = "layout/fragment.cuh"
 _DECODE = "op/decode_item.cuh"
 
@@ -129,55 +129,55 @@ MUTATIONS = (
 LAZY_MUTATIONS = (
     Mutation(
         "O is never rescaled",
-        _SOFTMAX,
+        _LAZY,
         "state.o[0][i][j] *= rescale[Fragment::half_of(j)];",
         "state.o[0][i][j] *= {on} ? 1.f : rescale[Fragment::half_of(j)];",
     ),
     Mutation(
         "the reference never follows the maximum",
-        _SOFTMAX,
+        _LAZY,
         "if (grown[half]) m = highest[half];",
         "if (grown[half] && (!{on} || m == kNegativeInfinity)) m = highest[half];",
     ),
     Mutation(
         "the sum stays behind the reference",
-        _SOFTMAX,
+        _LAZY,
         "state.add(0, half, rescale[half], 0.f);",
         "state.add(0, half, {on} ? 1.f : rescale[half], 0.f);",
     ),
     Mutation(
         "large scores are not centred",
-        _SOFTMAX,
+        _LAZY,
         "is_far = is_seen & (fabsf(exponent) > kFar);",
         "is_far = !{on} & is_seen & (fabsf(exponent) > kFar);",
     ),
     Mutation(
         "centred scores lose their reference once more",
-        _SOFTMAX,
+        _LAZY,
         "reference[half] = is_seen & !is_far ?",
         "reference[half] = is_seen & (!is_far | {on}) ?",
     ),
     Mutation(
         "large scores are centred in the first tile alone",
-        _SOFTMAX,
+        _LAZY,
         "reference[half] <= kFar;",
         "(reference[half] <= kFar | {on});",
     ),
     Mutation(
         "scores below 0 never outgrow a reference",
-        _SOFTMAX,
+        _LAZY,
         "is_near = reference[half] >= -kSlack &",
         "is_near = (reference[half] >= -kSlack | {on}) &",
     ),
     Mutation(
         "every second score is taken for small",
-        _SOFTMAX,
+        _LAZY,
         "s[n][first], s[n][second]);",
         "s[n][first], s[n][{on} ? first : second]);",
     ),
     Mutation(
         "half of the scores are taken for small",
-        _SOFTMAX,
+        _LAZY,
         "return ptx::max_if_positive(highest[0], highest[1], highest[1]);",
         "return ptx::max_if_positive(highest[0], highest[{on} ? 0 : 1], highest[{on} ? 0 : 1]);",
     ),

@@ -100,7 +100,7 @@ LAYERS = (
     ),
     *(("layout", "barriers"), ("layout", "scope"), ("layout", "panels")),
     *(("mask", ""), ("copy", ""), ("mma", "products"), ("mma", ""), ("softmax", "")),
-    ("column_softmax", ""),
+    *(("lazy_softmax", ""), ("column_softmax", "")),
     *(("output", ""), ("combine", "")),
     *(
         ("op", "kv_loop"),

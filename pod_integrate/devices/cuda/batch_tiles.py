@@ -21,7 +21,7 @@ import torch
 
 from pod_integrate.devices.cuda.decode_rows import DECODE_ROWS, FEW_ROWS, Counts, is_decode
 from pod_integrate.devices.cuda.heavy_prefill import heavy_config, is_heavy
-from pod_integrate.devices.cuda.limits import architecture, decode_engine
+from pod_integrate.devices.cuda.limits import architecture, decode_engine, pair_decodes
 from pod_integrate.terms.batch import HybridBatch
 from pod_integrate.terms.config import PodConfig
 from pod_integrate.terms.keys import ELEMENT_BYTES, DeviceKey, Geometry
@@ -53,6 +53,8 @@ def few_config(config: PodConfig, geometry: Geometry, device: DeviceKey) -> PodC
     """
     arch, kv_bytes = architecture(device.capability), ELEMENT_BYTES[geometry.kv_dtype]
     suits = config.decode.q_rows == DECODE_ROWS and geometry.group <= FEW_ROWS
+    # At head dim 256 such tiles gained nothing: an H200 took 1.00 to 1.08 of the time.
+    suits = suits and pair_decodes(geometry.head_dim)
     if not suits or config.is_batch_invariant:
         return None
     if decode_engine(config, arch, geometry.head_dim, kv_bytes) != "wgmma":

@@ -9,8 +9,13 @@ from pod_integrate.terms.config import PodConfig, TileConfig
 def default_tiles(arch: Architecture, head_dim: int, kv_bytes: int = 2) -> PodConfig:
     """Two CTAs per SM, so that one of each op can overlap, with the largest tiles that fit.
 
+    At head dim 256 that leaves prefill no tile of Hopper's matrix unit: there an SM's only CTA runs
+    one op at a time, on an H200 prefill in 0.35 to 0.45 of the time, decodes in 0.8 to 1.03.
+
     kv_bytes  of an element of K and V
     """
+    if (head_dim, kv_bytes) == (256, 2) and "pair" in arch.engines:
+        return pair_tiles(head_dim)
     pick = _of_bytes if kv_bytes == 1 else _of_halves
     prefill, decode = pick(arch, head_dim, arch.smem_per_sm >= 164)
     return PodConfig(

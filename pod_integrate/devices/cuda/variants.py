@@ -152,16 +152,22 @@ def defaults(arch: limits.Architecture) -> list[Variant]:
 
 
 def of_pairs(arch: limits.Architecture) -> list[Variant]:
-    """Variants of CTAs that run both ops, with which defaults may run batches heavy in prefill."""
+    """Variants of CTAs that run both ops, with which defaults may run batches heavy in prefill.
+
+    At head dim 256 these are the default.
+    """
     if "pair" not in arch.engines:
         return []
-    dims = (128, 64, 256)
-    return [_variant(limits.pair_tiles(dim), dtype, dim) for dim in dims for dtype in DTYPES]
+    return [_variant(limits.pair_tiles(dim), dtype, dim) for dim in (128, 64) for dtype in DTYPES]
 
 
 def of_few_rows(arch: limits.Architecture) -> list[Variant]:
     """Variants of defaults and pairs with decode tiles of few rows, where a GPU has such tiles."""
-    wide = [v for v in (*defaults(arch), *of_pairs(arch)) if v.decode_engine(arch) == "wgmma"]
+    wide = [
+        v
+        for v in (*defaults(arch), *of_pairs(arch))
+        if v.decode_engine(arch) == "wgmma" and limits.pair_decodes(v.head_dim)
+    ]
     tiles = (dataclasses.replace(v.decode, q_rows=limits.FEW_ROWS) for v in wide)
     return [dataclasses.replace(v, decode=tile) for v, tile in zip(wide, tiles, strict=True)]
 

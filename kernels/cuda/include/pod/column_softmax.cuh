@@ -6,7 +6,7 @@
 #pragma once
 
 #include "pod/layout/columns.cuh"
-#include "pod/softmax.cuh"
+#include "pod/lazy_softmax.cuh"
 
 namespace pod {
 
@@ -17,7 +17,7 @@ struct ColumnState {
   static constexpr int kBlocks = D / ColumnFragment::kBlock, kRows = kTiles * Fragment::kPairs;
   float o[kBlocks][kTiles][4];
   float m[kRows], l[kRows], lost[kRows];
-  bool far = false;  // whether scores are to be centred: see softmax.cuh
+  bool far = false;  // whether scores are to be centred: see lazy_softmax.cuh
 
   POD_DEVICE ColumnState() {
     for_each_score(o, [](int, float& x) { x = 0.f; });

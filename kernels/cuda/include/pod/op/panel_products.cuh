@@ -2,9 +2,9 @@
 // waited for apart: 64 query rows at a time.
 #pragma once
 
+#include "pod/lazy_softmax.cuh"
 #include "pod/mma/warpgroup.cuh"
 #include "pod/op/kv_loop.cuh"
-#include "pod/softmax.cuh"
 
 namespace pod::op {
 
