@@ -45,12 +45,14 @@ class Choices(NamedTuple):
     first       (why, config) worth trying before any search, the likeliest first
     shipped     names of the tiles that run without a compiler; None: all
     ratioless   names of the tiles whose CTAs run both ops at once: with them a ratio does nothing
+    covered     names of the tiles that batches run by themselves where they pay: read, not drawn
     """
 
     parameters: Mapping[str, Range | OneOf]
     first: tuple[tuple[str, PodConfig], ...]
     shipped: frozenset[str] | None = None
     ratioless: frozenset[str] = frozenset()
+    covered: frozenset[str] = frozenset()
 
 
 class Limits(NamedTuple):

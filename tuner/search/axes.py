@@ -79,13 +79,18 @@ class Known(NamedTuple):
 class Axes:
     """Parameters of some distributions, then the traffic's columns.
 
-    rules  of parameters that mean nothing: they make no two places differ
+    rules    of parameters that mean nothing: they make no two places differ
+    undrawn  values, by parameter, that no pool has
     """
 
     def __init__(
-        self, distributions: Mapping[str, BaseDistribution], rules: Sequence[Rule] = ()
+        self,
+        distributions: Mapping[str, BaseDistribution],
+        rules: Sequence[Rule] = (),
+        undrawn: Mapping[str, frozenset[Any]] | None = None,
     ) -> None:
         self._distributions = dict(distributions)
+        self._undrawn = {n: values for n, values in (undrawn or {}).items() if n in distributions}
         self._names = list(distributions)
         self._rules = [
             rule
@@ -153,20 +158,23 @@ class Axes:
             for axis in rng.choice(len(self._sizes), min(2, len(row)), replace=False):
                 row[axis] = rng.integers(self._sizes[axis])
         whole = np.concatenate([anywhere.astype(np.float64), np.array(near), pairs])
+        for name, values in self._undrawn.items():
+            whole = whole[~self._has(whole, name, values)]
         return np.unique(self._plain(whole), axis=0)
 
     def _plain(self, places: Array) -> Array:
         for rule in self._rules:
             idle: Any = slice(None)
             if rule.beside is not None:
-                name, values = rule.beside
-                known = self._distributions[name]
-                idle = np.isin(
-                    places[:, self._names.index(name)], [_place(known, each) for each in values]
-                )
+                idle = self._has(places, *rule.beside)
             axis = self._names.index(rule.name)
             places[idle, axis] = _place(self._distributions[rule.name], rule.value)
         return places
+
+    def _has(self, places: Array, name: str, values: frozenset[Any]) -> npt.NDArray[np.bool_]:
+        """Which of the places have one of these values."""
+        known = [_place(self._distributions[name], value) for value in values]
+        return np.isin(places[:, self._names.index(name)], known)
 
 
 def apart(a: Array, b: Array) -> Array:

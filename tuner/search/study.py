@@ -73,7 +73,8 @@ class Study:
         sides = bucket.sides if bucket else "hybrid"
         self._rules = space.rules(sides, self.default, self._choices)
         traffic = Traffic(bucket, geometry).place() if bucket else None
-        self._sampler = SurrogateSampler(seed, _STARTUP_TRIALS, self._rules, traffic)
+        undrawn = {"tiles": self._choices.covered}
+        self._sampler = SurrogateSampler(seed, _STARTUP_TRIALS, self._rules, traffic, undrawn)
         self._study = optuna.create_study(direction="minimize", sampler=self._sampler)
         first = guesses.first(self.default, self._choices, neighbours, bucket)
         self._guesses = Guesses(first, self.default, self._choices, self._plain)
@@ -148,7 +149,8 @@ class Study:
         """A trial of the sampler; where only some tiles are allowed these take turns."""
         if within.tiles is None:
             return self._sample({})
-        places = [space.fixed(name, self._choices) for name in sorted(within.tiles)]
+        names = within.tiles - self._choices.covered or within.tiles
+        places = [space.fixed(name, self._choices) for name in sorted(names)]
         allowed = [place for place in places if place is not None]
         if not allowed:
             return None

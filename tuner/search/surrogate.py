@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import optuna
-from optuna.distributions import BaseDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from tuner.search.axes import TRAFFIC_GROUPS as _TRAFFIC
@@ -51,6 +51,7 @@ class SurrogateSampler(optuna.samplers.BaseSampler):  # type: ignore[misc]
 
     rules    of parameters that mean nothing here
     traffic  the study's own, where lessons are of others
+    undrawn  values of categories that are asked for only where they are fixed
     fixed    parameters that have one value for now
 
     expects  what the last proposal was expected to be better by than the best one before, as a
@@ -58,11 +59,16 @@ class SurrogateSampler(optuna.samplers.BaseSampler):  # type: ignore[misc]
     """
 
     def __init__(
-        self, seed: int, startup: int, rules: Sequence[Rule] = (), traffic: Array | None = None
+        self,
+        seed: int,
+        startup: int,
+        rules: Sequence[Rule] = (),
+        traffic: Array | None = None,
+        undrawn: Mapping[str, frozenset[Any]] | None = None,
     ) -> None:
         self._rng = np.random.default_rng(seed)
         self._random = optuna.samplers.RandomSampler(seed=seed)
-        self._startup, self._rules = startup, rules
+        self._startup, self._rules, self._undrawn = startup, rules, undrawn or {}
         self._traffic = alike(1)[0] if traffic is None else traffic
         self._lessons: list[Lesson] = []
         self.fixed: Mapping[str, Any] = {}
@@ -101,7 +107,7 @@ class SurrogateSampler(optuna.samplers.BaseSampler):  # type: ignore[misc]
         enough = told and len(told) + len(self._lessons) >= self._startup
         if not enough or not search_space:
             return {}
-        axes = Axes(search_space, self._rules)
+        axes = Axes(search_space, self._rules, self._undrawn)
         model = self._model(axes, known)
         best = model.points[int(model.targets[: len(told)].argmin())]
         # Trials with other values say something of these ones too.
@@ -140,6 +146,9 @@ class SurrogateSampler(optuna.samplers.BaseSampler):  # type: ignore[misc]
         """The fixed value, or at random."""
         if param_name in self.fixed:
             return self.fixed[param_name]
+        if undrawn := self._undrawn.get(param_name):
+            names = [name for name in param_distribution.choices if name not in undrawn]
+            param_distribution = CategoricalDistribution(names)
         return self._random.sample_independent(study, trial, param_name, param_distribution)
 
     def _model(self, axes: Axes, known: Sequence[FrozenTrial]) -> _Model:

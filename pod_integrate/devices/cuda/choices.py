@@ -6,6 +6,7 @@ import dataclasses
 
 from pod_integrate.devices.base import Choices, OneOf, Range, Target
 from pod_integrate.devices.cuda.architectures import architecture
+from pod_integrate.devices.cuda.decode_rows import FEW_ROWS
 from pod_integrate.devices.cuda.engines import pair_decodes
 from pod_integrate.devices.cuda.variants import Variant, shipped, with_tiles
 from pod_integrate.errors import ConfigError
@@ -108,6 +109,8 @@ def choices(target: Target, geometry: Geometry) -> Choices:
         shipped=_shipped(target, geometry),
         # A GPU without an engine for them runs them like other tiles, and is tried with one ratio.
         ratioless=frozenset(PAIRS + PAIRS_IN_TURN if pair_decodes(geometry.head_dim) else PAIRS),
+        # Tiles of 16 rows become these where a batch's decodes have few (batch_tiles.py).
+        covered=frozenset(name for name in TILES if tiles_of(name).decode.q_rows == FEW_ROWS),
     )
 
 
