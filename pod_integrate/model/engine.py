@@ -63,11 +63,12 @@ class Sms:
         """Fill slots in the order in which they become free.
 
         draw  called with the SM of a free slot, returns the CTA that starts there; None: it stays
-              free
+              free until another slot of its SM is
         """
         self._fill(draw, self._spread(~self.busy))
         while self.busy.any():
-            self._fill(draw, self._spread(self._advance()))
+            touched = self._advance().any(axis=1, keepdims=True)
+            self._fill(draw, self._spread(touched & ~self.busy))
 
     def running(self, sm: int) -> set[str]:
         """Ops of the CTAs that an SM runs now."""

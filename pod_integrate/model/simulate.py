@@ -80,9 +80,10 @@ def simulate(
         decode_demand(plan, geometry, config, device),
     )
     stays = _stays(config, geometry, device)
-    # A CTA that stays has a role for each op.
+    # A CTA that stays has a role for each op, or two warpgroups that decode.
     sms = Sms(device, 2 if stays else config.ctas_per_sm)
-    launches = _run(sms, plan, demands, config, stays)
+    in_turn = not limits.pair_decodes(geometry.head_dim)
+    launches = _run(sms, plan, demands, config, stays=stays, in_turn=in_turn)
     total = sms.now
     merge_us = _merge_us(plan, geometry, device)
     launch_us = LAUNCH_US + (launches - 1) * NEXT_KERNEL_US if launches else 0.0
@@ -100,21 +101,29 @@ def simulate(
 
 
 def _stays(config: PodConfig, geometry: Geometry, device: Device) -> bool:
-    """Whether a fused launch has CTAs that run both ops at once until all is done."""
+    """Whether a fused launch has CTAs that run items of both ops until all is done."""
     arch, kv_bytes = limits.architecture(device.key.capability), ELEMENT_BYTES[geometry.kv_dtype]
     engine = limits.prefill_engine(config, arch, geometry.head_dim, kv_bytes)
     return engine == "pair" and config.strategy == "fused"
 
 
 def _run(
-    sms: Sms, plan: DecodedPlan, demands: tuple[Demand, Demand], config: PodConfig, stays: bool
+    sms: Sms,
+    plan: DecodedPlan,
+    demands: tuple[Demand, Demand],
+    config: PodConfig,
+    *,
+    stays: bool,
+    in_turn: bool,
 ) -> int:
     """Run all CTAs and return how many launches depend on each other."""
     prefill, decode = demands
     if plan.prefill_ctas + plan.decode_ctas == 0:
         return 0
     strategy = _strategy(plan, config, sms.device)
-    if stays:
+    if stays and in_turn:
+        sms.run(_Turns(sms, plan, prefill, decode).draw)
+    elif stays:
         sms.run(_Roles(sms, prefill, decode).draw)
     elif strategy == "fused":
         sms.run(_Tickets(plan, prefill, decode, sms.device.sms).draw)
@@ -159,6 +168,32 @@ class _Roles:
             if op not in self._sms.running(sm) and index < len(demand.tensor):
                 self._next[op] = index + 1
                 return Cta(op, demand, index)
+        return None
+
+
+class _Turns:
+    """CTAs that run one op at a time, one per SM: a prefill item, or a decode item on either side.
+
+    As many begin with prefill as the CTA ratio says, and turn to what is left.
+    """
+
+    def __init__(self, sms: Sms, plan: DecodedPlan, prefill: Demand, decode: Demand) -> None:
+        self._sms, self._ops = sms, {"prefill": prefill, "decode": decode}
+        self._next = {"prefill": 0, "decode": 0}
+        first = -(-sms.device.sms * plan.ratio[0] // max(1, sum(plan.ratio)))
+        self._turn = ["prefill" if sm < first else "decode" for sm in range(sms.device.sms)]
+
+    def draw(self, sm: int) -> Cta | None:
+        """The next item of the op that `sm` runs, once it is idle of the other; None: it waits."""
+        running = self._sms.running(sm)
+        if "prefill" in running:
+            return None
+        turn = self._turn[sm]
+        for op in (turn,) if running else (turn, "decode" if turn == "prefill" else "prefill"):
+            index = self._next[op]
+            if index < len(self._ops[op].tensor):
+                self._next[op], self._turn[sm] = index + 1, op
+                return Cta(op, self._ops[op], index)
         return None
 
 

@@ -65,7 +65,7 @@ class PodConfig:
                          (docs/hopper.md)
     max_prefill_waves    KV of a prefill is split until its items fill this many waves of
                          SMs x ctas_per_sm at most; 0 never splits. On a GPU 1 is what the planner
-                         thinks to pay: no more than a wave, and whole where a merge costs more
+                         thinks to pay: items of one length at most, whole where a merge costs more
     decode_split_tokens  most KV tokens of a decode item (split-KV); 0 never splits. On a GPU items
                          get shorter, down to 256, where a batch would leave CTA slots idle
     virtual_decode       decode items that one CTA takes at once, >= 1

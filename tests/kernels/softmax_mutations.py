@@ -160,14 +160,14 @@ LAZY_MUTATIONS = (
     Mutation(
         "large scores are centred in the first tile alone",
         _LAZY,
-        "reference[half] <= kFar;",
-        "(reference[half] <= kFar | {on});",
+        "(reference[half] <= kFar);",
+        "(reference[half] <= kFar || {on});",
     ),
     Mutation(
         "scores below 0 never outgrow a reference",
         _LAZY,
-        "is_near = reference[half] >= -kSlack &",
-        "is_near = (reference[half] >= -kSlack | {on}) &",
+        "is_near = (reference[half] >= -kSlack) &",
+        "is_near = (reference[half] >= -kSlack || {on}) &",
     ),
     Mutation(
         "every second score is taken for small",

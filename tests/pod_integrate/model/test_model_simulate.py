@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import itertools
 
 import pytest
 
@@ -120,6 +121,30 @@ def test_ops_run_side_by_side_where_a_call_launches_them_so() -> None:
     assert records(H200, small) == beside != records(H200, small, prefill_ctas=1, decode_ctas=1)
     assert records(H200, large) != records(H200, large, strategy="streams")
     assert records(H100, small) != records(H100, small, strategy="streams")
+
+
+@pytest.mark.parametrize(("ratio", "begin"), [((0, 0), 66), ((3, 1), 99)])
+def test_ctas_in_turn_have_items_of_one_op_on_each_sm(ratio: tuple[int, int], begin: int) -> None:
+    geometry = dataclasses.replace(GEOMETRY, num_q_heads=16, num_kv_heads=8, head_dim=256)
+    config = target_of(H200.key).default_config(geometry)
+    config = dataclasses.replace(config, prefill_ctas=ratio[0], decode_ctas=ratio[1])
+    result = simulate(HYBRID, geometry, config, H200)
+    ops = collections.Counter(record.op for record in result.records)
+    assert ops == {"prefill": result.plan.prefill_ctas, "decode": result.plan.decode_ctas}
+    by_sm: dict[int, list[SimulatedCta]] = collections.defaultdict(list)
+    for record in result.records:
+        by_sm[record.sm].append(record)
+    beside = 0
+    for records in by_sm.values():
+        for one, other in itertools.combinations(records, 2):
+            if one.begin < other.end and other.begin < one.end:
+                assert one.op == other.op == "decode"
+                beside += 1
+    assert beside
+    assert (
+        sum(min(records, key=lambda r: r.begin).op == "prefill" for records in by_sm.values())
+        == begin
+    )
 
 
 def test_ctas_that_stay_have_an_item_of_either_op_on_each_sm() -> None:

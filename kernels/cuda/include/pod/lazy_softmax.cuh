@@ -116,7 +116,7 @@ POD_DEVICE void softmax_step_lazily(RowState<D, 1>& state, float (&s)[1][kColumn
   for (int half = 0; half < 2; ++half) {
     const float m = state.m[0][half], scale = scale_of(0, half);
     reference[half] = m * scale;
-    const bool is_near = reference[half] >= -kSlack & reference[half] <= kFar;
+    const bool is_near = (reference[half] >= -kSlack) & (reference[half] <= kFar);
     late |= !is_near | is_outgrown(m, own_highest_if_positive(s[0], half), scale);
   }
   if (ptx::any(late)) {
