@@ -11,8 +11,10 @@ seed of which is printed, are for whoever looks for bugs:
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from unittest import mock
 
 import hypothesis
@@ -43,8 +45,11 @@ _MOST_WORKERS = 4
 def pytest_xdist_auto_num_workers() -> int:
     """Files that run side by side under `-n auto`."""
     cores = len(os.sched_getaffinity(0))
-    memory = psutil.virtual_memory().total // _BYTES_OF_A_WORKER
-    return max(1, min(cores, memory, _MOST_WORKERS))
+    memory = psutil.virtual_memory().total
+    # A container may have less than its machine.
+    with contextlib.suppress(OSError, ValueError):
+        memory = min(memory, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return max(1, min(cores, memory // _BYTES_OF_A_WORKER, _MOST_WORKERS))
 
 
 # Before the plug-in that puts files in a random order, where that is asked for.

@@ -180,13 +180,14 @@ class _Turns:
     def __init__(self, sms: Sms, plan: DecodedPlan, prefill: Demand, decode: Demand) -> None:
         self._sms, self._ops = sms, {"prefill": prefill, "decode": decode}
         self._next = {"prefill": 0, "decode": 0}
-        first = -(-sms.device.sms * plan.ratio[0] // max(1, sum(plan.ratio)))
-        self._turn = ["prefill" if sm < first else "decode" for sm in range(sms.device.sms)]
+        ctas = min(plan.prefill_ctas + plan.decode_ctas, sms.device.sms)
+        first = -(-ctas * plan.ratio[0] // max(1, sum(plan.ratio)))
+        self._turn = ["prefill" if sm < first else "decode" for sm in range(ctas)]
 
     def draw(self, sm: int) -> Cta | None:
         """The next item of the op that `sm` runs, once it is idle of the other; None: it waits."""
         running = self._sms.running(sm)
-        if "prefill" in running:
+        if sm >= len(self._turn) or "prefill" in running:
             return None
         turn = self._turn[sm]
         for op in (turn,) if running else (turn, "decode" if turn == "prefill" else "prefill"):

@@ -38,6 +38,24 @@ def test_few_long_items_are_cut(batch: str) -> None:
     assert 2 * whole <= cut <= SMS * SHIPPED.ctas_per_sm
 
 
+@pytest.mark.parametrize(
+    ("batch", "geometry", "staying", "items"),
+    [
+        # An item per SM, which two CTAs of each would run faster.
+        ("p512@16k", LLAMA, False, 256),
+        ("p512@64k", LLAMA, False, 256),
+        # One item, of which there are as many parts as SMs.
+        ("p16@128k", ONE_HEAD, False, 129),
+        ("p16@128k", ONE_HEAD, True, 128),
+    ],
+)
+def test_cuts_fill_the_gpu(batch: str, geometry: Geometry, staying: bool, items: int) -> None:
+    config = dataclasses.replace(SHIPPED, max_prefill_waves=1)
+    if staying:
+        config = with_tiles(config, limits.pair_tiles(128))
+    assert make_plan(Lengths.parse(batch), geometry, config, SMS).prefill_ctas >= items
+
+
 def test_a_long_context_is_cut_beside_short_prompts_that_are_not() -> None:
     staying = with_tiles(SHIPPED, limits.pair_tiles(128))
     lengths = Lengths.of([800, 256], [800, 8192])

@@ -68,11 +68,12 @@ class Model {
     const double merge = pieces.partial_rows == 0
                              ? 0
                              : kMergeUs + 8.0 * p_.head_dim * pieces.partial_rows / partials();
-    return std::max(decode_us_, busiest(pieces, true)) + merge;
+    return std::max(decode_us_, busiest_us(pieces)) + merge;
   }
-  // The same if items could be cut at will, and for nothing.
-  double least_us(const Pieces& pieces) const {
-    return std::max(decode_us_, busiest(pieces, false)) + kMergeUs;
+  // No more than any cut of them takes: all SMs have as much to do, at the best rate.
+  double least_us(const Pieces& whole) const {
+    const double each = (whole.tiles + kItemTiles * whole.items) / p_.num_sms + decode_tiles_;
+    return std::max(decode_us_, each * tile_flop_ / kShared) + kMergeUs;
   }
 
  private:
@@ -88,13 +89,13 @@ class Model {
   static constexpr int kWaves = 8;  // after which it matters little how items share CTAs
 
   // Of the w * ctas + 1 longest items one CTA has w + 1, whoever gets which.
-  double busiest(const Pieces& pieces, bool in_items) const {
+  double busiest_us(const Pieces& pieces) const {
     const double each =
         std::clamp<double>(static_cast<double>(pieces.items) / p_.num_sms, 1, tiles_.ctas_per_sm);
     const double rate = each > 1 || runs_both(tiles_) ? kShared : kLone;
     const double ctas = p_.num_sms * each;
     double most = (pieces.tiles + kItemTiles * pieces.items) / ctas + decode_tiles_;
-    for (int wave = 0; in_items && wave < kWaves; ++wave) {
+    for (int wave = 0; wave < kWaves; ++wave) {
       const int tiles = pieces.tiles_at(static_cast<int64_t>(wave * ctas));
       if (tiles > 0) most = std::max(most, (wave + 1) * (tiles + kItemTiles));
     }
@@ -119,15 +120,17 @@ int64_t most_items(const PlanProblem& p, const PlanConfig& config, int64_t whole
 PrefillCut cut_that_pays(const PlanProblem& p, const PlanConfig& config,
                          const std::vector<PrefillBlock>& blocks, int64_t decode_keys) {
   const double surely = runs_both(config.tiles) ? 0.92 : 0.85;
-  constexpr int kMostParts = 64;
   const Model model(p, config, decode_keys);
   PrefillCut best{1, kWhole};
   const Pieces whole = cut_up(blocks, best, p.num_kv_heads);
   double least = surely * model.batch_us(whole);
+  const double no_less = model.least_us(whole);
   const int longest = whole.tiles_at(0);
-  for (int parts = 2; parts <= std::min(longest, kMostParts); ++parts) {
-    if (model.least_us(whole) >= least) break;
+  int tried = longest;
+  for (int parts = 2; parts <= longest && no_less < least; ++parts) {
     const PrefillCut cut{1, ceil_div(longest, parts)};
+    if (cut.most_tiles == tried) continue;
+    tried = cut.most_tiles;
     const Pieces pieces = cut_up(blocks, cut, p.num_kv_heads);
     if (pieces.items > most_items(p, config, whole.items)) break;
     const double us = model.batch_us(pieces);

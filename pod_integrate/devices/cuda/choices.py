@@ -109,9 +109,13 @@ def choices(target: Target, geometry: Geometry) -> Choices:
         shipped=_shipped(target, geometry),
         # A GPU without an engine for them runs them like other tiles, and is tried with one ratio.
         ratioless=frozenset(PAIRS + PAIRS_IN_TURN if pair_decodes(geometry.head_dim) else PAIRS),
-        # Tiles of 16 rows become these where a batch's decodes have few (batch_tiles.py).
-        covered=frozenset(name for name in TILES if tiles_of(name).decode.q_rows == FEW_ROWS),
+        covered=_covered() if pair_decodes(geometry.head_dim) else frozenset(),
     )
+
+
+def _covered() -> frozenset[str]:
+    """Tiles that those of 16 rows become where a batch's decodes have few (batch_tiles.py)."""
+    return frozenset(name for name in TILES if tiles_of(name).decode.q_rows == FEW_ROWS)
 
 
 def _shipped(target: Target, geometry: Geometry) -> frozenset[str]:
