@@ -172,9 +172,16 @@ class Axes:
         return places
 
     def _has(self, places: Array, name: str, values: frozenset[Any]) -> npt.NDArray[np.bool_]:
-        """Which of the places have one of these values."""
-        known = [_place(self._distributions[name], value) for value in values]
-        return np.isin(places[:, self._names.index(name)], known)
+        """Which of the places have one of these values; a smaller space lacks some of them."""
+        axis = self._names.index(name)
+        known = [_place(self._distributions[name], v) for v in values if self._holds(name, v)]
+        return np.isin(places[:, axis], known)
+
+    def _holds(self, name: str, value: Any) -> bool:
+        distribution = self._distributions[name]
+        if isinstance(distribution, CategoricalDistribution):
+            return value in distribution.choices
+        return True
 
 
 def apart(a: Array, b: Array) -> Array:
