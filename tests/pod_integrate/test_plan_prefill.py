@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 
 import hypothesis
 import hypothesis.strategies as st
@@ -135,3 +136,23 @@ def test_prefill_that_runs_before_decodes_is_cut_as_if_it_were_alone() -> None:
     serial = dataclasses.replace(SHIPPED, strategy="serial")
     cut, lone = (make_plan(b, ONE_HEAD, serial, SMS).prefill_ctas for b in (both, alone))
     assert cut == lone > planned(both, ONE_HEAD, 1).prefill_ctas
+
+
+@pytest.mark.parametrize("lengths", [[(512, 8192)] * 4, [(4096, 4096)], [(512, 8192), (300, 900)]])
+def test_items_of_about_one_length_that_read_the_same_keys_follow_each_other(
+    lengths: list[tuple[int, int]],
+) -> None:
+    heads = Geometry.uniform((32, 32, 128), "bf16", page_size=1)
+    plan = planned(Lengths.of(*zip(*lengths, strict=True)), heads, 0)
+    sizes = plan.prefill["rows"] * (plan.prefill["kv1"] - plan.prefill["kv0"])
+    keys = list(zip(plan.prefill["request"], plan.prefill["kv_head"], strict=True))
+    first = 0
+    while first < len(sizes):
+        # What is not of about one length comes longest first.
+        run = [i for i in range(first, len(sizes)) if sizes[i] >= sizes[first:].max() // 8 * 7]
+        assert run == list(range(first, first + len(run)))
+        of_run = [keys[i] for i in run]
+        together = [key for key, _ in itertools.groupby(of_run)]
+        assert len(together) == len(set(together))
+        first += len(run)
+    assert max(len(list(same)) for _, same in itertools.groupby(keys)) >= 3
