@@ -51,6 +51,7 @@ PARTS = {
     ),
     "power": ("speed", "what a batch draws: watts, clock and joules of each op and of both"),
     "tiles": ("speed", "other tiles against the default, calls in turns: hybrids and each op"),
+    "small": ("speed", "small batches in CTAs that run both ops, against the default's tiles"),
     "versus": ("speed", "source trees in turns: is a changed kernel as fast as before"),
     "walls": ("walls", "what an SM does at most: copies by size, bytes in flight, L2, products"),
     "record": ("visit", "file the results of a visit: JSON, headlines, docs/gpu.md"),

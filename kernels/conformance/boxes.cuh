@@ -237,7 +237,7 @@ ptx::Error launch_boxes(const ConformanceArguments& c) {
       code = ptx::encode_boxes(
           &a.tile, {c.a[0], kPoolPages, kPoolSlots, 1, 64, kPoolSlots * 128, 128, 128}, kPoolSlots);
     }
-    constexpr int kSmem = kAtom + kBoxes * kWholeBytes;
+    constexpr int kSmem = TilePair<128>::kAtom + kBoxes * kWholeBytes;
     if (!code) code = ptx::launch(boxes_kernel<kThreads>, 1, kThreads, kSmem, c.stream, a);
     if (!code) {
       code = ptx::launch(box_product_kernel<kThreads>, 1, kThreads, kWgmmaSmem, c.stream, a);

@@ -10,6 +10,7 @@
 #include "boxes.cuh"
 #include "bytes.cuh"
 #include "dependents.cuh"
+#include "narrow_rows.cuh"
 #include "pod/ptx/async_copy.cuh"
 #include "pod/ptx/launch.cuh"
 #include "pod/ptx/ldmatrix.cuh"
@@ -260,6 +261,7 @@ ptx::Error run(const ConformanceArguments& a) {
   if (!code) code = launch_dependents(a);
   if (!code) code = launch_wgmma(a);
   if (!code) code = launch_swapped(a);
+  if (!code) code = launch_narrow_rows(a);
   if (!code) code = launch_registers(a);
   if (!code) code = launch_boxes(a);
   return code;

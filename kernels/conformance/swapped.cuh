@@ -13,24 +13,23 @@ namespace {
 
 constexpr int kFewColumns = 16;
 
-POD_DEVICE void store_a_m_major(const TilePair& p) {
+template <class Pair>
+POD_DEVICE void store_a_m_major(const Pair& p) {
   for (int i = p.thread; i < kRows * kDepth; i += kThreads) {
-    put(p.smem, i % kDepth, i / kDepth, p.a[i]);
+    p.put(p.smem, kDepth, i % kDepth, i / kDepth, p.a[i]);
   }
 }
 
 // D += A B, A M-major.
-template <typename T, int kColumns>
-POD_DEVICE void dump_transposed(uint32_t* out, const TilePair& p, int tile) {
+template <typename T, int kColumns, class Pair>
+POD_DEVICE void dump_transposed(uint32_t* out, const Pair& p, int tile) {
   float d[kColumns][4];
   start_from_c(d, p);
   ptx::hold(d);
   ptx::wgmma_fence();
   POD_UNROLL
   for (int step = 0; step < kDepth / 16; ++step) {
-    const uint64_t a =
-        ptx::wgmma_descriptor(ptx::smem_address(p.smem) + step * 2 * kAtom, kTileA, kAtom);
-    ptx::wgmma_ss_transposed<T>(d, a, p.b_descriptor_k_major(step));
+    ptx::wgmma_ss_transposed<T>(d, p.a_descriptor_m_major(step), p.b_descriptor_k_major(step));
   }
   finish(d);
   dump_sums(out + tile * kRows * 8 * kColumns, d, p);
@@ -42,7 +41,7 @@ swapped_kernel(const POD_GRID_CONSTANT ConformanceArguments a) {
   POD_DYNAMIC_SMEM(smem);
   constexpr bool is_fp16 = kTypeIndex<T> == 1;
   const int tile = ptx::cta_index();
-  const TilePair p = tile_pair<T>(a, smem, tile);
+  const auto p = tile_pair<T>(a, smem, tile);
   store_a(p);
   store_b_k_major(p, kFewColumns);
   publish();

@@ -2,93 +2,48 @@
 // has them.
 //
 // CTA    one warpgroup and one pair of tiles
-// Smem   A [64, 64] K-major | B [64, 256], from a multiple of 1024 on
+// Smem   as in tile_pair.cuh, A K-major
 #pragma once
 
 #include "pod/ptx/async_copy.cuh"
 #include "pod/ptx/launch.cuh"
 #include "pod/ptx/sync.cuh"
 #include "pod/ptx/wgmma.cuh"
-#include "sections.cuh"
+#include "tile_pair.cuh"
 
 namespace pod {
 namespace {
-
-constexpr uint32_t kAtom = 1024;           // eight swizzled rows of 128 bytes
-constexpr uint32_t kPanel = kDepth * 128;  // 64 columns of B, rows of n
-constexpr uint32_t kTileA = kRows * 128;
-constexpr int kWgmmaSmem = kAtom + kTileA + kMaxColumns / 64 * kPanel;
-
-// The tiles of a CTA and what it multiplies.
-struct TilePair {
-  const uint16_t *a, *b;  // [64, 64], [64, 256]
-  const float* c;         // [64, 256]
-  uint8_t* smem;          // of A; B follows
-  int thread;
-
-  POD_DEVICE uint8_t* smem_b() const { return smem + kTileA; }
-  // Of step `step` along k.
-  POD_DEVICE uint64_t a_descriptor(int step) const {
-    return ptx::wgmma_descriptor(ptx::smem_address(smem) + step * 32, 16, kAtom);
-  }
-  POD_DEVICE uint64_t b_descriptor_k_major(int step) const {
-    return ptx::wgmma_descriptor(ptx::smem_address(smem_b()) + step * 32, 16, kAtom);
-  }
-  POD_DEVICE uint64_t b_descriptor_n_major(int step) const {
-    return ptx::wgmma_descriptor(ptx::smem_address(smem_b()) + step * 2 * kAtom, kPanel, kAtom);
-  }
-  POD_DEVICE int row(int i) const {
-    return thread / kWarpSize * 16 + thread % kWarpSize / 4 + i / 2 * 8;
-  }
-  POD_DEVICE int column(int n, int i) const { return 8 * n + thread % 4 * 2 + i % 2; }
-};
-
-template <typename T>
-constexpr int kTypeIndex = 0;
-template <>
-constexpr int kTypeIndex<fp16> = 1;
-
-template <typename T>
-POD_DEVICE TilePair tile_pair(const ConformanceArguments& a, uint8_t* smem, int tile) {
-  constexpr int kType = kTypeIndex<T>;
-  return {reinterpret_cast<const uint16_t*>(a.a[kType]) + tile * kRows * kDepth,
-          reinterpret_cast<const uint16_t*>(a.b[kType]) + tile * kDepth * kMaxColumns,
-          a.c + tile * kRows * kMaxColumns,
-          smem + (kAtom - ptx::smem_address(smem) % kAtom) % kAtom, ptx::thread_index()};
-}
-
-POD_DEVICE void put(uint8_t* tile, int row_of_128_bytes, int element, uint16_t bits) {
-  const int chunk = element / 8 ^ row_of_128_bytes % 8;
-  *reinterpret_cast<uint16_t*>(tile + row_of_128_bytes * 128 + chunk * 16 + element % 8 * 2) = bits;
-}
 
 POD_DEVICE void publish() {
   ptx::fence_proxy_async();
   ptx::sync_cta();
 }
 
-POD_DEVICE void store_a(const TilePair& p) {
+template <class Pair>
+POD_DEVICE void store_a(const Pair& p) {
   for (int i = p.thread; i < kRows * kDepth; i += kThreads) {
-    put(p.smem, i / kDepth, i % kDepth, p.a[i]);
+    p.put(p.smem, kRows, i / kDepth, i % kDepth, p.a[i]);
   }
 }
 
-POD_DEVICE void store_b_k_major(const TilePair& p, int columns) {
+template <class Pair>
+POD_DEVICE void store_b_k_major(const Pair& p, int columns) {
   for (int i = p.thread; i < kDepth * columns; i += kThreads) {
     const int k = i / columns, n = i % columns;
-    put(p.smem_b(), n, k, p.b[k * kMaxColumns + n]);
+    p.put(p.smem_b(), kColumnsKMajor, n, k, p.b[k * kMaxColumns + n]);
   }
 }
 
-POD_DEVICE void store_b_n_major(const TilePair& p) {
+template <class Pair>
+POD_DEVICE void store_b_n_major(const Pair& p) {
   for (int i = p.thread; i < kDepth * kMaxColumns; i += kThreads) {
     const int k = i / kMaxColumns, n = i % kMaxColumns;
-    put(p.smem_b() + n / 64 * kPanel, k, n % 64, p.b[i]);
+    p.put(p.smem_b(), kDepth, k, n, p.b[i]);
   }
 }
 
-template <int kColumns>
-POD_DEVICE void start_from_c(float (&d)[kColumns][4], const TilePair& p) {
+template <int kColumns, class Pair>
+POD_DEVICE void start_from_c(float (&d)[kColumns][4], const Pair& p) {
   POD_UNROLL
   for (int n = 0; n < kColumns; ++n) {
     POD_UNROLL
@@ -97,8 +52,8 @@ POD_DEVICE void start_from_c(float (&d)[kColumns][4], const TilePair& p) {
 }
 
 // out [64, 8 * kColumns]
-template <int kColumns>
-POD_DEVICE void dump_sums(uint32_t* out, const float (&d)[kColumns][4], const TilePair& p) {
+template <int kColumns, class Pair>
+POD_DEVICE void dump_sums(uint32_t* out, const float (&d)[kColumns][4], const Pair& p) {
   POD_UNROLL
   for (int n = 0; n < kColumns; ++n) {
     POD_UNROLL
@@ -113,8 +68,8 @@ POD_DEVICE void finish(float (&d)[kColumns][4]) {
   ptx::hold(d);
 }
 
-template <typename T, int kColumns>
-POD_DEVICE void issue_ss(float (&d)[kColumns][4], const TilePair& p, bool accumulate) {
+template <typename T, int kColumns, class Pair>
+POD_DEVICE void issue_ss(float (&d)[kColumns][4], const Pair& p, bool accumulate) {
   POD_UNROLL
   for (int step = 0; step < kDepth / 16; ++step) {
     ptx::wgmma_ss<T>(d, p.a_descriptor(step), p.b_descriptor_k_major(step), accumulate || step > 0);
@@ -122,8 +77,8 @@ POD_DEVICE void issue_ss(float (&d)[kColumns][4], const TilePair& p, bool accumu
 }
 
 // Odd pairs start from nothing: what d holds must not matter then.
-template <typename T, int kColumns>
-POD_DEVICE void dump_ss(uint32_t* out, const TilePair& p, int tile) {
+template <typename T, int kColumns, class Pair>
+POD_DEVICE void dump_ss(uint32_t* out, const Pair& p, int tile) {
   float d[kColumns][4];
   start_from_c(d, p);
   ptx::hold(d);
@@ -137,7 +92,8 @@ POD_DEVICE void dump_ss(uint32_t* out, const TilePair& p, int tile) {
 struct FragmentsOfA {
   uint32_t words[kDepth / 16][4];
 
-  POD_DEVICE explicit FragmentsOfA(const TilePair& p) {
+  template <class Pair>
+  POD_DEVICE explicit FragmentsOfA(const Pair& p) {
     const uint32_t* pairs = reinterpret_cast<const uint32_t*>(p.a);
     POD_UNROLL
     for (int step = 0; step < kDepth / 16; ++step) {
@@ -150,16 +106,16 @@ struct FragmentsOfA {
   }
 };
 
-template <typename T, int kColumns>
-POD_DEVICE void issue_rs(float (&d)[kColumns][4], const FragmentsOfA& a, const TilePair& p) {
+template <typename T, int kColumns, class Pair>
+POD_DEVICE void issue_rs(float (&d)[kColumns][4], const FragmentsOfA& a, const Pair& p) {
   POD_UNROLL
   for (int step = 0; step < kDepth / 16; ++step) {
     ptx::wgmma_rs<T>(d, a.words[step], p.b_descriptor_n_major(step));
   }
 }
 
-template <typename T, int kColumns>
-POD_DEVICE void dump_rs(uint32_t* out, const TilePair& p, int tile) {
+template <typename T, int kColumns, class Pair>
+POD_DEVICE void dump_rs(uint32_t* out, const Pair& p, int tile) {
   float d[kColumns][4];
   start_from_c(d, p);
   const FragmentsOfA a(p);
@@ -172,10 +128,14 @@ POD_DEVICE void dump_rs(uint32_t* out, const TilePair& p, int tile) {
 
 POD_DEVICE void dump_descriptors(const ConformanceArguments& a, int thread) {
   const uint32_t number = static_cast<uint32_t>(thread);
-  const uint64_t descriptor =
-      ptx::wgmma_descriptor(number * 2000 & ~15u, number * 1040, 0x3fff0 - number * 16);
-  section<kWgmmaDescriptor>(a)[2 * thread] = static_cast<uint32_t>(descriptor);
-  section<kWgmmaDescriptor>(a)[2 * thread + 1] = static_cast<uint32_t>(descriptor >> 32);
+  const auto dump = [&](uint32_t* out, uint64_t descriptor) {
+    out[2 * thread] = static_cast<uint32_t>(descriptor);
+    out[2 * thread + 1] = static_cast<uint32_t>(descriptor >> 32);
+  };
+  const uint32_t start = number * 2000 & ~15u, leading = number * 1040;
+  const uint32_t stride = 0x3fff0 - number * 16;
+  dump(section<kWgmmaDescriptor>(a), ptx::wgmma_descriptor<128>(start, leading, stride));
+  dump(section<kWgmmaDescriptorRows64>(a), ptx::wgmma_descriptor<64>(start, leading, stride));
   float d[2][4];
   for (int i = 0; i < 8; ++i) d[i / 4][i % 4] = float_of(a.words[8 * thread + i]);
   ptx::hold(d);
@@ -183,7 +143,7 @@ POD_DEVICE void dump_descriptors(const ConformanceArguments& a, int thread) {
 }
 
 // Copies that only the proxy fence makes visible, into a buffer that is used again and again.
-POD_DEVICE void dump_copied(const ConformanceArguments& a, const TilePair& p) {
+POD_DEVICE void dump_copied(const ConformanceArguments& a, const TilePair<128>& p) {
   float d[8][4];
   start_from_c(d, p);
   const FragmentsOfA fragments(p);
@@ -206,7 +166,7 @@ POD_DEVICE void dump_copied(const ConformanceArguments& a, const TilePair& p) {
 }
 
 // Accumulators that other instructions change before each fence.
-POD_DEVICE void dump_fenced(const ConformanceArguments& a, const TilePair& p) {
+POD_DEVICE void dump_fenced(const ConformanceArguments& a, const TilePair<128>& p) {
   float d[8][4];
   start_from_c(d, p);
   for (int round = 0; round < 4; ++round) {
@@ -224,7 +184,7 @@ POD_DEVICE void dump_fenced(const ConformanceArguments& a, const TilePair& p) {
 }
 
 // Two groups in flight: the older one's sums after a wait for all but one, then the newer one's.
-POD_DEVICE void dump_groups(const ConformanceArguments& a, const TilePair& p) {
+POD_DEVICE void dump_groups(const ConformanceArguments& a, const TilePair<128>& p) {
   float older[8][4], newer[8][4];
   start_from_c(newer, p);
   ptx::hold(older);
@@ -248,7 +208,7 @@ products_kernel(const POD_GRID_CONSTANT ConformanceArguments a) {
   POD_DYNAMIC_SMEM(smem);
   constexpr bool is_fp16 = kTypeIndex<T> == 1;
   const int tile = ptx::cta_index();
-  const TilePair p = tile_pair<T>(a, smem, tile);
+  const auto p = tile_pair<T>(a, smem, tile);
   store_a(p);
   store_b_k_major(p, 128);
   publish();
@@ -267,7 +227,7 @@ template <typename T>
 POD_GLOBAL(kThreads, 1)
 order_kernel(const POD_GRID_CONSTANT ConformanceArguments a) {
   POD_DYNAMIC_SMEM(smem);
-  const TilePair p = tile_pair<T>(a, smem, 0);
+  const auto p = tile_pair<T>(a, smem, 0);
   dump_descriptors(a, p.thread);
   store_a(p);
   store_b_k_major(p, 64);

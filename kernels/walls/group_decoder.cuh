@@ -12,7 +12,8 @@ namespace pod::walls {
 
 constexpr int kWideKeys = 64, kWidePlaces = 4, kWideThreads = 128;
 constexpr uint32_t kWidePlaceBytes = kWideKeys * kRowBytes;
-constexpr uint32_t kWideBytes = kWidePlaces * kWidePlaceBytes + 8 * layout::kPanelRowBytes;
+constexpr uint32_t kPanelRowBytes = layout::Panels<128, 8>::kRowBytes;
+constexpr uint32_t kWideBytes = kWidePlaces * kWidePlaceBytes + 8 * kPanelRowBytes;
 constexpr int kWideBarrier = 4;
 
 // D[64, 8] (+)= A[64, 16] B[16, 8]; A K-major, or with kTransposed M-major; B K-major.
@@ -141,7 +142,7 @@ class GroupDecoder {
     sum_[1] = p[1] + p[3];
     const uint32_t weights = places_ + kWidePlaces * kWidePlaceBytes;
     const int row = lane_ % 8, chunk = 2 * warp_ + lane_ / 8 % 2;
-    store_transposed(weights + row * layout::kPanelRowBytes + ((chunk ^ row) << 4),
+    store_transposed(weights + row * kPanelRowBytes + ((chunk ^ row) << 4),
                      ptx::pack2<bf16>(p[0], p[1]), ptx::pack2<bf16>(p[2], p[3]));
     return grown;
   }
@@ -179,8 +180,8 @@ class GroupDecoder {
     l_[0] += sum_[0];
     l_[1] += sum_[1];
     const uint64_t keys = KeyPanels::rows_descriptor(places_ + place * kWidePlaceBytes);
-    const uint64_t weights =
-        ptx::wgmma_descriptor(places_ + kWidePlaces * kWidePlaceBytes, 16, layout::kPanelRow8Bytes);
+    const uint64_t weights = ptx::wgmma_descriptor<kPanelRowBytes>(
+        places_ + kWidePlaces * kWidePlaceBytes, 16, 8 * kPanelRowBytes);
     hold_output();
     ptx::wgmma_fence();
     POD_UNROLL

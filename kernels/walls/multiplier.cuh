@@ -51,7 +51,7 @@ class Multiplier {
   using KeyPanels = layout::Panels<128, kKeys>;
 
   POD_DEVICE Multiplier(const Ring<kKeys, kStages>& ring, uint32_t q, int group, bool ordered)
-      : ring_(ring), q_(q + group * kGroupRows * layout::kPanelRowBytes), group_(group),
+      : ring_(ring), q_(q + group * kGroupRows * QueryPanels::kRowBytes), group_(group),
         ordered_(ordered), lane_(ptx::thread_index() % kWarpSize) {}
 
   POD_DEVICE void run(int64_t cycles, Record& record) {

@@ -104,8 +104,8 @@ MUTATIONS = (
     Mutation(
         "O's upper and lower eight columns are exchanged",
         _ITEM,
-        "block * ColumnFragment::kBlock + ColumnFragment::key(scope_.thread, half);",
-        "block * ColumnFragment::kBlock +\n"
+        "ColumnFragment::first_column(D, block) + ColumnFragment::key(scope_.thread, half);",
+        "ColumnFragment::first_column(D, block) +\n"
         "              ColumnFragment::key(scope_.thread, {on} ? 1 - half : half);",
     ),
     Mutation(

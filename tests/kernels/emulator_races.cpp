@@ -32,7 +32,7 @@ void fill_tile(int value) {
 }
 
 void issue_product(float (&d)[8][4]) {
-  const uint64_t descriptor = ptx::wgmma_descriptor(ptx::smem_address(tile()), 16, 1024);
+  const uint64_t descriptor = ptx::wgmma_descriptor<128>(ptx::smem_address(tile()), 16, 1024);
   ptx::wgmma_fence();
   ptx::wgmma_ss<bf16>(d, descriptor, descriptor, false);
   ptx::wgmma_commit();
@@ -40,7 +40,7 @@ void issue_product(float (&d)[8][4]) {
 
 // Of A M-major, by the same bytes.
 void issue_transposed(float (&d)[2][4]) {
-  const uint64_t descriptor = ptx::wgmma_descriptor(ptx::smem_address(tile()), 16, 1024);
+  const uint64_t descriptor = ptx::wgmma_descriptor<128>(ptx::smem_address(tile()), 16, 1024);
   ptx::wgmma_fence();
   ptx::wgmma_ss_transposed<bf16>(d, descriptor, descriptor);
   ptx::wgmma_commit();

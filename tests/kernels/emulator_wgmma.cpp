@@ -27,8 +27,15 @@ void open_gate() {
 int row_of(int thread, int i) { return thread / 32 * 16 + thread % 32 / 4 + i / 2 * 8; }
 int column_of(int thread, int n, int i) { return 8 * n + thread % 4 * 2 + i % 2; }
 
-constexpr uint32_t kStrideA = 1024, kStrideB = 2048, kLeadingB = 16 << 10;
+constexpr uint32_t kStrideA = 1024, kStrideB = 2048, kLeadingA = 8 << 10, kLeadingB = 16 << 10;
+constexpr uint32_t kPanelA = 8 << 10, kPanelB = 32 << 10, kFirstB = 2 * kPanelA;
 constexpr int kDepth = 64;
+
+// Where a tile of rows of `width` bytes has element `across` of row `along`, before its swizzle.
+uint32_t place(uint32_t along, uint32_t across, uint32_t width, uint32_t stride, uint32_t panel) {
+  const uint32_t bytes = across * 2;
+  return bytes / width * panel + along / 8 * stride + along % 8 * width + bytes % width;
+}
 
 template <int kColumns>
 void compare(const char* what, const std::vector<float>& a, const std::vector<float>& b,
@@ -48,7 +55,7 @@ void compare(const char* what, const std::vector<float>& a, const std::vector<fl
 
 // D = A B over 64 of k in four steps, `accumulate` from the first or the second on. A K-major or,
 // `transposed`, M-major.
-template <class T, int kColumns, bool transposed = false>
+template <class T, int kColumns, bool transposed = false, uint32_t kWidth = 128>
 void check_ss(bool from_c) {
   constexpr int kN = 8 * kColumns;
   const std::vector<float> a = numbers(64 * kDepth, 1), b = numbers(kDepth * kN, 2);
@@ -59,13 +66,14 @@ void check_ss(bool from_c) {
         const int thread = thread_index();
         for (int i = thread; i < 64 * kDepth; i += kGroup) {
           const auto r = static_cast<uint32_t>(i / kDepth), k = static_cast<uint32_t>(i % kDepth);
-          const uint32_t at = transposed ? k / 8 * kStrideA + k % 8 * 128 + r * 2
-                                         : r / 8 * kStrideA + r % 8 * 128 + k * 2;
-          put(at, narrow<T>(a[static_cast<size_t>(i)]));
+          const uint32_t at = transposed ? place(k, r, kWidth, kStrideA, kLeadingA)
+                                         : place(r, k, kWidth, kStrideA, kPanelA);
+          put<kWidth>(at, narrow<T>(a[static_cast<size_t>(i)]));
         }
         for (int i = thread; i < kDepth * kN; i += kGroup) {
           const auto k = static_cast<uint32_t>(i / kN), n = static_cast<uint32_t>(i % kN);
-          put(8192 + n / 8 * kStrideB + n % 8 * 128 + k * 2, narrow<T>(b[static_cast<size_t>(i)]));
+          put<kWidth>(kFirstB + place(n, k, kWidth, kStrideB, kPanelB),
+                      narrow<T>(b[static_cast<size_t>(i)]));
         }
         float d[kColumns][4];
         for (int n = 0; n < kColumns; ++n) {
@@ -76,11 +84,15 @@ void check_ss(bool from_c) {
         }
         open_gate();
         for (uint32_t k = 0; k < kDepth / 16; ++k) {
-          const uint64_t columns = descriptor(8192 + 32 * k, 16, kStrideB);
+          const uint32_t at_b = kFirstB + place(0, 16 * k, kWidth, kStrideB, kPanelB);
+          const uint64_t columns = descriptor<kWidth>(at_b, 16, kStrideB);
           if constexpr (transposed) {
-            ptx::wgmma_ss_transposed<T>(d, descriptor(2 * kStrideA * k, 0, kStrideA), columns);
+            const uint32_t leading = kWidth == 128 ? 0 : kLeadingA;
+            ptx::wgmma_ss_transposed<T>(d, descriptor<kWidth>(2 * kStrideA * k, leading, kStrideA),
+                                        columns);
           } else {
-            ptx::wgmma_ss<T>(d, descriptor(32 * k, 16, kStrideA), columns, from_c || k > 0);
+            const uint32_t at_a = place(0, 16 * k, kWidth, kStrideA, kPanelA);
+            ptx::wgmma_ss<T>(d, descriptor<kWidth>(at_a, 16, kStrideA), columns, from_c || k > 0);
           }
         }
         ptx::wgmma_commit();
@@ -92,11 +104,11 @@ void check_ss(bool from_c) {
           }
         }
       },
-      kGroup, 1, kSmem);
+      kGroup, 1, 96 << 10);
   compare<kColumns>("ss", a, b, c, out);
 }
 
-template <class T, int kColumns>
+template <class T, int kColumns, uint32_t kWidth = 128>
 void check_rs() {
   constexpr int kN = 8 * kColumns;
   const std::vector<float> a = numbers(64 * kDepth, 4), b = numbers(kDepth * kN, 5);
@@ -107,8 +119,8 @@ void check_rs() {
         const int thread = thread_index();
         for (int i = thread; i < kDepth * kN; i += kGroup) {
           const auto k = static_cast<uint32_t>(i / kN), n = static_cast<uint32_t>(i % kN);
-          put(n / 64 * kLeadingB + k / 8 * kStrideB + k % 8 * 128 + n % 64 * 2,
-              narrow<T>(b[static_cast<size_t>(i)]));
+          put<kWidth>(place(k, n, kWidth, kStrideB, kLeadingB),
+                      narrow<T>(b[static_cast<size_t>(i)]));
         }
         float d[kColumns][4];
         for (int n = 0; n < kColumns; ++n) {
@@ -127,7 +139,7 @@ void check_rs() {
         open_gate();
         for (uint32_t step = 0; step < kDepth / 16; ++step) {
           ptx::wgmma_rs<T>(d, fragments[step],
-                           descriptor(step * 2 * kStrideB, kLeadingB, kStrideB));
+                           descriptor<kWidth>(step * 2 * kStrideB, kLeadingB, kStrideB));
         }
         ptx::wgmma_commit();
         ptx::wgmma_wait<0>();
@@ -182,6 +194,9 @@ CASE(wgmma_rs_bf16_n64) {
 CASE(wgmma_rs_fp16_n64) {
   in_every_schedule([] { check_rs<fp16, 8>(); });
 }
+CASE(wgmma_rs_fp16_n96) {
+  in_every_schedule([] { check_rs<fp16, 12>(); });
+}
 CASE(wgmma_rs_bf16_n128) {
   in_every_schedule([] { check_rs<bf16, 16>(); });
 }
@@ -193,4 +208,14 @@ CASE(wgmma_rs_bf16_n256) {
 }
 CASE(wgmma_rs_fp16_n256) {
   in_every_schedule([] { check_rs<fp16, 32>(); });
+}
+CASE(wgmma_ss_bf16_rows_of_64) {
+  in_every_schedule([] { check_ss<bf16, 16, false, 64>(false); });
+  in_every_schedule([] { check_ss<bf16, 1, false, 64>(true); });
+}
+CASE(wgmma_ss_transposed_fp16_rows_of_64) {
+  in_every_schedule([] { check_ss<fp16, 2, true, 64>(true); });
+}
+CASE(wgmma_rs_bf16_rows_of_64) {
+  in_every_schedule([] { check_rs<bf16, 12, 64>(); });
 }

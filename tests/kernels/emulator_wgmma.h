@@ -26,15 +26,18 @@ inline uint8_t* atoms() {
   return smem + (1024 - ptx::smem_address(smem) % 1024) % 1024;
 }
 
-// Puts an element where a swizzled tile has it; `linear` counts from atoms().
-inline void put(uint32_t linear, uint16_t bits) {
-  uint8_t* base = atoms();
-  const uint32_t chunk = linear / 16 % 8 ^ linear / 128 % 8;
-  std::memcpy(base + linear / 128 * 128 + chunk * 16 + linear % 16, &bits, 2);
+// Puts an element where a swizzled tile has it, whose rows have kRowBytes; `linear` counts from
+// atoms().
+template <uint32_t kRowBytes = 128>
+void put(uint32_t linear, uint16_t bits) {
+  constexpr uint32_t kChunks = kRowBytes / 16;
+  const uint32_t chunk = linear / 16 % kChunks ^ linear / 128 % kChunks;
+  std::memcpy(atoms() + linear / kRowBytes * kRowBytes + chunk * 16 + linear % 16, &bits, 2);
 }
 
-inline uint64_t descriptor(uint32_t at, uint32_t leading, uint32_t stride) {
-  return ptx::wgmma_descriptor(ptx::smem_address(atoms()) + at, leading, stride);
+template <int kRowBytes = 128>
+uint64_t descriptor(uint32_t at, uint32_t leading, uint32_t stride) {
+  return ptx::wgmma_descriptor<kRowBytes>(ptx::smem_address(atoms()) + at, leading, stride);
 }
 
 // Two tiles of zeros, made by each thread's share of plain stores and closed by a barrier.

@@ -42,22 +42,28 @@ CASE(wgmma_descriptors_that_cannot_be) {
   expect_group_error({"wgmma, A", "another swizzle"}, [] {
     float d[8][4];
     ptx::wgmma_fence();
-    ptx::wgmma_ss<bf16>(d, descriptor(0, 16, 1024) ^ uint64_t{3} << 62, descriptor(0, 16, 1024),
+    ptx::wgmma_ss<bf16>(d, descriptor(0, 16, 1024) ^ uint64_t{2} << 62, descriptor(0, 16, 1024),
                         false);
   });
 }
 
 CASE(wgmma_tiles_that_start_inside_a_swizzle_atom) {
-  expect_group_error({"wgmma, B", "byte 128 of a swizzle atom", "plus 0, 32, 64 or 96"}, [] {
-    float d[8][4];
-    ptx::wgmma_fence();
-    ptx::wgmma_ss<bf16>(d, descriptor(96, 16, 1024), descriptor(8192 + 128, 16, 1024), false);
-  });
+  expect_group_error(
+      {"wgmma, B", "byte 128 of a swizzle atom", "multiple of 1024 plus a multiple of 32"}, [] {
+        float d[8][4];
+        ptx::wgmma_fence();
+        ptx::wgmma_ss<bf16>(d, descriptor(96, 16, 1024), descriptor(8192 + 128, 16, 1024), false);
+      });
   expect_group_error({"wgmma, B", "byte 32 of a swizzle atom", "multiple of 1024."}, [] {
     float d[8][4] = {};
     const uint32_t a[4] = {};
     ptx::wgmma_fence();
     ptx::wgmma_rs<bf16>(d, a, descriptor(32, 8192, 1024));
+  });
+  expect_group_error({"wgmma, A", "byte 96 of a swizzle atom", "multiple of 512 plus"}, [] {
+    float d[8][4];
+    ptx::wgmma_fence();
+    ptx::wgmma_ss<bf16>(d, descriptor<64>(32 + 64, 16, 512), descriptor<64>(8192, 16, 512), false);
   });
 }
 
@@ -76,7 +82,7 @@ CASE(wgmma_tiles_outside_shared_memory) {
   expect_group_error({"wgmma, B", "bytes 0 to 8192 of static memory, which has 0 bytes"}, [] {
     float d[8][4];
     ptx::wgmma_fence();
-    ptx::wgmma_ss<bf16>(d, descriptor(0, 16, 1024), ptx::wgmma_descriptor(0, 16, 1024), false);
+    ptx::wgmma_ss<bf16>(d, descriptor(0, 16, 1024), ptx::wgmma_descriptor<128>(0, 16, 1024), false);
   });
 }
 

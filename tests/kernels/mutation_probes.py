@@ -166,6 +166,15 @@ def turn_probes(head_dim: int) -> list[Probe]:
     ]
 
 
+def panel_probes(head_dim: int) -> list[Probe]:
+    """For panels of fewer columns: what is not of them runs elsewhere."""
+    split = {"decode_split_tokens": 64, "prefill_ctas": 1, "decode_ctas": 1}
+    return [
+        _probe("hybrid, split", [150, 1, 1, 3], [200, 300, 90, 40], plan=split, head_dim=head_dim),
+        _probe("whole", [130, 1], [310, 77], page_size=7, head_dim=head_dim),
+    ]
+
+
 def byte_probes() -> list[Probe]:
     """The same of K and V of 8 bits, as far as these are read in other ways."""
     split = {"decode_split_tokens": 64, "prefill_ctas": 1, "decode_ctas": 1}

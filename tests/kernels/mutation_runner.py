@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mutation_probes import Probe, byte_probes, pair_probes, probes, turn_probes
+from mutation_probes import Probe, byte_probes, pair_probes, panel_probes, probes, turn_probes
 from torch import Tensor
 
 from pod_integrate.devices.cuda import kernel_library
@@ -102,6 +102,8 @@ def main() -> None:
     variant = Variant.parse(next(iter(libraries)))
     if variant.kv_bytes == 1:
         cases = byte_probes()
+    elif variant.head_dim % 64:
+        cases = panel_probes(variant.head_dim)
     elif not runs_both(variant.config()):
         cases = probes()
     else:

@@ -16,7 +16,7 @@ from benchmarks.gpu.correctness.conformance_run import (
     floats,
     unpack_sums,
 )
-from benchmarks.gpu.correctness.conformance_tiles import DTYPES, magnitudes
+from benchmarks.gpu.correctness.conformance_tiles import DTYPES, magnitudes, operands_of
 
 ROOT = Path(__file__).resolve().parents[2]
 PTX = ROOT / "kernels" / "cuda" / "include" / "pod" / "ptx"
@@ -53,21 +53,19 @@ def test_mma_multiplies_the_documented_fragments(
     assert bool(close[half:].all())
 
 
-@pytest.mark.parametrize("section", [name for name in conformance.RULES if "wgmma" in name])
-def test_wgmma_multiplies_whole_tiles(section: str, inputs: Inputs, dumped: Sections) -> None:
-    wrapper, kind = section.split(":")
-    dtype, columns = kind.split("_n")
+def test_wgmma_multiplies_whole_tiles(inputs: Inputs, dumped: Sections) -> None:
     tiles = inputs.tiles
-    c = tiles.c[..., : int(columns)].double()
-    if wrapper == "wgmma_ss":
-        c[1::2] = 0
-    want = c + tiles.a[dtype].double() @ tiles.b[dtype][..., : int(columns)].double()
-    got = floats(dumped[section]).view_as(want).double()
-    same = (got == want) | (got.isnan() & want.isnan())
-    half = len(same) // 2
-    assert bool(same[:half].all())
-    close = (got - want).abs() <= 2.0**-20 * magnitudes(tiles, section)
-    assert bool(close[half:].all())
+    sections = [name for name in dumped if name.startswith(conformance.PRODUCTS)]
+    assert {"wgmma_ss:bf16_n64", "wgmma_rs:fp16_rows64_n96"} < set(sections)
+    for section in sections:
+        a, b, c = operands_of(tiles, section)
+        want = c + a @ b
+        got = floats(dumped[section]).view_as(want).double()
+        same = (got == want) | (got.isnan() & want.isnan())
+        half = len(same) // 2
+        assert bool(same[:half].all()), section
+        close = (got - want).abs() <= 2.0**-20 * magnitudes(tiles, section)
+        assert bool(close[half:].all()), section
 
 
 def test_wgmma_groups_and_fences_order_the_products(inputs: Inputs, dumped: Sections) -> None:
@@ -86,12 +84,13 @@ def test_wgmma_groups_and_fences_order_the_products(inputs: Inputs, dumped: Sect
 
 
 def test_wgmma_descriptors_have_their_fields(inputs: Inputs, dumped: Sections) -> None:
-    low, high = (dumped["wgmma_descriptor"].view(-1, 2).long() & 0xFFFFFFFF).unbind(1)
     number = torch.arange(128)
-    assert torch.equal(low & 0x3FFF, number * 2000 // 16)
-    assert torch.equal(low >> 16, number * 1040 // 16)
-    assert torch.equal(high & 0x3FFFFFFF, (0x3FFF0 - number * 16) // 16)
-    assert bool((high >> 30 == 1).all()), "128-byte swizzle"
+    for section, swizzle in {"wgmma_descriptor": 1, "wgmma_descriptor:rows64": 2}.items():
+        low, high = (dumped[section].view(-1, 2).long() & 0xFFFFFFFF).unbind(1)
+        assert torch.equal(low & 0x3FFF, number * 2000 // 16)
+        assert torch.equal(low >> 16, number * 1040 // 16)
+        assert torch.equal(high & 0x3FFFFFFF, (0x3FFF0 - number * 16) // 16)
+        assert bool((high >> 30 == swizzle).all()), "as many bytes as a row"
     assert torch.equal(dumped["hold"], inputs.words[: 8 * 128])
 
 

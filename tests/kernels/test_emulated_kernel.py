@@ -20,9 +20,9 @@ from pod_integrate.measure.batches import make_batch
 from pod_integrate.terms.keys import Geometry
 
 # Head dims, dtypes, one and two row tiles per warp, one to three stages, decode items on one, two
-# and four warps, alone or several in a CTA. The last six prefill and decode on wgmma, two of these
-# with decode tiles of 8 query rows; the last two in a CTA that stays and runs both ops, at once or
-# one at a time.
+# and four warps, alone or several in a CTA. The last seven prefill and decode on wgmma, two of
+# these with decode tiles of 8 query rows, one in panels of 32 columns; the last two in a CTA that
+# stays and runs both ops, at once or one at a time.
 VARIANTS = (
     "bf16-d64-p64x32s1w4-d16x64s1w4-c2-v1",
     "fp16-d64-p64x32s2w2-d16x32s2w2-c3-v2",
@@ -34,6 +34,7 @@ VARIANTS = (
     "fp16-d64-p128x64s3w4-d16x64s1w4-c2-v1",
     "fp16-d64-p128x64s2w4-d8x192s1w4-c2-v1",
     "bf16-d128-p128x64s2w4-d8x64s2w4-c2-v1",
+    "fp16-d96-p128x64s2w4-d16x256s1w4-c2-v1",
     "bf16-d64-p128x128s2w8-d16x64s1w4-c1-v1",
     "bf16-d256-p128x64s2w8-d16x64s1w4-c1-v1",
 )

@@ -18,6 +18,7 @@ import mutations
 import narrow_mutations
 import pair_mutations
 import pair_ring_mutations
+import panel_mutations
 import planting
 import pytest
 import softmax_mutations
@@ -41,6 +42,8 @@ WGMMA_VARIANTS = ("bf16-d64-p128x64s2w4-d16x32s2w2-c2-v1",)
 COLUMN_VARIANTS = ("bf16-d64-p128x64s2w4-d16x128s1w4-c2-v1",)
 # The same with tiles of 8 query rows.
 NARROW_VARIANTS = ("bf16-d64-p128x64s2w4-d8x128s1w4-c2-v1",)
+# Panels of 32 columns.
+PANEL_VARIANTS = ("bf16-d96-p128x64s2w4-d16x64s1w4-c2-v1",)
 # Both ops in a CTA that stays.
 PAIR_VARIANTS = ("bf16-d64-p128x96s2w8-d16x64s1w4-c1-v1",)
 # The same, its decodes' keys a tile ahead of their values.
@@ -67,6 +70,7 @@ SHOWN = (
     (WGMMA, WGMMA_VARIANTS),
     (column_mutations.MUTATIONS, COLUMN_VARIANTS),
     (narrow_mutations.MUTATIONS, NARROW_VARIANTS),
+    (panel_mutations.MUTATIONS, PANEL_VARIANTS),
     (PAIR, PAIR_VARIANTS),
     (ahead_mutations.MUTATIONS, AHEAD_VARIANTS),
     (turn_mutations.MUTATIONS, TURN_VARIANTS),
@@ -144,7 +148,6 @@ UNPLANTED = {
     "ptx/wgmma.cuh": "an instruction each, compared with a GPU's by kernels/conformance",
     "stamp.cuh": "a launch of its own beside attention, run by the tests of captured steps' times",
     "op/prefill_engine.cuh": "names the items of each engine, which are planted",
-    "layout/columns.cuh": "names registers; those who visit them are planted",
     "layout/scope.cuh": "names barriers; those who wait at them are planted",
 }
 

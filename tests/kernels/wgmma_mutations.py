@@ -206,20 +206,20 @@ MUTATIONS = (
     Mutation(
         "panels without a swizzle",
         _PANELS,
-        "((chunk % 8 ^ (row & 7)) << 4)",
-        "((chunk % 8 ^ ({on} ? 0 : row & 7)) << 4)",
+        "chunk % kChunks ^ swizzle_key<kRowBytes>(row)",
+        "chunk % kChunks ^ ({on} ? 0 : swizzle_key<kRowBytes>(row))",
     ),
     Mutation(
         "steps along a panel are half as long",
         _PANELS,
-        "k % 4 * 32",
-        "k % 4 * ({on} ? 16 : 32)",
+        "k % kSteps * 32",
+        "k % kSteps * ({on} ? 16 : 32)",
     ),
     Mutation(
         "steps down the panels of V skip rows",
         _PANELS,
-        "ahead(descriptor, k * 16 * kPanelRowBytes)",
-        "ahead(descriptor, k * ({on} ? 32 : 16) * kPanelRowBytes)",
+        "ahead(descriptor, k * 16 * kRowBytes)",
+        "ahead(descriptor, k * ({on} ? 32 : 16) * kRowBytes)",
     ),
     Mutation(
         "scores add to those of the tile before",

@@ -9,7 +9,12 @@ import optuna
 import pytest
 from tuner_support import KEY, make_tuner
 
-from pod_integrate.devices.cuda.choices import PAIRS, PAIRS_IN_TURN, tiles_name
+from pod_integrate.devices.cuda.choices import (
+    PAIRS,
+    PAIRS_BELOW_128,
+    PAIRS_IN_TURN,
+    tiles_name,
+)
 from pod_integrate.devices.registry import target_of
 from pod_integrate.terms.keys import Bucket, DeviceKey, Geometry
 from tuner.messages import Pair
@@ -50,10 +55,10 @@ def test_places_are_the_same_exactly_when_plain_configs_are(
 
 def test_pairs_that_run_both_ops_at_once_have_no_ratio_on_a_gpu() -> None:
     target = target_of(GPU)
-    assert target.choices(GEOMETRY).ratioless == {*PAIRS, *PAIRS_IN_TURN}
+    assert target.choices(GEOMETRY).ratioless == {*PAIRS, *PAIRS_BELOW_128, *PAIRS_IN_TURN}
     # Where they run one op at a time they have one.
     wide = dataclasses.replace(GEOMETRY, head_dim=256)
-    assert target.choices(wide).ratioless == set(PAIRS)
+    assert target.choices(wide).ratioless == {*PAIRS, *PAIRS_BELOW_128}
 
 
 def test_tiles_whose_ctas_run_both_ops_are_tried_with_one_ratio() -> None:

@@ -207,7 +207,7 @@ def _times(s: Sections) -> Comparison:
 
 
 _Rule = Callable[[Sections], Comparison]
-_PRODUCTS = ("wgmma_ss:", "wgmma_ss_transposed:", "wgmma_rs:")
+PRODUCTS = ("wgmma_ss:", "wgmma_ss_transposed:", "wgmma_rs:")
 RULES: dict[str, _Rule] = {
     "max": _same_numbers(torch.float32),
     "mul2:products": _same_numbers(torch.float16),
@@ -226,7 +226,7 @@ RULES: dict[str, _Rule] = {
 
 def rule_of(section: str) -> _Rule:
     """How a section is compared: sums of products of any width as sums, the most bit for bit."""
-    if section.startswith(_PRODUCTS):
+    if section.startswith(PRODUCTS):
         return _wgmma(section)
     return RULES.get(section, _same_bits)
 

@@ -60,11 +60,20 @@ def pack_tiles(tiles: Tiles) -> list[torch.Tensor]:
 def magnitudes(tiles: Tiles, section: str) -> torch.Tensor:
     """Sums of magnitudes [n, 64, columns], by which sums of a section may be off; in double.
 
-    section  e.g. `wgmma_ss:bf16_n128`; odd pairs of wgmma_ss start from nothing instead of C
+    section  odd pairs of wgmma_ss start from nothing instead of C
+    """
+    a, b, c = operands_of(tiles, section)
+    return c.abs() + a.abs() @ b.abs()
+
+
+def operands_of(tiles: Tiles, section: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """A, B and C of a section in double, e.g. of `wgmma_rs:bf16_n128`, or `.._rows64_n96`.
+
+    What follows the dtype but its columns is how the tiles lie.
     """
     wrapper, kind = section.split(":")
-    dtype, columns = kind.split("_n")
-    c = tiles.c[..., : int(columns)].double().abs()
+    dtype, *_, columns = kind.split("_")
+    c = tiles.c[..., : int(columns[1:])].double()
     if wrapper == "wgmma_ss":
         c[1::2] = 0
-    return c + tiles.a[dtype].double().abs() @ tiles.b[dtype][..., : int(columns)].double().abs()
+    return tiles.a[dtype].double(), tiles.b[dtype][..., : c.shape[-1]].double(), c

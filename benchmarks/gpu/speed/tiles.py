@@ -27,7 +27,7 @@ from benchmarks.gpu.common.timing import ColdTimer
 from benchmarks.gpu.speed.beside import both_ways
 from benchmarks.gpu.speed.cases import Part, default_of, find, make_case, sized
 from benchmarks.gpu.speed.summary import geomean
-from pod_integrate.devices.cuda.choices import PAIRS, tiles_of
+from pod_integrate.devices.cuda.choices import PAIRS, PAIRS_BELOW_128, tiles_of
 from pod_integrate.devices.cuda.decode_rows import require_group
 from pod_integrate.devices.cuda.limits import require_fits
 from pod_integrate.devices.cuda.variants import Variant, with_tiles
@@ -62,6 +62,10 @@ CASES_PAGE_1 = tuple(
         (64, 8, 64, 512, 512, 8, 1024),
         (9, 3, 64, 1024, 2048, 64, 2048),
         (9, 3, 64, 2048, 2048, 16, 4096),
+        (32, 32, 96, 2048, 2048, 16, 2048),
+        (32, 32, 96, 512, 4096, 16, 4096),
+        (32, 32, 96, 4096, 8192, 32, 4096),
+        (32, 8, 96, 2048, 8192, 64, 4096),
     )
 )
 Configs = dict[str, PodConfig]
@@ -149,7 +153,8 @@ def summarize(cases: dict[str, dict[str, Any]]) -> dict[str, Any]:
 
 def _wanted(machine: Backend, limit: int, names: list[str]) -> list[CaseSpec]:
     if names:
-        return [find(machine, name) for name in names][:limit]
+        ours = {spec.name: sized(machine, spec) for spec in CASES_PAGE_1}
+        return [ours[n] if n in ours else find(machine, n) for n in names][:limit]
     every = [*CASES, *CASES_PAGE_1]
     if machine.tiny:
         every = [spec._replace(page_size=min(spec.page_size, 16)) for spec in every]
@@ -191,13 +196,20 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         prog="tiles", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--tiles", nargs="+", default=list(PAIRS), help="names as in a variant's (default: pairs)"
+        "--tiles",
+        nargs="+",
+        default=[*PAIRS, *PAIRS_BELOW_128],
+        help="names as in a variant's (default: of CTAs that run both ops)",
     )
     parser.add_argument(
         "--splits", nargs="+", type=int, default=[4096], help="decode_split_tokens of them"
     )
     parser.add_argument(
-        "--cases", nargs="+", default=[], metavar="CASE", help="these, as numbers --cases has them"
+        "--cases",
+        nargs="+",
+        default=[],
+        metavar="CASE",
+        help="these, as numbers --cases has them, or of page size 1 by their whole name",
     )
     parser.add_argument("--repeats", type=int, default=_REPEATS, help="of each time")
     parser.add_argument("--limit", type=int, default=99, help="cases to measure")

@@ -53,6 +53,7 @@ _PARTS = (
     "real",
     "walls",
     "tiles",
+    "small",
     "power",
     "rules",
     "tp",
@@ -143,7 +144,7 @@ def path_of(name: str, gpu: str, label: str = "") -> Path:
     """Where a part's results go: of cases by GPU, of trees in turns by `label`."""
     of = prefix_of(gpu)
     own = "" if of == "gpu" else of
-    by_gpu = dict.fromkeys(("numbers", "grid", "grammar", "tiles", "power"), own)
+    by_gpu = dict.fromkeys(("numbers", "grid", "grammar", "tiles", "small", "power"), own)
     told = {**by_gpu, "versus": label}.get(name)
     return _RESULTS / (f"gpu_{name}_{told}.json" if told else f"gpu_{name}.json")
 

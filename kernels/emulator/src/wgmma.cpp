@@ -12,12 +12,11 @@
 namespace pod::emulator {
 namespace {
 
-constexpr uint32_t kAtomBytes = 1024;
-constexpr uint32_t kAdvance = 0x60;  // bits that steps along k set in the start of a K-major tile
+constexpr uint64_t kSwizzle128 = 1, kSwizzle64 = 2;
 
-uint64_t encode(uint32_t start, uint32_t leading, uint32_t stride) {
+uint64_t encode(uint32_t start, uint32_t leading, uint32_t stride, uint64_t swizzle) {
   return uint64_t{start} >> 4 | uint64_t{leading >> 4} << 16 | uint64_t{stride >> 4} << 32 |
-         uint64_t{1} << 62;
+         swizzle << 62;
 }
 
 bool same(const WgmmaForm& x, const WgmmaForm& y) {
@@ -60,26 +59,33 @@ void require_agreement(Warp& warp) {
 SharedTile decode(uint64_t descriptor, bool n_major, int atoms, int columns, const char* what) {
   const auto field = [&](int at) { return static_cast<uint32_t>(descriptor >> at & 0x3fff) << 4; };
   const uint32_t start = field(0), leading = field(16), stride = field(32);
-  if (descriptor != encode(start, leading, stride)) {
+  const uint64_t swizzle = descriptor >> 62;
+  const bool known = swizzle == kSwizzle128 || swizzle == kSwizzle64;
+  if (!known || descriptor != encode(start, leading, stride, swizzle)) {
     fail("%s: descriptor 0x%" PRIx64
          " has another swizzle or a base offset. Make it with "
          "wgmma_descriptor()",
          what, descriptor);
   }
-  const uint32_t advance = n_major ? 0 : kAdvance;
-  if (start % kAtomBytes & ~advance) {
+  const uint32_t row_bytes = swizzle == kSwizzle128 ? 128 : 64, atom_bytes = 8 * row_bytes;
+  // Bits that steps along k set in the start of a K-major tile.
+  const uint32_t advance = n_major ? 0 : row_bytes - 32;
+  if (start % atom_bytes & ~advance) {
     fail(
         "%s: its tile starts at shared address 0x%x, byte %u of a swizzle atom; it must start at a "
-        "multiple of 1024%s. Round the base of shared memory up",
-        what, start, start % kAtomBytes, n_major ? "" : " plus 0, 32, 64 or 96 bytes along k");
+        "multiple of %u%s. Round the base of shared memory up",
+        what, start, start % atom_bytes, atom_bytes,
+        n_major ? "" : " plus a multiple of 32 bytes along k, within the row");
   }
   const uint32_t first = start & ~advance;
-  const uint32_t last = n_major ? stride + static_cast<uint32_t>(columns / 8 - 1) * leading
-                                : static_cast<uint32_t>(atoms - 1) * stride;
-  SharedTile tile = require_shared(first, first + last + kAtomBytes, what);
+  const uint32_t last =
+      n_major ? stride + (static_cast<uint32_t>(columns) * 16 - 1) / row_bytes * leading
+              : static_cast<uint32_t>(atoms - 1) * stride;
+  SharedTile tile = require_shared(first, first + last + atom_bytes, what);
   tile.start = start;
   tile.leading = leading;
   tile.stride = stride;
+  tile.row_bytes = row_bytes;
   return tile;
 }
 
@@ -121,7 +127,8 @@ bool is_due(const WgmmaQueue& queue, const Wgmma& op, int pending) {
 
 }  // namespace
 
-uint64_t wgmma_descriptor(uint32_t smem, uint32_t leading_bytes, uint32_t stride_bytes) {
+uint64_t wgmma_descriptor(uint32_t smem, uint32_t leading_bytes, uint32_t stride_bytes,
+                          uint32_t row_bytes) {
   constexpr uint32_t kLimit = 1u << 18;
   if ((smem | leading_bytes | stride_bytes) % 16 || smem >= kLimit || leading_bytes >= kLimit ||
       stride_bytes >= kLimit) {
@@ -130,7 +137,7 @@ uint64_t wgmma_descriptor(uint32_t smem, uint32_t leading_bytes, uint32_t stride
         "multiple of 16 below 2^18",
         smem, leading_bytes, stride_bytes);
   }
-  return encode(smem, leading_bytes, stride_bytes);
+  return encode(smem, leading_bytes, stride_bytes, row_bytes == 128 ? kSwizzle128 : kSwizzle64);
 }
 
 void issue_wgmma(const WgmmaForm& form, float* d, const uint32_t* a) {

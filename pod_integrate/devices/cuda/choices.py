@@ -39,6 +39,16 @@ PAIRS_IN_TURN = (
     "p128x64s2w8-d16x64s1w4-c1-v1",
     "p128x64s2w8-d8x64s1w4-c1-v1",
 )
+# What head dims below 128 have room for: CTAs that run both ops and, at 96, the default's.
+PAIRS_BELOW_128 = (
+    "p128x128s2w8-d16x128s1w4-c1-v1",
+    "p128x128s2w8-d8x128s1w4-c1-v1",
+)
+_BELOW_128 = (
+    "p128x64s2w4-d16x256s1w4-c2-v1",
+    "p128x64s2w4-d8x256s1w4-c2-v1",
+    *PAIRS_BELOW_128,
+)
 # Large tiles with few CTAs to small tiles with many; what does not fit an architecture or head dim
 # is refused without a build. New ones go to the end: stored trials keep their meaning.
 TILES = (
@@ -64,6 +74,7 @@ TILES = (
     *PAIRS,
     *_OF_8,
     *PAIRS_IN_TURN,
+    *_BELOW_128,
 )
 _PARAMETERS: dict[str, Range | OneOf] = {
     "tiles": OneOf(TILES),
@@ -108,9 +119,15 @@ def choices(target: Target, geometry: Geometry) -> Choices:
         ),
         shipped=_shipped(target, geometry),
         # A GPU without an engine for them runs them like other tiles, and is tried with one ratio.
-        ratioless=frozenset(PAIRS + PAIRS_IN_TURN if pair_decodes(geometry.head_dim) else PAIRS),
+        ratioless=_ratioless(geometry.head_dim),
         covered=_covered() if pair_decodes(geometry.head_dim) else frozenset(),
     )
+
+
+def _ratioless(head_dim: int) -> frozenset[str]:
+    """Tiles of CTAs that run both ops at once; but at head dim 256 those of PAIRS_IN_TURN."""
+    both = PAIRS + PAIRS_BELOW_128
+    return frozenset(both + PAIRS_IN_TURN if pair_decodes(head_dim) else both)
 
 
 def _covered() -> frozenset[str]:

@@ -28,14 +28,14 @@ def default_tiles(arch: Architecture, head_dim: int, kv_bytes: int = 2) -> PodCo
 
 
 def pair_tiles(head_dim: int) -> PodConfig:
-    """Of CTAs that run both ops, where a GPU has an engine for them; head_dim is not 96.
+    """Of CTAs that run both ops, where a GPU has an engine for them.
 
     The decode item takes what 128 keys of prefill leave of the shared memory; at head dim 256,
     where 64 keys fit, two of them have it in turn with the prefill item.
     """
     return PodConfig(
         prefill=_tile(128, 64 if head_dim == 256 else 128, 2, 8),
-        decode=_tile(16, 128, 2, 4) if head_dim == 64 else _tile(16, 64, 1, 4),
+        decode=_tile(16, 128 if head_dim < 128 else 64, 1, 4),
         ctas_per_sm=1,
         max_prefill_waves=1,
         decode_split_tokens=4096,
@@ -55,9 +55,10 @@ def _of_halves(arch: Architecture, head_dim: int, large: bool) -> tuple[TileConf
     if head_dim == 128:
         # Among the best of a sweep on an H100 (docs/gpu.md): a lone decode CTA wants many keys.
         return _tile(128, 64, 2, 4), _tile(16, 192, 1, 4)
-    if "wgmma" in arch.engines and head_dim == 64:
-        # Two stages, so that prefill runs on wgmma: 1.3 to 1.4 times as fast on an H200 as one.
-        return _tile(128, 64, 2, 4), _tile(16, 192, 1, 4)
+    if "wgmma" in arch.engines:
+        # Two stages, so that prefill runs on wgmma: at head dim 64 1.3 to 1.4 times as fast on an
+        # H200 as one.
+        return _tile(128, 64, 2, 4), _tile(16, 192 if head_dim == 64 else 256, 1, 4)
     # At head dim 96 the smaller parts have no room for a second decode stage.
     return _tile(128, 64, 1, 4), _tile(16, 64, 2 if large or head_dim == 64 else 1, 4)
 

@@ -49,28 +49,30 @@ def prefill_engine(
     return next(engine for engine in arch.engines if _SUITS[engine](config, head_dim, kv_bytes))
 
 
-def _suits_pair(config: PodConfig, head_dim: int, kv_bytes: int) -> bool:
+def _suits_pair(config: PodConfig, kv_bytes: int) -> bool:
     # Two warpgroups that own a block of 64 rows each; with one that copies for both and, where
     # there is one, one that decodes they are all that an SM holds. 15 barriers with two stages; of
     # more than 128 keys the scores and weights leave a multiplying thread no register.
     p = config.prefill
     prefill = (p.q_rows, p.stages) == (128, 2) and p.kv_rows in (64, 96, 128)
     suits = prefill and runs_both(config) and config.decode.kv_rows % 64 == 0
-    return suits and head_dim in (64, 128, 256) and kv_bytes == 2
+    return suits and kv_bytes == 2
 
 
-def _suits_wgmma(config: PodConfig, head_dim: int) -> bool:
+def _suits_wgmma(config: PodConfig, head_dim: int, kv_bytes: int) -> bool:
     # A warpgroup that owns two blocks of 64 rows, 64 keys per stage, K and V of two tiles in
     # flight, four barriers per stage; beside it another that copies, with registers for two such
     # pairs per SM.
     p = config.prefill
     tile = (p.q_rows, p.kv_rows, p.warps) == (128, 64, 4) and p.stages in (2, 3)
     alone = config.virtual_decode * config.decode.warps <= p.warps and config.ctas_per_sm <= 2
-    return tile and alone and head_dim in (64, 128)
+    # Bytes are widened by lanes that each have a chunk of a row, which 96 bytes do not give them.
+    dims = (64, 96, 128) if kv_bytes == 2 else (64, 128)
+    return tile and alone and head_dim in dims
 
 
 _SUITS: dict[PrefillEngine, Callable[[PodConfig, int, int], bool]] = {
-    "pair": _suits_pair,
-    "wgmma": lambda config, head_dim, kv_bytes: _suits_wgmma(config, head_dim),
+    "pair": lambda config, head_dim, kv_bytes: _suits_pair(config, kv_bytes),
+    "wgmma": _suits_wgmma,
     "mma": lambda config, head_dim, kv_bytes: True,
 }

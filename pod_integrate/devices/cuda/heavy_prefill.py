@@ -6,9 +6,16 @@ their decode reads at half of the memory's rate. Times of an H200 over 31 batche
 where prefill computes at least 95 FLOP for a byte that decodes read, 0.70 to 0.99 of the time,
 prefill alone 0.67 to 0.98 but for tiny ones; all other batches 0.74 to 1.09. So it is done only on
 what it was measured to pay on.
+
+Beside decodes that read little neither is what a batch waits for, but how soon its prefill items
+are done, and two warpgroups are sooner done with one than one is
+(benchmarks/results/gpu_small_h200.json). At head dim 64, whose tiles are done soon anyway, that
+pays where all items run at once, or are long.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,9 +26,26 @@ from pod_integrate.terms.config import PodConfig
 from pod_integrate.terms.keys import ELEMENT_BYTES, DeviceKey, Geometry
 
 MEASURED_TO_PAY = frozenset({"nvidia-h200"})
-HEAD_DIMS = (64, 128)
-# What prefill computes for a byte that decodes read, from where they pay; and at all.
-FLOP_PER_BYTE, LEAST_FLOP = 95.0, 3.3e9
+# What prefill computes for a byte that decodes read, from where they pay; and at all. Below head
+# dim 128 twice the keys of a decode tile find room beside prefill.
+FLOP_PER_BYTE, LEAST_FLOP = {64: 35.0, 96: 55.0, 128: 95.0}, 3.3e9
+
+
+class Small(NamedTuple):
+    """Beside decodes that read at most `bytes`, from where they pay.
+
+    at_once  FLOP of prefill whose items all run at once
+    in_turn  FLOP of an item, of others
+    """
+
+    bytes: float
+    at_once: float
+    in_turn: float
+
+
+_SMALL = {64: Small(9e6, 3e8, 3e7), 96: Small(3.4e7, 1e8, 0.0), 128: Small(3.4e7, 3e7, 0.0)}
+# SMs of the devices above, each of which has an item of so many packed rows at once.
+_SMS, _ITEM_ROWS = 132, 128
 
 
 def heavy_config(config: PodConfig, geometry: Geometry, device: DeviceKey) -> PodConfig | None:
@@ -31,7 +55,7 @@ def heavy_config(config: PodConfig, geometry: Geometry, device: DeviceKey) -> Po
     config whose bits are the same in any batch is not: its kernel cannot depend on the batch.
     """
     is_open = config.strategy == "fused" and (config.prefill_ctas, config.decode_ctas) == (0, 0)
-    suits = geometry.head_dim in HEAD_DIMS and ELEMENT_BYTES[geometry.kv_dtype] == 2
+    suits = geometry.head_dim in FLOP_PER_BYTE and ELEMENT_BYTES[geometry.kv_dtype] == 2
     if not is_open or not suits or device.name not in MEASURED_TO_PAY:
         return None
     if config.is_batch_invariant:
@@ -58,4 +82,9 @@ def is_heavy(q: Counts, kv: Counts, geometry: Geometry) -> bool:
     keys = np.where(q > 0, keys, 0.0)
     flop = 4.0 * geometry.head_dim * geometry.num_q_heads * float(pairs[~decodes].sum())
     row = 2 * ELEMENT_BYTES[geometry.kv_dtype] * geometry.head_dim * geometry.num_kv_heads
-    return flop >= max(LEAST_FLOP, FLOP_PER_BYTE * row * float(keys[decodes].sum()))
+    read = row * float(keys[decodes].sum())
+    small = _SMALL[geometry.head_dim]
+    if read <= small.bytes:
+        items = np.ceil(q[~decodes] * geometry.group / _ITEM_ROWS).sum() * geometry.num_kv_heads
+        return bool(flop >= (small.at_once if items <= _SMS else small.in_turn * items))
+    return flop >= max(LEAST_FLOP, FLOP_PER_BYTE[geometry.head_dim] * read)

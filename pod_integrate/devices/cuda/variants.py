@@ -158,7 +158,8 @@ def of_pairs(arch: limits.Architecture) -> list[Variant]:
     """
     if "pair" not in arch.engines:
         return []
-    return [_variant(limits.pair_tiles(dim), dtype, dim) for dim in (128, 64) for dtype in DTYPES]
+    dims = (128, 96, 64)
+    return [_variant(limits.pair_tiles(dim), dtype, dim) for dim in dims for dtype in DTYPES]
 
 
 def of_few_rows(arch: limits.Architecture) -> list[Variant]:

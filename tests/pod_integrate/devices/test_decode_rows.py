@@ -57,7 +57,7 @@ def test_no_default_has_them() -> None:
     for arch in limits.ARCHITECTURES.values():
         for head_dim in limits.HEAD_DIMS:
             assert limits.default_tiles(arch, head_dim).decode.q_rows == DECODE_ROWS
-    assert {limits.pair_tiles(dim).decode.q_rows for dim in (64, 128)} == {DECODE_ROWS}
+    assert {limits.pair_tiles(dim).decode.q_rows for dim in (64, 96, 128)} == {DECODE_ROWS}
 
 
 @pytest.mark.parametrize(
@@ -66,9 +66,9 @@ def test_no_default_has_them() -> None:
         (ON_WGMMA, A100, LLAMA),
         (ON_MMA, H200, LLAMA),
         (ON_WGMMA, H200, dataclasses.replace(LLAMA, kv_dtype="e4m3")),
-        (ON_WGMMA, H200, dataclasses.replace(LLAMA, head_dim=96)),
+        (ON_WGMMA, H200, dataclasses.replace(LLAMA, head_dim=256)),
     ],
-    ids=["no wgmma", "one stage of prefill", "bytes", "head dim 96"],
+    ids=["no wgmma", "one stage of prefill", "bytes", "head dim 256"],
 )
 def test_decode_on_mma_sync_has_no_tile_of_8_rows(
     config: PodConfig, device: DeviceKey, geometry: Geometry

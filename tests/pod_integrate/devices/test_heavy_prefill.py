@@ -12,9 +12,11 @@ import pytest
 import torch
 from support.emulated import CONFIG, GEOMETRY, SMS, emulated_gpu
 
+from benchmarks.gpu.speed import small
 from benchmarks.gpu.speed.tiles import CASES_PAGE_1
 from pod_integrate.builds import nvcc
 from pod_integrate.devices.call import Attention, Call
+from pod_integrate.devices.cuda import heavy_prefill
 from pod_integrate.devices.cuda.attention import Chosen, CudaAttention
 from pod_integrate.devices.cuda.choices import tiles_name
 from pod_integrate.devices.cuda.device import CudaDevice
@@ -38,7 +40,9 @@ from pod_integrate.terms.scalars import Scalars
 
 H200, H100 = (DeviceKey(name, "sm90", 132) for name in ("nvidia-h200", "nvidia-h100-80gb-hbm3"))
 ROOT = Path(__file__).resolve().parents[3]
-RECORDED = json.loads((ROOT / "benchmarks" / "results" / "gpu_tiles_h200.json").read_text())
+RESULTS = ROOT / "benchmarks" / "results"
+RECORDED = json.loads((RESULTS / "gpu_tiles_h200.json").read_text())
+SMALL = json.loads((RESULTS / "gpu_small_h200.json").read_text())["cases"]
 
 
 def heavy(q_lens: list[int], kv_lens: list[int], geometry: Geometry) -> bool:
@@ -76,13 +80,31 @@ def test_most_recorded_prefills_and_fourteen_hybrid_batches_are_heavy() -> None:
     assert np.exp(np.mean(np.log(gains))) > 1.1
 
 
+def test_small_batches_are_heavy_where_it_paid() -> None:
+    every = [spec for spec in small.specs() if whole(spec)]
+    assert len(every) > 100
+    times = [SMALL[spec.name]["us"] for spec in every]
+    gains = np.array([us[small.TILES[0]] / us[small.TILES[1]] for us in times])
+    assert np.exp(np.log(gains).mean()) > 1.15
+    # What loses is within the noise of such times.
+    assert gains.min() > 0.94 and (gains > 1.0).mean() > 0.85
+
+
+def test_a_small_batch_with_more_items_than_sms_is_heavy_later_at_head_dim_64() -> None:
+    geometry = Geometry.uniform((64, 8, 64), "bf16")
+    # 128 and 256 items, then as many of up to 2K keys.
+    assert heavy([256], [4096], geometry) and not heavy([512], [512], geometry)
+    assert heavy([2048], [8192], geometry)
+    assert heavy([2048], [2048], Geometry.uniform((16, 1, 64), "bf16"))
+
+
 def test_a_window_counts_on_both_sides() -> None:
     geometry = Geometry.uniform((32, 8, 128), "bf16")
     narrow = dataclasses.replace(geometry, window_left=127)
     q_lens, kv_lens = [2048, *[1] * 16], [16384] * 17
     assert heavy(q_lens, kv_lens, geometry)
     # What either side sees shrinks alike, and so does the whole.
-    assert heavy(q_lens, kv_lens, narrow) and not heavy([64], [16384], narrow)
+    assert heavy(q_lens, kv_lens, narrow) and not heavy([8], [16384], narrow)
     assert heavy([512], [16384], geometry) and not heavy([1] * 8, [16384] * 8, geometry)
 
 
@@ -156,7 +178,7 @@ def test_only_open_configs_of_the_defaults_tiles_have_one() -> None:
 def test_a_pair_answers_for_the_default_on_the_emulated_gpu(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("pod_integrate.devices.cuda.heavy_prefill.LEAST_FLOP", 1e6)
+    count_small_ones(monkeypatch)
     device = emulated_gpu()
     pair = device.attention(GEOMETRY, pair_tiles(GEOMETRY.head_dim))
     known = device.attention(GEOMETRY, CONFIG)
@@ -171,6 +193,13 @@ def test_a_pair_answers_for_the_default_on_the_emulated_gpu(
         assert torch.allclose(out.double(), attention_reference(*case).out, rtol=0.01, atol=0.01)
         outs.append(out)
     assert torch.equal(outs[0], outs[1])
+
+
+def count_small_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if batches that the emulated SM attends were not small."""
+    monkeypatch.setattr(heavy_prefill, "LEAST_FLOP", 1e6)
+    never = dict.fromkeys(heavy_prefill.FLOP_PER_BYTE, heavy_prefill.Small(-1.0, 0.0, 0.0))
+    monkeypatch.setattr(heavy_prefill, "_SMALL", never)
 
 
 class Other(Attention):
@@ -189,7 +218,7 @@ class Other(Attention):
 def test_a_heavy_batch_runs_with_the_other_config_and_no_other(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("pod_integrate.devices.cuda.heavy_prefill.LEAST_FLOP", 1e6)
+    count_small_ones(monkeypatch)
     device = emulated_gpu()
     known = device.attention(GEOMETRY, CONFIG)
     assert isinstance(known, CudaAttention)

@@ -14,7 +14,7 @@ namespace pod {
 // of its query rows, and l over the keys that it has seen itself, compensated.
 template <int D, int kTiles>
 struct ColumnState {
-  static constexpr int kBlocks = D / ColumnFragment::kBlock, kRows = kTiles * Fragment::kPairs;
+  static constexpr int kBlocks = ColumnFragment::blocks(D), kRows = kTiles * Fragment::kPairs;
   float o[kBlocks][kTiles][4];
   float m[kRows], l[kRows], lost[kRows];
   bool far = false;  // whether scores are to be centred: see lazy_softmax.cuh

@@ -59,12 +59,15 @@ struct PairRegisters {
   int copy, math, decode;
 };
 constexpr PairRegisters pair_registers(int head_dim) {
-  return pair_decodes(head_dim) ? PairRegisters{40, 192, 88} : PairRegisters{40, 232, 0};
+  if (!pair_decodes(head_dim)) return {40, 232, 0};
+  // Less of O leaves decode the registers for 128 keys at once.
+  return head_dim == 96 ? PairRegisters{40, 184, 104} : PairRegisters{40, 192, 88};
 }
 constexpr int all_registers(const PairRegisters& of) {
   return of.copy + kPairGroups * of.math + of.decode;
 }
-static_assert(all_registers(pair_registers(128)) == (2 + kPairGroups) * 128,
+static_assert(all_registers(pair_registers(128)) == (2 + kPairGroups) * 128 &&
+                  all_registers(pair_registers(96)) == (2 + kPairGroups) * 128,
               "512 threads begin with 128 each");
 static_assert(all_registers(pair_registers(256)) == (1 + kPairGroups) * 168,
               "384 threads begin with 168 each");

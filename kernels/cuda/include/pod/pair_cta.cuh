@@ -2,10 +2,11 @@
 // two multiply for prefill, and a fourth decodes where they leave it registers (pair_decodes()).
 // Those that multiply turn to decode when no prefill is left.
 //
-// CTA     the first item of each op is that of its own index; when one is done, it draws the next
+// CTA     begins with the item of its own index, of each op; when one is done, it draws the next
 //         from the counters of the whole launch, which lie in the plan. Without the fourth
 //         warpgroup an SM runs one op at a time: the CTA ratio says how many CTAs begin with
-//         prefill, and those that begin with decode turn to prefill when no decode is left
+//         prefill, by their index, and those that begin with decode draw all their items, and
+//         turn to prefill when no decode is left
 // Smem    smem.h: a prefill item, then the decode item of the fourth warpgroup; or, while they
 //         decode, one of each multiplying warpgroup in the place of the prefill item; static: items
 #pragma once

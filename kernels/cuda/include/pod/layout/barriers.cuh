@@ -1,9 +1,10 @@
 // barriers.cuh: the named barriers of a CTA, all of them.
 //
 // A CTA runs decode items, or one prefill item: whoever has the CTA has its numbers, so the ring
-// of a prefill item on wgmma begins where items begin. Nobody there has a Scope to sync(). A pair's
-// CTA decodes at the first item's; the second is that of its copying warpgroup, then come those of
-// the multiplying ones. Its ring has mbarriers.
+// of a prefill item on wgmma begins where items begin. Nobody there has a Scope to sync(). In a
+// pair's CTA the warpgroup that only decodes does so at the first item's; the second is that of the
+// copying one, then come those of the multiplying ones, which decode at these. Its ring has
+// mbarriers.
 #pragma once
 
 #include "pod/config.h"

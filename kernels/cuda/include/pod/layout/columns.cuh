@@ -13,7 +13,14 @@ static_assert(kColumnTile == Fragment::kColumns, "the fewest columns of a produc
 
 // Which query row and which keys a lane's registers s[block][tile][i] are of.
 struct ColumnFragment {
-  static constexpr int kBlock = 64;  // keys of a product
+  static constexpr int kBlock = 64;  // keys, or columns of a head, of a product
+
+  // Products that cover D columns of a head, and the first column of one. The last of them ends
+  // with the head: where D is no multiple of 64 it repeats columns of the one before.
+  static constexpr int blocks(int D) { return (D + kBlock - 1) / kBlock; }
+  POD_DEVICE static int first_column(int D, int block) {
+    return block * kBlock < D - kBlock ? block * kBlock : D - kBlock;
+  }
 
   POD_DEVICE static int row(int lane, int place) {
     return place / Fragment::kPairs * Fragment::kColumns + Fragment::column(lane) +

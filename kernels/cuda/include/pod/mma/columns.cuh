@@ -24,13 +24,15 @@ POD_DEVICE void issue_column_scores(float (&s)[kBlocks][kTiles][4], uint64_t k, 
 }
 
 // o[D, 8 * kTiles] += V^T P^T of kRows keys; v by Panels::rows_descriptor, p by columns_descriptor.
-template <typename T, int kRows, class ValuePanels, class WeightPanels, int kBlocks, int kTiles>
+template <typename T, int D, int kRows, class ValuePanels, class WeightPanels, int kBlocks,
+          int kTiles>
 POD_DEVICE void issue_column_values(float (&o)[kBlocks][kTiles][4], uint64_t v, uint64_t p) {
   POD_UNROLL
   for (int i = 0; i < kRows / 16; ++i) {
     POD_UNROLL
     for (int block = 0; block < kBlocks; ++block) {
-      const uint64_t values = ValuePanels::columns_at(ValuePanels::rows_at(v, i), 4 * block);
+      const uint64_t values = ValuePanels::columns_at(ValuePanels::rows_at(v, i),
+                                                      ColumnFragment::first_column(D, block) / 16);
       ptx::wgmma_ss_transposed<T>(o[block], values, WeightPanels::columns_at(p, i));
     }
   }

@@ -119,7 +119,7 @@ class ColumnMath {
   POD_DEVICE void issue_values(uint32_t v_tile, int turn) {
     hold_output();
     ptx::wgmma_fence();
-    mma::issue_column_values<T, kRows, KeyPanels, WeightPanels>(
+    mma::issue_column_values<T, D, kRows, KeyPanels, WeightPanels>(
         state_.o, KeyPanels::rows_descriptor(v_tile),
         WeightPanels::columns_descriptor(weights(turn)));
     ptx::wgmma_commit();
@@ -222,7 +222,9 @@ class ColumnMath {
         POD_UNROLL
         for (int half = 0; half < Fragment::kHalves; ++half) {
           const int column =
-              block * ColumnFragment::kBlock + ColumnFragment::key(scope_.thread, half);
+              ColumnFragment::first_column(D, block) + ColumnFragment::key(scope_.thread, half);
+          // The block before has it, too.
+          if (D % ColumnFragment::kBlock != 0 && column < block * ColumnFragment::kBlock) continue;
           scratch()[row * kStride + column] =
               state_
                   .o[block][place / Fragment::kPairs][Fragment::at(half, place % Fragment::kPairs)];

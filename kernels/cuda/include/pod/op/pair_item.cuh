@@ -99,7 +99,7 @@ class PairMath : public PanelProducts<Variant, PairRing<Variant>> {
   // Among the warpgroup's threads.
   POD_DEVICE void sync() const { ptx::bar_sync(group_barrier(group_), kGroupThreads); }
   POD_DEVICE void issue_scores() {
-    const uint32_t ahead = group_ * kBlockRows * layout::kPanelRowBytes;
+    const uint32_t ahead = group_ * kBlockRows * Base::QueryPanels::kRowBytes;
     Base::issue_scores(this->ring().q() + ahead, place_);
   }
 

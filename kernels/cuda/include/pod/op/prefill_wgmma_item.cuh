@@ -42,7 +42,7 @@ class PanelMath : public PanelProducts<Variant, PanelRing<Variant>> {
 
   template <int kBlock>
   POD_DEVICE void issue_scores(int stage) {
-    constexpr uint32_t kOffset = kBlock * kBlockRows * layout::kPanelRowBytes;
+    constexpr uint32_t kOffset = kBlock * kBlockRows * Base::QueryPanels::kRowBytes;
     Base::issue_scores(this->ring().q() + kOffset, stage);
   }
 

@@ -2,13 +2,14 @@
 // a multiple of four on), 16-bit inputs, fp32 sums, asynchronously (sm_90a).
 //
 // Warp w of the group holds rows 16w.. of D and, in registers, of A; d[n] is c of mma.m16n8k16 for
-// column tile n, a is its a (mma.cuh). In shared memory both operands have the 128-byte swizzle:
-// bits 4-6 of an address are xored with its bits 7-9. Before that,
-//   K-major (wgmma_ss)     A[r][k] and B[k][r] at start + r / 8 * stride + r % 8 * 128 + 2 * k
-//   N-major (wgmma_rs, B)  B[k][n] at start + n / 64 * leading + k / 8 * stride + k % 8 * 128
-//                          + n % 64 * 2
+// column tile n, a is its a (mma.cuh). In shared memory an operand's rows have w = 128 or 64 bytes
+// and the swizzle of as many: bits 4-6 of an address are xored with its bits 7-9, or bits 4-5 with
+// bits 7-8. Before that,
+//   K-major (wgmma_ss)     A[r][k] and B[k][r] at start + r / 8 * stride + r % 8 * w + 2 * k
+//   N-major (wgmma_rs, B)  B[k][n] at start + n / (w / 2) * leading + k / 8 * stride + k % 8 * w
+//                          + n % (w / 2) * 2
 //   M-major (wgmma_ss_transposed, A)  A[m][k] as B[k][n] N-major, m for n
-// Tiles start at multiples of 1024; the next 16 of k of a K-major tile start 32 bytes further on.
+// Tiles start at multiples of 8 w; the next 16 of k of a K-major tile start 32 bytes further on.
 //
 // Order of a group: write registers and shared memory; fence_proxy_async() in the threads that
 // wrote (or copied) shared memory, then a barrier; wgmma_fence(); issue; wgmma_commit();
@@ -23,12 +24,15 @@ namespace pod::ptx {
 
 #ifdef __CUDACC__
 
-// Matrix descriptor: 128-byte swizzle, base offset 0. Bytes are multiples of 16, below 2^18.
+// Matrix descriptor: rows of kRowBytes, 128 or 64, base offset 0. Bytes are multiples of 16, below
+// 2^18.
+template <int kRowBytes>
 POD_DEVICE uint64_t wgmma_descriptor(uint32_t smem, uint32_t leading_bytes, uint32_t stride_bytes) {
-  constexpr uint64_t kSwizzle128 = 1;
+  static_assert(kRowBytes == 128 || kRowBytes == 64, "swizzles of 128 and of 64 bytes");
+  constexpr uint64_t kSwizzle = kRowBytes == 128 ? 1 : 2;
   return static_cast<uint64_t>((smem & 0x3ffff) >> 4) |
          static_cast<uint64_t>(leading_bytes >> 4) << 16 |
-         static_cast<uint64_t>(stride_bytes >> 4) << 32 | kSwizzle128 << 62;
+         static_cast<uint64_t>(stride_bytes >> 4) << 32 | kSwizzle << 62;
 }
 
 // fence.proxy.async: what this thread wrote to shared memory, and its cp.async that it has waited
@@ -147,17 +151,21 @@ POD_DEVICE void wgmma_ss_transposed(float (&d)[kColumns][4], uint64_t a, uint64_
   }
 }
 
-// D += A B. A in registers, B N-major in shared memory; kColumns 8, 16 or 32.
+// D += A B. A in registers, B N-major in shared memory; kColumns 8, 12, 16 or 32.
 template <typename T, int kColumns>
 POD_DEVICE void wgmma_rs(float (&d)[kColumns][4], const uint32_t (&a)[4], uint64_t b) {
-  static_assert(kColumns == 8 || kColumns == 16 || kColumns == 32,
-                "wgmma_rs has 8, 16 or 32 column tiles");
+  static_assert(kColumns == 8 || kColumns == 12 || kColumns == 16 || kColumns == 32,
+                "wgmma_rs has 8, 12, 16 or 32 column tiles");
   constexpr bool is_bf16 = std::is_same_v<T, bf16>;
   static_assert(is_bf16 || std::is_same_v<T, fp16>, "wgmma takes bf16 and fp16");
   if constexpr (kColumns == 8 && is_bf16) {
     POD_WGMMA_RS("m64n64k16", "bf16", POD_D32, POD_TILES_8(0), "%32,%33,%34,%35", "%36");
   } else if constexpr (kColumns == 8) {
     POD_WGMMA_RS("m64n64k16", "f16", POD_D32, POD_TILES_8(0), "%32,%33,%34,%35", "%36");
+  } else if constexpr (kColumns == 12 && is_bf16) {
+    POD_WGMMA_RS("m64n96k16", "bf16", POD_D48, POD_TILES_12(0), "%48,%49,%50,%51", "%52");
+  } else if constexpr (kColumns == 12) {
+    POD_WGMMA_RS("m64n96k16", "f16", POD_D48, POD_TILES_12(0), "%48,%49,%50,%51", "%52");
   } else if constexpr (kColumns == 16 && is_bf16) {
     POD_WGMMA_RS("m64n128k16", "bf16", POD_D64, POD_TILES_16(0), "%64,%65,%66,%67", "%68");
   } else if constexpr (kColumns == 16) {
@@ -187,8 +195,10 @@ POD_DEVICE void wgmma_rs(float (&d)[kColumns][4], const uint32_t (&a)[4], uint64
 
 #else
 
+template <int kRowBytes>
 inline uint64_t wgmma_descriptor(uint32_t smem, uint32_t leading_bytes, uint32_t stride_bytes) {
-  return emulator::wgmma_descriptor(smem, leading_bytes, stride_bytes);
+  static_assert(kRowBytes == 128 || kRowBytes == 64, "swizzles of 128 and of 64 bytes");
+  return emulator::wgmma_descriptor(smem, leading_bytes, stride_bytes, kRowBytes);
 }
 inline void fence_proxy_async() { emulator::fence_proxy_async(); }
 inline void wgmma_fence() { emulator::wgmma_fence(); }
@@ -212,8 +222,8 @@ inline void wgmma_ss_transposed(float (&d)[kColumns][4], uint64_t a, uint64_t b)
 }
 template <typename T, int kColumns>
 inline void wgmma_rs(float (&d)[kColumns][4], const uint32_t (&a)[4], uint64_t b) {
-  static_assert(kColumns == 8 || kColumns == 16 || kColumns == 32,
-                "wgmma_rs has 8, 16 or 32 column tiles");
+  static_assert(kColumns == 8 || kColumns == 12 || kColumns == 16 || kColumns == 32,
+                "wgmma_rs has 8, 12, 16 or 32 column tiles");
   emulator::wgmma_rs<T>(d, a, b);
 }
 

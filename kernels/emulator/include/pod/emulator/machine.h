@@ -104,7 +104,9 @@ inline void mma_m16n8k16(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uin
 }
 
 // wgmma: operands as in ptx/wgmma.cuh. Nothing of d holds until a wait for the group (wgmma.cpp).
-uint64_t wgmma_descriptor(uint32_t smem, uint32_t leading_bytes, uint32_t stride_bytes);
+// Rows of `row_bytes`, 128 or 64, and the swizzle of as many.
+uint64_t wgmma_descriptor(uint32_t smem, uint32_t leading_bytes, uint32_t stride_bytes,
+                          uint32_t row_bytes);
 void fence_proxy_async();
 void wgmma_fence();
 void wgmma_commit();

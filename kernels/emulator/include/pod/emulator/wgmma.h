@@ -32,20 +32,22 @@ struct SharedTile {
   const uint8_t* memory;  // of the address `base`
   uint32_t base;
   uint32_t first, end;  // shared addresses that it lies between
-  uint32_t start, leading, stride;
+  uint32_t start, leading, stride, row_bytes;
 
   // Shared address of columns 8 * chunk.. of k of row `row`; K-major.
   uint32_t along_k(unsigned row, unsigned chunk) const {
-    return swizzled(start + row / 8 * stride + row % 8 * 128 + chunk * 16);
+    return swizzled(start + row / 8 * stride + row % 8 * row_bytes + chunk * 16);
   }
   // Shared address of columns 8 * tile.. of n of row k; N-major, or of m of A, M-major.
   uint32_t along_n(unsigned k, unsigned tile) const {
-    return swizzled(start + tile / 8 * leading + k / 8 * stride + k % 8 * 128 + tile % 8 * 16);
+    const uint32_t tiles = row_bytes / 16;
+    return swizzled(start + tile / tiles * leading + k / 8 * stride + k % 8 * row_bytes +
+                    tile % tiles * 16);
   }
   const uint8_t* at(uint32_t address) const { return memory + (address - base); }
 
  private:
-  static uint32_t swizzled(uint32_t address) { return address ^ (address >> 3 & 0x70); }
+  uint32_t swizzled(uint32_t address) const { return address ^ (address >> 3 & (row_bytes - 16)); }
 };
 
 // Accumulators that instructions in flight write. The lanes see poison meanwhile.
