@@ -41,6 +41,7 @@ _CHUNKS = (
 )
 _DECODES = ((0, 0), (4, 1024), (16, 1024), (32, 2048))
 TILES = ("1:1", "both ops in a CTA")
+CONFIGS = ("default", *TILES)
 
 
 def specs() -> list[CaseSpec]:
@@ -52,19 +53,23 @@ def specs() -> list[CaseSpec]:
 
 
 def configs_of(machine: Backend, spec: CaseSpec) -> list[PodConfig]:
-    """As TILES: those that a batch would not be given others instead of."""
-    closed = dataclasses.replace(default_of(machine, spec), prefill_ctas=1, decode_ctas=1)
-    return [closed, with_tiles(closed, pair_tiles(spec.head_dim))]
+    """As CONFIGS: the default, which leaves it to the batch, and two that do not."""
+    default = default_of(machine, spec)
+    closed = dataclasses.replace(default, prefill_ctas=1, decode_ctas=1)
+    return [default, closed, with_tiles(closed, pair_tiles(spec.head_dim))]
 
 
 def measure(machine: Backend, spec: CaseSpec, timer: ColdTimer) -> dict[str, Any]:
-    """Medians in us by TILES, and by how much their answers differ."""
+    """Medians in us by CONFIGS, and by how much their answers differ."""
     case = make_case(spec, machine.device)
     calls = [functools.partial(machine.attend, case, c) for c in configs_of(machine, spec)]
     answers = [call().out.float() for call in calls]
     times = timer.each(calls * timer.repeats)
-    us = {name: round(statistics.median(times[i :: len(TILES)]), 2) for i, name in enumerate(TILES)}
-    return {"us": us, "difference": float((answers[0] - answers[1]).abs().max())}
+    us = {
+        name: round(statistics.median(times[i :: len(CONFIGS)]), 2)
+        for i, name in enumerate(CONFIGS)
+    }
+    return {"us": us, "difference": max(float((x - answers[0]).abs().max()) for x in answers)}
 
 
 def summarize(cases: dict[str, dict[str, Any]]) -> dict[str, Any]:
