@@ -41,7 +41,7 @@ def _struct(fields: host_facts.Fields) -> np.dtype[Any]:
 class DecodedPlan(NamedTuple):
     """Items of both ops in grid order and how they are dispatched.
 
-    prefill, decode  arrays of plan_types().item, longest first
+    prefill, decode  arrays of plan_types().item, longest first; prefill of one length by keys
     merge            array of plan_types().merge
     prefill_ctas     CTAs of one prefill item each
     decode_ctas      CTAs of `virtual_decode` consecutive decode items each

@@ -26,7 +26,7 @@ VARIANTS = (
     "fp16-d64-p128x128s2w8-d8x64s1w4-c1-v1",
     "bf16-d128-p128x96s2w8-d8x64s2w4-c1-v1",
     # Panels of 32 columns; the blocks of a head overlap.
-    "bf16-d96-p128x128s2w8-d16x128s1w4-c1-v1",
+    "bf16-d96-p128x128s2w8-d8x128s1w4-c1-v1",
     # None of its warpgroups only decodes.
     "fp16-d256-p128x64s2w8-d8x64s1w4-c1-v1",
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,6 @@ import numpy as np
 from benchmarks.gpu.speed.tiles import CASES_PAGE_1
 from benchmarks.gpu.visit.tables import table
 from pod_integrate.devices.cuda.choices import tiles_name
-from pod_integrate.devices.cuda.decode_rows import FEW_ROWS
 from pod_integrate.devices.cuda.heavy_prefill import is_heavy
 from pod_integrate.devices.cuda.limits import pair_tiles
 from pod_integrate.model.floors import CASES, CaseSpec, cost_of
@@ -20,7 +18,6 @@ _HEADS = (
     "FLOP / byte",
     "1:1, us",
     "both ops in a CTA, us",
-    "with 8 rows, us",
     "gain over 1:1",
     "prefill alone, gain",
     "rates",
@@ -39,14 +36,14 @@ def _row(spec: CaseSpec, parts: dict[str, Any]) -> tuple[float, list[str]]:
     """The gain over 1:1 and the cells."""
     us, prefill = parts["all"]["us"], parts["prefill"]["us"]
     cost = cost_of(spec.lengths, spec.geometry)
-    both, few = (_measured(us, name) for name in _names(spec.head_dim))
-    beside = parts["all"]["beside"][few]
-    gain, alone = us["1:1"] / us[few], prefill["1:1"] / prefill[few]
+    both = _measured(us, tiles_name(pair_tiles(spec.head_dim)))
+    beside = parts["all"]["beside"][both]
+    gain, alone = us["1:1"] / us[both], prefill["1:1"] / prefill[both]
     requests, context = spec.lengths, spec.lengths.prefill
     return gain, [
         _name(spec),
         f"{cost.prefill_flops / cost.decode_bytes:.0f}",
-        *(f"{us[config]:.0f}" for config in ("1:1", both, few)),
+        *(f"{us[config]:.0f}" for config in ("1:1", both)),
         _bold(gain, _heavy(spec, requests.q_lens, requests.kv_lens)),
         _bold(alone, _heavy(spec, context.q_lens, context.kv_lens)),
         f"{beside['hbm']['TFLOP/s']:.0f}, {beside['hbm']['TB/s']:.2f}",
@@ -60,13 +57,6 @@ def _name(spec: CaseSpec) -> str:
         return spec.name
     chunk = f"{spec.chunk}@{spec.context}"
     return f"{spec.name}, {chunk} + {spec.decodes}@{spec.decode_context}"
-
-
-def _names(head_dim: int) -> tuple[str, str]:
-    """Of the tiles that heavy batches run, with decode tiles of 16 rows and of FEW_ROWS."""
-    pair = pair_tiles(head_dim)
-    few = dataclasses.replace(pair, decode=dataclasses.replace(pair.decode, q_rows=FEW_ROWS))
-    return tiles_name(pair), tiles_name(few)
 
 
 def _measured(us: dict[str, float], tiles: str) -> str:

@@ -45,7 +45,8 @@ struct Plan {
 // rows, whatever the tile, or is a plain one-token step of a larger group.
 bool is_decode(int q_len, int group);
 
-// Items longest first, LSE slots, merge blocks and the CTA ratio of one batch.
+// Items longest first, those of prefill gathered by their keys, LSE slots, merge blocks and the CTA
+// ratio of one batch.
 Plan make_plan(const PlanProblem& problem, const PlanConfig& config);
 
 // Copies the plan to `buffer`, which holds at least header.words words.

@@ -4,9 +4,9 @@ Decode tiles of DECODE_ROWS hold any request that is a decode. A one-token step 
 FEW_ROWS heads leaves half of such a tile empty, and where decode runs on wgmma there is the same
 tile with FEW_ROWS: over 31 batches an H200 took 0.97 of the time with it in CTAs that run both ops,
 0.96 to 1.00 in hybrid batches that are not heavy with the default's
-(benchmarks/results/gpu_tiles_h200.json). A request of more rows, a few speculative tokens, would be
-two items of it, which read the same K and V one after the other. So it runs batches whose decodes
-have few rows, whatever the config's other settings.
+(benchmarks/results/gpu_tiles_rows_h200.json). A request of more rows, a few speculative tokens,
+would be two items of it, which read the same K and V one after the other. So it runs batches whose
+decodes have few rows, whatever the config's other settings.
 """
 
 from __future__ import annotations

@@ -1,16 +1,17 @@
-"""Batches whose prefill outweighs their decodes, where a config leaves the launch to the batch.
+"""Batches whose prefill outweighs their decodes, or small ones, which a config leaves to the batch.
 
 CTAs that stay and run both ops keep FlashAttention-3's rate of prefill, but beside its products
-their decode reads at half of the memory's rate. Times of an H200 over 31 batches
+their decode reads at half of the memory's rate. Times of an H200 over 35 batches
 (benchmarks/results/gpu_tiles_h200.json), with these tiles against the default's in one launch:
-where prefill computes at least 95 FLOP for a byte that decodes read, 0.70 to 0.99 of the time,
-prefill alone 0.67 to 0.98 but for tiny ones; all other batches 0.74 to 1.09. So it is done only on
-what it was measured to pay on.
+where prefill computes enough for a byte that decodes read, 0.71 to 0.99 of the time, prefill alone
+0.62 to 0.98 but for tiny ones; all other batches 0.98 to 1.14. So it is done only on what it was
+measured to pay on.
 
 Beside decodes that read little neither is what a batch waits for, but how soon its prefill items
 are done, and two warpgroups are sooner done with one than one is
-(benchmarks/results/gpu_small_h200.json). At head dim 64, whose tiles are done soon anyway, that
-pays where all items run at once, or are long.
+(benchmarks/results/gpu_small_h200.json, against one launch at 1:1; against what the default does
+otherwise 108 of 216 batches took 0.89 of the time in an ad hoc run). At head dim 64, whose tiles
+are done soon anyway, that pays where there are some and all run at once, or are long.
 """
 
 from __future__ import annotations
@@ -34,16 +35,22 @@ FLOP_PER_BYTE, LEAST_FLOP = {64: 35.0, 96: 55.0, 128: 95.0}, 3.3e9
 class Small(NamedTuple):
     """Beside decodes that read at most `bytes`, from where they pay.
 
+    items    fewest of prefill
     at_once  FLOP of prefill whose items all run at once
-    in_turn  FLOP of an item, of others
+    in_turn  FLOP of an item in the mean, of others
     """
 
     bytes: float
+    items: int
     at_once: float
     in_turn: float
 
 
-_SMALL = {64: Small(9e6, 3e8, 3e7), 96: Small(3.4e7, 1e8, 0.0), 128: Small(3.4e7, 3e7, 0.0)}
+_SMALL = {
+    64: Small(1.7e7, 30, 3e8, 3e7),
+    96: Small(3.4e7, 1, 1e8, 3e7),
+    128: Small(3.4e7, 1, 3e7, 3e7),
+}
 # SMs of the devices above, each of which has an item of so many packed rows at once.
 _SMS, _ITEM_ROWS = 132, 128
 
@@ -66,7 +73,7 @@ def heavy_config(config: PodConfig, geometry: Geometry, device: DeviceKey) -> Po
 
 
 def is_heavy(q: Counts, kv: Counts, geometry: Geometry) -> bool:
-    """Whether a batch's prefill outweighs its decodes by enough; what is which is the planner's.
+    """Whether prefill outweighs decodes by enough, or these are few; what is which: the planner's.
 
     q, kv  tokens and keys of each request; of different lengths, which no plan takes: not
     """
@@ -86,5 +93,6 @@ def is_heavy(q: Counts, kv: Counts, geometry: Geometry) -> bool:
     small = _SMALL[geometry.head_dim]
     if read <= small.bytes:
         items = np.ceil(q[~decodes] * geometry.group / _ITEM_ROWS).sum() * geometry.num_kv_heads
-        return bool(flop >= (small.at_once if items <= _SMS else small.in_turn * items))
+        least = small.at_once if items <= _SMS else small.in_turn * items
+        return bool(items >= small.items and flop >= least)
     return flop >= max(LEAST_FLOP, FLOP_PER_BYTE[geometry.head_dim] * read)

@@ -131,13 +131,14 @@ def accumulators(
 ) -> tuple[int, int]:
     """Registers of a thread for scores and O of a (prefill, decode) item: fp32, without operands.
 
-    On wgmma a decode item's rows are the columns of products whose rows are keys, or values.
+    On wgmma a decode item's rows are the columns of products whose rows are 64 keys, or columns
+    of V.
     """
     p, d = config.prefill, config.decode
     blocks = p.q_rows // (16 * p.warps)
     decode = {
         "mma": (head_dim + d.kv_rows // d.warps) // 2,
-        "wgmma": (head_dim + d.kv_rows) * d.q_rows // GROUP_THREADS,
+        "wgmma": (-(-head_dim // 64) * 64 + d.kv_rows) * d.q_rows // GROUP_THREADS,
     }[decode_engine(config, arch, head_dim, kv_bytes)]
     return blocks * (head_dim + p.kv_rows) // 2, decode
 

@@ -98,13 +98,18 @@ def test_a_small_batch_with_more_items_than_sms_is_heavy_later_at_head_dim_64() 
     assert heavy([2048], [2048], Geometry.uniform((16, 1, 64), "bf16"))
 
 
+def test_many_short_prompts_are_not_heavy() -> None:
+    llama = Geometry.uniform((32, 8, 128), "bf16")
+    assert not heavy([17] * 200, [17] * 200, llama) and heavy([1024] * 4, [1024] * 4, llama)
+
+
 def test_a_window_counts_on_both_sides() -> None:
     geometry = Geometry.uniform((32, 8, 128), "bf16")
-    narrow = dataclasses.replace(geometry, window_left=127)
+    wide, narrow = (dataclasses.replace(geometry, window_left=n) for n in (1023, 127))
     q_lens, kv_lens = [2048, *[1] * 16], [16384] * 17
     assert heavy(q_lens, kv_lens, geometry)
     # What either side sees shrinks alike, and so does the whole.
-    assert heavy(q_lens, kv_lens, narrow) and not heavy([8], [16384], narrow)
+    assert heavy(q_lens, kv_lens, wide) and not heavy([8], [16384], narrow)
     assert heavy([512], [16384], geometry) and not heavy([1] * 8, [16384] * 8, geometry)
 
 
@@ -198,7 +203,7 @@ def test_a_pair_answers_for_the_default_on_the_emulated_gpu(
 def count_small_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if batches that the emulated SM attends were not small."""
     monkeypatch.setattr(heavy_prefill, "LEAST_FLOP", 1e6)
-    never = dict.fromkeys(heavy_prefill.FLOP_PER_BYTE, heavy_prefill.Small(-1.0, 0.0, 0.0))
+    never = dict.fromkeys(heavy_prefill.FLOP_PER_BYTE, heavy_prefill.Small(-1.0, 0, 0.0, 0.0))
     monkeypatch.setattr(heavy_prefill, "_SMALL", never)
 
 
