@@ -89,7 +89,8 @@ def test_a_heavy_batch_runs_with_few_rows_too() -> None:
         ([512, 1, 1], [600, 30000, 30000], "few"),
         ([512, 4], [900, 3000], "heavy"),
         ([512], [900], "heavy"),
-        ([40], [600], "few"),  # no decode at all
+        ([40], [600], "heavy"),  # no decode at all
+        ([5], [40], "few"),
         ([1, 1], [10], None),
     ],
 )
