@@ -167,3 +167,10 @@ def test_papers_settings_are_shipped_where_they_fit() -> None:
         # And, on Hopper, CTAs that run both ops.
         assert settings - {(1, 1)} == {(2, 1), (2, 4), (3, 1), (4, 1)}
         assert ((1, 1) in settings) == (name == "sm_90a")
+
+
+def test_accumulators_of_decode_on_wgmma_are_whole_blocks_of_a_head() -> None:
+    arch = limits.ARCHITECTURES["sm_90a"]
+    config = Variant.parse("bf16-d96-p128x64s2w4-d16x256s1w4-c2-v1").config()
+    # 128 columns of V and 256 keys, 16 query rows, over 128 threads.
+    assert limits.accumulators(config, arch, 96)[1] == (128 + 256) * 16 // 128

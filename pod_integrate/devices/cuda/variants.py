@@ -176,10 +176,8 @@ def of_few_rows(arch: limits.Architecture) -> list[Variant]:
 def shipped(arch: limits.Architecture) -> list[Variant]:
     """What `pod-attn build --all` compiles: defaults of all head dims, and the paper's settings.
 
-    And defaults for caches of 8 bits, where models have them.
-
-    And, on Hopper, the tiles of CTAs that run both ops, what batches heavy in prefill get, and the
-    tiles of few rows, what most decodes get.
+    And defaults for caches of 8 bits, where models have them; and on Hopper the tiles of CTAs that
+    run both ops, what batches heavy in prefill get, and those of few rows, what most decodes get.
     The paper's: 2 CTAs/SM, the default's prefill tile beside four one-warp decode items, 4
     CTAs/SM of 64x32, and 3 CTAs/SM between them; as far as they fit the architecture. Source:
     POD-Attention, arXiv:2410.18038, section 4.
