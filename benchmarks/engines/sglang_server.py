@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 
 import httpx
 
-from pod_integrate.demo.processes import Child, free_port
+from pod_integrate.demo.ports import free_port
+from pod_integrate.demo.processes import Child
 from pod_integrate.demo.workload import Fit, built_in, prompt_ids
 from pod_integrate.replay.requests import Request
 
@@ -134,7 +135,7 @@ def sglang_server(
 
     Not ready yet when entered: call `wait_ready`, so that servers can start side by side.
     """
-    port = free_port(0)
+    port = free_port()
     command = [sys.executable, "-m", "sglang.launch_server", "--model-path", str(model)]
     command += ["--host", "127.0.0.1", "--port", str(port), *COMMON_FLAGS, *kind.flags]
     together = {**COMMON_ENV, **kind.env, **(env or {})}

@@ -26,7 +26,7 @@ import httpx
 
 from benchmarks._results import record_headline, write
 from benchmarks.kills.ledger import Ledger
-from pod_integrate.demo.processes import free_port
+from pod_integrate.demo.ports import free_port
 
 COMMAND = "pod-attn bench kills -- --rounds {}"
 _READY_SECONDS = 120.0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -101,16 +100,3 @@ class Child:
 
     def _failure(self, what: str) -> str:
         return f"{self.name} {what}; log {self.log}, its end:\n{self.tail()}"
-
-
-def free_port(preferred: int) -> int:
-    """`preferred` when it is free on loopback, else any free port."""
-    for port in (preferred, 0):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return int(probe.getsockname()[1])
-    raise StartError("no free port on 127.0.0.1")

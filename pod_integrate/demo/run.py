@@ -23,7 +23,8 @@ from pod_integrate.demo.compare import (
 from pod_integrate.demo.llama import make_demo_model
 from pod_integrate.demo.load import LoadStats, run_load
 from pod_integrate.demo.options import DemoOptions
-from pod_integrate.demo.processes import Child, free_port
+from pod_integrate.demo.ports import free_port
+from pod_integrate.demo.processes import Child
 from pod_integrate.demo.summary import DemoResult, summary_rows
 from pod_integrate.demo.view import LiveView, Phases, print_summary
 from pod_integrate.demo.workload import BUILT_IN, Fit, built_in, from_file

@@ -19,6 +19,7 @@ from playwright.sync_api import ConsoleMessage, Page
 from playwright.sync_api import Request as PageRequest
 
 import tuner
+from pod_integrate.demo.ports import free_port
 from tuner.view import documents
 
 Json = dict[str, Any]
@@ -60,7 +61,7 @@ def empty_overview() -> Json:
 
 
 class FakeTuner:
-    """The HTTP contract that the page reads, on a port chosen by the OS; `overview` is its state.
+    """The HTTP contract that the page reads, on a port of its own; `overview` is its state.
 
     stop() and start() again keep the port, so that a page can lose the tuner and find it back.
     """
@@ -69,7 +70,7 @@ class FakeTuner:
         self._overview = copy.deepcopy(overview)
         self._version = 0
         self.trials: dict[str, Json] = recorded_trials()
-        self.port = 0
+        self.port = free_port()
         self.streams = True
         self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None
@@ -89,7 +90,6 @@ class FakeTuner:
         listener.bind(("127.0.0.1", self.port))
         # From here on a browser waits where it would be refused: the thread may be late.
         listener.listen()
-        self.port = listener.getsockname()[1]
         config = uvicorn.Config(
             self._app(), log_level="warning", timeout_graceful_shutdown=1, lifespan="off"
         )

@@ -17,6 +17,7 @@ import pytest
 import sqlalchemy as sa
 from tuner_support import Clock, message, overview
 
+from pod_integrate.demo.ports import free_port
 from pod_integrate.errors import SettingsError
 from tuner.core import Tuner
 from tuner.settings import TunerSettings
@@ -46,8 +47,7 @@ class Postgres:
         if self._user is not None:
             owner = pwd.getpwnam(self._user)
             shutil.chown(folder, owner.pw_uid, owner.pw_gid)
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self._port = free.getsockname()[1]
+        self._port = free_port()
         flags = ["-U", "tuner", "-A", "trust", "--no-sync"]
         self._run("initdb", "-D", str(folder / "data"), *flags)
         self.url = f"postgresql+psycopg://tuner:hunter2@127.0.0.1:{self._port}/postgres"

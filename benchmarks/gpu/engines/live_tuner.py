@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import datetime
 import json
-import socket
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import httpx
 
+from pod_integrate.demo.ports import free_port
 from pod_integrate.demo.processes import Child
 from pod_integrate.terms.config import PodConfig
 from pod_integrate.terms.keys import Bucket, DeviceKey, Geometry
@@ -40,8 +40,7 @@ class LocalTuner:
     """Without workers of its own; a context manager."""
 
     def __init__(self, folder: Path, out: Path) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            port = probe.getsockname()[1]
+        port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         self._command = [sys.executable, "-m", "pod_integrate.cli", "tuner", "up", "--no-ray"]
         self._command += ["--workers", "0", "--port", str(port), "--state-dir", str(folder)]

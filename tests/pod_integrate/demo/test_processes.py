@@ -9,7 +9,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pod_integrate.demo.processes import Child, free_port
+from pod_integrate.demo.ports import free_port
+from pod_integrate.demo.processes import Child
 from pod_integrate.errors import StartError
 
 FAMILY = (
@@ -18,7 +19,7 @@ FAMILY = (
 
 
 def test_ready_child_answers_and_stops(tmp_path: Path) -> None:
-    port = free_port(0)
+    port = free_port()
     serve = ["-m", "http.server", "--bind", "127.0.0.1"]
     child = Child("web", [sys.executable, *serve, str(port)], log=tmp_path / "log")
     try:
@@ -44,13 +45,3 @@ def test_stop_takes_grandchildren_along(tmp_path: Path) -> None:
     child.stop(grace=1)
     gone, alive = psutil.wait_procs(family, timeout=60)
     assert gone and not alive
-
-
-def test_taken_port_gives_another() -> None:
-    import socket
-
-    with socket.socket() as holder:
-        holder.bind(("127.0.0.1", 0))
-        holder.listen()
-        taken = holder.getsockname()[1]
-        assert free_port(taken) not in (0, taken)

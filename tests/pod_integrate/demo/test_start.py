@@ -14,7 +14,8 @@ from rich.console import Console
 
 from pod_integrate.demo import commands
 from pod_integrate.demo.options import DemoOptions
-from pod_integrate.demo.processes import Child, free_port
+from pod_integrate.demo.ports import free_port
+from pod_integrate.demo.processes import Child
 from pod_integrate.demo.run import Demo
 from pod_integrate.errors import StartError
 from tuner.settings import load
@@ -41,7 +42,7 @@ def demo(folder: Path, port: int, reason: str) -> Iterator[Demo]:
 
 
 def test_a_tuner_that_ray_has_no_time_for_runs_without_it(tmp_path: Path) -> None:
-    port = free_port(0)
+    port = free_port()
     with demo(tmp_path, port, "CoreUnavailableError: Ray did not start in 3 attempts") as started:
         started._wait(0, f"http://127.0.0.1:{port}/")
         (child,) = started._children
@@ -104,7 +105,7 @@ def test_a_terminal_that_is_closed_stops_the_children(
 
 
 def test_a_tuner_that_ends_for_another_reason_is_told(tmp_path: Path) -> None:
-    port = free_port(0)
+    port = free_port()
     with (
         demo(tmp_path, port, "SettingsError: no such folder") as started,
         pytest.raises(StartError, match="no such folder"),
