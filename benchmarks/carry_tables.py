@@ -7,9 +7,10 @@ checkout of those that the tables of this one were measured with. Tables become 
 build where both read the same without comments and white space, or else where the kernels that
 attend have, for every variant that they name, the same registers and shared memory and, counted by
 opcode, at most 1 % other instructions. A merge may change: all configs have the same one. What an
-entry's evidence says of the build that was measured stays. Otherwise nothing is written, what
-differs is named, and the exit code is 1: measure again, `python -m benchmarks.gpu tables`, as also
-where the default chooses other tiles for a batch than it did then.
+entry's evidence says of the build that was measured stays. Entries of a bucket for whose steps the
+default now chooses other tiles are dropped: they were proven against what it did then. Otherwise
+nothing is written, what differs is named, and the exit code is 1: measure again,
+`python -m benchmarks.gpu tables`.
 """
 
 from __future__ import annotations
@@ -22,11 +23,12 @@ import re
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import _results, kernel_same
+from benchmarks import _results, default_choices, kernel_same
+from benchmarks.gpu.shipped.served import BATCHES, SERVED
 from pod_integrate.devices.cuda import limits
 from pod_integrate.devices.cuda.batch_tiles import others
 from pod_integrate.devices.cuda.variants import Variant
@@ -50,11 +52,11 @@ _COMMENT = re.compile(r'("(?:\\.|[^"\\])*")|//[^\n]*|/\*.*?\*/', re.S)
 _HERE = Path(__file__).resolve().parents[1]
 
 
-def ask(tree: Path) -> dict[str, Any]:
-    """Build id, source folders and flags of a checkout, in its own words."""
+def ask(tree: Path, script: str = _ASK) -> dict[str, Any]:
+    """What a script prints that runs with a checkout's code: its build id, sources and flags."""
     env = os.environ | {"PYTHONPATH": str(tree)}
     done = subprocess.run(
-        [sys.executable, "-c", _ASK], cwd=tree, env=env, capture_output=True, text=True
+        [sys.executable, "-c", script], cwd=tree, env=env, capture_output=True, text=True
     )
     if done.returncode:
         sys.exit(f"{tree}: {done.stderr}")
@@ -128,7 +130,8 @@ def record(tables: Sequence[ConfigTable]) -> None:
     entries = [entry.evidence for table in tables for entry in table.entries.values()]
     geometries = sum(bool(table.entries) for table in tables)
     gain = statistics.geometric_mean([one.median_speedup for one in entries])
-    unit = f"geometries, {len(entries)} buckets"
+    searched = len(SERVED) * len(BATCHES)
+    unit = f"geometries, {len(entries)} of {searched} buckets"
     where = ", ".join(sorted({table.device.name for table in tables}))
     when = max(one.measured_at for one in entries)[:10]
     for name, value, told in (("geometries", geometries, unit), ("speedup_geomean", gain, "x")):
@@ -136,11 +139,27 @@ def record(tables: Sequence[ConfigTable]) -> None:
         _results.record_headline(headline, value, told, COMMAND, where=where, when=when)
 
 
-def carried(table: ConfigTable, before: str, after: str) -> ConfigTable:
-    """The table under another build id; one of a third build stays as it is."""
+def rechosen(before: Path) -> dict[str, set[str]]:
+    """By device the "geometry bucket" that the default of both checkouts runs otherwise."""
+    script = Path(default_choices.__file__).read_text()
+    old, new = ask(before, script), ask(_HERE, script)
+    return {
+        device: {place for place, told in choices.items() if old.get(device, {}).get(place) != told}
+        for device, choices in new.items()
+    }
+
+
+def carried(
+    table: ConfigTable, before: str, after: str, dropped: Collection[str] = ()
+) -> ConfigTable:
+    """The table under another build id, without buckets that are dropped ("geometry bucket").
+
+    One of a third build stays as it is.
+    """
     if table.build != before:
         return table
-    return dataclasses.replace(table, build=after)
+    kept = {b: e for b, e in table.entries.items() if f"{table.geometry} {b}" not in dropped}
+    return dataclasses.replace(table, build=after, entries=kept)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -153,13 +172,18 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"the compiler reads {len(names)} sources otherwise: {', '.join(names)}")
         if reasons := compiled_apart(options.before, tables):
             sys.exit("\n".join(reasons))
-    moved = 0
+    if not tables:
+        sys.exit(f"no shipped table is of {before['build']}, which {options.before} has")
+    dropped = rechosen(options.before.resolve())
     for path in sorted(shipped.FOLDER.glob("*/*.json")):
         table = ConfigTable.from_json(path.read_bytes())
-        new = carried(table, before["build"], after["build"])
-        moved += new.build != table.build
+        new = carried(table, before["build"], after["build"], dropped[str(table.device)])
+        for bucket in table.entries.keys() - new.entries.keys():
+            print(f"{table.geometry} {bucket}: dropped, its default is another now")
         path.write_bytes(new.to_json(checksum=True))
-    print(f"{moved} tables are of {after['build']} now, measured with {before['build']}")
+        if not new.entries:
+            path.unlink()
+    print(f"{len(tables)} tables are of {after['build']} now, measured with {before['build']}")
     record(shipped.everything())
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks import carry_tables
+from benchmarks import carry_tables, default_choices
+from benchmarks.gpu.shipped.served import SERVED
+from pod_integrate.devices.cuda import heavy_prefill
 from pod_integrate.live import shipped
 
 
@@ -47,6 +50,31 @@ def test_a_table_changes_its_build_and_nothing_else() -> None:
     assert new.build == "cuda-new" and new.entries == table.entries != {}
     assert dataclasses.replace(new, build=table.build) == table
     assert carry_tables.carried(table, "cuda-third", "cuda-new") is table
+
+
+def test_a_bucket_whose_default_is_another_is_dropped() -> None:
+    table = shipped.everything()[0]
+    bucket = next(iter(table.entries))
+    dropped = {f"{table.geometry} {bucket}", f"another {next(reversed(table.entries))}"}
+    new = carry_tables.carried(table, table.build, "cuda-new", dropped)
+    assert table.entries.keys() - new.entries.keys() == {bucket}
+
+
+def test_a_default_that_chooses_otherwise_is_found(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(default_choices, "SERVED", SERVED[:1])
+    monkeypatch.setattr(default_choices, "BATCHES", ("p2k@8k+d64@8k", "d64@4k"))
+
+    def choices() -> dict[str, str]:
+        default_choices.main()
+        ((_, found),) = json.loads(capsys.readouterr().out).items()
+        return dict(found)
+
+    before = choices()
+    monkeypatch.setattr(heavy_prefill, "LEAST_FLOP", 1e30)
+    changed = {place for place, told in choices().items() if before[place] != told}
+    assert before.keys() > changed == {f"{SERVED[0].geometry} p2k@8k+d64@8k"}
 
 
 def test_variants_are_those_of_the_entries() -> None:

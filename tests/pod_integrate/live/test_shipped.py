@@ -46,6 +46,12 @@ def put(
     return table
 
 
+def test_tables_of_the_package_count_for_its_kernel() -> None:
+    builds = {table.build for table in shipped.everything()}
+    remedy = "carry them (benchmarks/carry_tables.py) or measure again (benchmarks.gpu tables)"
+    assert builds == {nvcc.build_id()}, f"nobody would be served these tables: {remedy}"
+
+
 @pytest.mark.parametrize(
     ("value", "invariant", "buckets"), [("", False, 1), ("0", False, 0), ("1", True, 0)]
 )
