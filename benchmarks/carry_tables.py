@@ -7,10 +7,10 @@ checkout of those that the tables of this one were measured with. Tables become 
 build where both read the same without comments and white space, or else where the kernels that
 attend have, for every variant that they name, the same registers and shared memory and, counted by
 opcode, at most 1 % other instructions. A merge may change: all configs have the same one. What an
-entry's evidence says of the build that was measured stays. Entries of a bucket for whose steps the
-default now chooses other tiles are dropped: they were proven against what it did then. Otherwise
-nothing is written, what differs is named, and the exit code is 1: measure again,
-`python -m benchmarks.gpu tables`.
+entry's evidence says of the build that was measured stays. Entries of a bucket whose steps the
+default now runs with other tiles, or cuts into other items, are dropped: they were proven against
+what it did then. Otherwise nothing is written, what differs is named, and the exit code is 1:
+measure again, `python -m benchmarks.gpu tables`.
 """
 
 from __future__ import annotations

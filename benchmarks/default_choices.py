@@ -2,8 +2,8 @@
 
     python benchmarks/default_choices.py
 
-By geometry and bucket a digest of every step's config. `carry_tables` runs it in two checkouts, so
-it uses only what both have.
+By geometry and bucket a digest of every step's config and plan. `carry_tables` runs it in two
+checkouts, so it uses only what both have.
 """
 
 from __future__ import annotations
@@ -18,16 +18,20 @@ from benchmarks.gpu.shipped.served import BATCHES, SERVED, Served
 from pod_integrate.devices.cuda import limits
 from pod_integrate.devices.cuda.batch_tiles import batch_config
 from pod_integrate.live import shipped
+from pod_integrate.model.items import make_plan
 from pod_integrate.terms.keys import DeviceKey
 
 
 def digest(served: Served, batch: str, device: DeviceKey) -> str:
-    """Of what all steps around a batch run with by default."""
+    """Of what all steps around a batch run with by default, and of how that is cut into items."""
     default = limits.default_config(device, served.geometry)
     effort, found = Effort(), hashlib.sha256()
     for step in served.traffic(batch).steps(effort.screened + effort.confirmed):
         lengths = (np.array(each) for each in step)
-        found.update(batch_config(default, served.geometry, device, *lengths).short().encode())
+        config = batch_config(default, served.geometry, device, *lengths)
+        plan = make_plan(step, served.geometry, config, device.units)
+        found.update(config.short().encode() + plan.prefill.tobytes() + plan.decode.tobytes())
+        found.update(repr(plan.ratio).encode())
     return found.hexdigest()[:16]
 
 

@@ -24,8 +24,11 @@ def free_port(preferred: int = 0) -> int:
     anywhere = random.sample(_PORTS, len(_PORTS))
     for port in [preferred, *anywhere] if preferred else anywhere:
         again = port == preferred and port in _reserved
-        if (again or _reserve(port)) and _free(port):
+        if not again and not _reserve(port):
+            continue
+        if _free(port):
             return port
+        _reserved.pop(port).close()
     raise StartError(
         f"no free port on 127.0.0.1 among {_PORTS.start} to {_PORTS.stop - 1}: end what listens"
         " there (`ss -ltnp`), or name free ports yourself"

@@ -26,6 +26,13 @@ def test_taken_port_gives_another() -> None:
         assert free_port(taken) not in (0, taken)
 
 
+def test_taken_port_is_not_kept_from_others() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as holder:
+        taken = holder.getsockname()[1]
+        free_port(taken)
+    assert of_another_process(taken) == taken
+
+
 def test_the_system_gives_none_of_them_away_by_itself() -> None:
     told = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()
     if int(told[0]) <= ports._PORTS.stop:
