@@ -82,7 +82,7 @@ def simulate(
     stays = _stays(config, geometry, device)
     # A CTA that stays has a role for each op, or two warpgroups that decode.
     sms = Sms(device, 2 if stays else config.ctas_per_sm)
-    in_turn = not limits.pair_decodes(geometry.head_dim)
+    in_turn = not limits.pair_decodes(geometry.head_dim, ELEMENT_BYTES[geometry.kv_dtype])
     launches = _run(sms, plan, demands, config, stays=stays, in_turn=in_turn)
     total = sms.now
     merge_us = _merge_us(plan, geometry, device)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,7 +17,8 @@ from benchmarks.gpu.correctness.checks import _one
 from benchmarks.gpu.speed import fp8
 from benchmarks.gpu.speed.cases import sized
 from benchmarks.gpu.visit.headlines import headlines
-from pod_integrate.devices.cuda.limits import ARCHITECTURES
+from pod_integrate.devices.cuda.limits import ARCHITECTURES, default_config
+from pod_integrate.terms.keys import DeviceKey
 
 MACHINE = Emulator()
 
@@ -33,6 +36,28 @@ def test_decode_cases_have_no_chunk() -> None:
         assert both.plain.batch.q_indptr.diff().unique().tolist() == [1]
 
 
+def test_tiles_of_both_kinds_are_tried_on_a_gpu() -> None:
+    machine = SimpleNamespace(arch=MACHINE.arch, tiny=False)
+    found = {
+        spec.name: [config.prefill.warps for config in fp8.tried(machine, spec)]  # type: ignore[arg-type]
+        for spec in (*fp8._DECODES, *fp8._PREFILL)
+    }
+    for name, warps in found.items():
+        assert warps == ([8] if "prefill" in name else [4] * 6 + [8] * 3), name
+
+
+def test_all_that_a_gpu_runs_is_compiled_first() -> None:
+    h200 = SimpleNamespace(key=DeviceKey("nvidia-h200", "sm90", 132), default_config=None)
+    h200.default_config = functools.partial(default_config, h200.key)
+    machine = SimpleNamespace(arch=ARCHITECTURES["sm_90a"], tiny=False, runs=h200)
+    found = list(fp8.variants(machine, [fp8._HYBRID[0]], tries=False))  # type: ignore[arg-type]
+    # Both defaults; of bf16 also what batches heavy in prefill, and those of few rows, run.
+    assert len(found) == 4
+    assert [v.kv_dtype for v in found] == ["bf16"] * 3 + ["e4m3"]
+    every = set(fp8.variants(machine, [fp8._HYBRID[0]], tries=True))  # type: ignore[arg-type]
+    assert len(every) == 4 + 6 + 3
+
+
 def test_a_prefill_case_is_one_chunk() -> None:
     for spec in fp8._PREFILL:
         both = fp8.pair(MACHINE, sized(MACHINE, spec))
@@ -43,7 +68,9 @@ def test_a_prefill_case_is_one_chunk() -> None:
 def test_part_measures_and_saves_every_case(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:  # type: ignore[type-arg]
     fp8.main(["--backend", "emulator", "--out", str(tmp_path), "--repeats", "1"])
     saved = json.loads((tmp_path / "fp8.json").read_text())
-    assert len(saved["cases"]) == len(fp8._DECODES) + len(fp8._HYBRID) + len(fp8._PREFILL)
+    kinds = (fp8._DECODES, fp8._HYBRID, fp8._PREFILL, fp8._SHORT)
+    assert len(saved["cases"]) == sum(map(len, kinds))
+    assert all(case["tried"] for case in saved["cases"].values())
     assert saved["summary"]["agree"] and not saved["not_run"]
     assert "ratio" in capsys.readouterr().out
 

@@ -122,14 +122,14 @@ WIDE_MUTATIONS = (
     Mutation(
         "widened keys reach the matrix unit without a proxy fence",
         _WIDE,
-        "widener.widen_k(stage);\n    ptx::fence_proxy_async();",
-        "widener.widen_k(stage);\n    if (!{on}) ptx::fence_proxy_async();",
+        "ptx::fence_proxy_async();\n    Ring::tell(Turn::kKeysLanded, stage);",
+        "if (!{on}) ptx::fence_proxy_async();\n    Ring::tell(Turn::kKeysLanded, stage);",
     ),
     Mutation(
         "widened values reach the matrix unit without a proxy fence",
         _WIDE,
-        "widener.widen_v(stage);\n    ptx::fence_proxy_async();",
-        "widener.widen_v(stage);\n    if (!{on}) ptx::fence_proxy_async();",
+        "ptx::fence_proxy_async();\n    Ring::tell(Turn::kValuesLanded, stage);",
+        "if (!{on}) ptx::fence_proxy_async();\n    Ring::tell(Turn::kValuesLanded, stage);",
     ),
     Mutation(
         "keys are widened over keys that are being read",

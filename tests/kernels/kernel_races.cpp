@@ -91,6 +91,7 @@ struct Batch {
                               kKvHeads,
                               kHeads / kKvHeads,
                               kDim,
+                              sizeof(uint16_t),
                               -1,
                               kSms,
                               0};

@@ -175,6 +175,19 @@ def panel_probes(head_dim: int) -> list[Probe]:
     ]
 
 
+def wide_pair_probes() -> list[Probe]:
+    """Of bytes in CTAs that stay: items one after the other, whose rows differ in size."""
+    split = {"decode_split_tokens": 64, "max_prefill_waves": 0}
+    return [
+        _probe(name, q_lens, kv_lens, plan=split, change=_make_rows_differ, **SCALES)
+        for name, q_lens, kv_lens in (
+            ("long items and decodes", [300, 100, 1, 1], [400, 150, 150, 64]),
+            ("items of one tile", [40] * 5 + [1], [40, 50, 64, 90, 96, 100]),
+            ("decodes last", [30] + [1] * 8, [130, *range(100, 420, 40)]),
+        )
+    ]
+
+
 def byte_probes() -> list[Probe]:
     """The same of K and V of 8 bits, as far as these are read in other ways."""
     split = {"decode_split_tokens": 64, "prefill_ctas": 1, "decode_ctas": 1}

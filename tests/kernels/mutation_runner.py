@@ -16,7 +16,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mutation_probes import Probe, byte_probes, pair_probes, panel_probes, probes, turn_probes
+from mutation_probes import (
+    Probe,
+    byte_probes,
+    pair_probes,
+    panel_probes,
+    probes,
+    turn_probes,
+    wide_pair_probes,
+)
 from torch import Tensor
 
 from pod_integrate.devices.cuda import kernel_library
@@ -101,14 +109,14 @@ def main() -> None:
     libraries = {name: Path(path) for name, path in (pair.split("=", 1) for pair in pairs)}
     variant = Variant.parse(next(iter(libraries)))
     if variant.kv_bytes == 1:
-        cases = byte_probes()
+        cases = wide_pair_probes() if runs_both(variant.config()) else byte_probes()
     elif variant.head_dim % 64:
         cases = panel_probes(variant.head_dim)
     elif not runs_both(variant.config()):
         cases = probes()
     else:
         dim = variant.head_dim
-        cases = pair_probes() if pair_decodes(dim) else turn_probes(dim)
+        cases = pair_probes() if pair_decodes(dim, variant.kv_bytes) else turn_probes(dim)
     for number in map(int, numbers.split(",")):
         print(json.dumps(run(number, libraries, cases)), flush=True)
 

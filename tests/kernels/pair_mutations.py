@@ -28,8 +28,8 @@ MUTATIONS = (
     Mutation(
         "Q of the next item is loaded over what another warp multiplies",
         _ITEM,
-        "    sync();\n    copy::load_queries",
-        "    if (!{on}) sync();\n    copy::load_queries",
+        "    sync();\n    if constexpr (kWidened)",
+        "    if (!{on}) sync();\n    if constexpr (kWidened)",
     ),
     Mutation(
         "an item's first keys are multiplied before they are told of",
@@ -121,8 +121,8 @@ MUTATIONS = (
     Mutation(
         "an item begins at the place where the last ended",
         _ITEM,
-        "    place_ = Ring::next(place_);\n    store",
-        "    if (!{on}) place_ = Ring::next(place_);\n    store",
+        "    place_ = Ring::next(place_);\n    constexpr auto kOrder",
+        "    if (!{on}) place_ = Ring::next(place_);\n    constexpr auto kOrder",
     ),
     Mutation(
         "no fence before a pair's last product",

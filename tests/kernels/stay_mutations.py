@@ -16,14 +16,9 @@ MUTATIONS = (
     Mutation(
         "the next item is drawn once the last values of the one before are told of",
         _CTA,
-        "    op::copy_ahead<Variant>(a, item, side, thread, [&] {\n"
-        "      draw_prefill<Variant, kDecodes>(a, plan, sched::Draw::kNext, drawn(), thread);\n"
-        "    });",
-        "    const auto draw = [&] {\n"
-        "      draw_prefill<Variant, kDecodes>(a, plan, sched::Draw::kNext, drawn(), thread);\n"
-        "    };\n"
-        "    op::copy_ahead<Variant>(a, item, side, thread, [&] { if (!{on}) draw(); });\n"
-        "    if ({on}) draw();",
+        "      op::copy_ahead<Variant>(a, item, side, thread, draw);",
+        "      op::copy_ahead<Variant>(a, item, side, thread, [&] { if (!{on}) draw(); });\n"
+        "      if ({on}) draw();",
     ),
     Mutation(
         "the next item is drawn over the one that is copied",
@@ -112,7 +107,7 @@ MUTATIONS = (
     ),
     Mutation(
         "records of decode take the places of prefill's",
-        _CTA,
+        "sched/records.cuh",
         "a.records[place] = {",
         "a.records[{on} ? number : place] = {",
     ),

@@ -21,13 +21,18 @@ from pod_integrate.terms.keys import Geometry
 
 E4M3 = torch.float8_e4m3fn
 SCALES: dict[str, Any] = {"k_scale": 0.37, "v_scale": 2.5}
-# Rows of 4, 6, 8 and 16 chunks; the last two prefill on wgmma, with two and three stages.
+# Rows of 4, 6, 8 and 16 chunks; the last five prefill on wgmma, with two and three stages, and in
+# CTAs of a pair that run one op at a time.
 VARIANTS = (
     "bf16-kve4m3-d64-p64x32s1w4-d16x64s1w4-c2-v1",
     "fp16-kve4m3-d96-p64x32s1w2-d16x32s3w1-c2-v2",
     "fp16-kve4m3-d256-p64x32s1w4-d16x32s1w2-c2-v1",
     "bf16-kve4m3-d128-p128x64s2w4-d16x64s2w4-c2-v1",
     "fp16-kve4m3-d64-p128x64s3w4-d16x64s1w4-c2-v1",
+    "bf16-kve4m3-d128-p128x128s2w8-d16x128s2w4-c1-v1",
+    # Its decode items reach over the places where bytes land.
+    "fp16-kve4m3-d64-p128x64s2w8-d16x128s2w4-c1-v1",
+    "bf16-kve4m3-d64-p128x96s2w8-d16x64s1w4-c1-v1",
 )
 SCHEDULES = (
     Schedule(order="random", num_sms=3, preempt_percent=5, seed=9),
@@ -60,7 +65,7 @@ def test_matches_reference(name: str, shape: Shape, schedule: Schedule) -> None:
 
 
 @pytest.mark.parametrize("rows", [1, 64], ids=["decode", "prefill"])
-@pytest.mark.parametrize("name", [VARIANTS[0], VARIANTS[4]])
+@pytest.mark.parametrize("name", [VARIANTS[0], VARIANTS[4], VARIANTS[6]])
 def test_every_number_is_widened_exactly(name: str, rows: int) -> None:
     """Four keys of one weight and others of 0: the sum of four numbers in each column.
 
@@ -92,7 +97,7 @@ def rows_of_every_size(variant: Variant) -> Case:
 
 
 @pytest.mark.parametrize("cap", [0.0, 8.0])
-@pytest.mark.parametrize("name", [VARIANTS[0], VARIANTS[3]])
+@pytest.mark.parametrize("name", [VARIANTS[0], VARIANTS[3], VARIANTS[5]])
 def test_rows_of_q_of_every_size_match_reference(name: str, cap: float) -> None:
     variant = Variant.parse(name)
     case = rows_of_every_size(variant)
@@ -100,7 +105,7 @@ def test_rows_of_q_of_every_size_match_reference(name: str, cap: float) -> None:
     assert_matches_reference(dequantised(case, **SCALES), got, rounded_weights=True, logit_cap=cap)
 
 
-@pytest.mark.parametrize("name", [VARIANTS[0], VARIANTS[3]])
+@pytest.mark.parametrize("name", [VARIANTS[0], VARIANTS[3], VARIANTS[5]])
 def test_a_row_of_q_is_scaled_by_its_own_numbers_only(name: str) -> None:
     variant = Variant.parse(name)
     case = make_batch([70, 1, 1], [200, 130, 90], geometry=geometry_of(variant), seed=5)
@@ -114,7 +119,7 @@ def test_a_row_of_q_is_scaled_by_its_own_numbers_only(name: str) -> None:
         assert torch.equal(got.lse[:, head], plain.lse[:, head])
 
 
-@pytest.mark.parametrize("name", [VARIANTS[0], VARIANTS[3]])
+@pytest.mark.parametrize("name", [VARIANTS[0], VARIANTS[3], VARIANTS[5]])
 def test_powers_of_two_of_q_and_scale_cancel(name: str) -> None:
     variant = Variant.parse(name)
     case = make_batch([70, 1], [200, 130], geometry=geometry_of(variant), seed=6)

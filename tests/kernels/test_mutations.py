@@ -25,6 +25,7 @@ import softmax_mutations
 import stay_mutations
 import turn_mutations
 import wgmma_mutations
+import wide_pair_mutations
 
 from pod_integrate.builds import native
 from pod_integrate.devices.cuda.variants import Variant
@@ -53,6 +54,8 @@ TURN_VARIANTS = ("bf16-d256-p128x64s2w8-d16x64s1w4-c1-v1",)
 # K and V of 8 bits; on wgmma those, too, are widened on their way.
 BYTE_VARIANTS = ("bf16-kve4m3-d64-p64x32s2w2-d16x32s2w2-c2-v2",)
 WIDE_VARIANTS = ("bf16-kve4m3-d64-p128x64s2w4-d16x32s2w2-c2-v1",)
+# The same in a CTA that stays, whose decode items reach over the places where bytes land.
+WIDE_PAIR_VARIANTS = ("bf16-kve4m3-d64-p128x64s2w8-d16x128s2w4-c1-v1",)
 COMMON = (
     *mutations.MUTATIONS,
     *softmax_mutations.MUTATIONS,
@@ -76,6 +79,7 @@ SHOWN = (
     (turn_mutations.MUTATIONS, TURN_VARIANTS),
     (byte_mutations.MUTATIONS, BYTE_VARIANTS),
     (byte_mutations.WIDE_MUTATIONS, WIDE_VARIANTS),
+    (wide_pair_mutations.MUTATIONS, WIDE_PAIR_VARIANTS),
 )
 BUGS = tuple(bug for bugs, _ in SHOWN for bug in bugs)
 RUNNER = Path(__file__).parent / "mutation_runner.py"

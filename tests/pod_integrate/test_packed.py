@@ -65,7 +65,7 @@ def test_a_library_refuses_what_was_packed_by_other_fields(kind: native.Kind) ->
     short = pack_config(CONFIG)[:52]
     more = {
         "cpu": (4, 2, 64, 128, -1, short, 1),
-        "host": (4, 2, 64, -1, short, 2, 0, torch.zeros(99, dtype=torch.int32)),
+        "host": (4, 2, 64, 2, -1, short, 2, 0, torch.zeros(99, dtype=torch.int32)),
     }
     with pytest.raises(ValueError, match="must be 60 bytes, got 52"):
         native.load(kind).plan(*lengths, *more[kind])

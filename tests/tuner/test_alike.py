@@ -13,7 +13,9 @@ from pod_integrate.devices.cuda.choices import (
     PAIRS,
     PAIRS_BELOW_128,
     PAIRS_IN_TURN,
+    TILES,
     tiles_name,
+    tiles_of,
 )
 from pod_integrate.devices.registry import target_of
 from pod_integrate.terms.keys import Bucket, DeviceKey, Geometry
@@ -59,6 +61,14 @@ def test_pairs_that_run_both_ops_at_once_have_no_ratio_on_a_gpu() -> None:
     # Where they run one op at a time they have one.
     wide = dataclasses.replace(GEOMETRY, head_dim=256)
     assert target.choices(wide).ratioless == {*PAIRS, *PAIRS_BELOW_128}
+    for geometry in (GEOMETRY, wide):
+        assert not target.choices(dataclasses.replace(geometry, kv_dtype="e4m3")).ratioless
+
+
+def test_tiles_of_8_rows_are_not_drawn_where_the_batch_chooses_them_or_none_has_them() -> None:
+    of_8 = {name for name in TILES if tiles_of(name).decode.q_rows == 8}
+    for geometry in (GEOMETRY, dataclasses.replace(GEOMETRY, kv_dtype="e4m3")):
+        assert target_of(GPU).choices(geometry).covered == of_8
 
 
 def test_tiles_whose_ctas_run_both_ops_are_tried_with_one_ratio() -> None:

@@ -158,20 +158,31 @@ def all_checks(arch: Architecture) -> Iterator[Check]:
 
 
 def byte_checks(arch: Architecture) -> Iterator[Check]:
-    """K and V of 8 bits: every shape with the shipped defaults, chosen ones with the others."""
+    """K and V of 8 bits: all shapes with defaults and in CTAs for both ops, some with others."""
     for head_dim in HEAD_DIMS:
         config = default_tiles(arch, head_dim, 1)
         for shape in SHAPES:
             if head_dim in (64, 128) or shape.name in _CORE:
                 yield Check(shape, "bf16", head_dim, config, "default", quantised=True)
     base = default_tiles(arch, 128, 1)
-    for strategy in STRATEGIES[1:]:
-        other = dataclasses.replace(base, strategy=strategy)  # type: ignore[arg-type]
-        yield from _core("bf16", 128, other, strategy, quantised=True)
-    for label, settings in RUN_TIME.items():
+    for label, settings in _SETTINGS.items():
         config = dataclasses.replace(base, **settings)
         yield from _core("bf16", 128, config, label, quantised=True)
     yield from _core("fp16", 128, base, "default", quantised=True)
+    if "pair" in arch.engines:
+        yield from _byte_pair_checks(arch)
+
+
+def _byte_pair_checks(arch: Architecture) -> Iterator[Check]:
+    for head_dim in (64, 128):
+        config = with_tiles(default_tiles(arch, head_dim, 1), tiles_of(_BYTE_PAIRS[0]))
+        for shape in SHAPES:
+            yield Check(shape, "bf16", head_dim, config, _BYTE_PAIRS[0], quantised=True)
+    for name, dtype in itertools.product(_BYTE_PAIRS, DTYPES):
+        base = with_tiles(default_tiles(arch, 128, 1), tiles_of(name))
+        for label, settings in _SETTINGS.items():
+            config = dataclasses.replace(base, **settings)
+            yield from _core(dtype, 128, config, f"{name}, {label}", quantised=True)
 
 
 def tiles_checks(arch: Architecture, tiles: Iterable[str], tiny: bool) -> Iterator[Check]:
@@ -187,8 +198,7 @@ def tiles_checks(arch: Architecture, tiles: Iterable[str], tiny: bool) -> Iterat
             for dtype, shape in itertools.product(DTYPES if not tiny else DTYPES[:1], SHAPES):
                 yield Check(shape.tiny() if tiny else shape, dtype, head_dim, base, name)
             if head_dim == 128:
-                strategies = {strategy: {"strategy": strategy} for strategy in STRATEGIES[1:]}
-                for label, settings in {**RUN_TIME, **strategies}.items():
+                for label, settings in _SETTINGS.items():
                     config = dataclasses.replace(base, **settings)
                     yield from _core("bf16", head_dim, config, f"{name}, {label}")
 
@@ -200,6 +210,9 @@ RUN_TIME: dict[str, dict[str, Any]] = {
     "small splits": {"max_prefill_waves": 16, "decode_split_tokens": 128},
     "small splits, streams": {"decode_split_tokens": 128, "strategy": "streams"},
 }
+_SETTINGS = RUN_TIME | {strategy: {"strategy": strategy} for strategy in STRATEGIES[1:]}
+# Of CTAs for both ops over 8 bits; two decode items of the second take more than one of prefill.
+_BYTE_PAIRS = ("p128x128s2w8-d16x128s2w4-c1-v1", "p128x128s2w8-d16x192s2w4-c1-v1")
 
 
 def tiny_checks(arch: Architecture) -> Iterator[Check]:

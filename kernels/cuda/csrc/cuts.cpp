@@ -60,7 +60,8 @@ class Model {
     const bool hides = config.strategy != Strategy::kSerial;
     decode_us_ = hides ? 4.0 * p.head_dim * decode_keys / (kRead * p.num_sms) : 0;
     // Where a CTA runs one op at a time they take their share of it.
-    if (runs_in_turn(tiles_, p.head_dim)) decode_tiles_ = decode_us_ * kShared / tile_flop_;
+    if (runs_in_turn(tiles_, p.head_dim, p.kv_bytes))
+      decode_tiles_ = decode_us_ * kShared / tile_flop_;
   }
 
   // A batch: its decodes, or what the busiest CTA has to do, and then the merge.

@@ -24,8 +24,8 @@ using tvm::ffi::TensorView;
 // it is. Decode items become shorter than the config has them until there are `fill_ctas` CTAs of
 // them or the GPU is full; 0 leaves them as long.
 Shape plan(TensorView q_indptr, TensorView kv_lens, int64_t num_q_heads, int64_t num_kv_heads,
-           int64_t head_dim, int64_t window_left, Bytes config, int64_t num_sms, int64_t fill_ctas,
-           TensorView buffer) {
+           int64_t head_dim, int64_t kv_bytes, int64_t window_left, Bytes config, int64_t num_sms,
+           int64_t fill_ctas, TensorView buffer) {
   if (num_kv_heads < 1 || num_q_heads % num_kv_heads != 0) {
     TVM_FFI_THROW(ShapeError) << "q heads must be a multiple of KV heads, got Hq " << num_q_heads
                               << " and Hkv " << num_kv_heads;
@@ -37,6 +37,7 @@ Shape plan(TensorView q_indptr, TensorView kv_lens, int64_t num_q_heads, int64_t
   p.num_kv_heads = static_cast<int>(num_kv_heads);
   p.group = static_cast<int>(num_q_heads / num_kv_heads);
   p.head_dim = static_cast<int>(head_dim);
+  p.kv_bytes = static_cast<int>(kv_bytes);
   p.window_left = static_cast<int>(window_left);
   p.num_sms = static_cast<int>(num_sms);
   p.fill_ctas = static_cast<int>(fill_ctas);

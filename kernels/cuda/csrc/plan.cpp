@@ -182,7 +182,7 @@ void plan_decode(const PlanProblem& p, const PlanConfig& config, Plan& plan) {
 // the matrix units of the others work.
 void choose_ratio(const PlanProblem& p, const PlanConfig& config, const Plan& plan,
                   int64_t& prefill, int64_t& decode) {
-  if (runs_in_turn(config.tiles, p.head_dim)) {
+  if (runs_in_turn(config.tiles, p.head_dim, p.kv_bytes)) {
     prefill = decode = 1;
     return;
   }

@@ -29,6 +29,7 @@ struct PlanProblem {
   int num_kv_heads;
   int group;  // query heads per KV head
   int head_dim;
+  int kv_bytes;  // of an element of K and V
   int window_left;
   int num_sms;
   int fill_ctas;  // most decode CTAs that a batch is given by items shorter than the config's

@@ -54,7 +54,7 @@ def few_config(config: PodConfig, geometry: Geometry, device: DeviceKey) -> PodC
     arch, kv_bytes = architecture(device.capability), ELEMENT_BYTES[geometry.kv_dtype]
     suits = config.decode.q_rows == DECODE_ROWS and geometry.group <= FEW_ROWS
     # At head dim 256 such tiles gained nothing: an H200 took 1.00 to 1.08 of the time.
-    suits = suits and pair_decodes(geometry.head_dim)
+    suits = suits and pair_decodes(geometry.head_dim, kv_bytes)
     if not suits or config.is_batch_invariant:
         return None
     if decode_engine(config, arch, geometry.head_dim, kv_bytes) != "wgmma":

@@ -11,7 +11,7 @@ from pod_integrate.devices.cuda.engines import pair_decodes
 from pod_integrate.devices.cuda.variants import Variant, shipped, with_tiles
 from pod_integrate.errors import ConfigError
 from pod_integrate.terms.config import PodConfig
-from pod_integrate.terms.keys import Geometry
+from pod_integrate.terms.keys import ELEMENT_BYTES, Geometry
 
 # Tiles mean the same at any dtype and head dim.
 _ANY_VARIANT = "bf16-d128-"
@@ -118,20 +118,28 @@ def choices(target: Target, geometry: Geometry) -> Choices:
             ("streams", dataclasses.replace(default, strategy="streams")),
         ),
         shipped=_shipped(target, geometry),
-        # A GPU without an engine for them runs them like other tiles, and is tried with one ratio.
-        ratioless=_ratioless(geometry.head_dim),
-        covered=_covered() if pair_decodes(geometry.head_dim) else frozenset(),
+        ratioless=_ratioless(geometry),
+        covered=_covered() if geometry.head_dim <= 128 else frozenset(),
     )
 
 
-def _ratioless(head_dim: int) -> frozenset[str]:
-    """Tiles of CTAs that run both ops at once; but at head dim 256 those of PAIRS_IN_TURN."""
+def _ratioless(geometry: Geometry) -> frozenset[str]:
+    """Tiles of CTAs that run both ops at once: of those that run them in turn the ratio counts.
+
+    A GPU without an engine for the former runs them like other tiles, and is tried with one ratio.
+    """
+    if ELEMENT_BYTES[geometry.kv_dtype] == 1:
+        return frozenset()
     both = PAIRS + PAIRS_BELOW_128
-    return frozenset(both + PAIRS_IN_TURN if pair_decodes(head_dim) else both)
+    at_once = pair_decodes(geometry.head_dim, 2)
+    return frozenset(both + PAIRS_IN_TURN if at_once else both)
 
 
 def _covered() -> frozenset[str]:
-    """Tiles that those of 16 rows become where a batch's decodes have few (batch_tiles.py)."""
+    """Tiles that those of 16 rows become where a batch's decodes have few (batch_tiles.py).
+
+    Over a cache of 8 bits nothing has them.
+    """
     return frozenset(name for name in TILES if tiles_of(name).decode.q_rows == FEW_ROWS)
 
 

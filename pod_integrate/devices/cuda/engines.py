@@ -9,6 +9,9 @@ from pod_integrate.terms.config import PodConfig
 
 GROUP_THREADS = 128  # of a warpgroup
 _GROUP_WARPS = GROUP_THREADS // 32
+# Where bytes are widened for wgmma: by lanes that each have a chunk of a row, which 96 bytes do not
+# give them, to panels whose columns are those of at most 8 chunks.
+_WIDENED_DIMS = (64, 128)
 
 
 def runs_both(config: PodConfig) -> bool:
@@ -22,13 +25,13 @@ def runs_both(config: PodConfig) -> bool:
     return warps == (2 * _GROUP_WARPS, _GROUP_WARPS) and alone
 
 
-def pair_decodes(head_dim: int) -> bool:
+def pair_decodes(head_dim: int, kv_bytes: int) -> bool:
     """Whether a CTA with a pair has a warpgroup that only decodes, as config.h says.
 
     Else it runs one op at a time, the pair's warpgroups a decode item each, and the CTA ratio says
     how many CTAs begin with which.
     """
-    return head_dim <= 128
+    return head_dim <= 128 and kv_bytes == 2
 
 
 def decode_engine(
@@ -49,14 +52,14 @@ def prefill_engine(
     return next(engine for engine in arch.engines if _SUITS[engine](config, head_dim, kv_bytes))
 
 
-def _suits_pair(config: PodConfig, kv_bytes: int) -> bool:
+def _suits_pair(config: PodConfig, head_dim: int, kv_bytes: int) -> bool:
     # Two warpgroups that own a block of 64 rows each; with one that copies for both and, where
     # there is one, one that decodes they are all that an SM holds. 15 barriers with two stages; of
     # more than 128 keys the scores and weights leave a multiplying thread no register.
     p = config.prefill
     prefill = (p.q_rows, p.stages) == (128, 2) and p.kv_rows in (64, 96, 128)
     suits = prefill and runs_both(config) and config.decode.kv_rows % 64 == 0
-    return suits and kv_bytes == 2
+    return suits and (kv_bytes == 2 or head_dim in _WIDENED_DIMS)
 
 
 def _suits_wgmma(config: PodConfig, head_dim: int, kv_bytes: int) -> bool:
@@ -66,13 +69,12 @@ def _suits_wgmma(config: PodConfig, head_dim: int, kv_bytes: int) -> bool:
     p = config.prefill
     tile = (p.q_rows, p.kv_rows, p.warps) == (128, 64, 4) and p.stages in (2, 3)
     alone = config.virtual_decode * config.decode.warps <= p.warps and config.ctas_per_sm <= 2
-    # Bytes are widened by lanes that each have a chunk of a row, which 96 bytes do not give them.
-    dims = (64, 96, 128) if kv_bytes == 2 else (64, 128)
+    dims = (64, 96, 128) if kv_bytes == 2 else _WIDENED_DIMS
     return tile and alone and head_dim in dims
 
 
 _SUITS: dict[PrefillEngine, Callable[[PodConfig, int, int], bool]] = {
-    "pair": lambda config, head_dim, kv_bytes: _suits_pair(config, kv_bytes),
+    "pair": _suits_pair,
     "wgmma": _suits_wgmma,
     "mma": lambda config, head_dim, kv_bytes: True,
 }

@@ -26,9 +26,9 @@ MAX_THREAD_REGISTERS = 255
 RESERVED_BYTES = 1024
 STATIC_BYTES = 128
 _PAIR_STATIC_BYTES = 768  # of a CTA that stays: items ahead of those that run
-# So that panels of wgmma operands can start at a multiple of 1024 bytes.
+# So that the first panel of wgmma operands can start at a multiple of 1024 bytes.
 _SLACK: dict[PrefillEngine, int] = {"mma": 0, "wgmma": 1008, "pair": 1008}
-# Where panels begin, and what decode warps on wgmma tell each other.
+# Where panels of weights begin, and what decode warps on wgmma tell each other.
 _PANELS, _NOTES = 1024, 512
 _MERGE_COLUMNS = 10  # m, l, and padding against bank conflicts
 _MAX_VIRTUAL_DECODE = 8
@@ -58,13 +58,15 @@ def cta_smem_bytes(
 ) -> tuple[int, int]:
     """smem_bytes as a launch of one op asks for it: with room to align what wgmma reads."""
     engine = prefill_engine(config, arch, head_dim, kv_bytes)
-    prefill, decode = smem_bytes(config, head_dim, kv_bytes, places=int(engine == "pair"))
-    if engine == "wgmma" and kv_bytes == 1:
+    columns = decode_engine(config, arch, head_dim, kv_bytes) == "wgmma"
+    places = int(engine == "pair" and columns)
+    prefill, decode = smem_bytes(config, head_dim, kv_bytes, places=places)
+    if engine != "mma" and kv_bytes == 1:
         p = config.prefill
         # Two bytes per element, and where the one byte of each lands before it is widened.
         landing = 2 * p.kv_rows * head_dim - 16 * GROUP_THREADS
         prefill = smem_bytes(config, head_dim)[0] + landing
-    if decode_engine(config, arch, head_dim, kv_bytes) == "wgmma":
+    if columns:
         # Weights have two places where decode's keys come a tile ahead of its values.
         turns = 2 if engine == "pair" and config.decode.stages == 2 else 1
         weights = turns * 2 * config.decode.q_rows * config.decode.kv_rows
@@ -80,10 +82,11 @@ def fused_smem_bytes(
     if prefill_engine(config, arch, head_dim, kv_bytes) != "pair":
         return max(prefill, decode)
     slack = _SLACK["pair"]
-    if pair_decodes(head_dim):
+    if pair_decodes(head_dim, kv_bytes):
         return prefill + decode - slack
     # A decode item of either warpgroup, panels first, in the place of the prefill item.
-    return max(prefill, 2 * -(-(decode - slack) // _PANELS) * _PANELS + slack)
+    item = decode - slack * (decode_engine(config, arch, head_dim, kv_bytes) == "wgmma")
+    return max(prefill, 2 * -(-item // _PANELS) * _PANELS + slack)
 
 
 def cta_warps(config: PodConfig) -> int:
@@ -119,8 +122,8 @@ def require_fits(config: PodConfig, arch: Architecture, head_dim: int, kv_bytes:
     _require_shapes(config, GROUP_THREADS // 32 if pair else config.prefill.warps)
     _require_warps(config, arch)
     if pair:
-        need = fused_smem_bytes(config, arch, head_dim)
-        _require_pair_smem(config, arch, need, pair_decodes(head_dim))
+        need = fused_smem_bytes(config, arch, head_dim, kv_bytes)
+        _require_pair_smem(config, arch, need, pair_decodes(head_dim, kv_bytes))
     else:
         _require_smem(config, arch, cta_smem_bytes(config, arch, head_dim, kv_bytes))
     _require_registers(config, head_dim, accumulators(config, arch, head_dim, kv_bytes))

@@ -12,7 +12,7 @@ from pod_integrate.builds import native
 from pod_integrate.devices.cuda import host_facts
 from pod_integrate.terms.config import LEAST_SPLIT as LEAST_SPLIT
 from pod_integrate.terms.config import PodConfig, pack_config
-from pod_integrate.terms.keys import Geometry
+from pod_integrate.terms.keys import ELEMENT_BYTES, Geometry
 
 _FIRST_WORDS = 1 << 14
 # Places in PlanHeader: constants, since every captured step writes there. Offsets are those of the
@@ -86,7 +86,7 @@ def plan_batch(
     packed = pack_config(config)
     fill = num_sms * config.ctas_per_sm if fill_ctas is None else fill_ctas
     g = geometry
-    heads = (g.num_q_heads, g.num_kv_heads, g.head_dim, g.window_left)
+    heads = (g.num_q_heads, g.num_kv_heads, g.head_dim, ELEMENT_BYTES[g.kv_dtype], g.window_left)
     plan = native.load("host").plan
     count, *needs = plan(q_indptr, kv_lens, *heads, packed, num_sms, fill, _scratch.words)
     if count > _scratch.words.numel():

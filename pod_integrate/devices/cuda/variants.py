@@ -167,7 +167,7 @@ def of_few_rows(arch: limits.Architecture) -> list[Variant]:
     wide = [
         v
         for v in (*defaults(arch), *of_pairs(arch))
-        if v.decode_engine(arch) == "wgmma" and limits.pair_decodes(v.head_dim)
+        if v.decode_engine(arch) == "wgmma" and limits.pair_decodes(v.head_dim, v.kv_bytes)
     ]
     tiles = (dataclasses.replace(v.decode, q_rows=limits.FEW_ROWS) for v in wide)
     return [dataclasses.replace(v, decode=tile) for v, tile in zip(wide, tiles, strict=True)]

@@ -80,6 +80,21 @@ def test_ctas_for_both_ops_need_the_shared_memory_that_the_library_says(
     assert limits.fused_smem_bytes(config, arch, head_dim) > max(prefill, decode)
 
 
+# More bytes than prefill's with two decode items, and fewer.
+@pytest.mark.parametrize("decode", ["d16x192s2w4", "d16x128s2w4", "d16x256s1w4", "d16x64s1w4"])
+@pytest.mark.parametrize("keys", [64, 96, 128])
+@pytest.mark.parametrize("head_dim", [64, 128])
+def test_such_ctas_over_8_bits_need_the_shared_memory_that_the_library_says(
+    decode: str, keys: int, head_dim: int
+) -> None:
+    arch, config = limits.ARCHITECTURES["sm_90a"], tiles_of(f"p128x{keys}s2w8-{decode}-c1-v1")
+    assert limits.prefill_engine(config, arch, head_dim, 1) == "pair"
+    require_same(config, arch, head_dim, 1)
+    prefill, item = limits.cta_smem_bytes(config, arch, head_dim, 1)
+    room = limits.fused_smem_bytes(config, arch, head_dim, 1)
+    assert room == prefill or prefill < room <= 2 * (item + 1024)
+
+
 def require_same(
     config: PodConfig, arch: limits.Architecture, head_dim: int, kv_bytes: int
 ) -> None:

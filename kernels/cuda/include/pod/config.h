@@ -49,27 +49,31 @@ constexpr int kCopyRegisters = 24, kMathRegisters = 232;
 // other.
 constexpr int kWidenRegisters = 32, kWideMathRegisters = 224;
 
-// A pair has 64 query rows in each warpgroup; with one that copies for both and, where O leaves it
-// registers, one that decodes they share those of an SM.
+// A pair has 64 query rows in each warpgroup; with one that copies for both and, where O and copies
+// of bytes that are widened leave it registers, one that decodes they share those of an SM.
 constexpr int kPairGroups = 2;
-constexpr bool pair_decodes(int head_dim) { return head_dim <= 128; }
+constexpr bool pair_decodes(int head_dim, int kv_bytes) {
+  return head_dim <= 128 && kv_bytes == kQBytes;
+}
 
 // Registers of a thread of a pair's CTA, by what its warpgroup does.
 struct PairRegisters {
   int copy, math, decode;
 };
-constexpr PairRegisters pair_registers(int head_dim) {
-  if (!pair_decodes(head_dim)) return {40, 232, 0};
+constexpr PairRegisters pair_registers(int head_dim, int kv_bytes) {
+  if (kv_bytes < kQBytes) return {56, 224, 0};
+  if (!pair_decodes(head_dim, kv_bytes)) return {40, 232, 0};
   // Less of O leaves decode the registers for 128 keys at once.
   return head_dim == 96 ? PairRegisters{40, 184, 104} : PairRegisters{40, 192, 88};
 }
 constexpr int all_registers(const PairRegisters& of) {
   return of.copy + kPairGroups * of.math + of.decode;
 }
-static_assert(all_registers(pair_registers(128)) == (2 + kPairGroups) * 128 &&
-                  all_registers(pair_registers(96)) == (2 + kPairGroups) * 128,
+static_assert(all_registers(pair_registers(128, 2)) == (2 + kPairGroups) * 128 &&
+                  all_registers(pair_registers(96, 2)) == (2 + kPairGroups) * 128,
               "512 threads begin with 128 each");
-static_assert(all_registers(pair_registers(256)) == (1 + kPairGroups) * 168,
+static_assert(all_registers(pair_registers(256, 2)) == (1 + kPairGroups) * 168 &&
+                  all_registers(pair_registers(128, 1)) == (1 + kPairGroups) * 168,
               "384 threads begin with 168 each");
 // Room for its static variables, items that were drawn and barriers; limits.py has it too.
 constexpr int kPairStaticBytes = 768;
@@ -100,8 +104,8 @@ constexpr bool runs_both(const PodConfig& c) {
 }
 
 // Whether such a CTA runs one op at a time, because none of its warpgroups only decodes.
-constexpr bool runs_in_turn(const PodConfig& c, int head_dim) {
-  return runs_both(c) && !pair_decodes(head_dim);
+constexpr bool runs_in_turn(const PodConfig& c, int head_dim, int kv_bytes) {
+  return runs_both(c) && !pair_decodes(head_dim, kv_bytes);
 }
 
 // Registers that a thread may use when ctas_per_sm CTAs share an SM's 65536.

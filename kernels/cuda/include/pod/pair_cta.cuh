@@ -11,19 +11,23 @@
 //         decode, one of each multiplying warpgroup in the place of the prefill item; static: items
 #pragma once
 
+#include "pod/op/decode_item.cuh"
 #include "pod/op/decode_wgmma_item.cuh"
 #include "pod/op/pair_item.cuh"
+#include "pod/op/wide_ring.cuh"
 #include "pod/ptx/dependents.cuh"
 #include "pod/ptx/registers.cuh"
 #include "pod/sched/draw.cuh"
+#include "pod/sched/records.cuh"
 
 namespace pod {
 
 // Who is in the CTA beside the pair, and the registers that its threads have.
 template <class Variant>
 struct Roles {
-  static constexpr bool kDecoder = pair_decodes(Variant::head_dim);
-  static constexpr PairRegisters kRegisters = pair_registers(Variant::head_dim);
+  static constexpr int kKvBytes = Smem<Variant>::kKvBytes;
+  static constexpr bool kDecoder = pair_decodes(Variant::head_dim, kKvBytes);
+  static constexpr PairRegisters kRegisters = pair_registers(Variant::head_dim, kKvBytes);
 };
 
 // Items that the CTA has drawn, read where they lie: see Work of pod_kernel.cuh.
@@ -34,19 +38,6 @@ struct PairWork {
   sched::Drawn turned[kPairGroups][2];  // of multiplying warpgroups that have turned to decode
   typename op::PairRing<Variant>::Barriers barriers;
 };
-
-// A record per item, as if each had a CTA: prefill items first. One thread of those that run it.
-POD_DEVICE void record_begin(const KernelArguments& a, const PlanHeader& plan, Op op, int number) {
-  if (a.records == nullptr) return;
-  const int place = op == Op::kPrefill ? number : plan.prefill_items + number;
-  a.records[place] = {
-      static_cast<int>(ptx::smid()), static_cast<int>(op), number, 1, -1, 0, ptx::globaltimer(), 0};
-}
-POD_DEVICE void record_end(const KernelArguments& a, const PlanHeader& plan, Op op, int number) {
-  if (a.records == nullptr) return;
-  const int place = op == Op::kPrefill ? number : plan.prefill_items + number;
-  a.records[place].end_ns = ptx::globaltimer();
-}
 
 // CTAs of the launch that begin with prefill, each with the item of its index; the others begin
 // with decode.
@@ -76,9 +67,14 @@ POD_DEVICE void copy_items(const KernelArguments& a, const PlanHeader& plan,
   while (drawn().item.rows > 0) {
     const Item& item = drawn().item;
     side.next_item();
-    op::copy_ahead<Variant>(a, item, side, thread, [&] {
+    const auto draw = [&] {
       draw_prefill<Variant, kDecodes>(a, plan, sched::Draw::kNext, drawn(), thread);
-    });
+    };
+    if constexpr (Roles<Variant>::kKvBytes == kQBytes) {
+      op::copy_ahead<Variant>(a, item, side, thread, draw);
+    } else {
+      op::widen_tiles<Variant>(a, item, side, smem, thread, draw);
+    }
   }
 }
 
@@ -94,12 +90,12 @@ POD_DEVICE void multiply_items(const KernelArguments& a, const PlanHeader& plan,
   while (work.prefill[slot].item.rows > 0) {
     const sched::Drawn& drawn = work.prefill[slot];
     slot = Ring::next_slot(slot);
-    if (records) record_begin(a, plan, Op::kPrefill, drawn.number);
+    if (records) sched::record_begin(a, plan, Op::kPrefill, drawn.number);
     math.run(drawn.item, [&] {
       const Item& next = work.prefill[slot].item;
       if (next.rows > 0) math.load_queries(next);
     });
-    if (records) record_end(a, plan, Op::kPrefill, drawn.number);
+    if (records) sched::record_end(a, plan, Op::kPrefill, drawn.number);
   }
 }
 
@@ -121,6 +117,17 @@ POD_DEVICE void draw_decode(const KernelArguments& a, const PlanHeader& plan, sc
   if (thread < kWarpSize) sched::draw_item(a, plan, Op::kDecode, draw, draws, drawn, thread);
 }
 
+// One item on a warpgroup; `barrier` is its own.
+template <class Variant>
+POD_DEVICE void decode_on_group(const KernelArguments& a, const Item& item, uint8_t* smem,
+                                int barrier, int thread) {
+  if constexpr (Smem<Variant>::kDecodeEngine == DecodeEngine::kWgmma) {
+    op::decode_wgmma_item<Variant>(a, item, smem, barrier, thread);
+  } else {
+    op::decode_item<Variant>(a, item, smem, barrier, thread);
+  }
+}
+
 template <class Variant>
 POD_DEVICE void decode_items(const KernelArguments& a, const PlanHeader& plan,
                              sched::Drawn (&slots)[2], uint8_t* smem, int barrier, int thread) {
@@ -128,9 +135,9 @@ POD_DEVICE void decode_items(const KernelArguments& a, const PlanHeader& plan,
   int slot = 0;
   while (slots[slot].item.rows > 0) {
     const sched::Drawn& drawn = slots[slot];
-    if (thread == 0) record_begin(a, plan, Op::kDecode, drawn.number);
-    op::decode_wgmma_item<Variant>(a, drawn.item, smem, barrier, thread);
-    if (thread == 0) record_end(a, plan, Op::kDecode, drawn.number);
+    if (thread == 0) sched::record_begin(a, plan, Op::kDecode, drawn.number);
+    decode_on_group<Variant>(a, drawn.item, smem, barrier, thread);
+    if (thread == 0) sched::record_end(a, plan, Op::kDecode, drawn.number);
     slot ^= 1;
     draw_decode<Variant>(a, plan, sched::Draw::kNext, slots[slot], thread);
     scope.sync();

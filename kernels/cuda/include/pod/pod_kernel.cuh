@@ -42,7 +42,8 @@ struct KernelShape {
   static constexpr bool kStays =
       kOps != Ops::kDecode && Variant::prefill_engine == PrefillEngine::kPair;
   // And whether one of their warpgroups only decodes.
-  static constexpr bool kDecoder = kStays && kOps == Ops::kBoth && pair_decodes(Variant::head_dim);
+  static constexpr bool kDecoder =
+      kStays && kOps == Ops::kBoth && pair_decodes(Variant::head_dim, Smem<Variant>::kKvBytes);
   static constexpr int kDecodeThreads = kDecoder ? kDecodeWarps * kWarpSize : 0;
   static constexpr int kThreads = kWarps * kWarpSize + kCopyThreads + kDecodeThreads;
 };

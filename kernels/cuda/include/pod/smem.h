@@ -43,8 +43,8 @@ constexpr ItemSmem item_smem(const TileConfig& tile, int head_dim, int kv_bytes,
   return {q_row, kv_row, kv_tile, q, q + stages, q, bytes, bytes, bytes, bytes};
 }
 
-// Panels of the warpgroup's matrix unit start at multiples of this; dynamic shared memory is only
-// known to start at one of 16.
+// The first panel of the warpgroup's matrix unit starts at a multiple of this, and all others at
+// one of where their swizzle repeats; dynamic shared memory is only known to start at one of 16.
 constexpr int kPanelAlignment = 1024;
 constexpr int alignment_slack(PrefillEngine engine) {
   return engine == PrefillEngine::kMma ? 0 : kPanelAlignment - 16;
@@ -60,7 +60,7 @@ constexpr int landing_bytes(const TileConfig& tile, int head_dim) {
 // `kv_bytes` is the size of an element of K and V.
 constexpr ItemSmem prefill_smem(const TileConfig& tile, int head_dim, int kv_bytes,
                                 PrefillEngine engine) {
-  const bool widened = engine == PrefillEngine::kWgmma && kv_bytes < kQBytes;
+  const bool widened = engine != PrefillEngine::kMma && kv_bytes < kQBytes;
   ItemSmem smem = item_smem(tile, head_dim, widened ? kQBytes : kv_bytes, 0);
   if (widened) smem.bytes += landing_bytes(tile, head_dim);
   return smem;
@@ -77,13 +77,13 @@ constexpr bool decode_ahead(const TileConfig& tile, PrefillEngine prefill) {
   return prefill == PrefillEngine::kPair && tile.stages == 2;
 }
 
-// Beside a pair K and V have a place more, all of which they take in turns.
+// Beside a pair K and V have a place more on wgmma, all of which they take in turns.
 constexpr ItemSmem decode_smem(const TileConfig& tile, int head_dim, int kv_bytes,
                                DecodeEngine engine, PrefillEngine prefill) {
-  const int more = prefill == PrefillEngine::kPair;
+  const int more = prefill == PrefillEngine::kPair && engine == DecodeEngine::kWgmma;
   ItemSmem smem = item_smem(tile, head_dim, kv_bytes, scratch_bytes(tile, head_dim), more);
   if (engine == DecodeEngine::kMma) return smem;
-  // Panels begin where swizzles do.
+  // They begin where any swizzle does.
   smem.weights = (smem.bytes + kPanelAlignment - 1) / kPanelAlignment * kPanelAlignment;
   const int turns = decode_ahead(tile, prefill) ? 2 : 1;
   smem.notes = smem.weights + turns * weight_bytes(tile);
@@ -115,7 +115,7 @@ constexpr int cta_bytes(const PodConfig& config, int head_dim, int kv_bytes, Pre
   const int decode = decode_cta_bytes(config, head_dim, kv_bytes, engine);
   if (engine != PrefillEngine::kPair) return larger(prefill, decode);
   const int slack = alignment_slack(engine);
-  if (pair_decodes(head_dim)) return prefill + decode - slack;
+  if (pair_decodes(head_dim, kv_bytes)) return prefill + decode - slack;
   const ItemSmem item = decode_smem(config.decode, head_dim, kv_bytes,
                                     decode_engine(config, kv_bytes, engine), engine);
   return larger(prefill, kPairGroups * turned_bytes(item) + slack);

@@ -35,6 +35,9 @@ class ColumnMath {
   using QueryPanels = layout::Panels<D, kQueryRows>;
   using KeyPanels = layout::Panels<D, kRows>;
   using WeightPanels = layout::Panels<kRows, kQueryRows>;
+  static constexpr int kSwizzle = 8 * KeyPanels::kRowBytes;
+  static_assert(kSmem.k % kSwizzle == 0 && kSmem.kv_tile % kSwizzle == 0,
+                "panels of K and V begin where their swizzle does");
   using Group = Scope<kGroupWarps>;
 
   POD_DEVICE ColumnMath(const KernelArguments& a, const Item& item, uint8_t* smem,

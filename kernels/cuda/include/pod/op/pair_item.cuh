@@ -30,18 +30,26 @@ class PairMath : public PanelProducts<Variant, PairRing<Variant>> {
   using Base = PanelProducts<Variant, PairRing<Variant>>;
   using Ring = typename Base::Ring;
   using Base::D;
+  static constexpr bool kWidened = sizeof(typename Variant::KvElement) == 1;
 
   // `thread` is 0 .. 127 of warpgroup `group` of the pair.
   POD_DEVICE PairMath(const KernelArguments& a, const Ring& ring, int group, int thread)
       : Base(ring), a_(a), group_(group), thread_(thread) {}
 
   // Sets the warpgroup's rows of Q on their way, once none of its warps reads those of an earlier
-  // item.
-  POD_DEVICE void load_queries(const Item& item) const {
+  // item. Those beside K of bytes pass through registers and are there when it returns.
+  POD_DEVICE void load_queries(const Item& item) {
     sync();
-    copy::load_queries<D, kBlockRows, kGroupThreads, typename Base::QueryPanels>(
-        this->ring().q(), a_, item, thread_, group_ * kBlockRows);
-    ptx::cp_async_commit();
+    if constexpr (kWidened) {
+      const int thread = ptx::forget(thread_);
+      copy::store_operand_queries<T, D, layout::Order::kPanels, typename Base::QueryPanels>(
+          this->ring().q(), a_, item, row0(thread), thread & 31, units_.of[0],
+          [](int) { return true; });
+    } else {
+      copy::load_queries<D, kBlockRows, kGroupThreads, typename Base::QueryPanels>(
+          this->ring().q(), a_, item, thread_, group_ * kBlockRows);
+      ptx::cp_async_commit();
+    }
   }
 
   // One item whose Q is on its way. `at_last` runs beside its last product, when all of its scores
@@ -80,11 +88,14 @@ class PairMath : public PanelProducts<Variant, PairRing<Variant>> {
     ptx::hold(state.o[0]);
     ptx::wgmma_fence();
     this->issue_values(state, place_);
+    // The next item has units of its own.
+    units_.settle(state, a_);
     at_last();
     this->await_values(state);
     tell_free(Turn::kValuesFree, place_);
     place_ = Ring::next(place_);
-    store_rows<T, layout::Order::kPlain>(state, a_, item, row0(thread_), thread_ & 31);
+    constexpr auto kOrder = kWidened ? layout::Order::kPanels : layout::Order::kPlain;
+    store_rows<T, kOrder>(state, a_, item, row0(thread_), thread_ & 31);
   }
 
  private:

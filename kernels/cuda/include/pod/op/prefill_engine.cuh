@@ -54,9 +54,11 @@ struct Prefill<Variant, PrefillEngine::kWgmma> {
 template <class Variant>
 struct Prefill<Variant, PrefillEngine::kPair> {
   static constexpr int kCopyThreads = kGroupThreads;
-  static constexpr bool kSuits = runs_both(Variant::config) &&
-                                 Variant::config.prefill.q_rows == kPairGroups * kBlockRows &&
-                                 Smem<Variant>::kDecodeEngine == DecodeEngine::kWgmma;
+  // Of bytes its warpgroups decode on mma, where they are widened as operands.
+  static constexpr bool kDecodes = Smem<Variant>::kDecodeEngine == DecodeEngine::kWgmma ||
+                                   sizeof(typename Variant::KvElement) == 1;
+  static constexpr bool kSuits = runs_both(Variant::config) && kDecodes &&
+                                 Variant::config.prefill.q_rows == kPairGroups * kBlockRows;
 };
 
 }  // namespace pod::op

@@ -1,4 +1,5 @@
-// wide_ring.cuh: panel_ring.cuh for K and V of bytes, which the copying warpgroup widens.
+// wide_ring.cuh: panel_ring.cuh and pair_ring.cuh for K and V of bytes, which the copying warpgroup
+// widens.
 //
 // Smem    as there, with 16-bit tiles; behind them the landing: kPlaces x 16 bytes of each thread
 //
@@ -9,7 +10,7 @@
 #pragma once
 
 #include "pod/layout/bytes.cuh"
-#include "pod/op/panel_ring.cuh"
+#include "pod/op/pair_ring.cuh"
 #include "pod/ptx/shared.cuh"
 
 namespace pod::op {
@@ -126,6 +127,34 @@ POD_DEVICE void widen_panels(const KernelArguments& a, const Item& item, uint32_
     Ring::tell(Turn::kValuesLanded, stage);
     widener.follow_v(kv + Ring::kRows);
     stage = Ring::next(stage);
+  }
+  ptx::cp_async_wait<0>();
+}
+
+// The same for a pair, of one item after the other: see copy_ahead(). Keys need not be ahead, as
+// what comes next has landed already when its place becomes free. `at_last` runs before the last
+// values are told of.
+template <class Variant, typename AtLast>
+POD_DEVICE void widen_tiles(const KernelArguments& a, const Item& item, PairCopySide<Variant>& side,
+                            uint32_t smem, int thread, AtLast at_last) {
+  using Ring = PairRing<Variant>;
+  Widener<Variant> widener(a, item, smem, thread);
+  const int kv0 = ptx::warp_uniform(item.kv0), end = ptx::warp_uniform(item.kv1);
+  widener.start(kv0);
+  for (int kv = kv0; kv < end; kv += Ring::kRows) {
+    const int place = side.place(), stage = Ring::stage_of(place);
+    side.await(Turn::kKeysFree, place);
+    widener.widen_k(stage);
+    ptx::fence_proxy_async();
+    side.tell(Turn::kKeysLanded, place);
+    widener.follow_k(kv + Ring::kRows);
+    side.await(Turn::kValuesFree, place);
+    widener.widen_v(stage);
+    ptx::fence_proxy_async();
+    if (kv + Ring::kRows >= end) at_last();
+    side.tell(Turn::kValuesLanded, place);
+    widener.follow_v(kv + Ring::kRows);
+    side.advance();
   }
   ptx::cp_async_wait<0>();
 }
