@@ -30,10 +30,9 @@ from typing import Any
 from benchmarks import _results, default_choices, kernel_same
 from benchmarks.gpu.shipped.served import BATCHES, SERVED
 from pod_integrate.devices.cuda import limits
-from pod_integrate.devices.cuda.batch_tiles import others
+from pod_integrate.devices.cuda.batch_tiles import all_of
 from pod_integrate.devices.cuda.variants import Variant
 from pod_integrate.live import shipped
-from pod_integrate.terms.config import PodConfig
 from pod_integrate.terms.table import ConfigTable
 
 COMMAND = "python -m benchmarks.carry_tables BEFORE"
@@ -94,13 +93,9 @@ def variants(tables: Iterable[ConfigTable]) -> list[str]:
         f"{Variant.of(config, table.geometry).name}"
         for table in tables
         for entry in table.entries.values()
-        for config in _runs(entry.config, table)
+        for config in all_of(entry.config, table.geometry, table.device)
     ]
     return list(dict.fromkeys(names))
-
-
-def _runs(config: PodConfig, table: ConfigTable) -> list[PodConfig]:
-    return [config, *others(config, table.geometry, table.device).values()]
 
 
 def apart(row: dict[str, Any]) -> str:

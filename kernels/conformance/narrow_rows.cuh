@@ -37,10 +37,7 @@ template <int tiles = kTiles>
 ptx::Error launch_narrow_rows(const ConformanceArguments& a) {
   ptx::Error code{};
   if constexpr (tiles > 0) {
-    code = ptx::launch(narrow_rows_kernel<bf16>, tiles, kThreads, kWgmmaSmem, a.stream, a);
-    if (!code) {
-      code = ptx::launch(narrow_rows_kernel<fp16>, tiles, kThreads, kWgmmaSmem, a.stream, a);
-    }
+    code = launch_tiles(a, narrow_rows_kernel<bf16>, narrow_rows_kernel<fp16>);
   }
   return code;
 }

@@ -87,8 +87,7 @@ template <int tiles = kTiles>
 ptx::Error launch_swapped(const ConformanceArguments& a) {
   ptx::Error code{};
   if constexpr (tiles > 0) {
-    code = ptx::launch(swapped_kernel<bf16>, tiles, kThreads, kWgmmaSmem, a.stream, a);
-    if (!code) code = ptx::launch(swapped_kernel<fp16>, tiles, kThreads, kWgmmaSmem, a.stream, a);
+    code = launch_tiles(a, swapped_kernel<bf16>, swapped_kernel<fp16>);
     if (!code) code = ptx::launch(stmatrix_kernel<kWarpSize>, 1, kWarpSize, 512, a.stream, a);
   }
   return code;

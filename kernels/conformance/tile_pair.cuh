@@ -4,6 +4,7 @@
 //        bytes, or 64
 #pragma once
 
+#include "pod/ptx/launch.cuh"
 #include "pod/ptx/wgmma.cuh"
 #include "sections.cuh"
 
@@ -70,6 +71,13 @@ POD_DEVICE TilePair<kRowBytes> tile_pair(const ConformanceArguments& a, uint8_t*
           reinterpret_cast<const uint16_t*>(a.b[kType]) + tile * kDepth * kMaxColumns,
           a.c + tile * kRows * kMaxColumns, smem + (1024 - ptx::smem_address(smem) % 1024) % 1024,
           ptx::thread_index()};
+}
+
+// A CTA for each pair of tiles, of bf16 and then of fp16.
+template <typename Kernel>
+ptx::Error launch_tiles(const ConformanceArguments& a, Kernel of_bf16, Kernel of_fp16) {
+  const ptx::Error code = ptx::launch(of_bf16, kTiles, kThreads, kWgmmaSmem, a.stream, a);
+  return code ? code : ptx::launch(of_fp16, kTiles, kThreads, kWgmmaSmem, a.stream, a);
 }
 
 }  // namespace

@@ -243,10 +243,7 @@ template <int tiles = kTiles>
 ptx::Error launch_wgmma(const ConformanceArguments& a) {
   ptx::Error code{};
   if constexpr (tiles > 0) {
-    code = ptx::launch(products_kernel<bf16>, tiles, kThreads, kWgmmaSmem, a.stream, a);
-    if (!code) {
-      code = ptx::launch(products_kernel<fp16>, tiles, kThreads, kWgmmaSmem, a.stream, a);
-    }
+    code = launch_tiles(a, products_kernel<bf16>, products_kernel<fp16>);
     if (!code) code = ptx::launch(order_kernel<bf16>, 1, kThreads, kWgmmaSmem, a.stream, a);
   }
   return code;

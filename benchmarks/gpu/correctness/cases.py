@@ -170,37 +170,32 @@ def byte_checks(arch: Architecture) -> Iterator[Check]:
         yield from _core("bf16", 128, config, label, quantised=True)
     yield from _core("fp16", 128, base, "default", quantised=True)
     if "pair" in arch.engines:
-        yield from _byte_pair_checks(arch)
+        yield from tiles_checks(arch, _BYTE_PAIRS, False, quantised=True)
 
 
-def _byte_pair_checks(arch: Architecture) -> Iterator[Check]:
-    for head_dim in (64, 128):
-        config = with_tiles(default_tiles(arch, head_dim, 1), tiles_of(_BYTE_PAIRS[0]))
-        for shape in SHAPES:
-            yield Check(shape, "bf16", head_dim, config, _BYTE_PAIRS[0], quantised=True)
-    for name, dtype in itertools.product(_BYTE_PAIRS, DTYPES):
-        base = with_tiles(default_tiles(arch, 128, 1), tiles_of(name))
-        for label, settings in _SETTINGS.items():
-            config = dataclasses.replace(base, **settings)
-            yield from _core(dtype, 128, config, f"{name}, {label}", quantised=True)
-
-
-def tiles_checks(arch: Architecture, tiles: Iterable[str], tiny: bool) -> Iterator[Check]:
+def tiles_checks(
+    arch: Architecture, tiles: Iterable[str], tiny: bool, *, quantised: bool = False
+) -> Iterator[Check]:
     """Every shape with given tiles, at all head dims and dtypes; other settings at head dim 128.
 
-    tiny  a few tokens each at head dim 64, for the emulated SM
+    tiny       a few tokens each at head dim 64, for the emulated SM
+    quantised  over a cache of 8 bits, at head dims 64 and 128
     """
+    dims = (64,) if tiny else (64, 128) if quantised else HEAD_DIMS
     for name in tiles:
-        for head_dim in HEAD_DIMS if not tiny else (64,):
-            base = with_tiles(default_tiles(arch, head_dim), tiles_of(name))
+        for head_dim in dims:
+            base = default_tiles(arch, head_dim, 1 if quantised else 2)
+            base = with_tiles(base, tiles_of(name))
             if tiny:
                 base = dataclasses.replace(base, decode_split_tokens=64)
             for dtype, shape in itertools.product(DTYPES if not tiny else DTYPES[:1], SHAPES):
-                yield Check(shape.tiny() if tiny else shape, dtype, head_dim, base, name)
+                shape = shape.tiny() if tiny else shape
+                yield Check(shape, dtype, head_dim, base, name, quantised)
             if head_dim == 128:
                 for label, settings in _SETTINGS.items():
                     config = dataclasses.replace(base, **settings)
-                    yield from _core("bf16", head_dim, config, f"{name}, {label}")
+                    label = f"{name}, {label}"
+                    yield from _core("bf16", head_dim, config, label, quantised=quantised)
 
 
 RUN_TIME: dict[str, dict[str, Any]] = {

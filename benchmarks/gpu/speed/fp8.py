@@ -24,7 +24,7 @@ from benchmarks.gpu.common.timing import ColdTimer
 from benchmarks.gpu.speed.cases import Part, make_case, sized
 from benchmarks.gpu.speed.summary import geomean
 from pod_integrate.devices.cuda import limits
-from pod_integrate.devices.cuda.batch_tiles import others
+from pod_integrate.devices.cuda.batch_tiles import all_of
 from pod_integrate.devices.cuda.variants import Variant
 from pod_integrate.errors import ConfigInfeasibleError
 from pod_integrate.measure.accuracy import BF16_TOLERANCE
@@ -90,11 +90,11 @@ def pair(machine: Backend, spec: CaseSpec) -> Pair:
 def tried(machine: Backend, spec: CaseSpec) -> Iterator[PodConfig]:
     """Default tiles over 8 bits with other decode tiles, then CTAs of a pair."""
     default = limits.default_tiles(machine.arch, spec.head_dim, 1)
-    pair = dataclasses.replace(default, prefill=_PAIR_PREFILL, ctas_per_sm=1)
+    both_ops = dataclasses.replace(default, prefill=_PAIR_PREFILL, ctas_per_sm=1)
     alone = "prefill" in spec.name
     found = [(default, tile) for tile in (() if machine.tiny or alone else _TILES)]
     pairs = _PAIR_TILES if "pair" in machine.arch.engines else ()
-    found += [(pair, tile) for tile in pairs[: 1 if machine.tiny or alone else None]]
+    found += [(both_ops, tile) for tile in pairs[: 1 if machine.tiny or alone else None]]
     for base, (kv_rows, stages, warps) in found:
         decode = TileConfig(q_rows=16, kv_rows=kv_rows, stages=stages, warps=warps)
         config = dataclasses.replace(base, decode=decode)
@@ -113,7 +113,7 @@ def variants(machine: Backend, specs: Sequence[CaseSpec], *, tries: bool) -> Ite
         quantised = dataclasses.replace(plain, kv_dtype="e4m3")
         for geometry in (plain, quantised):
             default = machine.runs.default_config(geometry)
-            for config in (default, *others(default, geometry, machine.runs.key).values()):
+            for config in all_of(default, geometry, machine.runs.key):
                 yield Variant.of(config, geometry)
         for config in tried(machine, spec) if tries else ():
             yield Variant.of(config, quantised)

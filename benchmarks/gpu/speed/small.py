@@ -26,7 +26,7 @@ from benchmarks.gpu.common.output import Output, add_output
 from benchmarks.gpu.common.timing import ColdTimer
 from benchmarks.gpu.speed.cases import default_of, make_case, sized
 from benchmarks.gpu.speed.summary import geomean
-from pod_integrate.devices.cuda.decode_rows import FEW_ROWS
+from pod_integrate.devices.cuda.batch_tiles import all_of
 from pod_integrate.devices.cuda.limits import pair_tiles
 from pod_integrate.devices.cuda.variants import Variant, with_tiles
 from pod_integrate.measure.accuracy import BF16_TOLERANCE
@@ -107,13 +107,9 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _variants(machine: Backend, wanted: list[CaseSpec]) -> list[Variant]:
-    """Of all configs, and of what batches of few rows run in their place."""
+    """Of all configs, and of what batches run in their place."""
     found = {(c, s.geometry) for s in wanted for c in configs_of(machine, s)}
-    few = {
-        (dataclasses.replace(c, decode=dataclasses.replace(c.decode, q_rows=FEW_ROWS)), g)
-        for c, g in found
-    }
-    return [Variant.of(c, g) for c, g in (*found, *few)]
+    return [Variant.of(each, g) for c, g in found for each in all_of(c, g, machine.runs.key)]
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:

@@ -46,6 +46,11 @@ def others(config: PodConfig, geometry: Geometry, device: DeviceKey) -> dict[Kin
     return found
 
 
+def all_of(config: PodConfig, geometry: Geometry, device: DeviceKey) -> list[PodConfig]:
+    """Everything that batches of `config` run with, itself first: what a part compiles before."""
+    return [config, *others(config, geometry, device).values()]
+
+
 def few_config(config: PodConfig, geometry: Geometry, device: DeviceKey) -> PodConfig | None:
     """`config` with decode tiles of FEW_ROWS, where its GPU has them and they hold a token's heads.
 
