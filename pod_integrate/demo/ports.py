@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import socket
 
@@ -11,8 +12,8 @@ from pod_integrate.errors import StartError
 # which may be gone before the child binds it; nor of SGLang's own (22000 to 29999), nor of those
 # that Ray gives its workers (10002 to 19999).
 _PORTS = range(20000, 22000)
-# What stands for the ports of this process; the system closes them however the process ends.
-_reserved: dict[int, socket.socket] = {}
+# Descriptors of what stands for the ports of this process; the system closes them however it ends.
+_reserved: dict[int, int] = {}
 
 
 def free_port(preferred: int = 0) -> int:
@@ -28,7 +29,7 @@ def free_port(preferred: int = 0) -> int:
             continue
         if _free(port):
             return port
-        _reserved.pop(port).close()
+        os.close(_reserved.pop(port))
     raise StartError(
         f"no free port on 127.0.0.1 among {_PORTS.start} to {_PORTS.stop - 1}: end what listens"
         " there (`ss -ltnp`), or name free ports yourself"
@@ -53,5 +54,5 @@ def _reserve(port: int) -> bool:
     except OSError:
         name.close()
         return False
-    _reserved[port] = name
+    _reserved[port] = name.detach()
     return True

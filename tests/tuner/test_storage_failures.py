@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import logging
 import shutil
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -186,18 +189,38 @@ def test_a_second_writer_is_seen_before_anything_is_written(tmp_path: Path) -> N
     second.close()
 
 
-def test_a_second_writer_that_comes_during_a_transaction_undoes_it(tmp_path: Path) -> None:
+def test_a_second_writer_that_comes_during_a_transaction_is_refused(tmp_path: Path) -> None:
     url = f"sqlite:///{database(tmp_path)}"
     first = Store(url)
     (tmp_path / "tuner.db.lock").unlink()
-    row = {"name": "late", "value": "x"}
-    with pytest.raises(sa.exc.OperationalError), first.begin() as tx:
-        second = Store(url)
-        tx.execute(sa.insert(schema.meta).values(row))
-    with second.read() as tx:
-        assert tx.scalar(sa.select(schema.meta.c.value).where(schema.meta.c.name == "late")) is None
+    with first.begin() as tx:
+        with pytest.raises(SettingsError, match="database is locked"):
+            Store(url)
+        tx.execute(sa.insert(schema.meta).values(name="late", value="x"))
+    with first.read() as tx:
+        assert tx.scalar(sa.select(schema.meta.c.value).where(schema.meta.c.name == "late")) == "x"
     first.close()
-    second.close()
+
+
+def test_who_writes_after_reading_waits_for_another_writer(tmp_path: Path) -> None:
+    store = Store(f"sqlite:///{database(tmp_path)}")
+    begun, wanted = threading.Event(), sa.select(schema.meta.c.value)
+
+    def write(name: str) -> None:
+        with store.begin() as tx:
+            tx.execute(wanted).all()
+            begun.set()
+            time.sleep(0.2)
+            tx.execute(sa.insert(schema.meta).values(name=name, value="x"))
+
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        first = pool.submit(write, "first")
+        assert begun.wait(10)
+        with store.read() as tx:
+            tx.execute(wanted).all()
+        pool.submit(write, "second").result(30)
+        first.result(30)
+    store.close()
 
 
 def test_rows_with_nonsense_cost_their_own_bucket_only(tmp_path: Path, clock: Clock) -> None:

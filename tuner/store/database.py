@@ -20,6 +20,10 @@ class StorageError(PodAttentionError, RuntimeError):
     """The database cannot be written to safely any more; a person has to look."""
 
 
+# Of a connection whose transactions write nothing.
+READS = "reads"
+
+
 def make_engine(url: str) -> sa.Engine:
     """An engine for SQLite in WAL mode or PostgreSQL; raises SettingsError for anything else."""
     parsed = sa.make_url(url)
@@ -59,7 +63,10 @@ def _prepare(connection: Any, _record: object) -> None:
 
 
 def _begin(connection: sa.Connection) -> None:
-    connection.exec_driver_sql("BEGIN")
+    # One that turned from reading to writing would fail at once, whatever the timeout, if another
+    # has written in between: so who may write waits for its turn before it reads.
+    reads = connection.get_execution_options().get(READS, False)
+    connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
 
 
 class DatabaseFile:

@@ -18,7 +18,14 @@ from sqlalchemy.dialects import postgresql, sqlite
 from pod_integrate.errors import SettingsError
 from pod_integrate.redact import public_url, redact
 from tuner.store import migrate, schema, sound
-from tuner.store.database import DatabaseFile, StorageError, WriterLock, file_of, make_engine
+from tuner.store.database import (
+    READS,
+    DatabaseFile,
+    StorageError,
+    WriterLock,
+    file_of,
+    make_engine,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -90,7 +97,8 @@ class Store:
     def read(self) -> Iterator[sa.Connection]:
         """A transaction that writes nothing."""
         self._require_file(written=False)
-        with self.engine.connect() as connection, connection.begin():
+        connected = self.engine.connect().execution_options(**{READS: True})
+        with connected as connection, connection.begin():
             self._require_ours(connection)
             yield connection
 
