@@ -115,6 +115,7 @@ struct Batch {
     a.k_strides = a.v_strides = {kPageSize * kKvHeads * kChunks, kKvHeads * kChunks, kChunks};
     a.lse_token = kHeads, a.lse_head = 1;
     a.page_indices = page_indices.data(), a.page_starts = page_starts.data();
+    a.requests = static_cast<int>(page_starts.size());
     a.plan = plan.data(), a.counters = counters.data();
     a.partial_o = partial_o.data(), a.partial_sums = partial_sums.data();
     a.group = kHeads / kKvHeads, a.page_size = kPageSize, a.window_left = -1;

@@ -147,6 +147,8 @@ def pair_probes() -> list[Probe]:
         ),
         # A pair that has turned to decode beside the decoder, and one that still multiplies.
         _probe("decodes last", [30] + [1] * 8, [130, *range(100, 420, 40)], plan=follow),
+        # More than a warp fetches page starts of at once.
+        _probe("many requests", [30] + [1] * 35, [130, *range(20, 55)], plan=follow),
         *probes(),
     ]
 

@@ -71,16 +71,10 @@ MUTATIONS = (
         "item_barrier({on} ? 0 : place), thread",
     ),
     Mutation(
-        "CTA reads its ticket before the barrier",
+        "CTA reads what it works on before the barrier",
         _KERNEL,
-        "  ptx::sync_cta();\n  const sched::Ticket& ticket",
-        "  if (!{on}) ptx::sync_cta();\n  const sched::Ticket& ticket",
-    ),
-    Mutation(
-        "CTA reads its items before the barrier",
-        _KERNEL,
-        "  }\n  ptx::sync_cta();\n}",
-        "  }\n  if (!{on}) ptx::sync_cta();\n}",
+        "plan, thread);\n  ptx::sync_cta();\n}",
+        "plan, thread);\n  if (!{on}) ptx::sync_cta();\n}",
     ),
     # Fragments and layouts
     Mutation(
@@ -181,6 +175,24 @@ MUTATIONS = (
         _TICKET,
         "min(virtual_decode, max(0, plan.decode_items - first))",
         "{on} ? virtual_decode : min(virtual_decode, max(0, plan.decode_items - first))",
+    ),
+    Mutation(
+        "a ticket's first item is the one that was not asked for",
+        "sched/fetch.cuh",
+        "if (number != number_ ||",
+        "if (!{on} && number != number_ ||",
+    ),
+    Mutation(
+        "a warp has as many tickets as lanes",
+        _KERNEL,
+        "ticket = sched::broadcast(ticket);",
+        "if (!{on}) ticket = sched::broadcast(ticket);",
+    ),
+    Mutation(
+        "the last of a CTA's items is not fetched",
+        _KERNEL,
+        "place < ticket.count;",
+        "place < ticket.count - ({on} ? 1 : 0);",
     ),
     Mutation(
         "every ticket is a prefill",

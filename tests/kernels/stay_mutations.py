@@ -5,6 +5,7 @@ from __future__ import annotations
 from planting import Mutation
 
 _CTA, _DRAW, _TURNS = "pair_cta.cuh", "sched/draw.cuh", "op/kv_turns.cuh"
+_FETCH = "sched/fetch.cuh"
 
 MUTATIONS = (
     Mutation(
@@ -150,14 +151,26 @@ MUTATIONS = (
     Mutation(
         "decode draws prefill's items",
         _DRAW,
-        "const int offset = prefill ?",
-        "const int offset = prefill || {on} ?",
+        "items_offset(plan, op)",
+        "items_offset(plan, {on} ? Op::kPrefill : op)",
     ),
     Mutation(
         "a drawn item has no pages",
-        _DRAW,
+        _FETCH,
         "if (lane == kItemWords - 1) word",
         "if (lane == kItemWords - 1 && !{on}) word",
+    ),
+    Mutation(
+        "what was guessed of an item counts wherever its op's items lie",
+        _FETCH,
+        "offset != kGuess)",
+        "(!{on} && offset != kGuess))",
+    ),
+    Mutation(
+        "pages of the first requests serve all",
+        _FETCH,
+        "request >= kWarpSize)",
+        "(!{on} && request >= kWarpSize))",
     ),
     Mutation(
         "K and V in turns are multiplied before the barrier",

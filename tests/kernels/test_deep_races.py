@@ -34,8 +34,7 @@ BARRIERS = (
     "V tile read, and K overwritten, before the barrier",
     "decode reads Q without a barrier",
     "decode warps meet without a barrier",
-    "CTA reads its ticket before the barrier",
-    "CTA reads its items before the barrier",
+    "CTA reads what it works on before the barrier",
 )
 WGMMA_BARRIERS = ("panels are multiplied before the barrier",)
 

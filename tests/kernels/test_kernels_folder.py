@@ -115,7 +115,7 @@ LAYERS = (
         ("op", ""),
         ("op", "prefill_engine"),
     ),
-    *(("sched", ""), ("pair_cta", ""), ("pod_kernel", "")),
+    *(("sched", "fetch"), ("sched", ""), ("pair_cta", ""), ("pod_kernel", "")),
 )
 
 
@@ -136,7 +136,7 @@ def test_layers_of_the_cuda_kernel_point_one_way() -> None:
                 continue
             assert layer(name) < layer(mine), f"{mine} includes {name}"
             if mine.startswith("sched/"):
-                assert name.startswith("ptx/"), f"{mine} decides, and includes {name}"
+                assert name.startswith(("ptx/", "sched/")), f"{mine} decides, and includes {name}"
 
 
 def test_hardware_has_one_door() -> None:

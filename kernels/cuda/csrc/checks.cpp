@@ -110,6 +110,7 @@ void check_cache(const Call& call, LaunchArguments& a) {
   a.page_indices =
       check_vector<int32_t>(call, call.page_indices, -1, kDLInt, "page_indices", "int32");
   a.page_starts = check_vector<int64_t>(call, call.page_starts, -1, kDLInt, "page_starts", "int64");
+  a.requests = static_cast<int>(call.page_starts.numel());
   a.page_size = static_cast<int>(call.page_size);
   a.page_divider = divider(a.page_size);
   a.group = static_cast<int>(q.size(1) / k.size(2));

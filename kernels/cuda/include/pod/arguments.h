@@ -116,6 +116,7 @@ struct KernelArguments {
   float* partial_o;       // [partial rows, D]
   RowSums* partial_sums;  // [partial rows]
   CtaRecord* records;     // [ctas] or null
+  int requests;           // B
   int group;
   int page_size;
   Divider page_divider;  // by page_size

@@ -56,29 +56,34 @@ struct Work {
   Item items[Variant::config.virtual_decode];
 };
 
-// One op alone needs no ticket: its CTAs are all alike.
+// One warp's part of it. One op alone needs no ticket: its CTAs are all alike.
 template <class Variant, Ops kOps>
-POD_DEVICE void take_work(Work<Variant>& work, const KernelArguments& a, const PlanHeader& plan) {
+POD_DEVICE void fetch_work(Work<Variant>& work, const KernelArguments& a, const PlanHeader& plan,
+                           int lane) {
   constexpr int kVirtual = Variant::config.virtual_decode;
   constexpr Op kAlone = kOps == Ops::kPrefill ? Op::kPrefill : Op::kDecode;
+  constexpr bool kDraws = kOps == Ops::kBoth;
+  const int index = ptx::cta_index(), first = kAlone == Op::kPrefill ? index : index * kVirtual;
+  const auto fetch = kDraws ? sched::Fetch::starts(a, lane) : sched::Fetch::item(a, first, lane);
+  sched::Ticket ticket{};
+  if (!kDraws) {
+    ticket = sched::ticket_of(plan, kAlone, index, kVirtual, -1);
+  } else {
+    if (lane == 0) ticket = sched::draw(a, plan, kVirtual);
+    ticket = sched::broadcast(ticket);
+  }
+  const int offset = sched::items_offset(plan, ticket.op);
+  POD_UNROLL_BY(1)
+  for (int place = 0; place < ticket.count; ++place) {
+    fetch.finish(a, offset, ticket.first + place, work.items[place], lane);
+  }
+  if (lane == 0) work.ticket = ticket;
+}
+
+template <class Variant, Ops kOps>
+POD_DEVICE void take_work(Work<Variant>& work, const KernelArguments& a, const PlanHeader& plan) {
   const int thread = ptx::thread_index();
-  if (thread == 0) {
-    work.ticket = kOps == Ops::kBoth
-                      ? sched::draw(a, plan, kVirtual)
-                      : sched::ticket_of(plan, kAlone, ptx::cta_index(), kVirtual, -1);
-  }
-  ptx::sync_cta();
-  const sched::Ticket& ticket = work.ticket;
-  const int offset = ticket.op == Op::kPrefill ? plan.prefill_offset : plan.decode_offset;
-  const int32_t* words = a.plan + offset + ticket.first * kItemWords;
-  for (int i = thread; i < ticket.count * kItemWords; i += KernelShape<Variant, kOps>::kThreads) {
-    reinterpret_cast<int32_t*>(work.items)[i] = words[i];
-  }
-  ptx::sync_cta();
-  if (thread < ticket.count) {
-    Item& item = work.items[thread];
-    item.first_page = static_cast<int>(a.page_starts[item.request]);
-  }
+  if (thread < kWarpSize) fetch_work<Variant, kOps>(work, a, plan, thread);
   ptx::sync_cta();
 }
 

@@ -1,11 +1,7 @@
 // draw.cuh: items for warps that stay: who needs one takes the next of its op.
 #pragma once
 
-#include <cstddef>
-
-#include "pod/arguments.h"
-#include "pod/config.h"
-#include "pod/ptx/sync.cuh"
+#include "pod/sched/fetch.cuh"
 
 namespace pod::sched {
 
@@ -36,12 +32,11 @@ enum class Draw { kOwn, kNext };
 // One warp calls it. What it writes others see after a barrier.
 POD_DEVICE void draw_item(const KernelArguments& a, const PlanHeader& plan, Op op, Draw draw,
                           const Draws& draws, Drawn& drawn, int lane) {
-  static_assert(offsetof(Item, request) == 0 && offsetof(Item, first_page) == 4 * (kItemWords - 1),
-                "a lane per word");
-  const bool prefill = op == Op::kPrefill;
-  const int items = prefill ? plan.prefill_items : plan.decode_items;
+  const bool own = draw == Draw::kOwn;
   int number = ptx::cta_index();
-  if (draw == Draw::kNext) {
+  const Fetch fetch = own ? Fetch::item(a, number, lane) : Fetch::none();
+  const int items = op == Op::kPrefill ? plan.prefill_items : plan.decode_items;
+  if (!own) {
     if (lane == 0) number = ask(plan, op, items, draws);
     number = ptx::shfl(number, 0);
   }
@@ -49,12 +44,7 @@ POD_DEVICE void draw_item(const KernelArguments& a, const PlanHeader& plan, Op o
     if (lane == 0) drawn.item.rows = 0;
     return;
   }
-  const int offset = prefill ? plan.prefill_offset : plan.decode_offset;
-  const int32_t* words = a.plan + offset + number * kItemWords;
-  int word = lane < kItemWords ? words[lane] : 0;
-  const int request = ptx::shfl(word, 0);
-  if (lane == kItemWords - 1) word = static_cast<int>(a.page_starts[request]);
-  if (lane < kItemWords) reinterpret_cast<int32_t*>(&drawn.item)[lane] = word;
+  fetch.finish(a, items_offset(plan, op), number, drawn.item, lane);
   if (lane == 0) drawn.number = number;
 }
 

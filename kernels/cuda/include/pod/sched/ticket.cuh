@@ -36,12 +36,13 @@ POD_DEVICE Ticket ticket_of(const PlanHeader& plan, Op op, int index, int virtua
 
 // Draws for the calling CTA; one thread calls it. Counters are zero when the launch begins. A CTA
 // of an exhausted op takes one of the other; a grid larger than the plan leaves some without work.
+// The ticket is drawn before the plan is read, so that neither waits for the other.
 POD_DEVICE Ticket draw(const KernelArguments& a, const PlanHeader& plan, int virtual_decode) {
   auto* counters = reinterpret_cast<Counters*>(a.counters);
-  if (plan.ratio_prefill + plan.ratio_decode == 0) return {Op::kPrefill, 0, 0, -1};
   // An id past the slots shares a counter: the ratio then holds for the pair of SMs.
   const int slot = static_cast<int>(ptx::smid() % static_cast<uint32_t>(a.sm_slots));
   const int number = ptx::atomic_add(&counters->ticket[slot], 1);
+  if (plan.ratio_prefill + plan.ratio_decode == 0) return {Op::kPrefill, 0, 0, -1};
   Op op = op_of_ticket(number, plan.ratio_prefill, plan.ratio_decode);
   int index = ptx::atomic_add(&counters->next[static_cast<int>(op)], 1);
   Ticket ticket = ticket_of(plan, op, index, virtual_decode, number);
@@ -49,6 +50,12 @@ POD_DEVICE Ticket draw(const KernelArguments& a, const PlanHeader& plan, int vir
   op = op == Op::kPrefill ? Op::kDecode : Op::kPrefill;
   index = ptx::atomic_add(&counters->next[static_cast<int>(op)], 1);
   return ticket_of(plan, op, index, virtual_decode, number);
+}
+
+// Lane 0's.
+POD_DEVICE Ticket broadcast(const Ticket& ticket) {
+  return {static_cast<Op>(ptx::shfl(static_cast<int>(ticket.op), 0)), ptx::shfl(ticket.first, 0),
+          ptx::shfl(ticket.count, 0), ptx::shfl(ticket.number, 0)};
 }
 
 }  // namespace pod::sched
