@@ -68,7 +68,7 @@ def test_a_prefill_case_is_one_chunk() -> None:
 def test_part_measures_and_saves_every_case(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:  # type: ignore[type-arg]
     fp8.main(["--backend", "emulator", "--out", str(tmp_path), "--repeats", "1"])
     saved = json.loads((tmp_path / "fp8.json").read_text())
-    kinds = (fp8._DECODES, fp8._HYBRID, fp8._PREFILL, fp8._SHORT)
+    kinds = (fp8._DECODES, fp8._HYBRID, fp8._PREFILL, fp8._SHORT, fp8._NARROW)
     assert len(saved["cases"]) == sum(map(len, kinds))
     assert all(case["tried"] for case in saved["cases"].values())
     assert saved["summary"]["agree"] and not saved["not_run"]

@@ -64,6 +64,17 @@ _PREFILL = (
     CaseSpec("prefill 2K@16K, 32/8", 32, 8, 2048, 16 * _KIB, 0, 0),
     CaseSpec("prefill 8K@8K, 32/8", 32, 8, 8 * _KIB, 8 * _KIB, 0, 0),
     CaseSpec("prefill 512@4K, 32/8", 32, 8, 512, 4 * _KIB, 0, 0),
+    CaseSpec("prefill 128@2K, 32/8", 32, 8, 128, 2 * _KIB, 0, 0),
+    CaseSpec("prefill 512@512, 32/8", 32, 8, 512, 512, 0, 0),
+    CaseSpec("prefill 1K@1K, 32/8", 32, 8, _KIB, _KIB, 0, 0),
+    CaseSpec("prefill 2K@2K, 8/1", 8, 1, 2 * _KIB, 2 * _KIB, 0, 0),
+)
+# Of a smaller head dim.
+_NARROW = (
+    CaseSpec("narrow: decode 32@16K, 64/8/64", 64, 8, 0, 0, 32, 16 * _KIB, 64),
+    CaseSpec("narrow: decode 16@2K, 64/8/64", 64, 8, 0, 0, 16, 2 * _KIB, 64),
+    CaseSpec("narrow: hybrid 1K@8K + 64@8K, 64/8/64", 64, 8, _KIB, 8 * _KIB, 64, 8 * _KIB, 64),
+    CaseSpec("narrow: prefill 512@4K, 64/8/64", 64, 8, 512, 4 * _KIB, 0, 0, 64),
 )
 # kv_rows, stages, warps of decode tiles that are tried where they fit; and those of a pair's CTAs.
 _TILES = ((64, 2, 4), (64, 4, 4), (128, 1, 4), (128, 2, 4), (128, 3, 4), (192, 1, 4), (256, 1, 4))
@@ -153,7 +164,7 @@ def measure(machine: Backend, spec: CaseSpec, timer: ColdTimer, *, tries: bool) 
 def summarize(cases: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """Geometric means of time over 8 bits / time over bf16, by kind; `best` with any tile tried."""
     summary: dict[str, Any] = {"agree": all(case["agree"] for case in cases.values())}
-    for kind in ("decode", "hybrid", "short", "prefill"):
+    for kind in ("decode", "hybrid", "short", "prefill", "narrow"):
         chosen = [case for name, case in cases.items() if name.startswith(kind)]
         if chosen:
             summary[kind] = geomean([case["ratio"] for case in chosen])
@@ -173,7 +184,7 @@ def main(arguments: list[str] | None = None) -> None:
     add_output(parser)
     options = parser.parse_args(arguments)
     machine, output = backend(options.backend), Output(options.out, "fp8")
-    specs = [sized(machine, s) for s in (*_DECODES, *_HYBRID, *_PREFILL, *_SHORT)]
+    specs = [sized(machine, s) for s in (*_DECODES, *_HYBRID, *_PREFILL, *_SHORT, *_NARROW)]
     tries = not options.defaults
     if not machine.tiny:
         compile_together(machine, variants(machine, specs, tries=tries), workers())

@@ -64,15 +64,17 @@ def _of_halves(arch: Architecture, head_dim: int, large: bool) -> tuple[TileConf
 
 
 def _of_bytes(arch: Architecture, head_dim: int, large: bool) -> tuple[TileConfig, TileConfig]:
-    """Half the bytes per key, so decode keeps more keys in flight: 2 x 128 at head dim 128.
+    """Half the bytes per key, so a stage of decode holds more keys.
 
-    Of seven tiles on an H200 the best or second best of all decodes tried, 8 % before 2 x 192.
+    At head dim 128 one of 256 took an H200 0.83 to 0.99 of the time of 2 x 128 over 15 batches, of
+    seven tiles the least but once (benchmarks/results/gpu_fp8.json).
     """
     if head_dim == 256:
         prefill = _tile(64, 32, 1, 4) if large else _tile(32, 32, 1, 2)
         return prefill, _tile(16, 64, 2, 2) if large else _tile(16, 32, 2, 2)
     if "wgmma" in arch.engines and head_dim in (64, 128):
-        return _tile(128, 64, 2, 4), _tile(16, 128, 2, 4)
+        keys = (256, 1) if head_dim == 128 else (128, 2)
+        return _tile(128, 64, 2, 4), _tile(16, *keys, 4)
     # Beside 128 rows the fragments of what is widened leave no register.
     prefill = _tile(128 if head_dim == 64 else 64, 64, 1, 4)
     return prefill, _tile(16, 128 if large else 64, 2, 4)
