@@ -8,12 +8,10 @@
 #include <tuple>
 
 #include "cuts.h"
+#include "ranges.h"
 
 namespace pod {
 namespace {
-
-// Decode ranges begin at multiples of this many keys from the first.
-constexpr int kSplitUnit = 16;
 
 int ceil_div(int a, int b) { return (a + b - 1) / b; }
 
@@ -39,11 +37,10 @@ Block block_of(const PlanProblem& p, const Request& r, int row0, int q_rows) {
   return {r, row0, rows, begin(first), last + 1, begin(last), first};
 }
 
-// Appends the block's items: `splits` ranges of KV, equal up to a multiple of `unit` keys.
-void add_items(const PlanProblem& p, const Block& b, int unit, int splits, Plan& plan,
+// Appends the block's items, of every KV head ranges that end after as many `unit`s of keys.
+void add_items(const PlanProblem& p, const Block& b, int unit, const Ends& ends, Plan& plan,
                std::vector<Item>& items) {
-  const int units = ceil_div(b.kv1 - b.kv0, unit);
-  splits = std::max(1, std::min(splits, units));
+  const int splits = static_cast<int>(ends.size());
   for (int head = 0; head < p.num_kv_heads; ++head) {
     Item item{};
     item.request = b.request.index;
@@ -55,9 +52,10 @@ void add_items(const PlanProblem& p, const Block& b, int unit, int splits, Plan&
     item.seen_first = b.seen_first;
     item.seen_last = b.seen_last;
     const int slot = plan.header.partial_rows;
+    item.kv1 = b.kv0;
     for (int s = 0; s < splits; ++s) {
-      item.kv0 = b.kv0 + static_cast<int>(int64_t{units} * s / splits) * unit;
-      item.kv1 = std::min<int>(b.kv1, b.kv0 + int64_t{units} * (s + 1) / splits * unit);
+      item.kv0 = item.kv1;
+      item.kv1 = static_cast<int>(std::min<int64_t>(b.kv1, b.kv0 + int64_t{ends[s]} * unit));
       item.slot = splits == 1 ? -1 : slot + s * b.rows;
       items.push_back(item);
     }
@@ -118,13 +116,12 @@ void plan_prefill(const PlanProblem& p, const PlanConfig& config, Plan& plan) {
                  [&](const Block& b) { decode_keys += int64_t{b.kv1 - b.kv0} * p.num_kv_heads; });
   const PrefillCut cut = choose_cut(p, config, blocks, decode_keys);
   for_each_block(p, config, Op::kPrefill, [&](const Block& block) {
-    add_items(p, block, unit, cut.parts_of(tiles_of(block)), plan, plan.prefill);
+    const int tiles = tiles_of(block);
+    add_items(p, block, unit, equal_ends(tiles, cut.parts_of(tiles)), plan, plan.prefill);
   });
   sort_longest_first(plan.prefill);
   gather_readers(plan.prefill);
 }
-
-int parts_of(int keys, int length) { return std::max(1, ceil_div(keys, length)); }
 
 // Items that decode CTAs may hold until the GPU is full, beside the plan's prefill items; where
 // CTAs run both ops these take none of their places.
@@ -135,40 +132,21 @@ int64_t free_decode_items(const PlanProblem& p, const PlanConfig& config, const 
   return std::min<int64_t>(free, p.fill_ctas) * config.tiles.virtual_decode;
 }
 
-// Keys of a decode item at most: the config's, or fewer where the batch would leave CTA slots idle.
-// Measured on an H100 with 32 query and 8 KV heads of 128: one request of 8192 keys takes 43 us in
-// items of 2048 and 26 us in items of 256; 8 requests of 2048 keys take 44 us whole and 35 us in
-// items of 512. Where the GPU is full anyway shorter items only cost: 32 requests of 2048 keys take
-// 98 us whole and 108 us in items of 512. One length for the batch, so that items stay alike.
-int decode_length(const PlanProblem& p, const PlanConfig& config, const std::vector<int>& keys,
-                  int64_t free) {
-  const auto fits = [&](int length) {
-    int64_t parts = 0;
-    for (const int n : keys) parts += parts_of(n, length);
-    return parts * p.num_kv_heads <= free;
-  };
-  const int most = config.decode_split_tokens;
-  if (most <= kLeastSplit || !fits(most)) return most;
-  int least = kLeastSplit / kSplitUnit, enough = ceil_div(most, kSplitUnit);
-  while (least < enough) {
-    const int middle = (least + enough) / 2;
-    if (fits(middle * kSplitUnit)) {
-      enough = middle;
-    } else {
-      least = middle + 1;
-    }
-  }
-  return std::min(most, least * kSplitUnit);
-}
-
+// A batch of decodes alone may have shares of the GPU. Beside prefill items of one length mix well,
+// and a CTA that runs both ops, or a pair of them, takes its decodes as they come.
 void plan_decode(const PlanProblem& p, const PlanConfig& config, Plan& plan) {
   std::vector<int> keys;
   for_each_block(p, config, Op::kDecode,
                  [&](const Block& block) { keys.push_back(block.kv1 - block.kv0); });
-  const int length = decode_length(p, config, keys, free_decode_items(p, config, plan));
+  const int64_t free = free_decode_items(p, config, plan);
+  const int length = decode_length(p, config, keys, free);
+  const bool alone = plan.prefill.empty() && !runs_both(config.tiles);
+  Shares shares = choose_shares(p, keys, length, alone ? free : 0);
   for_each_block(p, config, Op::kDecode, [&](const Block& block) {
-    const int splits = length > 0 ? parts_of(block.kv1 - block.kv0, length) : 1;
-    add_items(p, block, kSplitUnit, splits, plan, plan.decode);
+    const int n = block.kv1 - block.kv0, units = ceil_div(n, kSplitUnit);
+    const int parts = length > 0 ? parts_of(n, length) : 1;
+    const Ends ends = shares ? shares.next(units) : equal_ends(units, parts);
+    add_items(p, block, kSplitUnit, ends, plan, plan.decode);
   });
   sort_longest_first(plan.decode);
 }

@@ -27,15 +27,16 @@ def default_tiles(arch: Architecture, head_dim: int, kv_bytes: int = 2) -> PodCo
     )
 
 
-def pair_tiles(head_dim: int) -> PodConfig:
+def pair_tiles(head_dim: int, kv_bytes: int = 2) -> PodConfig:
     """Of CTAs that run both ops, where a GPU has an engine for them.
 
     The decode item takes what 128 keys of prefill leave of the shared memory; at head dim 256,
-    where 64 keys fit, two of them have it in turn with the prefill item.
+    where 64 keys fit, and over a cache of bytes two of them have it in turn with the prefill item.
     """
+    keys = 256 if kv_bytes == 1 else 128 if head_dim < 128 else 64
     return PodConfig(
         prefill=_tile(128, 64 if head_dim == 256 else 128, 2, 8),
-        decode=_tile(16, 128 if head_dim < 128 else 64, 1, 4),
+        decode=_tile(16, keys, 1, 4),
         ctas_per_sm=1,
         max_prefill_waves=1,
         decode_split_tokens=4096,

@@ -12,6 +12,10 @@ are done, and two warpgroups are sooner done with one than one is
 (benchmarks/results/gpu_small_h200.json, against one launch at 1:1; against what the default does
 otherwise 108 of 216 batches took 0.89 of the time in an ad hoc run). At head dim 64, whose tiles
 are done soon anyway, that pays where there are some and all run at once, or are long.
+
+Over a cache of 8 bits such CTAs run one op after the other, at no higher rate. There they pay in
+small batches of head dim 128 alone: of seven prefills the five with at most two waves of items took
+0.81 to 0.94 of the time, the longer two 1.01 and 1.02 (benchmarks/results/gpu_fp8.json).
 """
 
 from __future__ import annotations
@@ -53,6 +57,8 @@ _SMALL = {
 }
 # SMs of the devices above, each of which has an item of so many packed rows at once.
 _SMS, _ITEM_ROWS = 132, 128
+# Over bytes: the head dim, and waves of all items.
+_BYTES_DIM, _BYTES_WAVES = 128, 2
 
 
 def heavy_config(config: PodConfig, geometry: Geometry, device: DeviceKey) -> PodConfig | None:
@@ -62,14 +68,15 @@ def heavy_config(config: PodConfig, geometry: Geometry, device: DeviceKey) -> Po
     config whose bits are the same in any batch is not: its kernel cannot depend on the batch.
     """
     is_open = config.strategy == "fused" and (config.prefill_ctas, config.decode_ctas) == (0, 0)
-    suits = geometry.head_dim in FLOP_PER_BYTE and ELEMENT_BYTES[geometry.kv_dtype] == 2
+    kv_bytes = ELEMENT_BYTES[geometry.kv_dtype]
+    suits = geometry.head_dim in (FLOP_PER_BYTE if kv_bytes == 2 else (_BYTES_DIM,))
     if not is_open or not suits or device.name not in MEASURED_TO_PAY:
         return None
     if config.is_batch_invariant:
         return None
     if with_tiles(config, default_config(device, geometry)) != config:
         return None
-    return with_tiles(config, pair_tiles(geometry.head_dim))
+    return with_tiles(config, pair_tiles(geometry.head_dim, kv_bytes))
 
 
 def is_heavy(q: Counts, kv: Counts, geometry: Geometry) -> bool:
@@ -88,11 +95,14 @@ def is_heavy(q: Counts, kv: Counts, geometry: Geometry) -> bool:
     # Padding, which nobody attends.
     keys = np.where(q > 0, keys, 0.0)
     flop = 4.0 * geometry.head_dim * geometry.num_q_heads * float(pairs[~decodes].sum())
+    is_bytes = ELEMENT_BYTES[geometry.kv_dtype] == 1
     row = 2 * ELEMENT_BYTES[geometry.kv_dtype] * geometry.head_dim * geometry.num_kv_heads
     read = row * float(keys[decodes].sum())
     small = _SMALL[geometry.head_dim]
     if read <= small.bytes:
         items = np.ceil(q[~decodes] * geometry.group / _ITEM_ROWS).sum() * geometry.num_kv_heads
         least = small.at_once if items <= _SMS else small.in_turn * items
+        if is_bytes:
+            least = small.at_once if items <= _BYTES_WAVES * _SMS else np.inf
         return bool(items >= small.items and flop >= least)
-    return flop >= max(LEAST_FLOP, FLOP_PER_BYTE[geometry.head_dim] * read)
+    return not is_bytes and flop >= max(LEAST_FLOP, FLOP_PER_BYTE[geometry.head_dim] * read)

@@ -36,7 +36,8 @@ def decode_capacity(
 
     A config's own KV split where that needs at most SPARE_WAVES of the GPU beyond unsplit
     items; with more keys than that `DecodeRoom.longest` makes the parts longer instead. At least
-    one wave where shorter parts can fill it.
+    one wave where shorter parts can fill it, and one beyond unsplit items where a batch that is
+    split can have shares of it instead.
     """
     q_lens = [*parts] * size
     rooms = [_capacity(geometry, config, q_lens, max(1, context), num_sms) for config in configs]
@@ -54,9 +55,14 @@ def _capacity(
         return _at_most(needs, ctas, geometry, config, max(q_lens))
 
     own = room(config, whole.decode_ctas + SPARE_WAVES * slots)
-    if config.decode_split_tokens <= LEAST_SPLIT or whole.decode_ctas > slots:
+    if config.decode_split_tokens <= LEAST_SPLIT:
         return own
-    filled = room(dataclasses.replace(config, decode_split_tokens=LEAST_SPLIT), slots)
+    finest = dataclasses.replace(config, decode_split_tokens=LEAST_SPLIT)
+    if own.decode_ctas > max(slots, whole.decode_ctas):
+        return Capacity(*map(max, own, room(finest, whole.decode_ctas + slots)))
+    if whole.decode_ctas > slots:
+        return own
+    filled = room(finest, slots)
     return Capacity(*map(max, own, filled))
 
 
