@@ -1,4 +1,4 @@
-"""Decodes that are alone and fill the GPU: shares of it, where items of one length end in waves."""
+"""Decodes that fill the GPU: shares of it, where items of one length end in waves."""
 
 from __future__ import annotations
 
@@ -73,8 +73,22 @@ def test_items_of_one_length_stay_where_they_end_together_anyway(batch: str) -> 
     assert len(set(planned(batch))) == 1
 
 
-def test_beside_a_prefill_items_keep_the_length_of_the_config() -> None:
+def test_beside_much_prefill_items_keep_the_length_of_the_config() -> None:
     assert set(planned("p512@16k+d20@16384")) == {4096}
+    # Its items are soon done, but there are many.
+    assert set(planned("p16k@16k+d20@20480")) == {4096}
+    # One after the other, prefill is nothing beside them.
+    serial = dataclasses.replace(SHIPPED, strategy="serial")
+    assert planned("p512@16k+d20@16384", serial).max() > 4096
+
+
+def test_beside_a_little_prefill_slots_end_together() -> None:
+    plan = make_plan(Lengths.parse("p512@512+d20@20480"), BYTES, SHIPPED, SMS)
+    # A key of prefill takes as long as two of one byte.
+    prefill = [2.0 * keys - START for keys in keys_of(plan.prefill)]
+    decode = Lengths.parse("p512@512+d20@20480").decode
+    now, then = ([*prefill, *keys] for keys in (keys_of(plan.decode), equal(decode, 8)))
+    assert ends_after(then) > 1.2 * ends_after(now)
 
 
 @pytest.mark.parametrize("tiles", PAIRS)

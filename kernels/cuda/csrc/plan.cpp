@@ -132,16 +132,31 @@ int64_t free_decode_items(const PlanProblem& p, const PlanConfig& config, const 
   return std::min<int64_t>(free, p.fill_ctas) * config.tiles.virtual_decode;
 }
 
-// A batch of decodes alone may have shares of the GPU. Beside prefill items of one length mix well,
-// and a CTA that runs both ops, or a pair of them, takes its decodes as they come.
+// A key of a prefill item of 128 rows takes about what one of 16 bits takes to be read.
+Beside beside_decodes(const PlanProblem& p, const PlanConfig& config, const Plan& plan) {
+  Beside beside{};
+  if (config.strategy == Strategy::kSerial) return beside;
+  const double units = 2.0 / (p.kv_bytes * kSplitUnit);
+  for (const Item& item : plan.prefill) {
+    const double each = (item.kv1 - item.kv0) * units;
+    beside.longest = std::max(beside.longest, each);
+    beside.all += each;
+  }
+  return beside;
+}
+
+// Decodes that fill the GPU may have shares of it. Beside much prefill items of one length mix
+// better, and a CTA that runs both ops, or a pair of them, takes its decodes as they come.
 void plan_decode(const PlanProblem& p, const PlanConfig& config, Plan& plan) {
   std::vector<int> keys;
   for_each_block(p, config, Op::kDecode,
                  [&](const Block& block) { keys.push_back(block.kv1 - block.kv0); });
   const int64_t free = free_decode_items(p, config, plan);
   const int length = decode_length(p, config, keys, free);
-  const bool alone = plan.prefill.empty() && !runs_both(config.tiles);
-  Shares shares = choose_shares(p, keys, length, alone ? free : 0);
+  const int64_t ctas = runs_both(config.tiles) ? 0 : p.num_sms * config.tiles.ctas_per_sm;
+  const int64_t slots = std::min<int64_t>(ctas, p.fill_ctas) * config.tiles.virtual_decode;
+  const Beside beside = beside_decodes(p, config, plan);
+  Shares shares = choose_shares(p, keys, length, slots, beside);
   for_each_block(p, config, Op::kDecode, [&](const Block& block) {
     const int n = block.kv1 - block.kv0, units = ceil_div(n, kSplitUnit);
     const int parts = length > 0 ? parts_of(n, length) : 1;

@@ -15,6 +15,9 @@ constexpr int kStartBytes = 59000;
 // In one item longer than that nobody takes over what a slow SM is late with.
 constexpr int kMostUnits = 16384 / kSplitUnit;
 
+// Of the time of decodes: prefill that takes more is not what ends before they do.
+constexpr double kMostBeside = 0.25;
+
 // Rows shorter than a share are not cut evenly: worth it from so much on.
 constexpr double kGain = 0.97;
 
@@ -78,8 +81,8 @@ Ends Shares::next(int units) {
 // waves, the last of which may be nearly empty. The heads of a row are cut at the same keys and run
 // side by side: what one of them reads of a token lies beside what the next one does, and of 64
 // bytes each an H200's memory brings them at 0.77 of the rate when they come at other times.
-Shares choose_shares(const PlanProblem& p, const std::vector<int>& keys, int length,
-                     int64_t slots) {
+Shares choose_shares(const PlanProblem& p, const std::vector<int>& keys, int length, int64_t slots,
+                     const Beside& beside) {
   const int64_t places = slots / p.num_kv_heads, rows = static_cast<int64_t>(keys.size());
   if (places <= 0 || length <= kLeastSplit) return Shares(0);
   int64_t units = 0, items = 0;
@@ -92,11 +95,14 @@ Shares choose_shares(const PlanProblem& p, const std::vector<int>& keys, int len
   if (items * p.num_kv_heads <= slots || items == rows) return Shares(0);
   if (rounds > 1 && rows + rounds * places > items) return Shares(0);
   const double start = kStartBytes / (2.0 * p.head_dim * p.kv_bytes * kSplitUnit);
+  const double item = static_cast<double>(units) / items + start, wide = beside.all / slots;
   const double waves = static_cast<double>(ceil_div(items * p.num_kv_heads, slots));
-  const double equal = waves * (static_cast<double>(units) / items + start);
+  const double equal = std::max(waves * item, item * items / places + wide);
+  const double share = static_cast<double>(units) / places;
   const double each = rounds + static_cast<double>(rows) / places;
-  const double even = static_cast<double>(units) / places + start * each;
-  return Shares(even < kGain * equal ? ceil_div(units, places * rounds) : 0);
+  const double even = share + start * each + std::max(beside.longest, wide);
+  const bool pays = even < kGain * equal && wide <= kMostBeside * share;
+  return Shares(pays ? ceil_div(units, places * rounds) : 0);
 }
 
 }  // namespace pod

@@ -38,9 +38,14 @@ class Shares {
   int64_t units_, at_ = 0;
 };
 
+// What prefill items take of the slots, in units that a decode would have read meanwhile.
+struct Beside {
+  double longest, all;
+};
+
 // Shares for `slots` that each take as many, or none where items of `length` keys are sooner done.
 // They are no more items than rows and slots are, or than items of `length` keys would be.
 Shares choose_shares(const PlanProblem& problem, const std::vector<int>& keys, int length,
-                     int64_t slots);
+                     int64_t slots, const Beside& beside);
 
 }  // namespace pod
