@@ -88,18 +88,25 @@ class DevicePlan:
         Holds none of them yet. Raises ShapeError when there is no batch.
         """
         config, num_sms = _resolve(torch.device(device), geometry, config, num_sms)
+        # Items of the config's length may need more than what a batch has instead, and smaller
+        # batches may have them.
         planned = [
-            plan_batch(b.q_indptr, b.kv_lens, geometry, config, num_sms=num_sms) for b in batches
+            [
+                plan_batch(b.q_indptr, b.kv_lens, geometry, config, num_sms=num_sms, fill_ctas=fill)
+                for fill in (None, 0)
+            ]
+            for b in batches
         ]
         if not planned:
             raise ShapeError("DevicePlan.reserve got no batch; name the largest ones to come")
+        needs = [Capacity(*map(max, *(p.capacity for p in ways))) for ways in planned]
         return cls(
             device,
             geometry,
             config=config,
-            max_tokens=max(p.tokens for p in planned),
-            max_requests=max(p.requests for p in planned),
-            capacity=_room([p.capacity for p in planned]),
+            max_tokens=max(p.tokens for p, _ in planned),
+            max_requests=max(p.requests for p, _ in planned),
+            capacity=_room(needs),
             num_sms=num_sms,
         )
 

@@ -68,7 +68,8 @@ class PodConfig:
                          SMs x ctas_per_sm at most; 0 never splits. On a GPU 1 is what the planner
                          thinks to pay: items of one length at most, whole where a merge costs more
     decode_split_tokens  most KV tokens of a decode item (split-KV); 0 never splits. On a GPU items
-                         get shorter, down to 256, where a batch would leave CTA slots idle
+                         get shorter, down to 256, where a batch would leave CTA slots idle, and
+                         beside little or no prefill longer where each slot then has its share
     virtual_decode       decode items that one CTA takes at once, >= 1
     strategy             fused (one launch), serial (prefill, then decode) or streams (side by
                          side on disjoint resources)

@@ -82,10 +82,10 @@ def test_configs_with_one_plan_are_one_row() -> None:
 
 def test_decode_splits_are_told_apart_where_they_cut() -> None:
     traffic = TRAFFIC[0]
-    grid = Grid(tiles=Grid().tiles[:1], waves=(0, 1), splits=(2048, 4096), strategies=("serial",))
+    grid = Grid(tiles=Grid().tiles[:1], waves=(0, 1), splits=(256, 4096), strategies=("serial",))
     configs = grid.configs(limits.default_tiles(ARCH, traffic.head_dim))
     stands = grids.rows(configs, traffic.steps(2), traffic.geometry, 132)
-    assert {c.decode_split_tokens for c in stands.values()} == {2048, 4096}
+    assert {c.decode_split_tokens for c in stands.values()} == {256, 4096}
     # Waves split prefill, and there is none.
     assert len(set(stands.values())) == 2
 

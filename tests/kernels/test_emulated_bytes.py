@@ -27,9 +27,9 @@ VARIANTS = (
     "bf16-kve4m3-d64-p64x32s1w4-d16x64s1w4-c2-v1",
     "fp16-kve4m3-d96-p64x32s1w2-d16x32s3w1-c2-v2",
     "fp16-kve4m3-d256-p64x32s1w4-d16x32s1w2-c2-v1",
-    "bf16-kve4m3-d128-p128x64s2w4-d16x64s2w4-c2-v1",
+    "bf16-kve4m3-d128-p128x64s2w4-d16x256s1w4-c2-v1",
     "fp16-kve4m3-d64-p128x64s3w4-d16x64s1w4-c2-v1",
-    "bf16-kve4m3-d128-p128x128s2w8-d16x128s2w4-c1-v1",
+    "bf16-kve4m3-d128-p128x128s2w8-d16x256s1w4-c1-v1",
     # Its decode items reach over the places where bytes land.
     "fp16-kve4m3-d64-p128x64s2w8-d16x128s2w4-c1-v1",
     "bf16-kve4m3-d64-p128x96s2w8-d16x64s1w4-c1-v1",

@@ -143,13 +143,18 @@ def test_any_plan_has_the_least_length_that_fits_the_free_slots(
     free = max(0, sms * config.ctas_per_sm - plan.prefill_ctas) * config.virtual_decode
     fitting = [n for n in range(LEAST_SPLIT, most + 1, 16) if count(whole, n) <= free]
     length = min(fitting, default=most)
-    equal = len(plan.decode) == count(whole, length) <= max(free, count(whole, most))
-    if not equal or keys_of(plan.decode).max(initial=0) > length:
+    slots = sms * config.ctas_per_sm * config.virtual_decode
+    split, unsplit = ranges(plan.decode), ranges(whole.decode)
+    longest = [[b - a for a, b in parts] for parts in split.values()]
+    if all(len(parts) == max(1, -(-sum(parts) // length)) for parts in longest):
+        assert len(plan.decode) <= max(free, count(whole, most))
+        # A unit, and a tail that is less.
+        assert all(max(parts) - min(parts) < 32 for parts in longest)
+    else:
         # Shares of a GPU that decodes fill.
         assert count(whole, most) > free and most > LEAST_SPLIT
-        assert len(plan.decode) <= len(whole.decode) + -(-keys_of(whole.decode).sum() // 16)
+        assert len(plan.decode) <= max(len(whole.decode) + slots, count(whole, most))
     # Every range is covered once, in parts that begin at units of 16 keys.
-    split, unsplit = ranges(plan.decode), ranges(whole.decode)
     assert split.keys() == unsplit.keys()
     for place, parts in split.items():
         ((begin, end),) = unsplit[place]

@@ -125,3 +125,31 @@ def test_ragged_batches_end_sooner_in_the_mean_and_never_much_later() -> None:
             ratios.append(ends_after(equal(lengths, heads)) / ends_after(keys))
     assert len(ratios) > 30
     assert min(ratios) > 0.95 and np.exp(np.mean(np.log(ratios))) > 1.03
+
+
+@pytest.mark.parametrize("kv_dtype", ["bf16", "e4m3"])
+def test_smaller_head_dims_keep_the_length_of_the_config(kv_dtype: str) -> None:
+    narrow = dataclasses.replace(BYTES, head_dim=64, kv_dtype=kv_dtype)  # type: ignore[arg-type]
+    assert set(planned("d20@16384", geometry=narrow)) == {4096}
+
+
+def test_rows_of_unlike_blocks_meet_what_they_are_short_of() -> None:
+    # 24 heads per KV head are a block of 16 rows and one of 8, which take as long.
+    geometry = dataclasses.replace(BYTES, num_q_heads=192)
+    keys = planned("d14@16384", geometry=geometry)
+    assert list(keys) == sorted(keys, reverse=True)
+    assert ends_after(keys) < keys.sum() / SLOTS + 2 * START + LEAST_SPLIT
+
+
+def test_a_prefill_item_takes_the_places_of_all_decodes_of_its_cta() -> None:
+    for text in ("p1024@2048+d40@16384", "p2048@2048+d40@16384"):
+        for virtual in (1, 4):
+            config = dataclasses.replace(SHIPPED, virtual_decode=virtual)
+            assert planned(text, config).max() == 4096, (text, virtual)
+
+
+def test_items_that_a_grid_made_long_are_shares_as_far_as_it_has_room() -> None:
+    config = dataclasses.replace(SHIPPED, decode_split_tokens=32768)
+    keys = planned("d17@64k", config)
+    assert keys.max() > 16384 and len(keys) <= 17 * 8 + SLOTS
+    assert ends_after(equal(Lengths.parse("d17@64k"), 8, 32768)) > 1.3 * ends_after(keys)

@@ -89,7 +89,7 @@ def test_defines_are_one_flag_per_field() -> None:
     [
         ("sm_90a", "bf16-d128-p128x64s2w4-d16x192s1w4-c2-v1", "wgmma"),
         ("sm_90a", "fp16-d64-p128x64s3w4-d16x64s1w4-c2-v1", "wgmma"),
-        ("sm_90a", "bf16-kve4m3-d128-p128x64s2w4-d16x128s2w4-c2-v1", "wgmma"),
+        ("sm_90a", "bf16-kve4m3-d128-p128x64s2w4-d16x256s1w4-c2-v1", "wgmma"),
         ("sm_80", "bf16-d128-p128x64s2w4-d16x192s1w4-c2-v1", "mma"),
         ("sm_100", "bf16-d128-p128x64s2w4-d16x192s1w4-c2-v1", "mma"),
         ("sm_90a", "bf16-d96-p128x64s2w4-d16x64s1w4-c2-v1", "wgmma"),

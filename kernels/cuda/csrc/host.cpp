@@ -22,7 +22,7 @@ using tvm::ffi::TensorView;
 // Plans a batch into `buffer`, a host int32 vector, and returns
 // [words, prefill_ctas, decode_ctas, merge_ctas, partial_rows]. A buffer of fewer words is left as
 // it is. Decode items become shorter than the config has them until there are `fill_ctas` CTAs of
-// them or the GPU is full; 0 leaves them as long.
+// them or the GPU is full, or shares of so many CTAs; 0 leaves them as they are.
 Shape plan(TensorView q_indptr, TensorView kv_lens, int64_t num_q_heads, int64_t num_kv_heads,
            int64_t head_dim, int64_t kv_bytes, int64_t window_left, Bytes config, int64_t num_sms,
            int64_t fill_ctas, TensorView buffer) {

@@ -75,6 +75,12 @@ void sort_longest_first(std::vector<Item>& items) {
                    [](const Item& a, const Item& b) { return size_of(a) > size_of(b); });
 }
 
+// Of decodes, which take as long as their keys, whatever their rows.
+void sort_most_keys_first(std::vector<Item>& items) {
+  std::stable_sort(items.begin(), items.end(),
+                   [](const Item& a, const Item& b) { return a.kv1 - a.kv0 > b.kv1 - b.kv0; });
+}
+
 // Among items of about one length those that read the same keys follow each other, so that these
 // are read from memory once and then out of L2. Where many heads have long contexts nothing else
 // keeps them there: of four prompts of 512 tokens behind 8K, 32 heads, as many items run at once as
@@ -140,7 +146,8 @@ Beside beside_decodes(const PlanProblem& p, const PlanConfig& config, const Plan
   for (const Item& item : plan.prefill) {
     const double each = (item.kv1 - item.kv0) * units;
     beside.longest = std::max(beside.longest, each);
-    beside.all += each;
+    // A CTA that has one has no place for decodes.
+    beside.all += each * config.tiles.virtual_decode;
   }
   return beside;
 }
@@ -163,7 +170,7 @@ void plan_decode(const PlanProblem& p, const PlanConfig& config, Plan& plan) {
     const Ends ends = shares ? shares.next(units) : equal_ends(units, parts);
     add_items(p, block, kSplitUnit, ends, plan, plan.decode);
   });
-  sort_longest_first(plan.decode);
+  sort_most_keys_first(plan.decode);
 }
 
 // Prefill : decode CTAs where the config leaves it open: proportional, so that both ops end

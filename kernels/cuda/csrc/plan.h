@@ -32,7 +32,7 @@ struct PlanProblem {
   int kv_bytes;  // of an element of K and V
   int window_left;
   int num_sms;
-  int fill_ctas;  // most decode CTAs that a batch is given by items shorter than the config's
+  int fill_ctas;  // most decode CTAs that a batch is given by items that are not the config's
 };
 
 struct Plan {

@@ -39,7 +39,8 @@ PAIRS_IN_TURN = (
     "p128x64s2w8-d16x64s1w4-c1-v1",
     "p128x64s2w8-d8x64s1w4-c1-v1",
 )
-# What head dims below 128 have room for: CTAs that run both ops and, at 96, the default's.
+# What head dims below 128 have room for: CTAs that run both ops and, at 96, the default's; at 128
+# over 8 bits it is the default's, too.
 PAIRS_BELOW_128 = (
     "p128x128s2w8-d16x128s1w4-c1-v1",
     "p128x128s2w8-d8x128s1w4-c1-v1",

@@ -67,8 +67,9 @@ def _of_halves(arch: Architecture, head_dim: int, large: bool) -> tuple[TileConf
 def _of_bytes(arch: Architecture, head_dim: int, large: bool) -> tuple[TileConfig, TileConfig]:
     """Half the bytes per key, so a stage of decode holds more keys.
 
-    At head dim 128 one of 256 took an H200 0.83 to 0.99 of the time of 2 x 128 over 15 batches, of
-    seven tiles the least but once (benchmarks/results/gpu_fp8.json).
+    At head dim 128 one of 256 took an H200 0.83 to 1.11 of the time of 2 x 128 over 15 batches,
+    0.97 in the mean, 0.92 to 0.97 in hybrid ones of long contexts
+    (benchmarks/results/gpu_fp8.json).
     """
     if head_dim == 256:
         prefill = _tile(64, 32, 1, 4) if large else _tile(32, 32, 1, 2)

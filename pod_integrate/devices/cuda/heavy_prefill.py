@@ -14,8 +14,9 @@ otherwise 108 of 216 batches took 0.89 of the time in an ad hoc run). At head di
 are done soon anyway, that pays where there are some and all run at once, or are long.
 
 Over a cache of 8 bits such CTAs run one op after the other, at no higher rate. There they pay in
-small batches of head dim 128 alone: of seven prefills the five with at most two waves of items took
-0.81 to 0.94 of the time, the longer two 1.01 and 1.02 (benchmarks/results/gpu_fp8.json).
+small batches of head dim 128 alone. In ad hoc runs of both in turns, five prefills with at most two
+waves of items took 0.81 to 0.94 of the time, two longer ones 1.01 and 1.02, two hybrid batches of
+short contexts 0.93 and 0.95.
 """
 
 from __future__ import annotations
@@ -57,8 +58,10 @@ _SMALL = {
 }
 # SMs of the devices above, each of which has an item of so many packed rows at once.
 _SMS, _ITEM_ROWS = 132, 128
-# Over bytes: the head dim, and waves of all items.
-_BYTES_DIM, _BYTES_WAVES = 128, 2
+# Over bytes: waves of all items.
+_BYTES_WAVES = 2
+# By bytes of an element of K and V.
+_DIMS = {1: (128,), 2: tuple(FLOP_PER_BYTE)}
 
 
 def heavy_config(config: PodConfig, geometry: Geometry, device: DeviceKey) -> PodConfig | None:
@@ -69,7 +72,7 @@ def heavy_config(config: PodConfig, geometry: Geometry, device: DeviceKey) -> Po
     """
     is_open = config.strategy == "fused" and (config.prefill_ctas, config.decode_ctas) == (0, 0)
     kv_bytes = ELEMENT_BYTES[geometry.kv_dtype]
-    suits = geometry.head_dim in (FLOP_PER_BYTE if kv_bytes == 2 else (_BYTES_DIM,))
+    suits = geometry.head_dim in _DIMS.get(kv_bytes, ())
     if not is_open or not suits or device.name not in MEASURED_TO_PAY:
         return None
     if config.is_batch_invariant:

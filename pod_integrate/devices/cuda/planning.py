@@ -76,8 +76,8 @@ def plan_batch(
 
     q_indptr, kv_lens  as in HybridBatch
     fill_ctas          most decode CTAs that a batch too small for the GPU is given by parts shorter
-                       than config.decode_split_tokens; default num_sms x ctas_per_sm, 0 keeps the
-                       config's length
+                       than config.decode_split_tokens, and that others have a share of each of;
+                       default num_sms x ctas_per_sm, 0 keeps the config's length
     ahead              words before the plan's own that the caller fills
     pin                put the words into page-locked memory, from where they are copied to a GPU
                        without a wait

@@ -154,12 +154,14 @@ def defaults(arch: limits.Architecture) -> list[Variant]:
 def of_pairs(arch: limits.Architecture) -> list[Variant]:
     """Variants of CTAs that run both ops, with which defaults may run batches heavy in prefill.
 
-    At head dim 256 these are the default.
+    At head dim 256 these are the default. Of caches of 8 bits only small prefills of head dim 128
+    have them.
     """
     if "pair" not in arch.engines:
         return []
-    dims = (128, 96, 64)
-    return [_variant(limits.pair_tiles(dim), dtype, dim) for dim in dims for dtype in DTYPES]
+    found = [_variant(limits.pair_tiles(dim), t, dim) for dim in (128, 96, 64) for t in DTYPES]
+    of_bytes = limits.pair_tiles(128, ELEMENT_BYTES[QUANTISED])
+    return [*found, _variant(of_bytes, "bf16", 128, QUANTISED)]
 
 
 def of_few_rows(arch: limits.Architecture) -> list[Variant]:
