@@ -29,9 +29,9 @@ SIX = (
         "{gpu.fused_vs_flashinfer_batchpod_geomean} ({range:fused_vs_batchpod}). On an H200, "
         "today's kernel, untuned, against that serial pair: {h200.default_vs_best_serial_geomean} "
         "({h200.default_vs_best_serial_min} to {h200.default_vs_best_serial_max}), against "
-        "BatchPOD {h200.default_vs_flashinfer_batchpod_geomean}. SGLang's build of "
-        "FlashAttention-3 is not among these: over vLLM's public batches, most of one op, the "
-        "default is at {h200.public_grammar_geomean} of the quickest kernels with it, at "
+        "BatchPOD {h200.default_vs_flashinfer_batchpod_geomean}, SGLang's build of "
+        "FlashAttention-3 among all. Over vLLM's public batches, most of one op, the "
+        "default is at {h200.public_grammar_geomean} of the quickest kernels, at "
         "{h200.public_grammar_usual_geomean} with 32/8 heads of 128 "
         "([docs/gpu.md](docs/gpu.md#vllms-public-batches))",
     ),

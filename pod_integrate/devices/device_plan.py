@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import operator
 from collections.abc import Iterable
 from typing import Self
@@ -88,15 +89,9 @@ class DevicePlan:
         Holds none of them yet. Raises ShapeError when there is no batch.
         """
         config, num_sms = _resolve(torch.device(device), geometry, config, num_sms)
-        # Items of the config's length may need more than what a batch has instead, and smaller
-        # batches may have them.
-        planned = [
-            [
-                plan_batch(b.q_indptr, b.kv_lens, geometry, config, num_sms=num_sms, fill_ctas=fill)
-                for fill in (None, 0)
-            ]
-            for b in batches
-        ]
+        make = functools.partial(plan_batch, geometry=geometry, config=config, num_sms=num_sms)
+        # Items of the config's length may need more, and smaller batches may have them.
+        planned = [[make(b.q_indptr, b.kv_lens, fill_ctas=n) for n in (None, 0)] for b in batches]
         if not planned:
             raise ShapeError("DevicePlan.reserve got no batch; name the largest ones to come")
         needs = [Capacity(*map(max, *(p.capacity for p in ways))) for ways in planned]
@@ -160,6 +155,10 @@ class DevicePlan:
         if fill and not self._holds(planned):
             # No room to merge what shorter items split: a batch that fits without them goes on.
             planned = self._plan(batch, config, 0, ahead)
+        if config.max_prefill_waves and not self._holds(planned):
+            # Prefill is cut more often where fewer decodes are beside it: whole it needs least.
+            whole = dataclasses.replace(config, max_prefill_waves=0)
+            planned = self._plan(batch, whole, 0, ahead)
         if not self._holds(planned):
             raise self._too_large(planned)
         return planned.words

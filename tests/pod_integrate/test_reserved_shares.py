@@ -50,3 +50,14 @@ def test_whatever_is_smaller_fits(lens: list[int], data: st.DataObject) -> None:
     share = data.draw(st.floats(0.01, 1.0))
     kept = data.draw(st.integers(1, len(lens)))
     plan.update(batch([1] * kept, [max(1, int(share * n)) for n in lens[:kept]]))
+
+
+@pytest.mark.parametrize(
+    ("prompt", "context", "count", "keys"),
+    [(512, 16384, 0, 1), (512, 16384, 64, 64), (256, 8192, 64, 1), (100, 3000, 10, 16384)],
+)
+def test_a_prefill_that_fewer_decodes_hide_fits_where_it_is_whole(
+    prompt: int, context: int, count: int, keys: int
+) -> None:
+    plan = reserve(batch([512, *[1] * 64], [16384] * 65))
+    plan.update(batch([prompt, *[1] * count], [context, *[keys] * count]))

@@ -105,7 +105,7 @@ class DecodeRoom:
         """Most KV tokens of a decode item with which the batch fits, for a config that has `own`.
 
         `own` where that fits, else the least that does; 0, no split, where none does. The plan
-        goes below it for a batch that would not fill the GPU.
+        goes below it for a batch that would not fill the GPU, above it for shares of one.
         """
         if own == 0 or self._needs(-(-self._keys // own)) <= self._room:
             return own
