@@ -84,7 +84,7 @@ pytestmark = [
 
 def build(kernel: Watched, cuda: Path, flags: Sequence[str] = ()) -> Path:
     csrc = cuda / "csrc"
-    sources = [csrc / "variant.cu", csrc / "plan.cpp", csrc / "cuts.cpp"]
+    sources = [csrc / name for name in ("variant.cu", "plan.cpp", "cuts.cpp", "ranges.cpp")]
     includes = [f"-I{cuda / 'csrc'}", f"-I{cuda / 'include'}"]
     defines = kernel.variant.defines(kernel.engine)
     name = "_".join(["kernel_races", kernel.engine, *(["planted"] if flags else [])])
