@@ -98,14 +98,15 @@ def is_heavy(q: Counts, kv: Counts, geometry: Geometry) -> bool:
     # Padding, which nobody attends.
     keys = np.where(q > 0, keys, 0.0)
     flop = 4.0 * geometry.head_dim * geometry.num_q_heads * float(pairs[~decodes].sum())
-    is_bytes = ELEMENT_BYTES[geometry.kv_dtype] == 1
-    row = 2 * ELEMENT_BYTES[geometry.kv_dtype] * geometry.head_dim * geometry.num_kv_heads
+    kv_bytes = ELEMENT_BYTES[geometry.kv_dtype]
+    is_bytes, row = kv_bytes == 1, 2 * kv_bytes * geometry.head_dim * geometry.num_kv_heads
     read = row * float(keys[decodes].sum())
     small = _SMALL[geometry.head_dim]
     if read <= small.bytes:
         items = np.ceil(q[~decodes] * geometry.group / _ITEM_ROWS).sum() * geometry.num_kv_heads
-        least = small.at_once if items <= _SMS else small.in_turn * items
-        if is_bytes:
-            least = small.at_once if items <= _BYTES_WAVES * _SMS else np.inf
+        at_once, beyond = (
+            (_BYTES_WAVES * _SMS, np.inf) if is_bytes else (_SMS, small.in_turn * items)
+        )
+        least = small.at_once if items <= at_once else beyond
         return bool(items >= small.items and flop >= least)
     return not is_bytes and flop >= max(LEAST_FLOP, FLOP_PER_BYTE[geometry.head_dim] * read)

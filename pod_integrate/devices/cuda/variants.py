@@ -154,8 +154,7 @@ def defaults(arch: limits.Architecture) -> list[Variant]:
 def of_pairs(arch: limits.Architecture) -> list[Variant]:
     """Variants of CTAs that run both ops, with which defaults may run batches heavy in prefill.
 
-    At head dim 256 these are the default. Of caches of 8 bits only small prefills of head dim 128
-    have them.
+    At head dim 256 these are the default; over 8 bits small prefills of head dim 128 have them.
     """
     if "pair" not in arch.engines:
         return []
