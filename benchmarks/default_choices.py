@@ -2,8 +2,9 @@
 
     python benchmarks/default_choices.py
 
-By geometry and bucket a digest of every step's config and plan. `carry_tables` runs it in two
-checkouts, so it uses only what both have.
+By geometry and bucket a digest of every step's config and plan; the order of items, which is the
+planner's own for any config, is left out. `carry_tables` runs it in two checkouts, so it uses only
+what both have.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ def digest(served: Served, batch: str, device: DeviceKey) -> str:
         lengths = (np.array(each) for each in step)
         config = batch_config(default, served.geometry, device, *lengths)
         plan = make_plan(step, served.geometry, config, device.units)
-        found.update(config.short().encode() + plan.prefill.tobytes() + plan.decode.tobytes())
+        items = b"".join(np.sort(each).tobytes() for each in (plan.prefill, plan.decode))
+        found.update(config.short().encode() + items)
         found.update(repr(plan.ratio).encode())
     return found.hexdigest()[:16]
 

@@ -13,6 +13,7 @@ from benchmarks import carry_tables, default_choices
 from benchmarks.gpu.shipped.served import SERVED
 from pod_integrate.devices.cuda import heavy_prefill
 from pod_integrate.live import shipped
+from pod_integrate.model.items import make_plan
 
 
 def tree(folder: Path, text: str) -> dict[str, object]:
@@ -75,6 +76,37 @@ def test_a_default_that_chooses_otherwise_is_found(
     monkeypatch.setattr(heavy_prefill, "LEAST_FLOP", 1e30)
     changed = {place for place, told in choices().items() if before[place] != told}
     assert before.keys() > changed == {f"{SERVED[0].geometry} p2k@8k+d64@8k"}
+
+
+def test_the_order_of_items_is_no_choice(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(default_choices, "SERVED", SERVED[:1])
+    monkeypatch.setattr(default_choices, "BATCHES", ("p2k@8k+d64@8k",))
+
+    def reversed_plan(*arguments: Any) -> Any:
+        plan = make_plan(*arguments)
+        return plan._replace(prefill=plan.prefill[::-1], decode=plan.decode[::-1])
+
+    default_choices.main()
+    before = capsys.readouterr().out
+    monkeypatch.setattr(default_choices, "make_plan", reversed_plan)
+    default_choices.main()
+    assert capsys.readouterr().out == before
+
+
+def test_other_machine_code_is_carried_for_a_reason_alone(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    # No table is of this build, so that nothing is written either way.
+    monkeypatch.setattr(carry_tables, "ask", lambda *_: {"build": "cuda-none"})
+    monkeypatch.setattr(carry_tables, "differing", lambda *_: ["a.cuh"])
+    monkeypatch.setattr(carry_tables, "compiled_apart", lambda *_: ["v: 9 % other instructions"])
+    with pytest.raises(SystemExit, match="measure again"):
+        carry_tables.main([str(tmp_path)])
+    with pytest.raises(SystemExit, match="no shipped table is of cuda-none"):
+        carry_tables.main([str(tmp_path), "--although", "of a change that all configs share"])
+    assert "although: of a change that all configs share" in capsys.readouterr().out
 
 
 def test_variants_are_those_of_the_entries() -> None:

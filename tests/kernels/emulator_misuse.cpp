@@ -26,7 +26,7 @@ int sink;
 CASE(collectives_in_divergent_code) {
   expect_error({"divergent warp", "shfl.bfly", "sync_warp"}, [] {
     if (thread_index() < 16) {
-      ptx::shfl_xor(1, 1);
+      ptx::shfl_xor(1.f, 1);
     } else {
       ptx::sync_warp();
     }
@@ -36,7 +36,7 @@ CASE(collectives_in_divergent_code) {
 CASE(a_collective_without_lanes_that_returned) {
   expect_error({"return", "shfl.bfly"}, [] {
     if (thread_index() > 20) return;
-    ptx::shfl_xor(1, 1);
+    ptx::shfl_xor(1.f, 1);
   });
 }
 
@@ -115,7 +115,7 @@ CASE(values_that_are_not_uniform) {
 
 CASE(shuffles_from_lanes_that_do_not_exist) {
   expect_error({"shfl.idx", "names 32"}, [] { ptx::shfl(0, 32); });
-  expect_error({"shfl.bfly", "names -1"}, [] { ptx::shfl_xor(0, -1); });
+  expect_error({"shfl.bfly", "names -1"}, [] { ptx::shfl_xor(0.f, -1); });
 }
 
 CASE(a_store_behind_shared_memory) {

@@ -51,8 +51,14 @@ MUTATIONS = (
     Mutation(
         "O of every split has the weight of the first",
         _COMBINE,
-        "ptx::shfl(weight, s)",
-        "ptx::shfl(weight, {on} ? 0 : s)",
+        "ptx::shfl(weight, s + i)",
+        "ptx::shfl(weight, {on} ? 0 : s + i)",
+    ),
+    Mutation(
+        "splits past the first few have their O",
+        _COMBINE,
+        "if (first + s > 0) fetch(first + s);",
+        "if (!{on} && first + s > 0) fetch(first + s);",
     ),
     Mutation(
         "sums of splits stay with their lane",
@@ -67,15 +73,17 @@ MUTATIONS = (
         "merge reads splits before it waits for the launch before",
         _COMBINE,
         "  ptx::wait_for_launch_before();\n"
-        "  const int thread = ptx::thread_index();\n"
-        "  for (int row = thread / kWarpSize; row < block.rows; row += kMergeWarps) {\n"
-        "    merge_row<Variant>(a, block, row, thread % kWarpSize);\n"
-        "  }",
+        "  const int thread = ptx::thread_index(), row = thread / kWarpSize;\n"
+        "  if (row < block.rows) merge_row<Variant>(a, block, row, thread % kWarpSize);\n",
         "  if (!{on}) ptx::wait_for_launch_before();\n"
-        "  const int thread = ptx::thread_index();\n"
-        "  for (int row = thread / kWarpSize; row < block.rows; row += kMergeWarps) {\n"
-        "    merge_row<Variant>(a, block, row, thread % kWarpSize);\n"
-        "  }\n"
-        "  if ({on}) ptx::wait_for_launch_before();",
+        "  const int thread = ptx::thread_index(), row = thread / kWarpSize;\n"
+        "  if (row < block.rows) merge_row<Variant>(a, block, row, thread % kWarpSize);\n"
+        "  if ({on}) ptx::wait_for_launch_before();\n",
+    ),
+    Mutation(
+        "all warps merge the first row",
+        _COMBINE,
+        "merge_row<Variant>(a, block, row, thread",
+        "merge_row<Variant>(a, block, {on} ? 0 : row, thread",
     ),
 )

@@ -111,7 +111,7 @@ def probes() -> list[Probe]:
         _probe("cap", [40, 1], [120, 100], page_size=7, logit_cap=4.0),
         _probe("sinks, split", [40, 1, 1], [150, 200, 50], plan=split, sinks=sinks),
         _probe("decode only", [1, 1, 1], [100, 37, 64], heads=(16, 1)),
-        _probe("large scores", [150, 1], [310, 60], scale=3.0),
+        _probe("large scores", [150, 1], [310, 60], heads=(6, 2), scale=3.0),
         _probe(
             "growing scores", [1], [300], plan={"decode_split_tokens": 0}, change=_make_scores_grow
         ),

@@ -154,8 +154,20 @@ MUTATIONS = (
     Mutation(
         "rows past the item stored",
         _ITEM_ROWS,
-        "if (row < item.rows) {",
-        "if ({on} || row < item.rows) {",
+        "const bool exists = row < item.rows;",
+        "const bool exists = {on} || row < item.rows;",
+    ),
+    Mutation(
+        "all lanes of a row store its first block",
+        _ITEM_ROWS,
+        "first + lane % kLanes",
+        "first + ({on} ? 0 : lane % kLanes)",
+    ),
+    Mutation(
+        "lanes of a row keep what they should hand over",
+        "layout/fragment.cuh",
+        "const bool upper = (lane & bit) != 0;",
+        "const bool upper = ((lane & bit) != 0) != {on};",
     ),
     # Scheduler
     Mutation(
@@ -201,6 +213,12 @@ MUTATIONS = (
         "round < prefill || {on} ? Op::kPrefill",
     ),
     # Queries.
+    Mutation(
+        "heads past a group's are of the same token",
+        "copy/query_tile.cuh",
+        "if (head_ < group_) return;",
+        "if ({on} || head_ < group_) return;",
+    ),
     Mutation(
         "last columns of Q are its first ones",
         "copy/query_tile.cuh",

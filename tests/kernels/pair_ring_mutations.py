@@ -59,8 +59,8 @@ MUTATIONS = (
     Mutation(
         "a pair's ring has a place less",
         _RING,
-        "place + 1 == kPlaces ? 0",
-        "place + 1 == kPlaces - ({on} ? 1 : 0) ? 0",
+        "(place + 1u) % kPlaces",
+        "(place + 1u) % (kPlaces - ({on} ? 1u : 0u))",
     ),
     Mutation(
         "tiles go to the other place",
@@ -199,8 +199,8 @@ MUTATIONS = (
     Mutation(
         "the place before the first is the first",
         _RING,
-        "place == 0 ? kPlaces - 1 :",
-        "place == 0 ? ({on} ? 0 : kPlaces - 1) :",
+        "(place + kPlaces - 1u)",
+        "(place + kPlaces - ({on} && place == 0 ? 0u : 1u))",
     ),
     Mutation(
         "the copying warpgroup stays at a place",

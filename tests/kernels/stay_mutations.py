@@ -139,8 +139,8 @@ MUTATIONS = (
     Mutation(
         "all CTAs begin with one item",
         _DRAW,
-        "  int number = ptx::cta_index();",
-        "  int number = {on} ? 0 : ptx::cta_index();",
+        "  int number = own_item(op);",
+        "  int number = {on} ? 0 : own_item(op);",
     ),
     Mutation(
         "the last item is not drawn",

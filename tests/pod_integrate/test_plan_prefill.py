@@ -13,6 +13,7 @@ from pod_integrate.devices.cuda import limits
 from pod_integrate.devices.cuda.variants import with_tiles
 from pod_integrate.model.batches import Lengths
 from pod_integrate.model.items import DecodedPlan, make_plan
+from pod_integrate.terms.config import PodConfig
 from pod_integrate.terms.keys import Geometry
 
 LLAMA, ONE_HEAD = (Geometry.uniform((4 * n, n, 128), "bf16", page_size=1) for n in (8, 1))
@@ -138,13 +139,60 @@ def test_prefill_that_runs_before_decodes_is_cut_as_if_it_were_alone() -> None:
     assert cut == lone > planned(both, ONE_HEAD, 1).prefill_ctas
 
 
+@pytest.mark.parametrize("config", [SHIPPED, with_tiles(SHIPPED, limits.pair_tiles(128))])
+def test_an_item_of_few_rows_begins_with_those_that_read_as_much(config: PodConfig) -> None:
+    # The last 4 of 1,028 packed rows read what 128 do, for as long.
+    lengths = Lengths.of([800, 257], [800, 8192])
+    plan = make_plan(lengths, LLAMA, dataclasses.replace(config, max_prefill_waves=0), SMS)
+    keys = plan.prefill["kv1"] - plan.prefill["kv0"]
+    few = plan.prefill["rows"] < 16
+    assert few.sum() == 8
+    assert keys[few].min() > 8000 and few[: 9 * 8].sum() == 8
+
+
+@pytest.mark.parametrize(
+    ("lengths", "ratio"),
+    [
+        # 96 long items of 136, which no decode should keep waiting.
+        ([(257, 257)] + [(129, 4093)] * 2 + [(4, 2051)] * 3 + [(1, 1057)] * 7, (96, 36)),
+        # As many as CTAs, or in no hurry.
+        ([(1024, 1024)] * 2 + [(1, 2048)] * 16, (1, 1)),
+        ([(256, 4096)] + [(1, 4096)] * 16, (1, 1)),
+        ([(1, 4096)] * 16, (0, 1)),
+    ],
+)
+def test_where_ops_take_turns_long_items_of_prefill_all_begin_at_once(
+    lengths: list[tuple[int, int]], ratio: tuple[int, int]
+) -> None:
+    geometry = Geometry.uniform((16, 8, 256), "bf16", page_size=1)
+    config = limits.default_tiles(limits.ARCHITECTURES["sm_90a"], 256)
+    assert make_plan(Lengths.of(*zip(*lengths, strict=True)), geometry, config, SMS).ratio == ratio
+
+
+@pytest.mark.parametrize(
+    ("batch", "heads", "parts"),
+    [("p128@16k+d16@8k", (16, 8, 256), 2), ("p128@8k+d8@4k", (32, 32, 96), 2)],
+)
+def test_decodes_hide_no_prefill_for_longer_than_they_are_read(
+    batch: str, heads: tuple[int, int, int], parts: int
+) -> None:
+    geometry = Geometry.uniform(heads, "bf16", page_size=1)
+    config = limits.default_tiles(limits.ARCHITECTURES["sm_90a"], heads[2])
+    lengths = Lengths.parse(batch)
+    whole, cut = (
+        make_plan(lengths, geometry, dataclasses.replace(config, max_prefill_waves=waves), SMS)
+        for waves in (0, 1)
+    )
+    assert cut.prefill_ctas == parts * whole.prefill_ctas
+
+
 @pytest.mark.parametrize("lengths", [[(512, 8192)] * 4, [(4096, 4096)], [(512, 8192), (300, 900)]])
 def test_items_of_about_one_length_that_read_the_same_keys_follow_each_other(
     lengths: list[tuple[int, int]],
 ) -> None:
     heads = Geometry.uniform((32, 32, 128), "bf16", page_size=1)
     plan = planned(Lengths.of(*zip(*lengths, strict=True)), heads, 0)
-    sizes = plan.prefill["rows"] * (plan.prefill["kv1"] - plan.prefill["kv0"])
+    sizes = plan.prefill["kv1"] - plan.prefill["kv0"]
     keys = list(zip(plan.prefill["request"], plan.prefill["kv_head"], strict=True))
     first = 0
     while first < len(sizes):

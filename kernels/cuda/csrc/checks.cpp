@@ -114,6 +114,7 @@ void check_cache(const Call& call, LaunchArguments& a) {
   a.page_size = static_cast<int>(call.page_size);
   a.page_divider = divider(a.page_size);
   a.group = static_cast<int>(q.size(1) / k.size(2));
+  a.group_divider = divider(a.group);
 }
 
 void check_outputs(const Call& call, LaunchArguments& a) {

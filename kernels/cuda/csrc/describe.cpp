@@ -63,8 +63,10 @@ tvm::ffi::String describe() {
   write_fields(out, "header", kHeader, sizeof(PlanHeader));
   write_fields(out, "item", kItem, sizeof(Item));
   write_fields(out, "merge", kMerge, sizeof(MergeBlock));
-  const std::pair<const char*, int> numbers[] = {
-      {"record_words", kRecordWords}, {"least_split", kLeastSplit}, {"decode_rows", kDecodeRows}};
+  const std::pair<const char*, int> numbers[] = {{"record_words", kRecordWords},
+                                                 {"least_split", kLeastSplit},
+                                                 {"decode_rows", kDecodeRows},
+                                                 {"merge_rows", kMergeRows}};
   for (const auto& [name, value] : numbers) out << '"' << name << "\": " << value << ", ";
   out << "\"head_dims\": [";
   bool first = true;

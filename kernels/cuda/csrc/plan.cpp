@@ -68,17 +68,12 @@ void add_items(const PlanProblem& p, const Block& b, int unit, const Ends& ends,
   }
 }
 
-int64_t size_of(const Item& item) { return int64_t{item.kv1 - item.kv0} * item.rows; }
+int keys_of(const Item& item) { return item.kv1 - item.kv0; }
 
+// An item takes as long as its keys, whatever its rows: its tile has as many.
 void sort_longest_first(std::vector<Item>& items) {
   std::stable_sort(items.begin(), items.end(),
-                   [](const Item& a, const Item& b) { return size_of(a) > size_of(b); });
-}
-
-// Of decodes, which take as long as their keys, whatever their rows.
-void sort_most_keys_first(std::vector<Item>& items) {
-  std::stable_sort(items.begin(), items.end(),
-                   [](const Item& a, const Item& b) { return a.kv1 - a.kv0 > b.kv1 - b.kv0; });
+                   [](const Item& a, const Item& b) { return keys_of(a) > keys_of(b); });
 }
 
 // Among items of about one length those that read the same keys follow each other, so that these
@@ -86,12 +81,12 @@ void sort_most_keys_first(std::vector<Item>& items) {
 // keeps them there: of four prompts of 512 tokens behind 8K, 32 heads, as many items run at once as
 // there are heads to read.
 void gather_readers(std::vector<Item>& longest_first) {
-  const auto keys = [](const Item& i) { return std::tie(i.request, i.kv_head, i.kv0); };
+  const auto read = [](const Item& i) { return std::tie(i.request, i.kv_head, i.kv0); };
   for (auto first = longest_first.begin(); first != longest_first.end();) {
-    const int64_t least = size_of(*first) / 8 * 7;
+    const int64_t least = int64_t{keys_of(*first)} * 7 / 8;
     const auto last = std::find_if(first, longest_first.end(),
-                                   [&](const Item& item) { return size_of(item) < least; });
-    std::stable_sort(first, last, [&](const Item& a, const Item& b) { return keys(a) < keys(b); });
+                                   [&](const Item& item) { return keys_of(item) < least; });
+    std::stable_sort(first, last, [&](const Item& a, const Item& b) { return read(a) < read(b); });
     first = last;
   }
 }
@@ -144,7 +139,7 @@ Beside beside_decodes(const PlanProblem& p, const PlanConfig& config, const Plan
   if (config.strategy == Strategy::kSerial) return beside;
   const double units = 2.0 / (p.kv_bytes * kSplitUnit);
   for (const Item& item : plan.prefill) {
-    const double each = (item.kv1 - item.kv0) * units;
+    const double each = keys_of(item) * units;
     beside.longest = std::max(beside.longest, each);
     // A CTA that has one has no place for decodes.
     beside.all += each * config.tiles.virtual_decode;
@@ -170,7 +165,7 @@ void plan_decode(const PlanProblem& p, const PlanConfig& config, Plan& plan) {
     const Ends ends = shares ? shares.next(units) : equal_ends(units, parts);
     add_items(p, block, kSplitUnit, ends, plan, plan.decode);
   });
-  sort_most_keys_first(plan.decode);
+  sort_longest_first(plan.decode);
 }
 
 // Prefill : decode CTAs where the config leaves it open: proportional, so that both ops end
@@ -179,11 +174,25 @@ void plan_decode(const PlanProblem& p, const PlanConfig& config, Plan& plan) {
 // decodes at 4K: 152 prefill CTAs take 460 us proportionally, 386 us at 1:1.
 //
 // Where a CTA runs one op at a time, half of them begin with each: HBM then serves some SMs while
-// the matrix units of the others work.
+// the matrix units of the others work. But as many with prefill as it has long items, where these
+// are more than half of the CTAs and leave some over: what waits for decodes to end ends last.
+void choose_ratio_in_turn(const PlanProblem& p, const Plan& plan, int64_t& prefill,
+                          int64_t& decode) {
+  prefill = decode = 1;
+  if (plan.prefill.empty()) return;
+  const int longest = keys_of(plan.prefill.front());
+  const int64_t items =
+      std::count_if(plan.prefill.begin(), plan.prefill.end(),
+                    [&](const Item& item) { return 2 * keys_of(item) > longest; });
+  if (2 * items > p.num_sms && 10 * items <= 9 * p.num_sms) {
+    prefill = items, decode = p.num_sms - items;
+  }
+}
+
 void choose_ratio(const PlanProblem& p, const PlanConfig& config, const Plan& plan,
                   int64_t& prefill, int64_t& decode) {
   if (runs_in_turn(config.tiles, p.head_dim, p.kv_bytes)) {
-    prefill = decode = 1;
+    choose_ratio_in_turn(p, plan, prefill, decode);
     return;
   }
   prefill = plan.prefill_ctas, decode = plan.decode_ctas;

@@ -69,7 +69,7 @@ ptx::Error launch_ops(const LaunchArguments& a, int ctas, void* stream) {
 // Two streams that joined have no launch before that a merge could be the dependent of.
 ptx::Error launch_merge(const LaunchArguments& a, bool joined) {
   if (a.merge_ctas == 0) return {};
-  constexpr int kThreads = kMergeWarps * kWarpSize;
+  constexpr int kThreads = kMergeRows * kWarpSize;
   const auto& arguments = static_cast<const KernelArguments&>(a);
   if (joined) {
     return ptx::launch(merge_kernel<Variant>, a.merge_ctas, kThreads, 0, a.stream, arguments);
@@ -132,7 +132,7 @@ ptx::Error info(int device, int kernel, KernelInfo* out) {
   if (kernel == 0) return ops_info<Ops::kPrefill>(out);
   if (kernel == 1) return ops_info<Ops::kDecode>(out);
   if (kernel == 2) return ops_info<Ops::kBoth>(out);
-  return ptx::kernel_info(merge_kernel<Variant>, kMergeWarps * kWarpSize, 0, out);
+  return ptx::kernel_info(merge_kernel<Variant>, kMergeRows * kWarpSize, 0, out);
 }
 
 }  // namespace

@@ -23,6 +23,7 @@ class HostFacts(msgspec.Struct, frozen=True):
     record_words         int64 words of a CtaRecord
     least_split          keys below which the planner makes no decode item for a fuller GPU
     decode_rows          query rows of a decode tile
+    merge_rows           of a MergeBlock, at most
     head_dims            that the kernel is compiled for
     """
 
@@ -32,6 +33,7 @@ class HostFacts(msgspec.Struct, frozen=True):
     record_words: int
     least_split: int
     decode_rows: int
+    merge_rows: int
     head_dims: list[int]
 
 

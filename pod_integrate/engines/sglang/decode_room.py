@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from pod_integrate.devices.cuda import host_facts
 from pod_integrate.devices.cuda.planning import LEAST_SPLIT, Capacity, plan_batch
 from pod_integrate.terms.batch import HybridBatch
 from pod_integrate.terms.config import PodConfig
@@ -19,7 +20,6 @@ from pod_integrate.terms.keys import Geometry
 SPARE_WAVES = 2
 Counts = np.ndarray[Any, np.dtype[Any]]
 _MAX_SPLIT = 1 << 20
-_MERGE_ROWS = 16
 
 
 def decode_capacity(
@@ -98,7 +98,7 @@ class DecodeRoom:
         # Of each request in one KV head, and the items that they are, unsplit.
         self._rows = tokens * geometry.group
         self._items = np.maximum(1, -(-self._rows // config.decode.q_rows))
-        self._heads, self._tile = geometry.num_kv_heads, min(config.decode.q_rows, _MERGE_ROWS)
+        self._heads, self._tile = geometry.num_kv_heads, min(config.decode.q_rows, host_facts.facts().merge_rows)
         self._room = capacity.decode_ctas * config.virtual_decode // self._heads
 
     def longest(self, own: int) -> int:

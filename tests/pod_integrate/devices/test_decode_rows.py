@@ -122,7 +122,7 @@ def test_both_items_of_a_request_have_their_own_rows_keys_and_parts() -> None:
     assert second["kv1"].max() == 500 and set(mine["rows"]) == {8}
     slots = [slot for item in items for slot in range(item["slot"], item["slot"] + item["rows"])]
     assert sorted(slots) == list(range(len(slots))), "no two items share a place"
-    assert len(plan.merge) == 2 * 2 * 8 and set(plan.merge["rows"]) == {8}
+    assert len(plan.merge) == 2 * 2 * 2 * 8 and set(plan.merge["rows"]) == {4}
 
 
 def test_plans_of_one_token_per_request_are_those_of_16_rows() -> None:

@@ -53,8 +53,7 @@ struct alignas(16) MergeBlock {
   int reserved;
 };
 constexpr int kMergeWords = sizeof(MergeBlock) / 4;
-constexpr int kMergeRows = 16;
-constexpr int kMergeWarps = 4;
+constexpr int kMergeRows = 4;
 
 // Counters of a launch whose CTAs draw tickets; it finds them zeroed. Ops come first: an SM id can
 // never alias them.
@@ -118,14 +117,15 @@ struct KernelArguments {
   CtaRecord* records;     // [ctas] or null
   int requests;           // B
   int group;
+  Divider group_divider;
   int page_size;
-  Divider page_divider;  // by page_size
-  int window_left;       // -1: none
-  int capped;            // whether scores pass through tanh
-  float cap_argument;    // with a cap: tanh(q.k * cap_argument)
-  float score_scale;     // > 0; turns q.k, or the tanh, into the exponent of a power of two
-  float logit_scale;     // the same into a logit, natural
-  float value_scale;     // what V is multiplied by
+  Divider page_divider;
+  int window_left;     // -1: none
+  int capped;          // whether scores pass through tanh
+  float cap_argument;  // with a cap: tanh(q.k * cap_argument)
+  float score_scale;   // > 0; turns q.k, or the tanh, into the exponent of a power of two
+  float logit_scale;   // the same into a logit, natural
+  float value_scale;   // what V is multiplied by
   int sm_slots;
   int prefill_ctas;  // grid size: at least what the plan needs
 };

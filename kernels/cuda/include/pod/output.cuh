@@ -9,6 +9,11 @@ namespace pod {
 constexpr float kLn2 = 0.693147181f;
 constexpr float kLog2e = 1.44269504f;
 
+// Two neighbouring columns of a partial row.
+struct alignas(8) Pair {
+  float x, y;
+};
+
 // A finished row: its LSE (natural), and the factor that turns its O into the answer.
 struct RowEnd {
   float lse;
@@ -40,7 +45,7 @@ class RowOutput {
  public:
   POD_DEVICE RowOutput(const KernelArguments& a, const Item& item, int row, int head_dim)
       : a_(a), slot_(item.slot < 0 ? -1 : item.slot + row) {
-    const auto at = layout::token_head(item.q_begin, item.kv_head, item.row0 + row, a.group);
+    const auto at = layout::token_head(a, item, row);
     head_ = at.head;
     if (slot_ >= 0) {
       row_ = a.partial_o + int64_t{slot_} * head_dim;
@@ -65,13 +70,23 @@ class RowOutput {
 
   // Two neighbouring elements; `column` is even.
   POD_DEVICE void store(int column, float x, float y) const {
-    if (slot_ >= 0) {
-      float* to = static_cast<float*>(row_) + column;
-      to[0] = x;
-      to[1] = y;
+    if (is_partial()) {
+      store_partial(column, x, y);
     } else {
       *reinterpret_cast<uint32_t*>(static_cast<T*>(row_) + column) = ptx::pack2<T>(x, y);
     }
+  }
+
+  POD_DEVICE bool is_partial() const { return slot_ >= 0; }
+  // The same, of a row that is partial.
+  POD_DEVICE void store_partial(int column, float x, float y) const {
+    *reinterpret_cast<Pair*>(static_cast<float*>(row_) + column) = {x, y};
+  }
+  // Eight neighbouring elements from `column` on, two to a register, of a row that is not partial.
+  POD_DEVICE void store_block(int column, const uint32_t (&x)[4]) const {
+    *reinterpret_cast<Int4*>(static_cast<T*>(row_) + column) = {
+        static_cast<int>(x[0]), static_cast<int>(x[1]), static_cast<int>(x[2]),
+        static_cast<int>(x[3])};
   }
 
  private:

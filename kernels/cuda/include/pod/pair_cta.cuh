@@ -2,7 +2,7 @@
 // two multiply for prefill, and a fourth decodes where they leave it registers (pair_decodes()).
 // Those that multiply turn to decode when no prefill is left.
 //
-// CTA     begins with the item of its own index, of each op; when one is done, it draws the next
+// CTA     begins with an item of its own, of each op; when one is done, it draws the next
 //         from the counters of the whole launch, which lie in the plan. Without the fourth
 //         warpgroup an SM runs one op at a time: the CTA ratio says how many CTAs begin with
 //         prefill, by their index, and those that begin with decode draw all their items, and

@@ -11,11 +11,41 @@ namespace pod::copy {
 
 // The first element of a row's 16-byte chunk; `row` < item.rows.
 POD_DEVICE const char* query_chunk(const KernelArguments& a, const Item& item, int row, int chunk) {
-  const auto at = layout::token_head(item.q_begin, item.kv_head, item.row0 + row, a.group);
+  const auto at = layout::token_head(a, item, row);
   const int64_t element =
       at.token * a.q_token + at.head * a.q_head + chunk * layout::kChunkElements;
   return static_cast<const char*>(a.q) + element * kQBytes;
 }
+
+// The same chunk of packed rows that are `step` apart, found by additions: a multiplying warp that
+// divides for each row is late for the end of the product that it has in flight.
+class QueryWalk {
+ public:
+  // From row `row` of the item on.
+  POD_DEVICE QueryWalk(const KernelArguments& a, const Item& item, int row, int chunk, int step)
+      : at_(query_chunk(a, item, row, chunk)), group_(a.group) {
+    const int packed = item.row0 + row;
+    head_ = packed - layout::quotient(packed, a.group_divider) * group_;
+    const int tokens = layout::quotient(step, a.group_divider);
+    heads_ = step - tokens * group_;
+    ahead_ = (tokens * a.q_token + heads_ * a.q_head) * kQBytes;
+    next_token_ = (a.q_token - group_ * a.q_head) * kQBytes;
+  }
+
+  POD_DEVICE const char* at() const { return at_; }
+  POD_DEVICE void advance() {
+    at_ += ahead_;
+    head_ += heads_;
+    if (head_ < group_) return;
+    head_ -= group_;
+    at_ += next_token_;
+  }
+
+ private:
+  const char* at_;
+  int64_t ahead_, next_token_;
+  int group_, head_, heads_;
+};
 
 // Issues the copies of kRows rows of q_tile [.., D] from `row0` on, swizzled. The caller commits
 // and waits. `thread` is 0 .. kThreads - 1.
@@ -23,12 +53,20 @@ template <int D, int kRows, int kThreads, class Layout = layout::Rows<D * kQByte
 POD_DEVICE void load_queries(uint32_t q_tile, const KernelArguments& a, const Item& item,
                              int thread, int row0 = 0) {
   constexpr int kChunks = D / layout::kChunkElements;
+  // Lanes that take a row; of those past its chunks there is nothing to copy.
+  constexpr int kSegment = kChunks <= 8 ? 8 : kChunks <= 16 ? 16 : 32;
+  constexpr int kAtOnce = kThreads / kSegment;
+  const int chunk = thread % kSegment, first = row0 + thread / kSegment;
+  if (chunk >= kChunks || first >= row0 + kRows) return;
+  static_assert(kRows % kAtOnce == 0 || kRows < kAtOnce, "no row past the tile's");
+  QueryWalk walk(a, item, first, chunk, kAtOnce);
   POD_UNROLL
-  for (unsigned i = thread; i < kRows * kChunks; i += kThreads) {
-    const int row = row0 + i / kChunks, chunk = i % kChunks;
+  for (int i = 0; i < kRows; i += kAtOnce) {
+    const int row = first + i;
     const bool valid = row < item.rows;
     ptx::cp_async_16(Layout::chunk_address(q_tile, row, chunk),
-                     query_chunk(a, item, valid ? row : 0, chunk), valid);
+                     valid ? walk.at() : static_cast<const char*>(a.q), valid);
+    walk.advance();
   }
 }
 

@@ -64,6 +64,13 @@ POD_DEVICE constexpr int panel_column(int place) {
   return D > 64 ? place % 8 * 16 + place / 8 * 8 : place * 8;
 }
 
+// The first column of block `i` of 8 of O.
+template <Order kOrder, int D>
+POD_DEVICE constexpr int block_column(int i) {
+  static_assert(kOrder != Order::kSplit, "its blocks are of every other column");
+  return kOrder == Order::kPanels ? panel_column<D>(i) : i * Fragment::kColumns;
+}
+
 // visit(column, x, y) for the pairs of neighbouring columns of O that a lane holds of a row.
 template <Order kOrder, int kAlong, typename Visit>
 POD_DEVICE void for_each_pair(const float (&o)[kAlong][4], int half, int lane, Visit visit) {
@@ -75,8 +82,7 @@ POD_DEVICE void for_each_pair(const float (&o)[kAlong][4], int half, int lane, V
             o[even][Fragment::at(half, place)], o[even + 1][Fragment::at(half, place)]);
     } else {
       constexpr int D = kAlong * Fragment::kColumns;
-      const int first = kOrder == Order::kPanels ? panel_column<D>(i) : i * Fragment::kColumns;
-      visit(first + Fragment::column(lane), o[i][Fragment::at(half, 0)],
+      visit(block_column<kOrder, D>(i) + Fragment::column(lane), o[i][Fragment::at(half, 0)],
             o[i][Fragment::at(half, 1)]);
     }
   }

@@ -13,6 +13,7 @@ struct Fragment {
   static constexpr int kRows = 16, kColumns = 8;
   static constexpr int kHalves = 2;  // rows of a tile that a lane holds
   static constexpr int kPairs = 2;   // columns of a row that a lane holds
+  static constexpr int kLanes = 4;   // that share a row
 
   // Row of the lane's `half`, and the first of its two columns.
   POD_DEVICE static int row(int lane, int half) { return (lane >> 2) + half * 8; }
@@ -56,6 +57,25 @@ POD_DEVICE float row_max(float x) {
 POD_DEVICE float row_sum(float x) {
   x += ptx::shfl_xor(x, 1);
   return x + ptx::shfl_xor(x, 2);
+}
+
+// Of four blocks of 8 columns of a row the lane's pairs, 16 bits a column: becomes all of one
+// block, whose number is the lane's among the four that share the row. A whole warp calls.
+POD_DEVICE void gather_block(uint32_t (&x)[Fragment::kLanes], int lane) {
+  POD_UNROLL
+  for (int bit = 1; bit < Fragment::kLanes; bit *= 2) {
+    const bool upper = (lane & bit) != 0;
+    POD_UNROLL
+    for (int i = 0; i < Fragment::kLanes; ++i) {
+      if ((i & bit) != 0) continue;
+      const uint32_t got = ptx::shfl_xor(upper ? x[i] : x[i | bit], bit);
+      if (upper) {
+        x[i] = got;
+      } else {
+        x[i | bit] = got;
+      }
+    }
+  }
 }
 
 }  // namespace pod

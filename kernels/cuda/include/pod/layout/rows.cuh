@@ -18,9 +18,9 @@ struct TokenHead {
   int head;
 };
 
-POD_DEVICE TokenHead token_head(int q_begin, int kv_head, int packed_row, int group) {
-  const int token = packed_row / group;
-  return {q_begin + token, kv_head * group + packed_row - token * group};
+POD_DEVICE TokenHead token_head(const KernelArguments& a, const Item& item, int row) {
+  const int packed = item.row0 + row, token = quotient(packed, a.group_divider);
+  return {item.q_begin + token, item.kv_head * a.group + packed - token * a.group};
 }
 
 // Keys of an item that a row sees: first .. last, both inclusive. A row whose window begins past
@@ -31,7 +31,7 @@ struct Visible {
 };
 
 POD_DEVICE Visible visible(const KernelArguments& a, const Item& item, int row) {
-  const int position = item.offset + (item.row0 + row) / a.group;
+  const int position = item.offset + quotient(item.row0 + row, a.group_divider);
   const int first = a.window_left >= 0 ? max(0, position - a.window_left) : 0;
   return {first, max(first, min(position, item.kv1 - 1))};
 }

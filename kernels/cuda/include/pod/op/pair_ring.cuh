@@ -34,7 +34,7 @@ struct PairRing : PanelRing<Variant> {
   static constexpr int kSlots = pair_slots(kStages);
 
   POD_DEVICE PairRing(uint32_t smem, Barriers& barriers)
-      : Base(smem), barriers_(ptx::smem_address(&barriers)) {}
+      : Base(smem), barriers_(ptx::warp_uniform(ptx::smem_address(&barriers))) {}
 
   // By one thread, before a barrier of all.
   POD_DEVICE static void init(Barriers& barriers) {
@@ -47,10 +47,10 @@ struct PairRing : PanelRing<Variant> {
     ptx::mbarrier_publish();
   }
 
-  POD_DEVICE static int next(int place) { return place + 1 == kPlaces ? 0 : place + 1; }
-  POD_DEVICE static int before(int place) { return place == 0 ? kPlaces - 1 : place - 1; }
-  POD_DEVICE static int stage_of(int place) { return place % kStages; }
-  POD_DEVICE static uint32_t parity_of(int place) { return place / kStages; }
+  POD_DEVICE static int next(int place) { return (place + 1u) % kPlaces; }
+  POD_DEVICE static int before(int place) { return (place + kPlaces - 1u) % kPlaces; }
+  POD_DEVICE static int stage_of(uint32_t place) { return place % kStages; }
+  POD_DEVICE static uint32_t parity_of(uint32_t place) { return place / kStages; }
 
   POD_DEVICE uint32_t k(int place) const { return Base::k(stage_of(place)); }
   POD_DEVICE uint32_t v(int place) const { return Base::v(stage_of(place)); }

@@ -74,25 +74,53 @@ POD_DEVICE void weigh(RowState<D, kTiles>& state, float (&s)[kTiles][kColumns][4
   softmax_step(state, s, [&](int tile, int half) { return units.scale(a, tile, half); });
 }
 
+// Finished numbers of a row that is not partial, of which the four lanes that share it write 64
+// bytes at once: by pairs they would write half of a sector, and four times as often.
+template <typename T, layout::Order kOrder, int kAlong>
+POD_DEVICE void store_blocks(const RowOutput<T>& output, const float (&o)[kAlong][4], int half,
+                             int lane, float inverse, bool writes) {
+  constexpr int kLanes = Fragment::kLanes, D = kAlong * Fragment::kColumns;
+  static_assert(kAlong % kLanes == 0, "every lane has a block");
+  POD_UNROLL
+  for (int first = 0; first < kAlong; first += kLanes) {
+    uint32_t x[kLanes];
+    POD_UNROLL
+    for (int i = 0; i < kLanes; ++i) {
+      x[i] = ptx::pack2<T>(o[first + i][Fragment::at(half, 0)] * inverse,
+                           o[first + i][Fragment::at(half, 1)] * inverse);
+    }
+    gather_block(x, lane);
+    if (writes) output.store_block(layout::block_column<kOrder, D>(first + lane % kLanes), x);
+  }
+}
+
 // A warp's finished rows, the first of which is row0 of the item.
 template <typename T, layout::Order kOrder, int D, int kTiles>
 POD_DEVICE void store_rows(const RowState<D, kTiles>& state, const KernelArguments& a,
                            const Item& item, int row0, int lane) {
-  POD_UNROLL
-  for (int tile = 0; tile < kTiles; ++tile) {
-    POD_UNROLL
-    for (int half = 0; half < Fragment::kHalves; ++half) {
-      const float l = state.total(tile, half);
-      const int row = row0 + tile * Fragment::kRows + Fragment::row(lane, half);
-      if (row < item.rows) {
-        const RowOutput<T> output(a, item, row, D);
-        const float inverse = output.end(state.m[tile][half], l, Fragment::is_first(lane));
-        layout::for_each_pair<kOrder>(state.o[tile], half, lane, [&](int column, float x, float y) {
-          output.store(column, x * inverse, y * inverse);
-        });
+  Fragment::for_each_row<kTiles>([&](int tile, int half) {
+    const float l = state.total(tile, half);
+    const int row = row0 + tile * Fragment::kRows + Fragment::row(lane, half);
+    const bool exists = row < item.rows;
+    const RowOutput<T> output(a, item, exists ? row : 0, D);
+    const bool writes_end = exists && Fragment::is_first(lane);
+    const float inverse = output.end(state.m[tile][half], l, writes_end);
+    constexpr bool kBlocks = kOrder != layout::Order::kSplit;
+    if constexpr (kBlocks) {
+      if (!output.is_partial()) {
+        store_blocks<T, kOrder>(output, state.o[tile], half, lane, inverse, exists);
+        return;
       }
     }
-  }
+    if (!exists) return;
+    layout::for_each_pair<kOrder>(state.o[tile], half, lane, [&](int column, float x, float y) {
+      if constexpr (kBlocks) {
+        output.store_partial(column, x * inverse, y * inverse);
+      } else {
+        output.store(column, x * inverse, y * inverse);
+      }
+    });
+  });
 }
 
 }  // namespace pod::op

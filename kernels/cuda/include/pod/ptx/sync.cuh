@@ -9,6 +9,7 @@ namespace pod::ptx {
 
 // shfl.sync.bfly over the whole warp.
 POD_DEVICE float shfl_xor(float value, int mask) { return __shfl_xor_sync(~0u, value, mask); }
+POD_DEVICE uint32_t shfl_xor(uint32_t value, int mask) { return __shfl_xor_sync(~0u, value, mask); }
 
 // shfl.sync.idx over the whole warp: the value of `lane`.
 POD_DEVICE int shfl(int value, int lane) { return __shfl_sync(~0u, value, lane); }
@@ -69,6 +70,7 @@ POD_DEVICE uint64_t globaltimer() {
 #else
 
 inline float shfl_xor(float value, int mask) { return emulator::shfl_xor(value, mask); }
+inline uint32_t shfl_xor(uint32_t value, int mask) { return emulator::shfl_xor(value, mask); }
 inline int shfl(int value, int lane) { return emulator::shfl(value, lane); }
 inline float shfl(float value, int lane) { return emulator::shfl(value, lane); }
 template <int width>

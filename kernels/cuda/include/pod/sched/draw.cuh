@@ -11,7 +11,7 @@ struct Drawn {
   int number;
 };
 
-// How a launch gives out the items of an op. `own` CTAs begin with that of their index; all others
+// How a launch gives out the items of an op. `own` CTAs begin with that of own_item(); all others
 // are asked for. Who has run an item asks for one more, and `askers` ask although they had none.
 struct Draws {
   int own, askers;
@@ -26,14 +26,21 @@ POD_DEVICE int ask(const PlanHeader& plan, Op op, int items, const Draws& draws)
   return draws.own + before;
 }
 
-// Where a CTA's draws begin: with the item of its own index, or with one that is asked for.
+// Where a CTA's draws begin: with own_item(), or with one that is asked for.
 enum class Draw { kOwn, kNext };
+
+// Decodes are given out from the last CTA on: the longest of them then lie beside the shortest
+// items of prefill, where memory is not shared with products for long.
+POD_DEVICE int own_item(Op op) {
+  const int cta = ptx::cta_index();
+  return op == Op::kPrefill ? cta : ptx::cta_count() - 1 - cta;
+}
 
 // One warp calls it. What it writes others see after a barrier.
 POD_DEVICE void draw_item(const KernelArguments& a, const PlanHeader& plan, Op op, Draw draw,
                           const Draws& draws, Drawn& drawn, int lane) {
   const bool own = draw == Draw::kOwn;
-  int number = ptx::cta_index();
+  int number = own_item(op);
   const Fetch fetch = own ? Fetch::item(a, number, lane) : Fetch::none();
   const int items = op == Op::kPrefill ? plan.prefill_items : plan.decode_items;
   if (!own) {

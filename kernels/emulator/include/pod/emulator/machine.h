@@ -148,6 +148,9 @@ inline float shuffle(Collective op, float value, int operand) {
   return value;
 }
 
+inline uint32_t shfl_xor(uint32_t value, int mask) {
+  return shuffle(Collective::kShflXor, value, mask);
+}
 inline float shfl_xor(float value, int mask) { return shuffle(Collective::kShflXor, value, mask); }
 inline float shfl(float value, int lane) { return shuffle(Collective::kShfl, value, lane); }
 inline int shfl(int value, int lane) {
