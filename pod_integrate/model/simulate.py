@@ -166,7 +166,10 @@ def _in_order(grids: list[tuple[str, Demand]]) -> Callable[[int], Cta | None]:
 
 
 class _Roles:
-    """Prefill warps and decode warps of one CTA per SM; each side draws the next item of its op."""
+    """Prefill warps and decode warps of one CTA per SM; each side draws the next item of its op.
+
+    First decodes in the order of SMs, where the kernel gives them out from the last one on.
+    """
 
     def __init__(self, sms: Sms, prefill: Demand, decode: Demand) -> None:
         self._sms, self._ops = sms, {"prefill": prefill, "decode": decode}

@@ -63,7 +63,8 @@ class PodConfig:
                          CTAs that run both ops where prefill outweighs decode), 1:1 the paper's
                          50:50. Of no meaning where an SM's CTA runs both ops all along
                          (docs/hopper.md); where it runs them in turn, at head dim 256 or over a
-                         cache of 8 bits, that of CTAs that begin with prefill, 0:0 as 1:1
+                         cache of 8 bits, that of CTAs that begin with prefill, 0:0 as 1:1,
+                         or as many as prefill has long items
     max_prefill_waves    KV of a prefill is split until its items fill this many waves of
                          SMs x ctas_per_sm at most; 0 never splits. On a GPU 1 is what the planner
                          thinks to pay: items of one length at most, whole where a merge costs more

@@ -169,6 +169,18 @@ def test_where_ops_take_turns_long_items_of_prefill_all_begin_at_once(
     assert make_plan(Lengths.of(*zip(*lengths, strict=True)), geometry, config, SMS).ratio == ratio
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_long_items_are_as_many_in_any_order_of_requests(order: int) -> None:
+    # Of 8 heads 4 blocks at 8K and 4 at 7.2K, and 8 of less than half of the longest, but more than
+    # half of what items of about its length may have.
+    lengths = [(256, 8192), (256, 7300), (512, 4090), (1, 100)][::order]
+    geometry = Geometry.uniform((16, 8, 256), "bf16", page_size=1)
+    config = limits.default_tiles(limits.ARCHITECTURES["sm_90a"], 256)
+    whole = dataclasses.replace(config, max_prefill_waves=0)
+    plan = make_plan(Lengths.of(*zip(*lengths, strict=True)), geometry, whole, 100)
+    assert plan.ratio == (64, 36)
+
+
 @pytest.mark.parametrize(
     ("batch", "heads", "parts"),
     [("p128@16k+d16@8k", (16, 8, 256), 2), ("p128@8k+d8@4k", (32, 32, 96), 2)],
@@ -197,7 +209,7 @@ def test_items_of_about_one_length_that_read_the_same_keys_follow_each_other(
     first = 0
     while first < len(sizes):
         # What is not of about one length comes longest first.
-        run = [i for i in range(first, len(sizes)) if sizes[i] >= sizes[first:].max() // 8 * 7]
+        run = [i for i in range(first, len(sizes)) if sizes[i] >= sizes[first:].max() * 7 // 8]
         assert run == list(range(first, first + len(run)))
         of_run = [keys[i] for i in run]
         together = [key for key, _ in itertools.groupby(of_run)]

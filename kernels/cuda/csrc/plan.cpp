@@ -180,10 +180,12 @@ void choose_ratio_in_turn(const PlanProblem& p, const Plan& plan, int64_t& prefi
                           int64_t& decode) {
   prefill = decode = 1;
   if (plan.prefill.empty()) return;
-  const int longest = keys_of(plan.prefill.front());
+  const auto begin = plan.prefill.begin(), end = plan.prefill.end();
+  // Not the first: those of about its length were gathered by what they read.
+  const int longest = keys_of(*std::max_element(
+      begin, end, [](const Item& a, const Item& b) { return keys_of(a) < keys_of(b); }));
   const int64_t items =
-      std::count_if(plan.prefill.begin(), plan.prefill.end(),
-                    [&](const Item& item) { return 2 * keys_of(item) > longest; });
+      std::count_if(begin, end, [&](const Item& item) { return 2 * keys_of(item) > longest; });
   if (2 * items > p.num_sms && 10 * items <= 9 * p.num_sms) {
     prefill = items, decode = p.num_sms - items;
   }

@@ -98,7 +98,9 @@ class DecodeRoom:
         # Of each request in one KV head, and the items that they are, unsplit.
         self._rows = tokens * geometry.group
         self._items = np.maximum(1, -(-self._rows // config.decode.q_rows))
-        self._heads, self._tile = geometry.num_kv_heads, min(config.decode.q_rows, host_facts.facts().merge_rows)
+        self._heads = geometry.num_kv_heads
+        # Rows of an item that are merged together.
+        self._tile = min(config.decode.q_rows, host_facts.facts().merge_rows)
         self._room = capacity.decode_ctas * config.virtual_decode // self._heads
 
     def longest(self, own: int) -> int:

@@ -9,7 +9,7 @@
 
 namespace pod::copy {
 
-// The first element of a row's 16-byte chunk; `row` < item.rows.
+// The first element of a row's 16-byte chunk, to be read if `row` < item.rows.
 POD_DEVICE const char* query_chunk(const KernelArguments& a, const Item& item, int row, int chunk) {
   const auto at = layout::token_head(a, item, row);
   const int64_t element =

@@ -74,8 +74,9 @@ POD_DEVICE void weigh(RowState<D, kTiles>& state, float (&s)[kTiles][kColumns][4
   softmax_step(state, s, [&](int tile, int half) { return units.scale(a, tile, half); });
 }
 
-// Finished numbers of a row that is not partial, of which the four lanes that share it write 64
-// bytes at once: by pairs they would write half of a sector, and four times as often.
+// Finished numbers of a row that is not partial. The four lanes that share it write 16 bytes each
+// at once, 64 together where columns are in their order: by pairs they would write half of a
+// sector, and four times as often.
 template <typename T, layout::Order kOrder, int kAlong>
 POD_DEVICE void store_blocks(const RowOutput<T>& output, const float (&o)[kAlong][4], int half,
                              int lane, float inverse, bool writes) {
