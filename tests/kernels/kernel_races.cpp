@@ -119,7 +119,7 @@ struct Batch {
     a.plan = plan.data(), a.counters = counters.data();
     a.partial_o = partial_o.data(), a.partial_sums = partial_sums.data();
     a.group = kHeads / kKvHeads, a.page_size = kPageSize, a.window_left = -1;
-    a.page_divider = divider(kPageSize);
+    a.group_divider = divider(a.group), a.page_divider = divider(kPageSize);
     a.score_scale = 0.1f, a.logit_scale = 0.07f, a.value_scale = 1.0f, a.sm_slots = kSms;
   }
 };
