@@ -107,6 +107,15 @@ def test_every_item_has_a_record_of_its_own(schedule: Schedule) -> None:
     assert all(0 < record.begin_ns < record.end_ns for record in records)
 
 
+def test_the_longest_decode_begins_beside_the_shortest_of_the_first_prefill_items() -> None:
+    shape = Shape([400, 1, 1, 1, 1], [400, 500, 400, 300, 200], {"decode_split_tokens": 0})
+    records = attended(VARIANTS[0], shape, Schedule(num_sms=4)).records
+    ordered = sorted(records, key=lambda record: record.begin_ns)
+    firsts = {(record.smid, record.op): record.first_item for record in reversed(ordered)}
+    assert [firsts[sm, 1] for sm in range(4)] == [3 - firsts[sm, 0] for sm in range(4)]
+    assert {firsts[sm, 0] for sm in range(4)} == set(range(4))
+
+
 def most_at_once(records: list[CtaRecord]) -> int:
     """Items of these that run at one time."""
     starts = sorted((r.begin_ns, 1) for r in records)

@@ -168,11 +168,6 @@ void plan_decode(const PlanProblem& p, const PlanConfig& config, Plan& plan) {
   sort_longest_first(plan.decode);
 }
 
-// Prefill : decode CTAs where the config leaves it open: proportional, so that both ops end
-// together, but while a prefill CTA or two per SM are all there are, these come early. One that is
-// drawn in the middle ends long after everything else. Of an H200, 512 tokens at 8K beside 64
-// decodes at 4K: 152 prefill CTAs take 460 us proportionally, 386 us at 1:1.
-//
 // Where a CTA runs one op at a time, half of them begin with each: HBM then serves some SMs while
 // the matrix units of the others work. But as many with prefill as it has long items, where these
 // are more than half of the CTAs and leave some over: what waits for decodes to end ends last.
@@ -191,6 +186,10 @@ void choose_ratio_in_turn(const PlanProblem& p, const Plan& plan, int64_t& prefi
   }
 }
 
+// Prefill : decode CTAs where the config leaves it open: proportional, so that both ops end
+// together, but while a prefill CTA or two per SM are all there are, these come early. One that is
+// drawn in the middle ends long after everything else. Of an H200, 512 tokens at 8K beside 64
+// decodes at 4K: 152 prefill CTAs take 460 us proportionally, 386 us at 1:1.
 void choose_ratio(const PlanProblem& p, const PlanConfig& config, const Plan& plan,
                   int64_t& prefill, int64_t& decode) {
   if (runs_in_turn(config.tiles, p.head_dim, p.kv_bytes)) {
