@@ -41,6 +41,8 @@ SCHEDULES = (
     Schedule(order="descending", preempt_percent=20),
     Schedule(order="random", copies="early", preempt_percent=30, seed=7),
     Schedule(order="random", num_sms=3, preempt_percent=10, seed=11),
+    # Takes the warpgroups of a CTA far apart.
+    Schedule(order="random", preempt_percent=50, seed=1),
 )
 # Times 1 + |LSE|.
 _LSE_TOLERANCE = 2e-5

@@ -1,10 +1,11 @@
-"""Bugs to plant in panels of 32 columns, and in blocks of a head that overlap: head dim 96."""
+"""Bugs to plant in panels, in copies of rows in pieces, and in blocks of a head that overlap."""
 
 from __future__ import annotations
 
 from planting import Mutation
 
 _PANELS, _COLUMNS, _MATH = "layout/panels.cuh", "layout/columns.cuh", "op/column_math.cuh"
+_KV, _QUERIES = "copy/kv_tile.cuh", "copy/query_tile.cuh"
 
 MUTATIONS = (
     Mutation(
@@ -24,6 +25,30 @@ MUTATIONS = (
         _PANELS,
         "ptx::wgmma_descriptor<kRowBytes>(tile, 16, 8 * kRowBytes)",
         "ptx::wgmma_descriptor<kRowBytes>(tile, 16, {on} ? 1024 : 8 * kRowBytes)",
+    ),
+    Mutation(
+        "every piece of a row of K and V is its first",
+        _KV,
+        "row + piece * kPieceBytes",
+        "row + ({on} ? 0 : piece) * kPieceBytes",
+    ),
+    Mutation(
+        "pieces of K and V land where those of panels half as far apart do",
+        _KV,
+        "piece * Layout::kPieceStride",
+        "piece * Layout::kPieceStride / ({on} ? 2 : 1)",
+    ),
+    Mutation(
+        "every piece of a query row is its first",
+        _QUERIES,
+        "from + piece * kPieceBytes",
+        "from + ({on} ? 0 : piece) * kPieceBytes",
+    ),
+    Mutation(
+        "pieces of query rows land where those of panels half as far apart do",
+        _QUERIES,
+        "piece * Layout::kPieceStride",
+        "piece * Layout::kPieceStride / ({on} ? 2 : 1)",
     ),
     Mutation(
         "the last block of a head begins where the one before ends",

@@ -7,15 +7,18 @@
 
 namespace pod::copy {
 
-// Each warp copies kRows / kWarps neighbouring rows of a tile, a few whole rows per instruction: a
-// segment of lanes takes a row, a lane the same chunk of every row that its segment takes. A lane
-// looks up the place of one of its segment's rows, a tile ahead of the copies, and a shuffle with a
-// constant index hands it round: a page index costs one load per row and its latency is hidden,
-// whatever the page size.
+// Each warp copies kRows / kWarps neighbouring rows of a tile, a few rows per instruction: a
+// segment of lanes takes a row, piece by piece where its layout has the row in several, a lane the
+// same chunk of all of these. A lane looks up the place of one of its segment's rows, a tile ahead
+// of the copies, and a shuffle with a constant index hands it round: a page index costs one load
+// per row and its latency is hidden, whatever the page size. Pieces share the shuffle and both
+// addresses, and leave no lane idle where a row has 12 chunks.
 template <int kRowBytes, int kRows, int kWarps, class Layout = layout::Rows<kRowBytes>>
 class KvLoader {
-  static constexpr int kChunks = kRowBytes / layout::kChunkBytes;
-  // Lanes of a segment past the row's chunks copy nothing.
+  static constexpr int kPieces = Layout::kPieces;
+  static constexpr int kPieceBytes = kRowBytes / kPieces,
+                       kChunks = kPieceBytes / layout::kChunkBytes;
+  // Lanes of a segment past the piece's chunks copy nothing.
   static constexpr int kSegment = kChunks <= 4 ? 4 : kChunks <= 8 ? 8 : kChunks <= 16 ? 16 : 32;
   static constexpr int kRowsAtOnce = kWarpSize / kSegment;
   static constexpr int kWarpRows = kRows / kWarps;
@@ -81,7 +84,6 @@ class KvLoader {
  private:
   static constexpr int kPlaces = (kSteps + kSegment - 1) / kSegment;
   static constexpr int kBlockSteps = 8 / kRowsAtOnce;
-  static constexpr int kPartSteps = Layout::kAtOnce < kBlockSteps ? Layout::kAtOnce : kBlockSteps;
   static_assert(kRows % (8 * kWarps) == 0, "a warp copies blocks of 8 rows");
 
   template <bool kKeys, bool kValues>
@@ -114,7 +116,7 @@ class KvLoader {
   template <int kFirst, int kEnd, typename To>
   POD_DEVICE void load_chunks(To to, int kv, const void* cache,
                               const uint32_t (&place)[kPlaces]) const {
-    static_assert(kSegment == kChunks, "every lane has a chunk");
+    static_assert(kSegment == kChunks && kPieces == 1, "every lane has a chunk of a row");
     const int thread = ptx::forget(thread_), left = end() - kv;
     if (left <= 0) return;
     const char* from = static_cast<const char*>(cache) + chunk_of(thread) * layout::kChunkBytes;
@@ -130,42 +132,44 @@ class KvLoader {
     }
   }
 
-  // In parts, each of which holds few addresses. All but the last tile of an item are whole, and
-  // need no test per row.
+  // All but the last tile of an item are whole, and need no test per row.
   POD_DEVICE void load(uint32_t tile, int kv, const void* cache,
                        const uint32_t (&place)[kPlaces]) const {
-    POD_UNROLL
-    for (int i = 0; i < kBlockSteps; i += kPartSteps) {
-      if (kv + kRows <= end()) {
-        load_part<true>(tile, kv, i, cache, place);
-      } else {
-        load_part<false>(tile, kv, i, cache, place);
-      }
+    if (kv + kRows <= end()) {
+      load_rows<true>(tile, kv, cache, place);
+    } else {
+      load_rows<false>(tile, kv, cache, place);
     }
   }
 
-  // Steps first .. first + kPartSteps - 1 of every 8 rows: the swizzle repeats after these, so one
-  // address serves all blocks at fixed distances.
+  // The swizzle repeats after 8 rows, so that one address serves a step of all such blocks, and all
+  // pieces, at fixed distances.
   template <bool kWhole>
-  POD_DEVICE void load_part(uint32_t tile, int kv, int first, const void* cache,
+  POD_DEVICE void load_rows(uint32_t tile, int kv, const void* cache,
                             const uint32_t (&place)[kPlaces]) const {
     const int thread = ptx::forget(thread_), chunk = thread % kSegment, row0 = first_row(thread);
     const char* from = ptx::forget(static_cast<const char*>(cache) + chunk * layout::kChunkBytes);
     const int left = end() - kv - row0;
     // An array that a loop indexes at run time would leave the registers.
-    POD_UNROLL_BY(kWhole || kPlaces > 1 ? kPartSteps : 1)
-    for (int i = first; i < first + kPartSteps; ++i) {
+    POD_UNROLL_BY(kWhole || kPlaces > 1 ? kBlockSteps : 1)
+    for (int i = 0; i < kBlockSteps; ++i) {
       const uint32_t to = Layout::chunk_address(tile, row0 + i * kRowsAtOnce, chunk);
       POD_UNROLL
       for (int block = 0; block < kSteps / kBlockSteps; ++block) {
         const int step = i + block * kBlockSteps, held = kPlaces > 1 ? step / kSegment : 0;
         const uint32_t where = ptx::shfl_segment<kSegment>(place[held], step % kSegment);
-        const uint32_t at = to + block * 8 * Layout::kRowBytes;
         if (kSegment > kChunks && chunk >= kChunks) continue;
-        if constexpr (kWhole) {
-          ptx::cp_async_16(at, from + (uint64_t{where} << 4));
-        } else {
-          ptx::cp_async_16(at, from + (uint64_t{where} << 4), step * kRowsAtOnce < left);
+        const char* row = from + (uint64_t{where} << 4);
+        const uint32_t at = to + block * 8 * Layout::kRowBytes;
+        POD_UNROLL
+        for (int piece = 0; piece < kPieces; ++piece) {
+          const uint32_t piece_at = at + piece * Layout::kPieceStride;
+          const char* piece_from = row + piece * kPieceBytes;
+          if constexpr (kWhole) {
+            ptx::cp_async_16(piece_at, piece_from);
+          } else {
+            ptx::cp_async_16(piece_at, piece_from, step * kRowsAtOnce < left);
+          }
         }
       }
     }

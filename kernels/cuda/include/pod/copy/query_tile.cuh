@@ -9,9 +9,8 @@
 
 namespace pod::copy {
 
-// The first element of a row's 16-byte chunk, to be read if `row` < item.rows.
-POD_DEVICE const char* query_chunk(const KernelArguments& a, const Item& item, int row, int chunk) {
-  const auto at = layout::token_head(a, item, row);
+// The first element of a row's 16-byte chunk, to be read if the item has the row.
+POD_DEVICE const char* query_chunk(const KernelArguments& a, layout::TokenHead at, int chunk) {
   const int64_t element =
       at.token * a.q_token + at.head * a.q_head + chunk * layout::kChunkElements;
   return static_cast<const char*>(a.q) + element * kQBytes;
@@ -23,9 +22,10 @@ class QueryWalk {
  public:
   // From row `row` of the item on.
   POD_DEVICE QueryWalk(const KernelArguments& a, const Item& item, int row, int chunk, int step)
-      : at_(query_chunk(a, item, row, chunk)), group_(a.group) {
-    const int packed = item.row0 + row;
-    head_ = packed - layout::quotient(packed, a.group_divider) * group_;
+      : group_(a.group) {
+    const auto first = layout::token_head(a, item, row);
+    at_ = query_chunk(a, first, chunk);
+    head_ = first.head - item.kv_head * group_;
     const int tokens = layout::quotient(step, a.group_divider);
     heads_ = step - tokens * group_;
     ahead_ = (tokens * a.q_token + heads_ * a.q_head) * kQBytes;
@@ -47,14 +47,15 @@ class QueryWalk {
   int group_, head_, heads_;
 };
 
-// Issues the copies of kRows rows of q_tile [.., D] from `row0` on, swizzled. The caller commits
-// and waits. `thread` is 0 .. kThreads - 1.
+// Issues the copies of kRows rows of q_tile [.., D] from `row0` on, swizzled, each in the pieces of
+// its layout. The caller commits and waits. `thread` is 0 .. kThreads - 1.
 template <int D, int kRows, int kThreads, class Layout = layout::Rows<D * kQBytes>>
 POD_DEVICE void load_queries(uint32_t q_tile, const KernelArguments& a, const Item& item,
                              int thread, int row0 = 0) {
-  constexpr int kChunks = D / layout::kChunkElements;
-  // Lanes that take a row; of those past its chunks there is nothing to copy.
-  constexpr int kSegment = kChunks <= 8 ? 8 : kChunks <= 16 ? 16 : 32;
+  constexpr int kPieceBytes = D * kQBytes / Layout::kPieces;
+  constexpr int kChunks = kPieceBytes / layout::kChunkBytes;
+  // Lanes that take a row; of those past a piece's chunks there is nothing to copy.
+  constexpr int kSegment = kChunks <= 4 ? 4 : kChunks <= 8 ? 8 : kChunks <= 16 ? 16 : 32;
   constexpr int kAtOnce = kThreads / kSegment;
   const int chunk = thread % kSegment, first = row0 + thread / kSegment;
   if (chunk >= kChunks || first >= row0 + kRows) return;
@@ -64,8 +65,12 @@ POD_DEVICE void load_queries(uint32_t q_tile, const KernelArguments& a, const It
   for (int i = 0; i < kRows; i += kAtOnce) {
     const int row = first + i;
     const bool valid = row < item.rows;
-    ptx::cp_async_16(Layout::chunk_address(q_tile, row, chunk),
-                     valid ? walk.at() : static_cast<const char*>(a.q), valid);
+    const char* from = valid ? walk.at() : static_cast<const char*>(a.q);
+    const uint32_t to = Layout::chunk_address(q_tile, row, chunk);
+    POD_UNROLL
+    for (int piece = 0; piece < Layout::kPieces; ++piece) {
+      ptx::cp_async_16(to + piece * Layout::kPieceStride, from + piece * kPieceBytes, valid);
+    }
     walk.advance();
   }
 }
@@ -151,7 +156,8 @@ POD_DEVICE void store_operand_queries(uint32_t q_tile, const KernelArguments& a,
     for (int i = 0; i < kOwn; ++i) {
       const int block = i * kLanes + lane % kLanes;
       if (row < item.rows && block < kBlocks) {
-        const auto* from = reinterpret_cast<const Int4*>(query_chunk(a, item, row, 2 * block));
+        const auto at = layout::token_head(a, item, row);
+        const auto* from = reinterpret_cast<const Int4*>(query_chunk(a, at, 2 * block));
         columns[i].take(from[0], from[1]);
       }
       if constexpr (std::is_same_v<T, bf16>) highest = max(highest, columns[i].highest());

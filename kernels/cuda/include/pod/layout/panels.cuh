@@ -18,10 +18,11 @@ struct Panels {
   static constexpr int kColumns = D % 64 == 0 ? 64 : 32;  // of a panel
   static_assert(D % kColumns == 0 && kRows % 8 == 0, "whole panels, whole swizzles");
   static constexpr uint32_t kRowBytes = kColumns * kElementBytes;
-  // Addresses that a copy holds at once: accumulators fill the registers of those who read panels.
-  static constexpr int kAtOnce = 2;
   static constexpr bool kIsAsync = true;
   static constexpr uint32_t kPanelBytes = kRows * kRowBytes;
+  // A copy takes a row in pieces, one of each panel, which lie kPieceStride apart.
+  static constexpr int kPieces = D / kColumns;
+  static constexpr uint32_t kPieceStride = kPanelBytes;
 
   POD_DEVICE static uint32_t chunk_address(uint32_t tile, int row, int chunk) {
     const uint32_t place = chunk % kChunks ^ swizzle_key<kRowBytes>(row);

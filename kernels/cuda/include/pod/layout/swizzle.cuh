@@ -26,8 +26,9 @@ POD_DEVICE uint32_t swizzle_key(int row) {
 template <int kBytes>
 struct Rows {
   static constexpr uint32_t kRowBytes = kBytes;
-  static constexpr int kAtOnce = 8;        // addresses that a copy holds: all
   static constexpr bool kIsAsync = false;  // whether a unit of its own reads them
+  static constexpr int kPieces = 1;        // of a row: a copy takes it whole
+  static constexpr uint32_t kPieceStride = kBytes;
 
   POD_DEVICE static uint32_t chunk_address(uint32_t tile, int row, int chunk) {
     return tile + row * kBytes + ((chunk ^ swizzle_key<kBytes>(row)) << 4);
