@@ -40,7 +40,8 @@ SIX = (
         "{serving.speedup_vs_unmixed_fa3_min}, {serving.speedup_vs_unmixed_fa3_max}",
         "least and most of {serving.settings} settings, output tokens/s, saturated, on an H200: "
         "models of their real depth with random weights, long prompts (arXiv's 10K beside answers "
-        "of 470 tokens, and the paper's 16.5K in all), each side at the best chunk tried "
+        "of 470 tokens, the paper's 16.5K in all) and Azure's conversations, each side at the "
+        "best chunk tried "
         "([docs/gpu.md](docs/gpu.md#serving) lists them); ITL p99 is "
         "{serving.itl_p99_ratio_geomean} of `fa3`'s. Against `fa3` with mixed chunks "
         "{serving.speedup_vs_mixed_fa3_min} and more. One stretch per setting",
