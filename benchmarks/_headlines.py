@@ -100,6 +100,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "gpu.speed_after_softmax_geomean": "... after softmax in one run, cuts by length, the same",
         "gpu.speed_after_fetch_geomean": "... after first reads were asked for at once, the same",
         "gpu.speed_after_ends_geomean": "... after ends of items and merges were shorter, the same",
+        "gpu.speed_after_pieces_geomean": "... after rows were copied in pieces, the same",
         "fp8.decode_time_vs_bf16": "Time of decodes at 32K over a cache of 8 bits against bf16",
         "fp8.hybrid_time_vs_bf16": "Time of hybrid batches over a cache of 8 bits against bf16",
         "kernel.variants_built": "Variants of the GPU kernel built, six architectures together",

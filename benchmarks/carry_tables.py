@@ -128,7 +128,7 @@ def record(tables: Sequence[ConfigTable]) -> None:
     gain = statistics.geometric_mean([one.median_speedup for one in entries])
     searched = len(SERVED) * len(BATCHES)
     unit = f"geometries, {len(entries)} of {searched} buckets"
-    where = ", ".join(sorted({table.device.name for table in tables}))
+    where = ", ".join(sorted({_told(table.device.name) for table in tables}))
     when = max(one.measured_at for one in entries)[:10]
     # Of the builds that were measured, which a carried table is not of.
     of_before = {entry.build for entry in entries} - {table.build for table in tables}
@@ -137,6 +137,12 @@ def record(tables: Sequence[ConfigTable]) -> None:
     for name, value, told in both:
         headline = f"tables.shipped_{name}"
         _results.record_headline(headline, value, told, COMMAND, where=where, when=when)
+
+
+def _told(device: str) -> str:
+    """Name of a device as those who measured the tables tell it."""
+    told = str(json.loads((_results.RESULTS / "gpu_tables.json").read_text())["gpu"])
+    return told if told.lower().replace(" ", "-") == device else device
 
 
 def rechosen(before: Path) -> dict[str, set[str]]:
