@@ -43,6 +43,7 @@ PARTS = {
     "live": ("engines", "tuning on live steps of a server: its gain by bucket, and its cost"),
     "real": ("engines", "trained weights in SGLang: answers and perplexity, fp8 KV cache as well"),
     "spec": ("engines", "SGLang speculating: tokens and accepted drafts, `pod` against stock"),
+    "features": ("engines", "SGLang with what people turn on: answers of `pod` and of stock"),
     "fp8": ("speed", "a cache of 8 bits against bf16: long decodes and hybrid batches"),
     "host": ("speed", "what a layer's call costs the host, and how late the device is for it"),
     "grammar": (

@@ -7,7 +7,7 @@ import re
 import statistics
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from benchmarks.engines.sink import TraceSink
 from benchmarks.gpu.engines.figures import rates
 from benchmarks.gpu.engines.job import Run, engine_arguments, make_requests
 from benchmarks.gpu.engines.places import PLACES
-from benchmarks.gpu.engines.scores import apart
+from benchmarks.gpu.engines.scores import Scored, apart
 from benchmarks.gpu.engines.turns import Standing, order, paired_cost, standing
 from pod_integrate.terms.config import PodConfig
 from pod_integrate.terms.keys import Bucket, DeviceKey, Geometry
@@ -129,21 +129,28 @@ def _rates(part: Parallel, stage: str, workers: Mapping[str, Standing]) -> None:
         part.add(stage, rates=each, output_tokens_per_second=medians, pod_over_stock=told)
 
 
-def _answers(part: Parallel, workers: Mapping[str, Standing]) -> Any:
-    """Pod's scored answers; filed is how far they, and each backend's own in other batches, are."""
-    pod, stock = (workers[name].scores(part.left()) for name in (POD, STOCK))
-    others = {
-        name: workers[name].scores(part.left(), parts=_OTHER_BATCHES) for name in (POD, STOCK)
-    }
-    found = {
+def _answers(part: Parallel, workers: Mapping[str, Standing]) -> list[Scored]:
+    pod, found = compared(workers, part.left)
+    part.add("tp", answers=found)
+    part.say(f"answers: {found}")
+    return pod
+
+
+def compared(
+    workers: Mapping[str, Standing], left: Callable[[], float]
+) -> tuple[list[Scored], dict[str, Any]]:
+    """Pod's answers, and how far they, and each backend's own in other batches, are apart.
+
+    left  seconds that one step may still take
+    """
+    pod, stock = (workers[name].scores(left()) for name in (POD, STOCK))
+    others = {name: workers[name].scores(left(), parts=_OTHER_BATCHES) for name in (POD, STOCK)}
+    return pod, {
         "questions": len(pod),
         "pod against stock": apart(stock, pod),
         "stock in other batches": apart(stock, others[STOCK]),
         "pod in other batches": apart(pod, others[POD]),
     }
-    part.add("tp", answers=found)
-    part.say(f"answers: {found}")
-    return pod
 
 
 def traces(messages: list[TraceMessage]) -> dict[str, Any]:

@@ -57,6 +57,7 @@ _PARTS = (
     "power",
     "rules",
     "tp",
+    "features",
     "tables",
 )
 

@@ -1,0 +1,171 @@
+"""SGLang with what people turn on: `pod` and a stock backend under the same flags.
+
+A Llama with random weights, prompts beside running requests, CUDA graphs on. For each feature both
+engines stand side by side and answer the same questions, then once more in other batches. Where
+their answers part, the tokens should be near ties, as they are between two passes of the stock
+engine; what deterministic inference says twice should be the same. A feature that needs more GPUs
+than there are is not run, and filed so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import functools
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import torch
+
+from benchmarks.gpu.common.output import add_output
+from benchmarks.gpu.engines.job import Run, engine_arguments, make_model, make_requests, prebuild
+from benchmarks.gpu.engines.part import Part
+from benchmarks.gpu.engines.places import PLACES, REFUSED, add_stages
+from benchmarks.gpu.engines.sglang import add_load
+from benchmarks.gpu.engines.tp_stages import (
+    NO_MULTICAST,
+    POD,
+    STOCK,
+    communication,
+    compared,
+    questions,
+)
+from benchmarks.gpu.engines.turns import Standing, standing
+
+
+class Feature(NamedTuple):
+    """What an engine is started with.
+
+    arguments  of sglang.Engine, beside those of every engine here
+    mixed      whether chunks and running requests are attended together
+    gpus       that an engine of it spreads over
+    """
+
+    arguments: Mapping[str, Any] = MappingProxyType({})
+    mixed: bool = True
+    gpus: int = 1
+
+
+_WHOLE = {"chunked_prefill_size": -1}
+_RADIX = {"disable_radix_cache": False}
+FEATURES: dict[str, Feature] = {
+    "radix": Feature(_RADIX),
+    "page-16": Feature({"page_size": 16}),
+    "unmixed": Feature(mixed=False),
+    "whole-prompts": Feature(_WHOLE, mixed=False),
+    "no-overlap": Feature({"disable_overlap_schedule": True}),
+    "deterministic": Feature({**_WHOLE, "enable_deterministic_inference": True}, mixed=False),
+    "hierarchical-cache": Feature({**_RADIX, "enable_hierarchical_cache": True}),
+    # Less than all requests take, so that some wait and some are sent back.
+    "small-pool": Feature({"max_total_tokens": 1 << 14}),
+    "pipeline": Feature({"pp_size": 2}, mixed=False, gpus=2),
+    "replicas": Feature({"dp_size": 2}, gpus=2),
+    "data-parallel-attention": Feature(
+        {"dp_size": 2, "tp_size": 2, "enable_dp_attention": True}, gpus=2
+    ),
+}
+_LOAD = ("layers", "heads", "running", "prompts", "longest", "new", "questions", "device")
+# Answers to some seconds' load; engines of few layers start sooner.
+_SMALL = {"layers": 4, "running": 24, "prompts": 8, "longest": 4096, "new": 64}
+
+
+class Features(Part):
+    """The document under way, and what its stages share."""
+
+    def __init__(self, options: argparse.Namespace, folder: Path) -> None:
+        super().__init__(
+            options, folder, "features", {name: getattr(options, name) for name in _LOAD}
+        )
+        self.document |= {"compared_with": options.stock, "features": {}, "not_run": {}}
+
+    def left(self) -> float:
+        """Seconds that one step may still take."""
+        return max(0.0, min(float(self.options.each), float(self.options.seconds) - self.passed))
+
+    def run(self, name: str) -> None:
+        """Start both engines of a feature and file how far their answers are apart."""
+        feature = FEATURES[name]
+        if why := self._why_not(feature):
+            self.document["not_run"][name] = why
+            self.say(f"{name}: not run, {why}")
+            return
+        with self._engines(name, feature) as workers:
+            _, found = compared(workers, self.left)
+        told = {"arguments": dict(feature.arguments), "mixed": feature.mixed, **found}
+        self.document["features"][name] = told
+        self.say(f"{name}: {found}")
+
+    def _why_not(self, feature: Feature) -> str:
+        there = torch.cuda.device_count() if PLACES[self.options.device].accelerates else 0
+        if feature.gpus > max(1, there):
+            return f"it takes {feature.gpus} GPUs, here are {there}"
+        if self.left() < self.options.least:
+            return f"{self.left():.0f} s are left"
+        return ""
+
+    def _engines(
+        self, name: str, feature: Feature
+    ) -> contextlib.AbstractContextManager[dict[str, Standing]]:
+        options = self.options
+        backends = {POD: "pod", STOCK: options.stock}
+        engines = {
+            side: engine_arguments(
+                Run(backend, backend, feature.mixed), self.folder / "model", options
+            )
+            | communication(options.device, "nccl")
+            | dict(feature.arguments)
+            for side, backend in backends.items()
+        }
+        requests = make_requests(options)
+        job = {
+            "engine": engines[POD],
+            "requests": requests,
+            "warmup": [{**one, "new": 4, "at": 0.0} for one in requests[:: len(requests) // 4]],
+            "questions": questions(requests, options.questions),
+        }
+        logs = f"features_logs/{name}"
+        return standing(
+            Run("pod", "pod", feature.mixed), job, {POD: NO_MULTICAST, STOCK: NO_MULTICAST},
+            (self.folder / logs, options.out / logs),
+            limit=self.left(), engines={STOCK: engines[STOCK]},
+        )  # fmt: skip
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measure, print and save features.json; ends with an error when a feature failed."""
+    options = _parse(arguments)
+    options.out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as name:
+        part = Features(options, Path(name))
+        make_model(part.folder / "model", options)
+        prebuild(options)
+        part.say("model and variants are there")
+        for stage in options.stages:
+            part.stage(stage, functools.partial(part.run, stage))
+    part.end("not_run")
+
+
+def _parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="features", description=(__doc__ or "").split("\n")[0])
+    add_load(parser)
+    parser.set_defaults(interval=0.0, **_SMALL)
+    add = functools.partial(parser.add_argument, type=float)
+    add_stages(parser, tuple(FEATURES))
+    parser.add_argument("--questions", type=int, default=16, help="answers that are compared")
+    parser.add_argument("--stock", default=None, help="backend to compare with: fa3")
+    parser.add_argument("--prefill-graphs", choices=("breakable", "disabled"), default="breakable")
+    add("--each", default=160.0, help="most seconds of a start or of answers")
+    add("--seconds", default=500.0, help="of all features together")
+    add("--least", default=40.0, help="start no feature with less left")
+    parser.add_argument("--device", choices=PLACES, default="cuda")
+    add_output(parser, refused=REFUSED)
+    options = parser.parse_args(arguments)
+    options.stock = options.stock or PLACES[options.device].stock
+    return options
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,90 @@
+"""SGLang with what people turn on, with engines made up: what is started and filed."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from benchmarks.gpu.engines import features
+from benchmarks.gpu.engines.scores import Scored
+
+OPTIONS = ["--device", "cpu", "--heads", "8", "--running", "3", "--prompts", "2", "--longest", "64",
+           "--new", "8", "--least", "0"]  # fmt: skip
+
+
+class Engine:
+    """Says the same to a question, but one token of another batch."""
+
+    def scores(self, limit: float, *, parts: int = 1) -> list[Scored]:
+        assert limit > 0
+        return [Scored([1, 2 if parts == 1 else 3], [-1.0, -1.0], [2.0, 0.0])]
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, Any], dict[str, Any]]]:
+    """Folder, job and the stock engine's arguments of each pair."""
+    kept: list[tuple[str, dict[str, Any], dict[str, Any]]] = []
+
+    @contextlib.contextmanager
+    def standing(
+        run: Any, job: Any, environments: Any, folders: Any, *, limit: float, engines: Any
+    ) -> Iterator[dict[str, Engine]]:
+        name = folders[0].name
+        if name == "page-16":
+            raise RuntimeError("exit status 1: no such page")
+        kept.append((name, job, engines["stock"]))
+        yield {name: Engine() for name in environments}
+
+    monkeypatch.setattr(features, "standing", standing)
+    monkeypatch.setattr(features, "make_model", lambda folder, options: None)
+    monkeypatch.setattr(features, "prebuild", lambda options: None)
+    return kept
+
+
+def run(tmp_path: Path, *more: str) -> dict[str, Any]:
+    features.main([*OPTIONS, "--out", str(tmp_path), *more])
+    found: dict[str, Any] = json.loads((tmp_path / "features.json").read_text())
+    return found
+
+
+def test_each_feature_starts_two_engines_that_differ_by_their_backend(
+    tmp_path: Path, started: list[tuple[str, dict[str, Any], dict[str, Any]]]
+) -> None:
+    alone = [name for name, feature in features.FEATURES.items() if feature.gpus == 1]
+    alone.remove("page-16")
+    found = run(tmp_path, "--stages", ",".join(alone))
+    assert [name for name, *_ in started] == alone == list(found["features"])
+    for name, job, stock in started:
+        feature, pod = features.FEATURES[name], job["engine"]
+        assert feature.arguments.items() <= pod.items()
+        assert pod["enable_mixed_chunk"] is feature.mixed
+        apart = {key for key in pod if pod[key] != stock[key]}
+        assert apart == {"prefill_attention_backend", "decode_attention_backend"}
+        assert found["features"][name]["pod against stock"]["answers_equal"] == 1.0
+        assert found["features"][name]["pod in other batches"]["near_ties"] == 1.0
+
+
+def test_a_feature_that_fails_leaves_the_others(
+    tmp_path: Path, started: list[tuple[str, dict[str, Any], dict[str, Any]]]
+) -> None:
+    with pytest.raises(SystemExit, match="failed are page-16"):
+        run(tmp_path, "--stages", "page-16,radix")
+    found = json.loads((tmp_path / "features.json").read_text())
+    assert "no such page" in found["failed"]["page-16"] and list(found["features"]) == ["radix"]
+
+
+def test_what_takes_more_gpus_or_time_is_not_run_and_said_so(
+    tmp_path: Path,
+    started: list[tuple[str, dict[str, Any], dict[str, Any]]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    found = run(tmp_path, "--stages", "pipeline,radix", "--seconds", "1", "--least", "2")
+    assert "2 GPUs" in found["not_run"]["pipeline"] and "s are left" in found["not_run"]["radix"]
+    assert started == [] and found["features"] == {}
