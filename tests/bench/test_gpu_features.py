@@ -88,3 +88,28 @@ def test_what_takes_more_gpus_or_time_is_not_run_and_said_so(
     found = run(tmp_path, "--stages", "pipeline,radix", "--seconds", "1", "--least", "2")
     assert "2 GPUs" in found["not_run"]["pipeline"] and "s are left" in found["not_run"]["radix"]
     assert started == [] and found["features"] == {}
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--heads", "6"], "at least 4, a multiple of 4"),
+        (["--running", "0"], "at least 1"),
+        (["--longest", "8"], "at least 32"),
+        (["--questions", "0"], "at least 1"),
+    ],
+)
+def test_a_load_that_is_none_is_refused(
+    options: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        features.main(["--device", "cpu", *options])
+    assert words in capsys.readouterr().err
+
+
+def test_two_requests_are_a_load(
+    tmp_path: Path, started: list[tuple[str, dict[str, Any], dict[str, Any]]]
+) -> None:
+    run(tmp_path, "--stages", "radix", "--running", "1", "--prompts", "1")
+    ((_, job, _),) = started
+    assert len(job["warmup"]) == len(job["requests"]) == 2

@@ -21,9 +21,16 @@ from typing import Any, NamedTuple
 import torch
 
 from benchmarks.gpu.common.output import add_output
-from benchmarks.gpu.engines.job import Run, engine_arguments, make_model, make_requests, prebuild
+from benchmarks.gpu.engines.job import (
+    Run,
+    engine_arguments,
+    few,
+    make_model,
+    make_requests,
+    prebuild,
+)
 from benchmarks.gpu.engines.part import Part
-from benchmarks.gpu.engines.places import PLACES, REFUSED, add_stages
+from benchmarks.gpu.engines.places import PLACES, REFUSED, add_stages, count
 from benchmarks.gpu.engines.sglang import add_load
 from benchmarks.gpu.engines.tp_stages import (
     NO_MULTICAST,
@@ -123,7 +130,7 @@ class Features(Part):
         job = {
             "engine": engines[POD],
             "requests": requests,
-            "warmup": [{**one, "new": 4, "at": 0.0} for one in requests[:: len(requests) // 4]],
+            "warmup": [{**one, "new": 4, "at": 0.0} for one in few(requests)],
             "questions": questions(requests, options.questions),
         }
         logs = f"features_logs/{name}"
@@ -154,7 +161,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.set_defaults(interval=0.0, **_SMALL)
     add = functools.partial(parser.add_argument, type=float)
     add_stages(parser, tuple(FEATURES))
-    parser.add_argument("--questions", type=int, default=16, help="answers that are compared")
+    parser.add_argument("--questions", type=count(), default=16, help="answers that are compared")
     parser.add_argument("--stock", default=None, help="backend to compare with: fa3")
     parser.add_argument("--prefill-graphs", choices=("breakable", "disabled"), default="breakable")
     add("--each", default=160.0, help="most seconds of a start or of answers")

@@ -27,6 +27,7 @@ from benchmarks.gpu.engines.places import PLACES, REFUSED
 from pod_integrate import hf
 from pod_integrate.demo import answers
 from pod_integrate.demo.llama import llama_config
+from pod_integrate.devices.registry import device_named
 from pod_integrate.terms.geometry import TORCH_DTYPES
 from pod_integrate.terms.keys import Dtype
 
@@ -197,7 +198,9 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
 
 def main(arguments: list[str] | None = None) -> None:
     """Measure, print and save hf.json; ends with an error when a step failed."""
-    measurement = HfRuns(_parse(arguments))
+    options = _parse(arguments)
+    device_named(options.device)
+    measurement = HfRuns(options)
     hf.enable()
     torch.set_float32_matmul_precision("highest")
     runs: dict[str, Step] = {name: functools.partial(measurement.run, name) for name in _RUNS}

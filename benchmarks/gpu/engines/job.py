@@ -50,7 +50,12 @@ def runs(stock: str, control: str) -> list[Run]:
 
 
 def make_model(folder: Path, options: argparse.Namespace) -> None:
-    """Write a Llama with random weights, the same every time."""
+    """Write a Llama with random weights, the same every time.
+
+    Raises KernelUnavailableError where the device is missing, of which transformers would say that
+    it could not import a model.
+    """
+    device_named(options.device)
     place = PLACES[options.device]
     config = llama_config(
         layers=options.layers,
@@ -89,6 +94,11 @@ def make_requests(options: argparse.Namespace) -> list[dict[str, Any]]:
         request(PROMPTS, longest // 4, longest, options.new // 4, options.interval * (i + 1))
         for i in range(options.prompts)
     ]
+
+
+def few(requests: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Some four of the requests, a long prompt among them."""
+    return requests[:: max(1, len(requests) // 4)]
 
 
 def engine_arguments(run: Run, model: Path, options: argparse.Namespace) -> dict[str, Any]:

@@ -27,12 +27,13 @@ from benchmarks.gpu.engines.figures import compare
 from benchmarks.gpu.engines.job import (
     Run,
     engine_arguments,
+    few,
     make_model,
     make_requests,
     prebuild,
     runs,
 )
-from benchmarks.gpu.engines.places import PLACES, REFUSED, add_only
+from benchmarks.gpu.engines.places import PLACES, REFUSED, add_only, count
 
 _LOG_TAIL = 1500
 _STOP_SECONDS = 15
@@ -130,11 +131,9 @@ class SglangRuns:
         run, left = worker.run, self._until - time.monotonic()
         assert isinstance(run, Run), run
         name = run.name
-        # Four of them, a long prompt among them.
-        some = self._requests[:: max(1, len(self._requests) // 4)]
         job = {
             "engine": engine_arguments(run, self._model, self._options),
-            "warmup": [{**request, "new": 4, "at": 0.0} for request in some],
+            "warmup": [{**request, "new": 4, "at": 0.0} for request in few(self._requests)],
             "requests": self._requests,
             "passes": self._options.passes,
             "saturated": self._options.saturated,
@@ -162,13 +161,13 @@ class SglangRuns:
 
 def add_load(parser: argparse.ArgumentParser) -> None:
     """The options that say what a server is sent."""
-    add = functools.partial(parser.add_argument, type=int)
+    add = functools.partial(parser.add_argument, type=count())
     add("--running", default=32, help="requests that decode beside the prompts")
     add("--prompts", default=24, help="long prompts that arrive")
-    add("--longest", default=8192, help="prompt, tokens")
+    add("--longest", type=count(32), default=8192, help="prompt, tokens")
     add("--new", default=256, help="tokens of an answer of a running request")
     add("--layers", default=12)
-    add("--heads", default=32, help="query heads, a multiple of 4")
+    add("--heads", type=count(4, 4), default=32, help="query heads, a multiple of 4")
     add("--passes", default=5, help="times that an engine gets the load; the first is not counted")
     parser.add_argument(
         "--interval", type=float, default=0.1, help="seconds between long prompts; 0: all at once"

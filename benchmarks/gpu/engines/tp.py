@@ -25,7 +25,7 @@ import torch
 from benchmarks.gpu.common.output import add_output
 from benchmarks.gpu.engines.job import make_model, prebuild
 from benchmarks.gpu.engines.part import Part
-from benchmarks.gpu.engines.places import PLACES, REFUSED, add_stages
+from benchmarks.gpu.engines.places import PLACES, REFUSED, add_stages, count
 from benchmarks.gpu.engines.sglang import add_load
 from benchmarks.gpu.engines.tp_stages import data_parallel, tensor_parallel
 
@@ -81,8 +81,8 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     add_load(parser)
     parser.set_defaults(interval=0.0, **_LONGER)
     add = functools.partial(parser.add_argument, type=float)
-    parser.add_argument("--ranks", type=int, default=2, help="GPUs of each stage")
-    parser.add_argument("--questions", type=int, default=24, help="answers that are compared")
+    parser.add_argument("--ranks", type=count(), default=2, help="GPUs of each stage")
+    parser.add_argument("--questions", type=count(), default=24, help="answers that are compared")
     add_stages(parser, STAGES)
     parser.add_argument("--stock", default=None, help="backend to compare with: fa3")
     parser.add_argument("--all-reduce", choices=("nccl", "custom"), default="nccl")

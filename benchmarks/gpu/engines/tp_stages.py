@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.engines.sink import TraceSink
 from benchmarks.gpu.engines.figures import rates
-from benchmarks.gpu.engines.job import Run, engine_arguments, make_requests
+from benchmarks.gpu.engines.job import Run, engine_arguments, few, make_requests
 from benchmarks.gpu.engines.places import PLACES
 from benchmarks.gpu.engines.scores import Scored, apart
 from benchmarks.gpu.engines.turns import Standing, order, paired_cost, standing
@@ -85,7 +85,7 @@ def _engines(part: Parallel, sink: TraceSink, size: Mapping[str, int]) -> Any:
     job = {
         "engine": engines[POD] | dict(size) | communication(options.device, options.all_reduce),
         "requests": requests,
-        "warmup": [{**one, "new": 4, "at": 0.0} for one in requests[:: len(requests) // 4]],
+        "warmup": [{**one, "new": 4, "at": 0.0} for one in few(requests)],
         "questions": questions(requests, options.questions),
     }
     common = NO_MULTICAST | ({} if PLACES[options.device].accelerates else _ON_A_CPU)

@@ -90,10 +90,11 @@ def is_heavy(q: Counts, kv: Counts, geometry: Geometry) -> bool:
 
     q, kv  tokens and keys of each request; of different lengths, which no plan takes: not
     """
-    if q.size != kv.size:
+    kv_bytes = ELEMENT_BYTES[geometry.kv_dtype]
+    if q.size != kv.size or geometry.head_dim not in _DIMS.get(kv_bytes, ()):
         return False
     work = _work(q.astype(np.float64), kv.astype(np.float64), geometry)
-    if ELEMENT_BYTES[geometry.kv_dtype] == 1:
+    if kv_bytes == 1:
         return _pays_over_bytes(work)
     dim = geometry.head_dim
     outweighs = work.flop >= max(LEAST_FLOP, FLOP_PER_BYTE[dim] * work.read)

@@ -159,6 +159,13 @@ def test_rows_that_the_planner_decodes_are_decodes() -> None:
     assert heavy([5] * 64, [8192] * 64, geometry)
 
 
+def test_other_head_dims_and_dtypes_have_no_heavy_batches() -> None:
+    bytes_of_64 = dataclasses.replace(Geometry.uniform((32, 8, 64), "bf16"), kv_dtype="e4m3")
+    others = [Geometry.uniform((32, 8, 256), "bf16"), Geometry.uniform((32, 8, 32), "fp32")]
+    for geometry in (*others, bytes_of_64):
+        assert not heavy([2048], [8192], geometry) and not heavy([], [], geometry)
+
+
 def test_padding_weighs_nothing() -> None:
     geometry = Geometry.uniform((32, 8, 128), "bf16")
     assert heavy([2048, *[0] * 128], [8192] * 129, geometry)
