@@ -30,7 +30,7 @@ from benchmarks.gpu.engines.job import (
     prebuild,
 )
 from benchmarks.gpu.engines.part import Part
-from benchmarks.gpu.engines.places import PLACES, REFUSED, add_stages, count
+from benchmarks.gpu.engines.places import PLACES, REFUSED, add_compared, add_stages
 from benchmarks.gpu.engines.sglang import add_load
 from benchmarks.gpu.engines.tp_stages import (
     NO_MULTICAST,
@@ -87,10 +87,6 @@ class Features(Part):
             options, folder, "features", {name: getattr(options, name) for name in _LOAD}
         )
         self.document |= {"compared_with": options.stock, "features": {}, "not_run": {}}
-
-    def left(self) -> float:
-        """Seconds that one step may still take."""
-        return max(0.0, min(float(self.options.each), float(self.options.seconds) - self.passed))
 
     def run(self, name: str) -> None:
         """Start both engines of a feature and file how far their answers are apart."""
@@ -161,9 +157,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.set_defaults(interval=0.0, **_SMALL)
     add = functools.partial(parser.add_argument, type=float)
     add_stages(parser, tuple(FEATURES))
-    parser.add_argument("--questions", type=count(), default=16, help="answers that are compared")
-    parser.add_argument("--stock", default=None, help="backend to compare with: fa3")
-    parser.add_argument("--prefill-graphs", choices=("breakable", "disabled"), default="breakable")
+    add_compared(parser, questions=16)
     add("--each", default=160.0, help="most seconds of a start or of answers")
     add("--seconds", default=500.0, help="of all features together")
     add("--least", default=40.0, help="start no feature with less left")

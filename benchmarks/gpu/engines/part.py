@@ -37,6 +37,10 @@ class Part:
         """Seconds since it began."""
         return time.monotonic() - self._began
 
+    def left(self) -> float:
+        """Seconds that one step may still take, of parts with --each and --seconds."""
+        return max(0.0, min(float(self.options.each), float(self.options.seconds) - self.passed))
+
     def say(self, text: str) -> None:
         """A line of progress."""
         print(f"{self.passed:5.0f} s  {text}", flush=True)

@@ -89,6 +89,14 @@ def count(least: int = 1, of: int = 1) -> Callable[[str], int]:
     return number
 
 
+def add_compared(parser: argparse.ArgumentParser, *, questions: int) -> None:
+    """The options of two engines whose answers are compared; `stock` None: that of the place."""
+    add = parser.add_argument
+    add("--questions", type=count(), default=questions, help="answers that are compared")
+    add("--stock", default=None, help="backend to compare with: fa3")
+    add("--prefill-graphs", choices=("breakable", "disabled"), default="breakable")
+
+
 def add_stages(parser: argparse.ArgumentParser, known: Sequence[str]) -> None:
     """The option that names stages; all by default."""
     names = functools.partial(stage_names, known)

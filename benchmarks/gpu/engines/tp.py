@@ -25,7 +25,7 @@ import torch
 from benchmarks.gpu.common.output import add_output
 from benchmarks.gpu.engines.job import make_model, prebuild
 from benchmarks.gpu.engines.part import Part
-from benchmarks.gpu.engines.places import PLACES, REFUSED, add_stages, count
+from benchmarks.gpu.engines.places import PLACES, REFUSED, add_compared, add_stages, count
 from benchmarks.gpu.engines.sglang import add_load
 from benchmarks.gpu.engines.tp_stages import data_parallel, tensor_parallel
 
@@ -45,10 +45,6 @@ class Parallel(Part):
         load = {name: getattr(options, name) for name in (*_LOAD, "all_reduce")}
         super().__init__(options, folder, "tp", load)
         self.document["compared_with"] = f"{options.stock}, mixed"
-
-    def left(self) -> float:
-        """Seconds that one step may still take."""
-        return max(0.0, min(float(self.options.each), float(self.options.seconds) - self.passed))
 
     def require_time(self) -> None:
         """RuntimeError where too little is left for a stage."""
@@ -82,11 +78,9 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.set_defaults(interval=0.0, **_LONGER)
     add = functools.partial(parser.add_argument, type=float)
     parser.add_argument("--ranks", type=count(), default=2, help="GPUs of each stage")
-    parser.add_argument("--questions", type=count(), default=24, help="answers that are compared")
+    add_compared(parser, questions=24)
     add_stages(parser, STAGES)
-    parser.add_argument("--stock", default=None, help="backend to compare with: fa3")
     parser.add_argument("--all-reduce", choices=("nccl", "custom"), default="nccl")
-    parser.add_argument("--prefill-graphs", choices=("breakable", "disabled"), default="breakable")
     add("--each", default=160.0, help="most seconds of a start or a pass")
     add("--seconds", default=240.0, help="of all stages together")
     add("--least", default=45.0, help="start no stage with less left")

@@ -145,6 +145,7 @@ def main(arguments: list[str] | None = None) -> None:
     document = run(chosen, options.out, options.backend)
     for name, said in document["steps"].items():
         print(f"{name:12s} {said['outcome']:12s} {said['seconds']:7.1f} s")
-    failed = [n for n, said in document["steps"].items() if said["outcome"].startswith("exit code")]
+    outcomes = {name: said["outcome"] for name, said in document["steps"].items()}
+    failed = [n for n, said in outcomes.items() if said != "ok" and not said.startswith("not run")]
     if failed:
         sys.exit(f"first-contact: failed are {', '.join(failed)}")
