@@ -137,7 +137,7 @@ class Real(Part):
         found = list(file.stage("steps").values())
         return {name: sum(one[i] for one in found) for i, name in enumerate(("steps", "hybrid"))}
 
-    def left(self) -> float:
+    def seconds_left(self) -> float:
         """Seconds until everything has to be at its end."""
         return float(self.options.seconds) - self.passed
 
@@ -179,7 +179,7 @@ class Real(Part):
                         "kept": str(self.path(run)), "scratch": str(scratch),
                         "jobs": job["jobs"][run.name],
                     },
-                    max(1.0, self.left()),
+                    max(1.0, self.seconds_left()),
                 )  # fmt: skip
             except RuntimeError as error:
                 found = {"failed": {"engine": str(error)}}
