@@ -65,6 +65,17 @@ def test_time_goes_to_kinds_of_steps_and_between_them() -> None:
     assert shares([step("decode", 9.0)])["late_share"] == 0.0
 
 
+def test_what_queueing_a_forward_takes_is_told_where_it_is_known() -> None:
+    raw = [
+        [10.0, 0.0, 4.0, [[8, 8]], 2, 30, 3.5, 3.0],
+        [11.0, 5.0, 7.0, [[8, 8]], 2, 30, 9.5, 4.0],
+        [12.0, 7.5, 9.0, [], 2, 32, 0.5, 0.5],
+    ]
+    found = shares(timed(raw, 0.0, 99.0))
+    assert (found["hybrid"]["queued_ms"], found["hybrid"]["busy_ms"]) == (6.5, 3.5)
+    assert "queued_ms" not in shares([step("decode", 9.0)])["decode"]
+
+
 def test_goodput_is_of_tokens_that_came_in_time() -> None:
     found = waits({"ttft_ms": [500.0], "itl_ms": [[20.0, 3], [80.0, 1]]}, 2.0, 50.0)
     assert found["goodput_tokens_per_second"] == 1.5

@@ -151,7 +151,8 @@ def test_steps_without_requests_are_not_recorded() -> None:
     assert forward(runner, SimpleNamespace(rids=None)) == "logits"
     assert forward(runner, batch) == "logits"
     (step,) = recorder.take()
-    assert step[1] == 0.0 and step[2] >= 0.0 and step[3:] == [[], 2, 11]
+    assert step[1] == 0.0 and step[2] >= 0.0 and step[3:6] == [[], 2, 11]
+    assert all(spent >= 0.0 for spent in step[6:]) and len(step) == 8
     assert recorder.take() == []
 
 

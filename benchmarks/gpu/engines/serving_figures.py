@@ -20,6 +20,8 @@ class Timed(NamedTuple):
     forward, gap  ms of the device in the forward, and from its end to the next one's begin
     chunks        [query tokens, keys] of each prompt's part
     decodes, keys running requests, and keys of all of them
+    queued, busy  ms that queueing the forward took the host, and for which its thread had a core
+                  meanwhile; None in older records
     """
 
     forward: float
@@ -27,6 +29,8 @@ class Timed(NamedTuple):
     chunks: list[list[int]]
     decodes: int
     keys: int
+    queued: float | None = None
+    busy: float | None = None
 
     @property
     def kind(self) -> str:
@@ -56,7 +60,7 @@ def timed(steps: Sequence[Sequence[Any]], begin: float, end: float) -> list[Time
     """Steps that were launched between two Unix times, but the last, whose gap nobody knows."""
     inside = [step for step in steps if begin <= step[0] <= end]
     return [
-        Timed(one[2] - one[1], max(0.0, after[1] - one[2]), one[3], one[4], one[5])
+        Timed(one[2] - one[1], max(0.0, after[1] - one[2]), *one[3:])
         for one, after in zip(inside, inside[1:], strict=False)
     ]
 
@@ -80,7 +84,22 @@ def shares(steps: Sequence[Timed]) -> dict[str, Any]:
                 "gap_ms": statistics.median(step.gap for step in own),
                 "tokens": statistics.mean(step.prompt_tokens + step.decodes for step in own),
                 "decodes": statistics.mean(step.decodes for step in own),
+                **_of_host(own),
             }  # fmt: skip
+    return found
+
+
+def _of_host(steps: Sequence[Timed]) -> dict[str, float]:
+    """Medians of what queueing a forward took, where that is known.
+
+    A host whose `queued_ms` come near the time of a step is late whenever anything delays it; one
+    that was `busy_ms` for less of them waited, for the machine or for another thread.
+    """
+    found: dict[str, float] = {}
+    for name in ("queued", "busy"):
+        values = [value for step in steps if (value := getattr(step, name)) is not None]
+        if values:
+            found[f"{name}_ms"] = statistics.median(values)
     return found
 
 

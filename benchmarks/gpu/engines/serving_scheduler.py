@@ -2,8 +2,8 @@
 
 A server's chunk size and whether chunks are mixed are two attributes of its scheduler, read anew
 for every batch: one engine serves all settings of its backend. Steps are recorded for every backend
-alike: lengths, and the device's time at which a forward begins and ends. What lies between two
-forwards is sampling, copies, and waiting for the host.
+alike: lengths, the device's time at which a forward begins and ends, and what queueing it took the
+host. What lies between two forwards is sampling, copies, and waiting for the host.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from typing import Any
 
 from benchmarks.gpu.engines.places import PLACES
 
-# [launched at (Unix s), begin ms, end ms, [[q, kv] of each prompt's chunk], decodes, their keys]
+# [launched at (Unix s), begin ms, end ms, [[q, kv] of each prompt's chunk], decodes, their keys,
+#  ms that queueing the forward took, and ms for which its thread had a core meanwhile]
 Step = list[Any]
 _GATE_POLL_SECONDS = 0.02
 
@@ -28,7 +29,7 @@ class Recorder:
     """Steps of this process since the last `take`."""
 
     def __init__(self) -> None:
-        self._steps: list[tuple[float, Any, Any, Any]] = []
+        self._steps: list[tuple[float, Any, Any, tuple[Any, ...]]] = []
 
     def around(self, forward: Callable[..., Any]) -> Callable[..., Any]:
         """ModelRunner.forward that is recorded."""
@@ -40,8 +41,10 @@ class Recorder:
             # Before the forward, which may pad them.
             lengths = step_lengths(forward_batch)
             began, begin = time.time(), self._mark(runner)
+            host, busy = time.perf_counter(), time.thread_time()
             result = forward(runner, forward_batch, *args, **kwargs)
-            self._steps.append((began, begin, self._mark(runner), lengths))
+            spent = [(time.perf_counter() - host) * 1e3, (time.thread_time() - busy) * 1e3]
+            self._steps.append((began, begin, self._mark(runner), (*lengths, *spent)))
             return result
 
         return recorded
