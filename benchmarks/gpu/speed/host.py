@@ -4,12 +4,15 @@ A step's layers share a plan, so calls here share one batch. Batches are small, 
 waits for the host, as it does under a small model: then the time between two events around a call
 is that of the host, whatever the kernels take. `queue_us` is the host's own; `stream_us` is from
 event to event, `kernels_us` that of the same calls queued ahead while the device was kept busy.
+Kinds of calls take turns, since a host is at times slower by half for a second.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
+import itertools
 import statistics
 import time
 from collections.abc import Callable
@@ -31,6 +34,7 @@ SPECS = (
     CaseSpec("32/8 heads of 128", 32, 8, 128, 128, 8, 256, page_size=1),
 )
 _BUSY_CYCLES = 40_000_000
+Work = Callable[[], object]
 
 
 def kinds(machine: Backend, spec: CaseSpec) -> dict[str, tuple[Part, PodConfig]]:
@@ -47,54 +51,58 @@ def kinds(machine: Backend, spec: CaseSpec) -> dict[str, tuple[Part, PodConfig]]
     }
 
 
-def queue_us(machine: Backend, work: Callable[[], object]) -> float:
-    """Median of the rounds, microseconds of the host per call of a step."""
-    found = []
-    for _ in range(_ROUNDS):
-        machine.synchronize()
-        begin = time.perf_counter()
-        for _ in range(_CALLS):
-            work()
-        found.append((time.perf_counter() - begin) / _CALLS * 1e6)
+def queue_us(machine: Backend, work: Work) -> list[float]:
+    """Microseconds of the host per call of one step."""
     machine.synchronize()
-    return statistics.median(found)
+    begin = time.perf_counter()
+    for _ in range(_CALLS):
+        work()
+    found = (time.perf_counter() - begin) / _CALLS * 1e6
+    machine.synchronize()
+    return [found]
 
 
-def stream_us(machine: Backend, work: Callable[[], object], *, ahead: bool) -> float:
-    """Median over calls of the microseconds between events around each.
+def stream_us(machine: Backend, work: Work, *, ahead: bool) -> list[float]:
+    """Microseconds between events around each call of one step.
 
     ahead  the device is kept busy until all are queued: what is left is its own time
     """
-    found: list[float] = []
-    for _ in range(_ROUNDS):
-        events = [torch.cuda.Event(enable_timing=True) for _ in range(_CALLS + 1)]
-        machine.synchronize()
-        if ahead:
-            torch.cuda._sleep(_BUSY_CYCLES)
-        events[0].record()
-        for event in events[1:]:
-            work()
-            event.record()
-        machine.synchronize()
-        found += [a.elapsed_time(b) * 1e3 for a, b in zip(events, events[1:], strict=False)]
-    return statistics.median(found)
+    events = [torch.cuda.Event(enable_timing=True) for _ in range(_CALLS + 1)]
+    machine.synchronize()
+    if ahead:
+        torch.cuda._sleep(_BUSY_CYCLES)
+    events[0].record()
+    for event in events[1:]:
+        work()
+        event.record()
+    machine.synchronize()
+    return [a.elapsed_time(b) * 1e3 for a, b in zip(events, events[1:], strict=False)]
 
 
-def measure(machine: Backend, spec: CaseSpec) -> dict[str, Any]:
-    """Times of every kind of call."""
-    found: dict[str, Any] = {}
+def measure(machine: Backend, spec: CaseSpec) -> dict[str, dict[str, float]]:
+    """Median times of every kind of call, in turns."""
+    takes: dict[str, Callable[[Work], list[float]]] = {
+        "queue_us": functools.partial(queue_us, machine)
+    }
+    if not machine.tiny:
+        takes["stream_us"] = functools.partial(stream_us, machine, ahead=False)
+        takes["kernels_us"] = functools.partial(stream_us, machine, ahead=True)
+    calls: dict[str, Work] = {}
     for name, (part, config) in kinds(machine, spec).items():
         case = make_case(spec, machine.device, part)
-
-        def work(case: Any = case, config: PodConfig = config) -> object:
-            return machine.attend(case, config)
-
-        work()
-        found[name] = {"queue_us": round(queue_us(machine, work), 2)}
-        if not machine.tiny:
-            found[name]["stream_us"] = round(stream_us(machine, work, ahead=False), 2)
-            found[name]["kernels_us"] = round(stream_us(machine, work, ahead=True), 2)
-    return found
+        calls[name] = functools.partial(machine.attend, case, config)
+        calls[name]()
+    found: dict[str, dict[str, list[float]]] = {
+        name: {take: [] for take in takes} for name in calls
+    }
+    for _, (take, times), (name, work) in itertools.product(
+        range(_ROUNDS), takes.items(), calls.items()
+    ):
+        found[name][take] += times(work)
+    return {
+        name: {take: round(statistics.median(values), 2) for take, values in own.items()}
+        for name, own in found.items()
+    }
 
 
 def main(arguments: list[str] | None = None) -> None:
