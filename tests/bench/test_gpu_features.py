@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import json
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.gpu.engines import features
+from benchmarks.gpu.engines import feature_models, features
 from benchmarks.gpu.engines.scores import Scored
 
 OPTIONS = ["--device", "cpu", "--heads", "8", "--running", "3", "--prompts", "2", "--longest", "64",
@@ -42,7 +43,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, Any], 
         yield {name: Engine() for name in environments}
 
     monkeypatch.setattr(features, "standing", standing)
-    monkeypatch.setattr(features, "make_model", lambda folder, options: None)
+    monkeypatch.setattr(features, "make", lambda kind, folder, options: folder)
     monkeypatch.setattr(features, "prebuild", lambda options: None)
     return kept
 
@@ -64,10 +65,26 @@ def test_each_feature_starts_two_engines_that_differ_by_their_backend(
         feature, pod = features.FEATURES[name], job["engine"]
         assert feature.arguments.items() <= pod.items()
         assert pod["enable_mixed_chunk"] is feature.mixed
+        assert Path(pod["model_path"]).name == feature.model
         apart = {key for key in pod if pod[key] != stock[key]}
-        assert apart == {"prefill_attention_backend", "decode_attention_backend"}
+        own = {"decode_attention_backend"} if feature.decode == "own" else set()
+        assert apart == {"prefill_attention_backend", *own}
         assert found["features"][name]["pod against stock"]["answers_equal"] == 1.0
         assert found["features"][name]["pod in other batches"]["near_ties"] == 1.0
+
+
+@pytest.mark.parametrize("kind", ["gemma2", "mellum"])
+def test_models_with_windows_have_the_heads_that_are_asked_for(kind: str, tmp_path: Path) -> None:
+    options = argparse.Namespace(device="cpu", layers=1, heads=8)
+    folder = feature_models.make(kind, tmp_path / kind, options)
+    config = json.loads((folder / "config.json").read_text())
+    assert (config["num_attention_heads"], config["num_key_value_heads"]) == (8, 2)
+    assert config["layer_types"] == ["sliding_attention", "full_attention"]
+    assert config["num_hidden_layers"] == 2 and config["sliding_window"] < 32
+    assert list(folder.glob("*.safetensors"))
+    before = (folder / "config.json").stat().st_mtime_ns
+    assert feature_models.make(kind, folder, options) == folder
+    assert (folder / "config.json").stat().st_mtime_ns == before
 
 
 def test_a_feature_that_fails_leaves_the_others(

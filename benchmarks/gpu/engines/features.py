@@ -1,7 +1,8 @@
 """SGLang with what people turn on: `pod` and a stock backend under the same flags.
 
-A Llama with random weights, prompts beside running requests, CUDA graphs on. For each feature both
-engines stand side by side and answer the same questions, then once more in other batches. Where
+A Llama with random weights, or a model with windows, prompts beside running requests, CUDA graphs
+on. For each feature both engines stand side by side and answer the same questions, then once more
+in other batches. Where
 their answers part, the tokens should be near ties, as they are between two passes of the stock
 engine; what deterministic inference says twice should be the same. A feature that needs more GPUs
 than there are is not run, and filed so.
@@ -16,16 +17,16 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 
 from benchmarks.gpu.common.output import add_output
+from benchmarks.gpu.engines.feature_models import LLAMA, make
 from benchmarks.gpu.engines.job import (
     Run,
     engine_arguments,
     few,
-    make_model,
     make_requests,
     prebuild,
 )
@@ -49,15 +50,20 @@ class Feature(NamedTuple):
     arguments  of sglang.Engine, beside those of every engine here
     mixed      whether chunks and running requests are attended together
     gpus       that an engine of it spreads over
+    model      as of feature_models
+    decode     backend of decode steps, of both engines
     """
 
     arguments: Mapping[str, Any] = MappingProxyType({})
     mixed: bool = True
     gpus: int = 1
+    model: str = LLAMA
+    decode: Literal["own", "stock"] = "own"
 
 
 _WHOLE = {"chunked_prefill_size": -1}
 _RADIX = {"disable_radix_cache": False}
+_TWO_RANKS = {"dp_size": 2, "tp_size": 2}
 FEATURES: dict[str, Feature] = {
     "radix": Feature(_RADIX),
     "page-16": Feature({"page_size": 16}),
@@ -65,13 +71,23 @@ FEATURES: dict[str, Feature] = {
     "whole-prompts": Feature(_WHOLE, mixed=False),
     "no-overlap": Feature({"disable_overlap_schedule": True}),
     "deterministic": Feature({**_WHOLE, "enable_deterministic_inference": True}, mixed=False),
-    "hierarchical-cache": Feature({**_RADIX, "enable_hierarchical_cache": True}),
+    # Less than what is sent, so that what was sent first is read back from the host's memory, of
+    # which a gigabyte takes seconds to lock.
+    "hierarchical-cache": Feature(
+        {**_RADIX, "enable_hierarchical_cache": True, "max_total_tokens": 1 << 14}
+    ),
     # Less than all requests take, so that some wait and some are sent back.
     "small-pool": Feature({"max_total_tokens": 1 << 14}),
+    "stock-decode": Feature(decode="stock"),
+    "window-and-cap": Feature(model="gemma2"),
+    "window-pool": Feature(_RADIX, model="mellum"),
+    "window-plain-pool": Feature({"disable_hybrid_swa_memory": True}, model="mellum"),
     "pipeline": Feature({"pp_size": 2}, mixed=False, gpus=2),
     "replicas": Feature({"dp_size": 2}, gpus=2),
+    # SGLang 0.5.17 fails to capture prefills with it, whatever the backend.
     "data-parallel-attention": Feature(
-        {"dp_size": 2, "tp_size": 2, "enable_dp_attention": True}, gpus=2
+        {**_TWO_RANKS, "enable_dp_attention": True, "cuda_graph_backend_prefill": "disabled"},
+        gpus=2,
     ),
 }
 _LOAD = ("layers", "heads", "running", "prompts", "longest", "new", "questions", "device")
@@ -97,7 +113,11 @@ class Features(Part):
             return
         with self._engines(name, feature) as workers:
             _, found = compared(workers, self.left)
-        told = {"arguments": dict(feature.arguments), "mixed": feature.mixed, **found}
+        told = {
+            "arguments": dict(feature.arguments),
+            **{key: getattr(feature, key) for key in ("mixed", "model", "decode")},
+            **found,
+        }
         self.document["features"][name] = told
         self.say(f"{name}: {found}")
 
@@ -113,14 +133,18 @@ class Features(Part):
         self, name: str, feature: Feature
     ) -> contextlib.AbstractContextManager[dict[str, Standing]]:
         options = self.options
-        backends = {POD: "pod", STOCK: options.stock}
-        engines = {
-            side: engine_arguments(
-                Run(backend, backend, feature.mixed), self.folder / "model", options
+        folder = make(feature.model, self.folder / feature.model, options)
+        runs = {
+            side: Run(
+                backend, options.stock if feature.decode == "stock" else backend, feature.mixed
             )
-            | communication(options.device, "nccl")
-            | dict(feature.arguments)
-            for side, backend in backends.items()
+            for side, backend in {POD: "pod", STOCK: options.stock}.items()
+        }
+        common = communication(options.device, "nccl") | _captures(
+            options.device, feature.arguments
+        )
+        engines = {
+            side: engine_arguments(run, folder, options) | common for side, run in runs.items()
         }
         requests = make_requests(options)
         job = {
@@ -131,10 +155,16 @@ class Features(Part):
         }
         logs = f"features_logs/{name}"
         return standing(
-            Run("pod", "pod", feature.mixed), job, {POD: NO_MULTICAST, STOCK: NO_MULTICAST},
+            runs[POD], job, {POD: NO_MULTICAST, STOCK: NO_MULTICAST},
             (self.folder / logs, options.out / logs),
             limit=self.left(), engines={STOCK: engines[STOCK]},
         )  # fmt: skip
+
+
+def _captures(device: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of a feature; where nothing is captured, none that says how."""
+    captures = bool(PLACES[device].prefill_graphs)
+    return {key: one for key, one in arguments.items() if captures or "cuda_graph" not in key}
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -143,9 +173,8 @@ def main(arguments: list[str] | None = None) -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as name:
         part = Features(options, Path(name))
-        make_model(part.folder / "model", options)
         prebuild(options)
-        part.say("model and variants are there")
+        part.say("variants are there")
         for stage in options.stages:
             part.stage(stage, functools.partial(part.run, stage))
     part.end("not_run")

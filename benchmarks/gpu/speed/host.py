@@ -95,10 +95,12 @@ def measure(machine: Backend, spec: CaseSpec) -> dict[str, dict[str, float]]:
     found: dict[str, dict[str, list[float]]] = {
         name: {take: [] for take in takes} for name in calls
     }
-    for _, (take, times), (name, work) in itertools.product(
-        range(_ROUNDS), takes.items(), calls.items()
-    ):
-        found[name][take] += times(work)
+    for number, (take, times) in itertools.product(range(_ROUNDS), takes.items()):
+        # The first after a pause takes longer.
+        first = number % len(calls)
+        names = list(calls)
+        for name in names[first:] + names[:first]:
+            found[name][take] += times(calls[name])
     return {
         name: {take: round(statistics.median(values), 2) for take, values in own.items()}
         for name, own in found.items()

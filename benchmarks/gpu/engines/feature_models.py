@@ -1,0 +1,58 @@
+"""Models with random weights whose layers differ in what they see: windows, logit caps, experts."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from benchmarks.engines.sglang_families_odd import FAMILIES
+from benchmarks.gpu.engines.job import make_model
+from benchmarks.gpu.engines.places import PLACES, Place
+from pod_integrate.terms.geometry import TORCH_DTYPES
+
+LLAMA = "llama"
+# Far below the prompts', and more than a page.
+_WINDOWS = {True: 512, False: 16}
+_CONTEXT = 1 << 14
+
+
+def make(kind: str, folder: Path, options: argparse.Namespace) -> Path:
+    """The folder of a model of this kind, written at first: LLAMA, or a family with windows."""
+    if folder.exists():
+        return folder
+    if kind == LLAMA:
+        make_model(folder, options)
+        return folder
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from benchmarks.engines.sglang_child import draw
+
+    place, config = PLACES[options.device], config_of(kind, options)
+    with torch.device(options.device):
+        model = AutoModelForCausalLM.from_config(
+            AutoConfig.for_model(FAMILIES[kind].kind, **config), dtype=TORCH_DTYPES[place.dtype]
+        )
+    draw(model)
+    model.save_pretrained(folder)
+    return folder
+
+
+def config_of(kind: str, options: argparse.Namespace) -> dict[str, Any]:
+    """The family's config with the heads, layers and vocabulary that are asked for."""
+    place: Place = PLACES[options.device]
+    config = FAMILIES[kind].whole_config()
+    layers = -(-options.layers // 2) * 2
+    return config | {
+        "vocab_size": place.vocab,
+        "hidden_size": 32 * options.heads,
+        "intermediate_size": 64 * options.heads,
+        "num_hidden_layers": layers,
+        "num_attention_heads": options.heads,
+        "num_key_value_heads": options.heads // 4,
+        "head_dim": 256 if kind == "gemma2" else place.head_dim,
+        "max_position_embeddings": _CONTEXT,
+        "sliding_window": _WINDOWS[place.accelerates],
+        "layer_types": ["sliding_attention", "full_attention"] * (layers // 2),
+    }
