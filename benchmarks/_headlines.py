@@ -139,6 +139,10 @@ SECTIONS: dict[str, dict[str, str]] = {
         "spec.accept_length_ratio": "... tokens per verify step against `fa3`'s",
         "spec.accept_length_ratio_control": "... of `fa3` in other batches against itself",
     },
+    "What people turn on": {
+        "features.gpu_run": "SGLang with what people turn on, `pod` beside stock, GPU",
+        "features.logprob_ratio_median": "... how far log-probabilities are from stock's",
+    },
     "Traces and tuner": {
         "trace.gpu_time_agreement_pct": "Attention time in a GPU server's traces",
         "trace.gpu_overhead_pct": "... what tracing costs",

@@ -18,7 +18,7 @@ _CONTEXT = 1 << 14
 
 
 def make(kind: str, folder: Path, options: argparse.Namespace) -> Path:
-    """The folder of a model of this kind, written at first: LLAMA, or a family with windows."""
+    """The folder of a model of this kind, written at first: LLAMA, or one of FAMILIES."""
     if folder.exists():
         return folder
     if kind == LLAMA:
@@ -44,6 +44,9 @@ def config_of(kind: str, options: argparse.Namespace) -> dict[str, Any]:
     place: Place = PLACES[options.device]
     config = FAMILIES[kind].whole_config()
     layers = -(-options.layers // 2) * 2
+    if "sliding_window" in config:
+        config["sliding_window"] = _WINDOWS[place.accelerates]
+        config["layer_types"] = ["sliding_attention", "full_attention"] * (layers // 2)
     return config | {
         "vocab_size": place.vocab,
         "hidden_size": 32 * options.heads,
@@ -53,6 +56,4 @@ def config_of(kind: str, options: argparse.Namespace) -> dict[str, Any]:
         "num_key_value_heads": options.heads // 4,
         "head_dim": 256 if kind == "gemma2" else place.head_dim,
         "max_position_embeddings": _CONTEXT,
-        "sliding_window": _WINDOWS[place.accelerates],
-        "layer_types": ["sliding_attention", "full_attention"] * (layers // 2),
     }

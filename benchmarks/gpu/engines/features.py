@@ -63,7 +63,6 @@ class Feature(NamedTuple):
 
 _WHOLE = {"chunked_prefill_size": -1}
 _RADIX = {"disable_radix_cache": False}
-_TWO_RANKS = {"dp_size": 2, "tp_size": 2}
 FEATURES: dict[str, Feature] = {
     "radix": Feature(_RADIX),
     "page-16": Feature({"page_size": 16}),
@@ -84,10 +83,9 @@ FEATURES: dict[str, Feature] = {
     "window-plain-pool": Feature({"disable_hybrid_swa_memory": True}, model="mellum"),
     "pipeline": Feature({"pp_size": 2}, mixed=False, gpus=2),
     "replicas": Feature({"dp_size": 2}, gpus=2),
-    # SGLang 0.5.17 fails to capture prefills with it, whatever the backend.
+    # SGLang's Llama splits its heads by rank all the same, which fails with any backend.
     "data-parallel-attention": Feature(
-        {**_TWO_RANKS, "enable_dp_attention": True, "cuda_graph_backend_prefill": "disabled"},
-        gpus=2,
+        {"dp_size": 2, "tp_size": 2, "enable_dp_attention": True}, model="qwen3_moe", gpus=2
     ),
 }
 _LOAD = ("layers", "heads", "running", "prompts", "longest", "new", "questions", "device")
@@ -114,6 +112,8 @@ class Features(Part):
         with self._engines(name, feature) as workers:
             _, found = compared(workers, self.left)
         told = {
+            "utc": self.document["machine"]["utc"],
+            "load": self.document["load"],
             "arguments": dict(feature.arguments),
             **{key: getattr(feature, key) for key in ("mixed", "model", "decode")},
             **found,
@@ -140,9 +140,7 @@ class Features(Part):
             )
             for side, backend in {POD: "pod", STOCK: options.stock}.items()
         }
-        common = communication(options.device, "nccl") | _captures(
-            options.device, feature.arguments
-        )
+        common = communication(options.device, "nccl") | dict(feature.arguments)
         engines = {
             side: engine_arguments(run, folder, options) | common for side, run in runs.items()
         }
@@ -159,12 +157,6 @@ class Features(Part):
             (self.folder / logs, options.out / logs),
             limit=self.left(), engines={STOCK: engines[STOCK]},
         )  # fmt: skip
-
-
-def _captures(device: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of a feature; where nothing is captured, none that says how."""
-    captures = bool(PLACES[device].prefill_graphs)
-    return {key: one for key, one in arguments.items() if captures or "cuda_graph" not in key}
 
 
 def main(arguments: list[str] | None = None) -> None:

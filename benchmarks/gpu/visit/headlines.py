@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from typing import Any
 
+from benchmarks.gpu.visit.features_record import features_headlines
 from benchmarks.gpu.visit.grammar_record import grammar_headlines
 from benchmarks.gpu.visit.live_headlines import live_headlines
 from benchmarks.gpu.visit.real_headlines import real_headlines
@@ -65,7 +66,8 @@ def headlines(documents: dict[str, dict[str, Any]], prefix: str = "gpu") -> list
     found += _power_headlines(documents.get("power", {}), prefix)
     parts = [_check_headlines, _hf_headlines, _sglang_headlines]
     parts += [_versus_headlines, _fp8_headlines, _trace_headlines, live_headlines, _tp_headlines]
-    parts += [real_headlines, serving_headlines, spec_headlines, _table_headlines]
+    parts += [real_headlines, serving_headlines, spec_headlines, features_headlines]
+    parts.append(_table_headlines)
     return found + [line for part in parts for line in part(documents)]
 
 

@@ -16,6 +16,8 @@ from benchmarks import _results
 from benchmarks.gpu.shipped.tables import FOLDER as TABLES
 from benchmarks.gpu.speed.summary import summarize
 from benchmarks.gpu.visit import tables
+from benchmarks.gpu.visit.features_record import features
+from benchmarks.gpu.visit.features_record import merged as features_merged
 from benchmarks.gpu.visit.grammar_record import grammar
 from benchmarks.gpu.visit.headlines import headlines
 from benchmarks.gpu.visit.serving_record import merged as serving_merged
@@ -62,7 +64,12 @@ _PARTS = (
 )
 
 # Parts whose visits add to one another: (new document, recorded one) -> what is filed.
-_MERGES = {"serving": serving_merged, "spec": spec_merged, "walls": walls_merged}
+_MERGES = {
+    "serving": serving_merged,
+    "spec": spec_merged,
+    "walls": walls_merged,
+    "features": features_merged,
+}
 
 
 def slim(document: dict[str, Any]) -> dict[str, Any]:
@@ -183,6 +190,7 @@ def draw(documents: dict[str, dict[str, Any]], prefix: str) -> None:
         "gpu-hf": ("hf", tables.transformers),
         "gpu-sglang": ("sglang", tables.sglang),
         "gpu-serving": ("serving", serving),
+        "gpu-features": ("features", features),
     }
     if prefix == "h200":
         # What the default does is decided by this GPU's times alone.

@@ -8,11 +8,11 @@ where prefill computes enough for a byte that decodes read, 0.71 to 0.99 of the 
 measured to pay on.
 
 Beside decodes that read little neither is what a batch waits for, but how soon its prefill items
-are done, and two warpgroups are sooner done with one than one is. Over 690 batches of 14 geometries
-in an ad hoc run such CTAs took 0.91 of the time of the default's where decodes read at most
-FEW_BYTES, 0.98 where they read more, and what is chosen here is within 1.5 % of the quicker of both
-in the mean of each head dim. What loses is a second wave of short items, which the default's two
-CTAs of an SM run at once.
+are done, and two warpgroups are sooner done with one than one is. Over 916 batches
+(benchmarks/results/gpu_small_h200.json) such CTAs took 0.91 of the time of the default's where
+decodes read at most FEW_BYTES, 0.98 where they read more, and what is chosen here is within 1.5 %
+of the quicker of both in the mean of each head dim. What loses is a second wave of short items,
+which the default's two CTAs of an SM run at once.
 
 Over a cache of 8 bits such CTAs run one op after the other, at no higher rate. There they pay in
 small batches of head dim 128 alone. In ad hoc runs of both in turns, five prefills with at most two

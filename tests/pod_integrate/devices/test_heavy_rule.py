@@ -28,7 +28,7 @@ def heavy(q_lens: list[int], kv_lens: list[int], geometry: Geometry) -> bool:
     return is_heavy(np.array(q_lens), np.array(kv_lens), geometry)
 
 
-def whole(spec: CaseSpec) -> bool:
+def whole(spec: small.Small) -> bool:
     return heavy(list(spec.lengths.q_lens), list(spec.lengths.kv_lens), spec.geometry)
 
 
@@ -59,14 +59,26 @@ def test_most_recorded_prefills_and_fourteen_hybrid_batches_are_heavy() -> None:
     assert np.exp(np.mean(np.log(gains))) > 1.1
 
 
+def recorded_small() -> list[tuple[small.Small, bool, dict[str, float]]]:
+    """The small batches, whether each is heavy, and its times by small.TILES."""
+    every: list[small.Small] = [*small.specs(), *small.sample()]
+    found = [(spec, SMALL[spec.name]["us"]) for spec in every if spec.name in SMALL]
+    return [(spec, whole(spec), us) for spec, us in found]
+
+
 def test_small_batches_are_heavy_where_it_paid() -> None:
-    every = [spec for spec in small.specs() if whole(spec)]
-    assert len(every) > 150
-    times = [SMALL[spec.name]["us"] for spec in every]
-    gains = np.array([us[small.TILES[0]] / us[small.TILES[1]] for us in times])
-    assert np.exp(np.log(gains).mean()) > 1.15
-    # 1:1 is no more than a stand-in for what the default would do otherwise.
-    assert gains.min() > 0.92 and (gains > 1.0).mean() > 0.95
+    own, both = small.TILES
+    gains = np.array([us[own] / us[both] for _, is_one, us in recorded_small() if is_one])
+    assert len(gains) > 600 and np.exp(np.log(gains).mean()) > 1.1
+    # A time of 20 us is a tenth off in one run and right in the next.
+    assert gains.min() > 0.87 and (gains > 1.0).mean() > 0.85
+
+
+@pytest.mark.parametrize("head_dim", [64, 96, 128])
+def test_what_is_chosen_for_small_batches_is_near_the_quicker(head_dim: int) -> None:
+    every = [found for found in recorded_small() if found[0].head_dim == head_dim]
+    lost = [us[small.TILES[is_one]] / min(us.values()) for _, is_one, us in every]
+    assert len(every) > 100 and np.exp(np.log(lost).mean()) < 1.015
 
 
 def test_short_items_in_two_waves_are_not_heavy_beside_very_few_bytes() -> None:
