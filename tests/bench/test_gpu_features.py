@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.gpu.engines import feature_models, features
+from benchmarks.gpu.engines import feature_models, features, pair
 from benchmarks.gpu.engines.scores import Scored
 
 OPTIONS = ["--device", "cpu", "--heads", "8", "--running", "3", "--prompts", "2", "--longest", "64",
@@ -42,7 +42,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, Any], 
         kept.append((name, job, engines["stock"]))
         yield {name: Engine() for name in environments}
 
-    monkeypatch.setattr(features, "standing", standing)
+    monkeypatch.setattr(pair, "standing", standing)
     monkeypatch.setattr(features, "make", lambda kind, folder, options: folder)
     monkeypatch.setattr(features, "prebuild", lambda options: None)
     return kept

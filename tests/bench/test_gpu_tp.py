@@ -13,7 +13,7 @@ import httpx
 import pytest
 import torch
 
-from benchmarks.gpu.engines import tp, tp_stages
+from benchmarks.gpu.engines import pair, tp, tp_stages
 from benchmarks.gpu.engines.scores import Scored
 from benchmarks.gpu.visit.headlines import headlines
 from pod_integrate.devices.cpu.device import this_cpu
@@ -104,7 +104,7 @@ def started(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Started:
             for name, told in environments.items()
         }  # fmt: skip
 
-    monkeypatch.setattr(tp_stages, "standing", standing)
+    monkeypatch.setattr(pair, "standing", standing)
     monkeypatch.setattr(tp_stages, "_TABLE_SECONDS", 0.5)
     monkeypatch.setattr(tp, "make_model", lambda folder, options: None)
     monkeypatch.setattr(tp, "prebuild", lambda options, ranks: None)
@@ -157,16 +157,18 @@ def test_engines_differ_by_backend_only_and_keep_multicast_off(
         started.jobs, started.environments, started.engines, strict=True
     ):
         assert job["engine"]["disable_custom_all_reduce"] is True
-        assert set(engines["stock"]) == {"prefill_attention_backend", "decode_attention_backend"}
+        pod, stock = job["engine"], engines["stock"]
+        apart = {key for key in pod if pod[key] != stock[key]}
+        assert apart == {"prefill_attention_backend", "decode_attention_backend"}
         for environment in environments.values():
-            assert tp_stages.NO_MULTICAST.items() <= environment.items()
+            assert pair.NO_MULTICAST.items() <= environment.items()
         # Only the traced engine knows a tuner.
         assert "POD_ATTN_TUNER_URL" not in environments["stock"]
 
 
 def test_questions_are_spread_over_the_load_and_short() -> None:
     requests = [{"ids": [1], "new": 500, "at": 3.0}, {"ids": [2], "new": 5, "at": 0.0}] * 4
-    found = tp_stages.questions(requests, 4)
+    found = pair.questions(requests, 4)
     assert [one["ids"] for one in found] == [[1]] * 4
     assert {one["new"] for one in found} == {64} and {one["at"] for one in found} == {0.0}
 

@@ -2,10 +2,9 @@
 
 A Llama with random weights, or a model with windows, prompts beside running requests, CUDA graphs
 on. For each feature both engines stand side by side and answer the same questions, then once more
-in other batches. Where
-their answers part, the tokens should be near ties, as they are between two passes of the stock
-engine; what deterministic inference says twice should be the same. A feature that needs more GPUs
-than there are is not run, and filed so.
+in other batches. Where their answers part, the tokens should be near ties, as they are between two
+passes of the stock engine; what deterministic inference says twice should be the same. A feature
+that needs more GPUs than there are is not run, and filed so.
 """
 
 from __future__ import annotations
@@ -23,25 +22,12 @@ import torch
 
 from benchmarks.gpu.common.output import add_output
 from benchmarks.gpu.engines.feature_models import LLAMA, make
-from benchmarks.gpu.engines.job import (
-    Run,
-    engine_arguments,
-    few,
-    make_requests,
-    prebuild,
-)
+from benchmarks.gpu.engines.job import Run, prebuild
+from benchmarks.gpu.engines.pair import POD, STOCK, communication, compared, pair
 from benchmarks.gpu.engines.part import Part
 from benchmarks.gpu.engines.places import PLACES, REFUSED, add_compared, add_stages
 from benchmarks.gpu.engines.sglang import add_load
-from benchmarks.gpu.engines.tp_stages import (
-    NO_MULTICAST,
-    POD,
-    STOCK,
-    communication,
-    compared,
-    questions,
-)
-from benchmarks.gpu.engines.turns import Standing, standing
+from benchmarks.gpu.engines.turns import Standing
 
 
 class Feature(NamedTuple):
@@ -140,22 +126,11 @@ class Features(Part):
             )
             for side, backend in {POD: "pod", STOCK: options.stock}.items()
         }
-        common = communication(options.device, "nccl") | dict(feature.arguments)
-        engines = {
-            side: engine_arguments(run, folder, options) | common for side, run in runs.items()
-        }
-        requests = make_requests(options)
-        job = {
-            "engine": engines[POD],
-            "requests": requests,
-            "warmup": [{**one, "new": 4, "at": 0.0} for one in few(requests)],
-            "questions": questions(requests, options.questions),
-        }
         logs = f"features_logs/{name}"
-        return standing(
-            runs[POD], job, {POD: NO_MULTICAST, STOCK: NO_MULTICAST},
-            (self.folder / logs, options.out / logs),
-            limit=self.left(), engines={STOCK: engines[STOCK]},
+        return pair(
+            options, folder, runs, communication(options.device, "nccl") | dict(feature.arguments),
+            dict.fromkeys(runs, {}), folders=(self.folder / logs, options.out / logs),
+            limit=self.left(),
         )  # fmt: skip
 
 

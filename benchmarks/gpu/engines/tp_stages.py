@@ -7,16 +7,17 @@ import re
 import statistics
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.engines.sink import TraceSink
 from benchmarks.gpu.engines.figures import rates
-from benchmarks.gpu.engines.job import Run, engine_arguments, few, make_requests
+from benchmarks.gpu.engines.job import Run, make_requests
+from benchmarks.gpu.engines.pair import POD, STOCK, communication, compared, pair
 from benchmarks.gpu.engines.places import PLACES
 from benchmarks.gpu.engines.scores import Scored, apart
-from benchmarks.gpu.engines.turns import Standing, order, paired_cost, standing
+from benchmarks.gpu.engines.turns import Standing, order, paired_cost
 from pod_integrate.terms.config import PodConfig
 from pod_integrate.terms.keys import Bucket, DeviceKey, Geometry
 from pod_integrate.terms.table import ConfigTable, Evidence, TableEntry
@@ -25,15 +26,6 @@ from pod_integrate.terms.trace import StepRecord, TraceMessage
 if TYPE_CHECKING:
     from benchmarks.gpu.engines.tp import Parallel
 
-POD, STOCK = "pod", "stock"
-# GPUs of one host are shared with others: a program that uses NVLink multicast can put them out of
-# service. SGLang's second custom all-reduce would, where torch lets it.
-NO_MULTICAST = {
-    "NCCL_NVLS_ENABLE": "0",
-    "TORCH_SYMM_MEM_DISABLE_MULTICAST": "1",
-    "NVSHMEM_DISABLE_NVLS": "1",
-    "SGLANG_OPT_USE_CUSTOM_ALL_REDUCE_V2": "0",
-}
 # A smoke test has few steps, so that all of them are traced.
 _ON_A_CPU = {
     "SGLANG_CPU_OMP_THREADS_BIND": "0|1", "OMP_NUM_THREADS": "1", "POD_ATTN_TRACE_SAMPLE": "1",
@@ -43,9 +35,7 @@ _TRACED = {"POD_ATTN_POLL_SECONDS": "0.5", "POD_ATTN_EXPERIMENTS": "0"}
 _IN_USE = re.compile(r"TP(\d+)\].*config table version (\d+) in use")
 _REFUSED = re.compile(r"TP(\d+)\].*is not used any more")
 _TABLE_VERSION, _TABLE_SECONDS = 7, 15.0
-_BUCKETS, _OTHER_BATCHES = 16, 4
-# Answers of a seconds-long load suffice to tell two arithmetics apart.
-_ANSWER_TOKENS = 64
+_BUCKETS = 16
 
 
 def tensor_parallel(part: Parallel) -> None:
@@ -78,39 +68,17 @@ def data_parallel(part: Parallel) -> None:
 
 def _engines(part: Parallel, sink: TraceSink, size: Mapping[str, int]) -> Any:
     """Warm engines POD and STOCK, `size` their parallelism; POD traces every step to `sink`."""
-    options = part.options
+    options, accelerates = part.options, PLACES[part.options.device].accelerates
     runs = {POD: Run("pod", "pod", True), STOCK: Run(options.stock, options.stock, True)}
-    folder, requests = part.folder / "model", make_requests(options)
-    engines = {name: engine_arguments(run, folder, options) for name, run in runs.items()}
-    job = {
-        "engine": engines[POD] | dict(size) | communication(options.device, options.all_reduce),
-        "requests": requests,
-        "warmup": [{**one, "new": 4, "at": 0.0} for one in few(requests)],
-        "questions": questions(requests, options.questions),
-    }
-    common = NO_MULTICAST | ({} if PLACES[options.device].accelerates else _ON_A_CPU)
-    own = {POD: {**common, **_TRACED, "POD_ATTN_TUNER_URL": sink.url}, STOCK: common}
+    arguments = dict(size) | communication(options.device, options.all_reduce)
+    traced = {**_TRACED, "POD_ATTN_TUNER_URL": sink.url}
+    environment = {} if accelerates else _ON_A_CPU
     stage = f"{next(iter(size))}_logs"
-    folders = part.folder / stage, options.out / stage
-    stock = {key: engines[STOCK][key] for key in engines[STOCK] if "attention_backend" in key}
-    return standing(
-        runs[POD], job, own, folders, limit=part.left(), engines={STOCK: stock}
+    return pair(
+        options, part.folder / "model", runs, arguments,
+        {POD: environment | traced, STOCK: environment},
+        folders=(part.folder / stage, options.out / stage), limit=part.left(),
     )  # fmt: skip
-
-
-def communication(device: str, all_reduce: str) -> dict[str, Any]:
-    """Arguments of sglang.Engine: how ranks add up what each has computed."""
-    found: dict[str, Any] = {"disable_custom_all_reduce": all_reduce == "nccl"}
-    if PLACES[device].accelerates:
-        found["enforce_disable_flashinfer_allreduce_fusion"] = True
-    return found
-
-
-def questions(requests: list[dict[str, Any]], count: int) -> list[dict[str, Any]]:
-    """Up to `count` requests of the load, spread over it, with short answers."""
-    every = max(1, len(requests) // count)
-    some = requests[::every][:count]
-    return [{**one, "new": min(one["new"], _ANSWER_TOKENS), "at": 0.0} for one in some]
 
 
 def _rates(part: Parallel, stage: str, workers: Mapping[str, Standing]) -> None:
@@ -134,23 +102,6 @@ def _answers(part: Parallel, workers: Mapping[str, Standing]) -> list[Scored]:
     part.add("tp", answers=found)
     part.say(f"answers: {found}")
     return pod
-
-
-def compared(
-    workers: Mapping[str, Standing], left: Callable[[], float]
-) -> tuple[list[Scored], dict[str, Any]]:
-    """Pod's answers, and how far they, and each backend's own in other batches, are apart.
-
-    left  seconds that one step may still take
-    """
-    pod, stock = (workers[name].scores(left()) for name in (POD, STOCK))
-    others = {name: workers[name].scores(left(), parts=_OTHER_BATCHES) for name in (POD, STOCK)}
-    return pod, {
-        "questions": len(pod),
-        "pod against stock": apart(stock, pod),
-        "stock in other batches": apart(stock, others[STOCK]),
-        "pod in other batches": apart(pod, others[POD]),
-    }
 
 
 def traces(messages: list[TraceMessage]) -> dict[str, Any]:
