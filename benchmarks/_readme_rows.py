@@ -44,7 +44,8 @@ SIX = (
         "best chunk tried "
         "([docs/gpu.md](docs/gpu.md#serving) lists them); ITL p99 is "
         "{serving.itl_p99_ratio_geomean} of `fa3`'s. Against `fa3` with mixed chunks "
-        "{serving.speedup_vs_mixed_fa3_min} and more. One stretch per setting",
+        "{serving.speedup_vs_mixed_fa3_min} and more. One stretch per setting, two of the "
+        "conversations",
     ),
     Row(
         "transformers' `generate_batch` on `pod` against `sdpa`",

@@ -58,8 +58,13 @@ def test_every_proof_exists(feature: dict[str, Any]) -> None:
             continue
         result = json.loads((ROOT / path).read_text())
         if place and "features" in result:
-            shown = result["features"][place]["pod against stock"]
-            assert shown["differences"] == 0 or shown["near_ties"] > 0.9, proof
+            shown = result["features"][place]
+            parted = shown["pod against stock"]
+            assert parted["differences"] == 0 or parted["near_ties"] > 0.9, proof
+            if "enable_deterministic_inference" in shown["arguments"]:
+                assert shown["pod in other batches"]["differences"] == 0, proof
+            if shown["arguments"].get("disable_radix_cache") is False:
+                assert shown["cached_tokens"]["pod"] > 0, proof
         elif place:
             (row,) = (row for row in result["variants"] if row["variant"] == place)
             assert row["requests"] == row["token_equal"] > 0, proof

@@ -22,6 +22,10 @@ OPTIONS = ["--device", "cpu", "--heads", "8", "--running", "3", "--prompts", "2"
 class Engine:
     """Says the same to a question, but one token of another batch."""
 
+    def __init__(self, log: Path) -> None:
+        self.log = log
+        log.write_text("#new-token: 9, #cached-token: 0, x\n#new-token: 3, #cached-token: 17, x\n")
+
     def scores(self, limit: float, *, parts: int = 1) -> list[Scored]:
         assert limit > 0
         return [Scored([1, 2 if parts == 1 else 3], [-1.0, -1.0], [2.0, 0.0])]
@@ -40,7 +44,8 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, Any], 
         if name == "page-16":
             raise RuntimeError("exit status 1: no such page")
         kept.append((name, job, engines["stock"]))
-        yield {name: Engine() for name in environments}
+        folders[1].mkdir(parents=True)
+        yield {name: Engine(folders[1] / f"{name}.log") for name in environments}
 
     monkeypatch.setattr(pair, "standing", standing)
     monkeypatch.setattr(features, "make", lambda kind, folder, options: folder)
@@ -71,6 +76,7 @@ def test_each_feature_starts_two_engines_that_differ_by_their_backend(
         assert apart == {"prefill_attention_backend", *own}
         assert found["features"][name]["pod against stock"]["answers_equal"] == 1.0
         assert found["features"][name]["pod in other batches"]["near_ties"] == 1.0
+        assert found["features"][name]["cached_tokens"] == {"pod": 17, "stock": 17}
 
 
 @pytest.mark.parametrize("kind", ["gemma2", "mellum", "qwen3_moe"])

@@ -25,8 +25,8 @@ def document(*names: str, failed: tuple[str, ...] = ()) -> dict[str, Any]:
 
 
 def test_features_of_other_visits_stay_and_one_that_ran_once_has_not_failed() -> None:
-    found = merged(document("b", failed=("a", "c")), document("a"))
-    assert set(found["features"]) == {"a", "b"} and set(found["failed"]) == {"c"}
+    found = merged(document("b", failed=("a", "c")), document("a", failed=("b", "d")))
+    assert set(found["features"]) == {"a", "b"} and set(found["failed"]) == {"c", "d"}
 
 
 def test_headlines_compare_with_what_stock_differs_from_itself() -> None:
@@ -42,8 +42,9 @@ def test_a_row_says_flags_distances_and_near_ties() -> None:
     found = document("page-16", "windows")
     found["features"]["windows"] = found["features"]["page-16"] | {
         "model": "mellum", "mixed": False, "decode": "stock", "arguments": {},
-        "pod against stock": pair(0.0, 0),
+        "pod against stock": pair(0.0, 0), "cached_tokens": {"pod": 12, "stock": 9},
     }  # fmt: skip
     rows = features(found).splitlines()
-    assert rows[2] == "| page-16 | `page_size=16` | 0.0200 | 0.0100 | 0.0000 | 2 of 4 |"
-    assert "a mellum, stock decodes, not mixed" in rows[3] and "none parts" in rows[3]
+    cells = "`page_size=16` | 0.0200 | 0.0100 | 0.0000 | 2 of 4 | none parts | -"
+    assert rows[2] == f"| page-16 | {cells} |"
+    assert "a mellum, stock decodes, not mixed" in rows[3] and rows[3].endswith("| 12 |")

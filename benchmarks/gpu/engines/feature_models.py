@@ -12,7 +12,7 @@ from benchmarks.gpu.engines.places import PLACES, Place
 from pod_integrate.terms.geometry import TORCH_DTYPES
 
 LLAMA = "llama"
-# Far below the prompts', and more than a page.
+# Far shorter than the prompts, longer than a page.
 _WINDOWS = {True: 512, False: 16}
 _CONTEXT = 1 << 14
 
@@ -35,7 +35,13 @@ def make(kind: str, folder: Path, options: argparse.Namespace) -> Path:
             AutoConfig.for_model(FAMILIES[kind].kind, **config), dtype=TORCH_DTYPES[place.dtype]
         )
     draw(model)
-    model.save_pretrained(folder)
+    # A folder that is there is a whole model.
+    half = folder.with_name(f"{folder.name}.half")
+    model.save_pretrained(half)
+    half.rename(folder)
+    del model
+    if place.accelerates:
+        torch.cuda.empty_cache()
     return folder
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import functools
+import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -74,6 +75,7 @@ FEATURES: dict[str, Feature] = {
         {"dp_size": 2, "tp_size": 2, "enable_dp_attention": True}, model="qwen3_moe", gpus=2
     ),
 }
+_CACHED = re.compile(r"#cached-token: (\d+)")
 _LOAD = ("layers", "heads", "running", "prompts", "longest", "new", "questions", "device")
 # Answers to some seconds' load; engines of few layers start sooner.
 _SMALL = {"layers": 4, "running": 24, "prompts": 8, "longest": 4096, "new": 64}
@@ -97,11 +99,13 @@ class Features(Part):
             return
         with self._engines(name, feature) as workers:
             _, found = compared(workers, self.left)
+            cached = {side: cached_tokens(worker.log) for side, worker in workers.items()}
         told = {
             "utc": self.document["machine"]["utc"],
             "load": self.document["load"],
             "arguments": dict(feature.arguments),
             **{key: getattr(feature, key) for key in ("mixed", "model", "decode")},
+            "cached_tokens": cached,
             **found,
         }
         self.document["features"][name] = told
@@ -132,6 +136,11 @@ class Features(Part):
             dict.fromkeys(runs, {}), folders=(self.folder / logs, options.out / logs),
             limit=self.left(),
         )  # fmt: skip
+
+
+def cached_tokens(log: Path) -> int:
+    """Tokens that an engine took from its prefix cache, by the log of its batches."""
+    return sum(map(int, _CACHED.findall(log.read_text(errors="replace"))))
 
 
 def main(arguments: list[str] | None = None) -> None:

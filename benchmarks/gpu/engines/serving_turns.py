@@ -214,12 +214,13 @@ class Serving(Part):
         if "steady" in window:
             rate += f", {window['steady']:.0f} steady +- {window.get('spread', 0.0):.1%}"
         spent = window["time"]
-        host = [f"{spent[kind]['queued_ms']:.1f}" for kind in KINDS
+        host = [f"{kind} in {spent[kind]['queued_ms']:.1f} ms" for kind in KINDS
                 if "queued_ms" in spent.get(kind, {})]  # fmt: skip
+        queued = f"queued {', '.join(host)}, " if host else ""
         self.say(
             f"{name}: {rate}, "
             f"ITL p50 {window.get('itl_ms_p50', 0):.1f} p99 {window.get('itl_ms_p99', 0):.1f} ms, "
-            f"{', '.join(parts)}, queued in {'/'.join(host)} ms, between forwards "
+            f"{', '.join(parts)}, {queued}between forwards "
             f"{spent['gap_share']:.1%} ({spent['late_share']:.1%} late)"
         )
         cut = "" if window.get("whole", True) else "its time was over before half of --stretch"

@@ -103,7 +103,7 @@ def measure(machine: Backend, spec: Small, timer: ColdTimer) -> dict[str, Any]:
     calls = {
         name: call(config) for name, config in zip(TILES, configs_of(machine, spec), strict=True)
     }
-    # No batch is heavy, and the second of the configs is closed to it.
+    # No batch is heavy then; the second config names its tiles, which no rule replaces.
     with mock.patch.object(batch_tiles, "is_heavy", return_value=False):
         first, second = (one().float() for one in calls.values())
         us = medians(timer, calls, timer.repeats)

@@ -10,17 +10,20 @@ from benchmarks.gpu.visit.tables import table
 _FEATURES = "pod-attn bench gpu -- features"
 _HEADS = (
     "feature", "flags beside ours", "log-probabilities apart, mean", "`{stock}` from itself",
-    "`pod` from itself", "near ties",
+    "`pod` from itself", "near ties", "... of `pod` from itself", "cached tokens",
 )  # fmt: skip
 OURS, STOCK, SELF = "pod against stock", "stock in other batches", "pod in other batches"
 Headline = tuple[str, float, str, str]
 
 
 def merged(new: dict[str, Any], recorded: dict[str, Any]) -> dict[str, Any]:
-    """`new`, and the features that it did not measure as they are recorded."""
+    """`new`, and the features that it did not try as they are recorded.
+
+    One that was measured once has not failed.
+    """
     features = recorded["features"] | new["features"]
     left = {
-        key: {name: why for name, why in new[key].items() if name not in features}
+        key: {name: why for name, why in (recorded[key] | new[key]).items() if name not in features}
         for key in ("failed", "not_run")
     }
     return {**new, "features": features, **left}
@@ -42,7 +45,7 @@ def features_headlines(documents: dict[str, dict[str, Any]]) -> list[Headline]:
         if one[STOCK].get("logprob_mean")
     ]
     if ratios:
-        unit = f"x, of what {stock} differs from itself in other batches, median"
+        unit = f"x, of what {stock} differs from itself in other batches, median of {len(ratios)}"
         headlines.append(
             ("features.logprob_ratio_median", statistics.median(ratios), unit, _FEATURES)
         )
@@ -57,7 +60,8 @@ def features(document: dict[str, Any]) -> str:
             name,
             _flags(one),
             *(f"{one[pair].get('logprob_mean', 0.0):.4f}" for pair in (OURS, STOCK, SELF)),
-            _ties(one[OURS]),
+            *(_ties(one[pair]) for pair in (OURS, SELF)),
+            str(one.get("cached_tokens", {}).get("pod", "-")),
         ]
         for name, one in document["features"].items()
     ]

@@ -10,7 +10,7 @@ measured to pay on.
 Beside decodes that read little neither is what a batch waits for, but how soon its prefill items
 are done, and two warpgroups are sooner done with one than one is. Over 916 batches
 (benchmarks/results/gpu_small_h200.json) such CTAs took 0.91 of the time of the default's where
-decodes read at most FEW_BYTES, 0.98 where they read more, and what is chosen here is within 1.5 %
+decodes read at most FEW_BYTES, 0.99 where they read more, and what is chosen here is within 1.5 %
 of the quicker of both in the mean of each head dim. What loses is a second wave of short items,
 which the default's two CTAs of an SM run at once.
 

