@@ -34,10 +34,10 @@ class Shares(NamedTuple):
     """
 
     alone: float = 0.88
-    beside: float = 1.07
+    beside: float = 0.93
     tail: float = 2.0
-    last: float = 1.25
-    prefill: float = 1.0
+    last: float = 1.6
+    prefill: float = 0.86
 
 
 FITTED = Shares()

@@ -76,4 +76,4 @@ def test_steps_that_were_served_are_told_better_than_at_the_best_rates() -> None
         assert one["error"] < 0.75 * one["plain_error"], name
     for size, shipped in step_fit.SHIPPED.items():
         own = [one for steps in runs.values() for one in steps if one.key_bytes == size]
-        assert own and step_fit.error(own, device, shipped) < 0.05, size
+        assert own and step_fit.error(own, device, shipped) < 0.06, size
