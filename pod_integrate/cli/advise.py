@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from pod_integrate.model.dense import DenseModel
     from pod_integrate.replay.advise import Setting
 
+# As SGLang names them, and as geometries do.
+_KV_DTYPES = {"auto": "bf16", "bfloat16": "bf16", "fp8_e4m3": "e4m3"}
 _CHUNKS = "512,1024,2048,4096,8192"
 _MOST_CHUNKS = 12
 _LARGEST_CHUNK = 1 << 17
@@ -43,6 +45,9 @@ def advise(
     ] = None,
     max_running: Annotated[int, typer.Option(help="Requests in the server at once.")] = 256,
     budget: Annotated[int, typer.Option(help="Tokens of KV cache.")] = 262_144,
+    kv_cache_dtype: Annotated[
+        str, typer.Option(help="Of the KV cache: auto, bfloat16 or fp8_e4m3.")
+    ] = "auto",
     reuse: Annotated[
         bool, typer.Option(help="Prompts start behind shared blocks (Mooncake).")
     ] = True,
@@ -55,10 +60,11 @@ def advise(
     """Say whether to mix chunks, with which chunk size, and what POD would gain: a model.
 
     The log's requests run through a model of a saturated server with chunked prefill, once with
-    prefill steps of their own and once with mixed chunks (`--enable-mixed-chunk`); attention of
-    mixed steps is taken one op after the other and, as POD, in one launch. Prints for each chunk
-    size the output tokens/s, the times between tokens, and where the time goes. docs/model.md has
-    what is counted, and how far served loads on GPUs were from it. Nothing is measured here.
+    prefill steps of their own and once with mixed chunks (`--enable-mixed-chunk`), on stock
+    attention and on POD, which attends mixed steps in one launch and has rates of its own. Prints
+    for each chunk size the output tokens/s, the times between tokens, and where the time goes.
+    docs/model.md has what is counted, and how far served loads on GPUs were from it. Nothing is
+    measured here.
     """
     from pod_integrate.errors import SettingsError
     from pod_integrate.model.devices import find_device
@@ -69,7 +75,8 @@ def advise(
     sizes = _sizes(chunks)
     rules = Rules(max_running=max_running, budget=budget, reuse=reuse, scale=scale)
     shape = _model(model, tp)
-    question = work.Question(shape, shape.geometry(), find_device(device), rules, requests)
+    geometry = shape.geometry(_kv_dtype(kv_cache_dtype))
+    question = work.Question(shape, geometry, find_device(device), rules, requests)
     if logs.is_recorded(file):
         raise SettingsError(
             f"{file} holds steps that a server ran, whose chunks are what they are: advice needs a "
@@ -125,7 +132,22 @@ def advice(chosen: Setting | None, plain: Setting | None, itl_ms: float | None) 
 
 def _figures(setting: Setting) -> str:
     p99 = f", ITL p99 {setting.itl_ms[1]:.1f} ms" if setting.itl_ms else ""
-    return f"{setting.tokens_per_s:.0f} tokens/s{p99}"
+    return f"{rate(setting.tokens_per_s)} tokens/s{p99}"
+
+
+def rate(tokens_per_s: float) -> str:
+    """Of tokens: whole ones, but three digits where there are few."""
+    return f"{tokens_per_s:.3g}" if tokens_per_s < 100 else f"{tokens_per_s:.0f}"
+
+
+def _kv_dtype(name: str) -> str:
+    from pod_integrate.errors import SettingsError
+
+    if name not in _KV_DTYPES:
+        raise SettingsError(
+            f"--kv-cache-dtype must be one of {', '.join(_KV_DTYPES)}, got {name!r:.40}"
+        )
+    return _KV_DTYPES[name]
 
 
 def _sizes(text: str) -> list[int]:
@@ -172,7 +194,7 @@ def _print(document: dict[str, Any], found: list[Setting]) -> None:
     table = Figures(("", *columns), title="a saturated server")
     for s in found:
         gaps = [f"{ms:.1f}" for ms in s.itl_ms] if s.itl_ms else ["-", "-"]
-        cells = (f"{s.chunk}", f"{s.tokens_per_s:.0f}", *gaps)
+        cells = (f"{s.chunk}", rate(s.tokens_per_s), *gaps)
         table.add_row(s.name, *cells, f"{s.hybrid_share:.0%}", f"{s.attention_share:.0%}")
     screen.print(table)
     screen.print(f"advice: {document['advice']}", soft_wrap=True)

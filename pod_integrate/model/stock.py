@@ -1,13 +1,14 @@
 """Roughly how long a stock engine's attention takes: SGLang on `fa3`, fitted to steps it served.
 
-prefill  at the rate of the best published kernel
+prefill  at a share of the rate of the best published kernel
 alone    decodes of a step without prefill. Once requests x KV heads fill most SMs, each pair is one
          CTA's, whole: what is left for the last round runs on a few SMs, at what an SM draws
 beside   decodes in the launch of a prefill: each pair is one CTA's there too, and the last one runs
          when the prefill is done
 
 Keys of 8 bits are read at half the bytes per second, so decodes gain nothing from them, while
-products of 8 bits are faster. Of the steps recorded in benchmarks/results/gpu_serving.json:
+products of 8 bits are faster. Fitted with dense.STEP_US as it is, which steps of shallower models
+show, to the steps recorded in benchmarks/results/gpu_serving.json:
 `python -m benchmarks.step_fit`.
 """
 

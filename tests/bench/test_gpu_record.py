@@ -15,6 +15,7 @@ from benchmarks.gpu.profile import ncu, once
 from benchmarks.gpu.speed.cases import BenchmarkCaseError, find, make_case, sample
 from benchmarks.gpu.speed.summary import of_case
 from benchmarks.gpu.visit import headlines, record, tables
+from benchmarks.gpu.visit.problems import RecordError
 
 MACHINE = Emulator()
 GPU = object.__new__(Cuda)
@@ -53,7 +54,7 @@ def test_cases_measured_again_replace_the_recorded_ones() -> None:
     assert merged["cases"]["b"]["machine"]["kernel_build"] == "new" and "rerun" not in merged
     drawn = tables.cases(merged)
     assert "| b | 1@1 | 1@1 | 4 | 4 | 8 | 8 | 2.00 |" in drawn and "other rows: b." in drawn
-    with pytest.raises(ValueError, match="numbers without --cases"):
+    with pytest.raises(RecordError, match="numbers without --cases"):
         record.merged(rerun, recorded, "another")
 
 
@@ -157,3 +158,21 @@ def test_once_attends_a_case_by_its_number(capsys: pytest.CaptureFixture[str]) -
     main: Callable[[list[str]], None] = once.main
     main(["--backend", "emulator", "--case", "9", "--repeats", "2"])
     assert capsys.readouterr().out == "2 calls\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("{", "features.json is no JSON"),
+        ("[]", "features.json is no document"),
+        ("{}", "holds no result"),
+        ('{"machine": {"utc": "2026-11-30T10:00:00"}}', "without a GPU"),
+    ],
+)
+def test_what_cannot_be_filed_is_told_in_a_line(
+    text: str, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "features.json").write_text(text)
+    with pytest.raises(SystemExit):
+        record.main([str(tmp_path)])
+    assert words in capsys.readouterr().err

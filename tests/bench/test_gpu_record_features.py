@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from benchmarks.gpu.visit.features_record import features, features_headlines, merged
+from benchmarks.gpu.visit.problems import RecordError
 
 
 def pair(mean: float, differences: int = 2, ties: float = 1.0) -> dict[str, Any]:
@@ -24,9 +27,16 @@ def document(*names: str, failed: tuple[str, ...] = ()) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def test_features_of_other_visits_stay_and_one_that_ran_once_has_not_failed() -> None:
+def test_features_of_other_visits_stay_and_what_fails_now_is_told() -> None:
     found = merged(document("b", failed=("a", "c")), document("a", failed=("b", "d")))
-    assert set(found["features"]) == {"a", "b"} and set(found["failed"]) == {"c", "d"}
+    assert set(found["features"]) == {"a", "b"} and set(found["failed"]) == {"a", "c", "d"}
+    assert features(found).endswith("Failed: a, c, d.")
+
+
+def test_features_beside_another_backend_are_not_added() -> None:
+    other = document("a") | {"compared_with": "flashinfer"}
+    with pytest.raises(RecordError, match="--stock fa3"):
+        merged(other, document("b"))
 
 
 def test_headlines_compare_with_what_stock_differs_from_itself() -> None:

@@ -41,6 +41,16 @@ def test_part_times_both_tiles_of_every_batch(tmp_path: Path) -> None:
 def test_what_no_time_was_left_for_is_told(tmp_path: Path) -> None:
     saved = run(tmp_path, "--limit", "2", "--sample", "0", "--seconds", "-1")
     assert len(saved["not_run"]) == 2 and saved["summary"]["gain"] == {}
+    assert saved["summary"]["agree"] is None
+
+
+@pytest.mark.parametrize("options", [("--sample", "-3"), ("--limit", "-1"), ("--repeats", "0")])
+def test_counts_below_their_least_are_refused(
+    options: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        run(tmp_path, *options)
+    assert "must be at least" in capsys.readouterr().err
 
 
 def test_the_rule_is_set_aside_while_both_are_timed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from benchmarks.gpu.common.counts import count
 from pod_integrate.terms.keys import Dtype
 
 # Backends of add_output that no engine's part has.
@@ -74,19 +75,6 @@ def add_only(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--only", type=lambda text: text.split("/"), help="names of runs, divided by /"
     )
-
-
-def count(least: int = 1, of: int = 1) -> Callable[[str], int]:
-    """The type of an option: a whole number from `least` on, a multiple of `of`."""
-
-    def number(text: str) -> int:
-        value = int(text)
-        if value < least or value % of:
-            many = f", a multiple of {of}" if of > 1 else ""
-            raise argparse.ArgumentTypeError(f"{value}: must be at least {least}{many}")
-        return value
-
-    return number
 
 
 def add_compared(parser: argparse.ArgumentParser, *, questions: int) -> None:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from benchmarks.gpu.common import machine
+from benchmarks.gpu.common.counts import count
 from benchmarks.gpu.common.output import Output, add_output, rounded
 from benchmarks.gpu.engines.figures import compare
 from benchmarks.gpu.engines.job import (
@@ -33,7 +34,7 @@ from benchmarks.gpu.engines.job import (
     prebuild,
     runs,
 )
-from benchmarks.gpu.engines.places import PLACES, REFUSED, add_only, count
+from benchmarks.gpu.engines.places import PLACES, REFUSED, add_only
 
 _LOG_TAIL = 1500
 _STOP_SECONDS = 15

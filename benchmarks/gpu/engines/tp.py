@@ -22,10 +22,11 @@ from typing import Any
 
 import torch
 
+from benchmarks.gpu.common.counts import count
 from benchmarks.gpu.common.output import add_output
 from benchmarks.gpu.engines.job import make_model, prebuild
 from benchmarks.gpu.engines.part import Part
-from benchmarks.gpu.engines.places import PLACES, REFUSED, add_compared, add_stages, count
+from benchmarks.gpu.engines.places import PLACES, REFUSED, add_compared, add_stages
 from benchmarks.gpu.engines.sglang import add_load
 from benchmarks.gpu.engines.tp_stages import data_parallel, tensor_parallel
 

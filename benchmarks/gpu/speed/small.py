@@ -24,6 +24,7 @@ import torch
 
 from benchmarks.gpu.common import machine as machine_report
 from benchmarks.gpu.common.compiled import compile_together, workers
+from benchmarks.gpu.common.counts import count
 from benchmarks.gpu.common.machines import Backend, backend
 from benchmarks.gpu.common.output import Output, add_output
 from benchmarks.gpu.common.timing import ColdTimer
@@ -122,7 +123,7 @@ def summarize(cases: dict[str, dict[str, Any]]) -> dict[str, Any]:
         us = entry["us"]
         dims.setdefault(str(entry["head_dim"]), []).append(us[entry["chosen"]] / min(us.values()))
     return {
-        "agree": all(entry["difference"] < BF16_TOLERANCE for entry in cases.values()),
+        "agree": all(e["difference"] < BF16_TOLERANCE for e in cases.values()) if cases else None,
         "batches": len(cases),
         "gain": {f"chosen: {name}": _spread(own) for name, own in by_choice.items() if own},
         "over_quicker": {dim: round(geomean(ratios), 4) for dim, ratios in sorted(dims.items())},
@@ -177,9 +178,10 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="small", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--repeats", type=int, default=_REPEATS, help="of each time")
-    parser.add_argument("--limit", type=int, default=999, help="batches to measure, of the grid")
-    parser.add_argument("--sample", type=int, default=700, help="of the sample, beside them")
+    add = parser.add_argument
+    add("--repeats", type=count(), default=_REPEATS, help="of each time")
+    add("--limit", type=count(0), default=999, help="batches to measure, of the grid")
+    add("--sample", type=count(0), default=700, help="of the sample, beside them")
     parser.add_argument("--seconds", type=float, default=180.0, help="start no batch after these")
     add_output(parser)
     return parser.parse_args(arguments)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from typing import Any
 
+from benchmarks.gpu.visit.problems import RecordError
 from benchmarks.gpu.visit.tables import table
 
 _FEATURES = "pod-attn bench gpu -- features"
@@ -17,14 +18,26 @@ Headline = tuple[str, float, str, str]
 
 
 def merged(new: dict[str, Any], recorded: dict[str, Any]) -> dict[str, Any]:
-    """`new`, and the features that it did not try as they are recorded.
+    """`new`, and what it did not try as it is recorded.
 
-    One that was measured once has not failed.
+    What failed this time is told, though it was measured before. Raises RecordError where the two
+    have different stock backends.
     """
+    ours, theirs = new["compared_with"], recorded["compared_with"]
+    if ours != theirs:
+        raise RecordError(
+            f"features beside {ours} do not add to those recorded beside {theirs}; measure them "
+            f"with --stock {theirs}"
+        )
     features = recorded["features"] | new["features"]
-    left = {
-        key: {name: why for name, why in (recorded[key] | new[key]).items() if name not in features}
+    before = {
+        key: {name: why for name, why in recorded[key].items() if name not in new["features"]}
         for key in ("failed", "not_run")
+    }
+    skipped = (before["not_run"] | new["not_run"]).items()
+    left = {
+        "failed": before["failed"] | new["failed"],
+        "not_run": {name: why for name, why in skipped if name not in features},
     }
     return {**new, "features": features, **left}
 
@@ -42,7 +55,7 @@ def features_headlines(documents: dict[str, dict[str, Any]]) -> list[Headline]:
     ratios = [
         one[OURS]["logprob_mean"] / one[STOCK]["logprob_mean"]
         for one in found.values()
-        if one[STOCK].get("logprob_mean")
+        if one[STOCK].get("logprob_mean") and "logprob_mean" in one[OURS]
     ]
     if ratios:
         unit = f"x, of what {stock} differs from itself in other batches, median of {len(ratios)}"
@@ -65,7 +78,8 @@ def features(document: dict[str, Any]) -> str:
         ]
         for name, one in document["features"].items()
     ]
-    return table(heads, rows, texts=2)
+    failed = [f"Failed: {', '.join(sorted(document['failed']))}."] if document["failed"] else []
+    return "\n\n".join([table(heads, rows, texts=2), *failed])
 
 
 def _flags(one: dict[str, Any]) -> str:

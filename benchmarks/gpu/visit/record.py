@@ -20,6 +20,7 @@ from benchmarks.gpu.visit.features_record import features
 from benchmarks.gpu.visit.features_record import merged as features_merged
 from benchmarks.gpu.visit.grammar_record import grammar
 from benchmarks.gpu.visit.headlines import headlines
+from benchmarks.gpu.visit.problems import RecordError
 from benchmarks.gpu.visit.serving_record import merged as serving_merged
 from benchmarks.gpu.visit.serving_table import serving
 from benchmarks.gpu.visit.spec_headlines import merged as spec_merged
@@ -93,10 +94,10 @@ def slim(document: dict[str, Any]) -> dict[str, Any]:
 def merged(rerun: dict[str, Any], recorded: dict[str, Any], gpu: str) -> dict[str, Any]:
     """Recorded numbers with the cases of `rerun` replaced; each of those names its own run.
 
-    Raises ValueError when the two come from different GPUs.
+    Raises RecordError when the two come from different GPUs.
     """
     if recorded["gpu"] != gpu:
-        raise ValueError(
+        raise RecordError(
             f"single cases were measured again on {gpu}, the recorded ones on {recorded['gpu']}; "
             "measure all of them there: numbers without --cases"
         )
@@ -117,10 +118,34 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("folder", type=Path, help="what --out of the other parts named")
     options = parser.parse_args(arguments)
     paths = {name: options.folder / f"{name}.json" for name in _PARTS}
-    documents = {name: json.loads(p.read_text()) for name, p in paths.items() if p.exists()}
+    try:
+        documents = {name: read(path) for name, path in paths.items() if path.exists()}
+        _file(documents, options.folder)
+    except RecordError as error:
+        parser.error(str(error))
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A part's document. Raises RecordError for what is none."""
+    try:
+        found = json.loads(path.read_text())
+    except ValueError as error:
+        raise RecordError(f"{path} is no JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise RecordError(f"{path} is no document of a part")
+    return found
+
+
+def _file(documents: dict[str, dict[str, Any]], folder: Path) -> None:
+    """Results, tables, headlines, rows; nothing is written where one of them cannot be."""
     reports = [d["machine"] for d in documents.values() if "utc" in d.get("machine", {})]
     if not reports:
-        parser.error(f"{options.folder} holds no result of {', '.join(_PARTS)}")
+        raise RecordError(
+            f"{folder} holds no result; it should be what --out of the other parts named, with "
+            f"files such as {_PARTS[0]}.json"
+        )
+    if "device" not in reports[0]:
+        raise RecordError(f"{folder} was measured without a GPU: there is nothing to file")
     where, when = reports[0]["device"]["name"], reports[0]["utc"][:10]
     if "numbers" in documents:
         if "rerun" in documents["numbers"]:
@@ -128,13 +153,14 @@ def main(arguments: list[str] | None = None) -> None:
             documents["numbers"] = merged(documents["numbers"], recorded, where)
         documents["numbers"]["summary"] = summarize(documents["numbers"]["cases"])
     beside_recorded(documents, where)
+    told = headlines(documents, prefix_of(where))
     for name, document in documents.items():
         path = path_of(name, where, document.get("label", ""))
         kept = {"gpu": where, "date": when, **_kept(name, document)}
         path.write_text(json.dumps(kept, indent=1) + "\n")
     if "tables" in documents:
-        ship(options.folder / TABLES, shipped.FOLDER)
-    for name, value, unit, command in headlines(documents, prefix_of(where)):
+        ship(folder / TABLES, shipped.FOLDER)
+    for name, value, unit, command in told:
         _results.record_headline(name, value, unit, command, where=where, when=when)
         print(f"{name:48s} {value:.4g} {unit}")
     draw(documents, prefix_of(where))
@@ -165,6 +191,8 @@ def beside_recorded(documents: dict[str, dict[str, Any]], gpu: str) -> None:
             recorded = json.loads(path.read_text())
             if recorded["gpu"] == gpu:
                 documents[name] = merge(documents[name], recorded)
+            else:
+                print(f"{path.name} of {recorded['gpu']} is replaced by that of {gpu}")
 
 
 def ship(made: Path, package: Path) -> None:

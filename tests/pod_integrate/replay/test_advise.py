@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from pod_integrate.cli import app as cli
-from pod_integrate.cli.advise import advice
+from pod_integrate.cli.advise import advice, rate
 from pod_integrate.errors import PodAttentionError, SettingsError
 from pod_integrate.model.dense import LLAMA_3_8B, STEP_US, DenseModel
 from pod_integrate.model.devices import find_device
@@ -170,15 +170,41 @@ def test_the_sentence_names_flags_and_the_gain_or_that_there_is_none() -> None:
 
 
 def test_the_command_prints_settings_and_advice(tmp_path: Path) -> None:
-    log = tmp_path / "log.csv"
-    rows = [f"{r.prompt_tokens},{r.answer_tokens}" for r in REQUESTS]
-    log.write_text("\n".join(["num_prefill_tokens,num_decode_tokens", *rows]))
-    arguments = ["advise", str(log), "--chunks", "512", "--requests", "8", "--json"]
+    arguments = ["advise", log_of(tmp_path), "--chunks", "512", "--requests", "8", "--json"]
     found = CliRunner().invoke(cli.app, arguments)
     assert found.exit_code == 0, found.output
     document = json.loads(found.stdout)
     assert [s["name"] for s in document["settings"]] == [UNMIXED, MIXED, POD]
     assert "tokens/s" in document["advice"]
+
+
+def log_of(folder: Path) -> str:
+    log = folder / "log.csv"
+    rows = [f"{r.prompt_tokens},{r.answer_tokens}" for r in REQUESTS]
+    log.write_text("\n".join(["num_prefill_tokens,num_decode_tokens", *rows]))
+    return str(log)
+
+
+def test_a_cache_of_8_bits_is_read_sooner_by_pod(tmp_path: Path) -> None:
+    arguments = ["advise", log_of(tmp_path), "--chunks", "512", "--requests", "8", "--json"]
+    rates = {}
+    for name in ("auto", "fp8_e4m3"):
+        found = CliRunner().invoke(cli.app, [*arguments, "--kv-cache-dtype", name])
+        document = json.loads(found.stdout)
+        assert document["geometry"].endswith(f"kv{'e4m3' if 'e4m3' in name else 'bf16'}-s1-w-1-c0")
+        rates[name] = {s["name"]: s["tokens_per_s"] for s in document["settings"]}
+    assert rates["fp8_e4m3"][POD] > 1.01 * rates["auto"][POD]
+
+
+def test_a_cache_that_is_none_of_ours_is_refused(tmp_path: Path) -> None:
+    arguments = ["advise", log_of(tmp_path), "--kv-cache-dtype", "fp8_e5m2"]
+    found = CliRunner().invoke(cli.app, arguments)
+    assert isinstance(found.exception, SettingsError)
+    assert "auto, bfloat16, fp8_e4m3" in str(found.exception)
+
+
+def test_few_tokens_per_second_have_three_digits() -> None:
+    assert [rate(n) for n in (2.345, 34.56, 345.6)] == ["2.35", "34.6", "346"]
 
 
 def test_a_budget_that_no_request_fits_is_said(tmp_path: Path) -> None:
