@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,6 +22,8 @@ _MOST_CHUNKS = 12
 _LARGEST_CHUNK = 1 << 17
 # Below it a gain is within the model's error, and the simpler setting is the better one.
 _WORTH = 1.03
+# Of the p99 of the time between tokens: from here on it is worth a word.
+_FAR_LESS = 0.7
 LABEL = "model, not a measurement"
 
 
@@ -96,7 +99,7 @@ def advise(
         "device": question.device.label,
         "geometry": str(question.geometry),
         "settings": [s._asdict() for s in found],
-        "advice": advice(chosen, plain, itl_ms),
+        "advice": advice(chosen, plain, itl_ms, found),
     }
     if as_json:
         console().print_json(json.dumps(document))
@@ -104,10 +107,16 @@ def advise(
     _print(document, found)
 
 
-def advice(chosen: Setting | None, plain: Setting | None, itl_ms: float | None) -> str:
+def advice(
+    chosen: Setting | None,
+    plain: Setting | None,
+    itl_ms: float | None,
+    found: Sequence[Setting] = (),
+) -> str:
     """What to do, in a sentence.
 
     chosen, plain  the best of all settings, and of those without mixed chunks
+    found          all of them: where mixing gains nothing it may yet keep tokens from waiting
     """
     if chosen is None:
         return (
@@ -117,17 +126,33 @@ def advice(chosen: Setting | None, plain: Setting | None, itl_ms: float | None) 
     if plain is not None and chosen.tokens_per_s < _WORTH * plain.tokens_per_s:
         return (
             f"--chunked-prefill-size {plain.chunk} without mixed chunks: {_figures(plain)}; mixing "
-            "gains less than the model can tell"
+            f"gains less than the model can tell{_steadier(plain, found)}"
         )
-    if chosen.name == "unmixed":
-        return f"--chunked-prefill-size {chosen.chunk} without mixed chunks: {_figures(chosen)}"
-    backend = " --attention-backend pod" if "POD" in chosen.name else ""
-    text = (
-        f"--enable-mixed-chunk --chunked-prefill-size {chosen.chunk}{backend}: {_figures(chosen)}"
-    )
+    text = f"{_flags(chosen)}: {_figures(chosen)}"
     if plain is None:
         return f"{text}; without mixed chunks no chunk size keeps the target"
     return f"{text}, {chosen.tokens_per_s / plain.tokens_per_s:.2f}x of the best without mixing"
+
+
+def _steadier(plain: Setting, found: Sequence[Setting]) -> str:
+    """The mixed setting with the least p99 that is about as fast, where that is far less."""
+    as_fast = [
+        s for s in found
+        if s.name != plain.name and s.itl_ms and s.tokens_per_s * _WORTH >= plain.tokens_per_s
+    ]  # fmt: skip
+    least = min(as_fast, key=_p99, default=None)
+    if least is None or _p99(least) > _FAR_LESS * _p99(plain):
+        return ""
+    return f"; where ITL matters, {_flags(least)}: {_figures(least)}"
+
+
+def _p99(setting: Setting) -> float:
+    return setting.itl_ms[1] if setting.itl_ms else 0.0
+
+
+def _flags(setting: Setting) -> str:
+    backend = " --attention-backend pod" if "POD" in setting.name else ""
+    return f"--enable-mixed-chunk --chunked-prefill-size {setting.chunk}{backend}"
 
 
 def _figures(setting: Setting) -> str:

@@ -169,6 +169,18 @@ def test_the_sentence_names_flags_and_the_gain_or_that_there_is_none() -> None:
     assert "20 ms" in advice(None, None, 20.0)
 
 
+def test_where_mixing_gains_nothing_but_tokens_come_steadily_that_is_said() -> None:
+    plain = Setting(UNMIXED, 8192, 100.0, (10.0, 400.0), 0.0, 0.3)
+    steady = Setting(POD, 512, 99.0, (10.0, 30.0), 0.5, 0.3)
+    slow = Setting(MIXED, 512, 90.0, (10.0, 20.0), 0.5, 0.3)
+    said = advice(plain, plain, None, [plain, steady, slow])
+    assert "where ITL matters, --enable-mixed-chunk --chunked-prefill-size 512" in said
+    assert "--attention-backend pod: 99 tokens/s, ITL p99 30.0 ms" in said
+    assert "ITL matters" not in advice(plain, plain, None, [plain, slow])
+    near = steady._replace(itl_ms=(10.0, 350.0))
+    assert "ITL matters" not in advice(plain, plain, None, [plain, near])
+
+
 def test_the_command_prints_settings_and_advice(tmp_path: Path) -> None:
     arguments = ["advise", log_of(tmp_path), "--chunks", "512", "--requests", "8", "--json"]
     found = CliRunner().invoke(cli.app, arguments)
