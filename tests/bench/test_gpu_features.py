@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from benchmarks.gpu.engines import feature_models, features, pair
 from benchmarks.gpu.engines.scores import Scored
@@ -49,6 +50,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, Any], 
 
     monkeypatch.setattr(pair, "standing", standing)
     monkeypatch.setattr(features, "make", lambda kind, folder, options: folder)
+    monkeypatch.setattr(features, "make_adapter", lambda folder, options: folder)
     monkeypatch.setattr(features, "prebuild", lambda options: None)
     return kept
 
@@ -93,6 +95,28 @@ def test_models_of_families_have_the_heads_that_are_asked_for(kind: str, tmp_pat
     before = (folder / "config.json").stat().st_mtime_ns
     assert feature_models.make(kind, folder, options) == folder
     assert (folder / "config.json").stat().st_mtime_ns == before
+
+
+def test_an_adapter_is_of_the_models_attention(tmp_path: Path) -> None:
+    options = argparse.Namespace(device="cpu", layers=2, heads=8)
+    folder = feature_models.make_adapter(tmp_path / "adapter", options)
+    weights = load_file(folder / "adapter_model.safetensors")
+    config = json.loads((folder / "adapter_config.json").read_text())
+    assert len(weights) == 2 * 2 * len(config["target_modules"])
+    parts = {name.split(".", 4)[-1]: tuple(one.shape) for name, one in weights.items()}
+    assert parts["0.self_attn.k_proj.lora_A.weight"] == (config["r"], 8 * 32)
+    assert parts["1.self_attn.k_proj.lora_B.weight"] == (2 * 32, config["r"])
+    assert feature_models.make_adapter(folder, options) == folder
+
+
+def test_every_other_request_is_the_adapters(
+    tmp_path: Path, started: list[tuple[str, dict[str, Any], dict[str, Any]]]
+) -> None:
+    run(tmp_path, "--stages", "lora")
+    ((_, job, stock),) = started
+    assert [one.get("adapter") for one in job["requests"]][:2] == ["adapter", None]
+    assert {one.get("adapter") for one in job["questions"]} == {"adapter", None}
+    assert stock["lora_paths"] == job["engine"]["lora_paths"] != {}
 
 
 def test_a_feature_that_fails_leaves_the_others(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import itertools
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,8 @@ from benchmarks.gpu.engines.job import make_model
 from benchmarks.gpu.engines.places import PLACES, Place
 from pod_integrate.terms.geometry import TORCH_DTYPES
 
-LLAMA = "llama"
+LLAMA, ADAPTER = "llama", "adapter"
+_RANK = 8
 # Far shorter than the prompts, longer than a page.
 _WINDOWS = {True: 512, False: 16}
 _CONTEXT = 1 << 14
@@ -42,6 +45,35 @@ def make(kind: str, folder: Path, options: argparse.Namespace) -> Path:
     del model
     if place.accelerates:
         torch.cuda.empty_cache()
+    return folder
+
+
+def make_adapter(folder: Path, options: argparse.Namespace) -> Path:
+    """The folder of a LoRA adapter of the Llama's attention, in PEFT's form, written at first."""
+    if folder.exists():
+        return folder
+    import torch
+    from safetensors.torch import save_file
+
+    place = PLACES[options.device]
+    hidden, narrow = (heads * place.head_dim for heads in (options.heads, options.heads // 4))
+    wide = {"q_proj": hidden, "k_proj": narrow, "v_proj": narrow, "o_proj": hidden}
+    generator, weights = torch.Generator().manual_seed(0), {}
+    for layer, (name, out) in itertools.product(range(options.layers), wide.items()):
+        for part, shape in (("A", (_RANK, hidden)), ("B", (out, _RANK))):
+            drawn = torch.randn(shape, generator=generator) * shape[-1] ** -0.5
+            key = f"base_model.model.model.layers.{layer}.self_attn.{name}.lora_{part}.weight"
+            weights[key] = drawn.to(TORCH_DTYPES[place.dtype])
+    half = folder.with_name(f"{folder.name}.half")
+    half.mkdir(parents=True)
+    save_file(weights, half / "adapter_model.safetensors")
+    config = {
+        "peft_type": "LORA", "task_type": "CAUSAL_LM", "r": _RANK, "lora_alpha": _RANK,
+        "lora_dropout": 0.0, "bias": "none", "target_modules": list(wide),
+        "base_model_name_or_path": LLAMA,
+    }  # fmt: skip
+    (half / "adapter_config.json").write_text(json.dumps(config))
+    half.rename(folder)
     return folder
 
 

@@ -22,8 +22,8 @@ from typing import Any, Literal, NamedTuple
 import torch
 
 from benchmarks.gpu.common.output import add_output
-from benchmarks.gpu.engines.feature_models import LLAMA, make
-from benchmarks.gpu.engines.job import Run, prebuild
+from benchmarks.gpu.engines.feature_models import ADAPTER, LLAMA, make, make_adapter
+from benchmarks.gpu.engines.job import Run, make_requests, prebuild
 from benchmarks.gpu.engines.pair import POD, STOCK, communication, compared, pair
 from benchmarks.gpu.engines.part import Part
 from benchmarks.gpu.engines.places import PLACES, REFUSED, add_compared, add_stages
@@ -39,6 +39,7 @@ class Feature(NamedTuple):
     gpus       that an engine of it spreads over
     model      as of feature_models
     decode     backend of decode steps, of both engines
+    adapter    whether every other request is answered by a LoRA adapter
     """
 
     arguments: Mapping[str, Any] = MappingProxyType({})
@@ -46,6 +47,7 @@ class Feature(NamedTuple):
     gpus: int = 1
     model: str = LLAMA
     decode: Literal["own", "stock"] = "own"
+    adapter: bool = False
 
 
 _WHOLE = {"chunked_prefill_size": -1}
@@ -65,6 +67,7 @@ FEATURES: dict[str, Feature] = {
     # Less than all requests take, so that some wait and some are sent back.
     "small-pool": Feature({"max_total_tokens": 1 << 14}),
     "stock-decode": Feature(decode="stock"),
+    "lora": Feature({"max_loras_per_batch": 2}, adapter=True),
     "window-and-cap": Feature(model="gemma2"),
     "window-pool": Feature(_RADIX, model="mellum"),
     "window-plain-pool": Feature({"disable_hybrid_swa_memory": True}, model="mellum"),
@@ -104,12 +107,26 @@ class Features(Part):
             "utc": self.document["machine"]["utc"],
             "load": self.document["load"],
             "arguments": dict(feature.arguments),
-            **{key: getattr(feature, key) for key in ("mixed", "model", "decode")},
+            **{key: getattr(feature, key) for key in ("mixed", "model", "decode", "adapter")},
             "cached_tokens": cached,
             **found,
         }
         self.document["features"][name] = told
         self.say(f"{name}: {found}")
+
+    def _arguments(self, feature: Feature) -> dict[str, Any]:
+        found = dict(feature.arguments)
+        if feature.adapter:
+            path = make_adapter(self.folder / ADAPTER, self.options)
+            found |= {"enable_lora": True, "lora_paths": {ADAPTER: str(path)}}
+        return found
+
+    def _requests(self, feature: Feature) -> list[dict[str, Any]]:
+        """Every other one is the adapter's, where there is one."""
+        found = make_requests(self.options)
+        for request in found[::2] if feature.adapter else ():
+            request["adapter"] = ADAPTER
+        return found
 
     def _why_not(self, feature: Feature) -> str:
         there = torch.cuda.device_count() if PLACES[self.options.device].accelerates else 0
@@ -132,7 +149,8 @@ class Features(Part):
         }
         logs = f"features_logs/{name}"
         return pair(
-            options, folder, runs, communication(options.device, "nccl") | dict(feature.arguments),
+            options, folder, self._requests(feature), runs,
+            communication(options.device, "nccl") | self._arguments(feature),
             dict.fromkeys(runs, {}), folders=(self.folder / logs, options.out / logs),
             limit=self.left(),
         )  # fmt: skip

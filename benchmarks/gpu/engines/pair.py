@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from benchmarks.gpu.engines.job import Run, engine_arguments, few, make_requests
+from benchmarks.gpu.engines.job import Run, engine_arguments, few
 from benchmarks.gpu.engines.places import PLACES
 from benchmarks.gpu.engines.scores import Scored, apart
 from benchmarks.gpu.engines.turns import Standing, standing
@@ -29,6 +29,7 @@ _ANSWER_TOKENS, _OTHER_BATCHES = 64, 4
 def pair(
     options: argparse.Namespace,
     model: Path,
+    requests: list[dict[str, Any]],
     runs: Mapping[str, Run],
     arguments: Mapping[str, Any],
     environments: Mapping[str, Mapping[str, str]],
@@ -36,8 +37,9 @@ def pair(
     folders: tuple[Path, Path],
     limit: float,
 ) -> AbstractContextManager[dict[str, Standing]]:
-    """Warm engines POD and STOCK of a model, under the load that `options` ask for.
+    """Warm engines POD and STOCK of a model, and the load that they will answer.
 
+    requests      as of `make_requests`; one may name the `adapter` that answers it
     runs          of both
     arguments     of sglang.Engine, beside those of a run, of both
     environments  variables of both, beside those that keep multicast off
@@ -47,7 +49,6 @@ def pair(
     engines = {
         side: engine_arguments(run, model, options) | dict(arguments) for side, run in runs.items()
     }
-    requests = make_requests(options)
     job = {
         "engine": engines[POD],
         "requests": requests,

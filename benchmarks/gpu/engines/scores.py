@@ -30,6 +30,7 @@ async def ask_scored(engine: Any, request: dict[str, Any]) -> Scored:
         sampling_params={"temperature": 0, "max_new_tokens": request["new"], "ignore_eos": True},
         return_logprob=True,
         top_logprobs_num=2,
+        lora_path=request.get("adapter"),
     )
     meta = found["meta_info"]
     return Scored(

@@ -27,8 +27,9 @@ async def ask(engine: Any, request: dict[str, Any], began: float) -> Streamed:
     sent = time.perf_counter()
     sampling = {"temperature": 0, "max_new_tokens": request["new"], "ignore_eos": True}
     stream = await engine.async_generate(
-        input_ids=request["ids"], sampling_params=sampling, stream=True
-    )
+        input_ids=request["ids"], sampling_params=sampling, stream=True,
+        lora_path=request.get("adapter"),
+    )  # fmt: skip
     tokens: list[int] = []
     arrived = []
     async for chunk in stream:

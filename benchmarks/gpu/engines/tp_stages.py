@@ -75,7 +75,7 @@ def _engines(part: Parallel, sink: TraceSink, size: Mapping[str, int]) -> Any:
     environment = {} if accelerates else _ON_A_CPU
     stage = f"{next(iter(size))}_logs"
     return pair(
-        options, part.folder / "model", runs, arguments,
+        options, part.folder / "model", make_requests(options), runs, arguments,
         {POD: environment | traced, STOCK: environment},
         folders=(part.folder / stage, options.out / stage), limit=part.left(),
     )  # fmt: skip

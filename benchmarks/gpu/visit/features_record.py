@@ -88,6 +88,8 @@ def _flags(one: dict[str, Any]) -> str:
         given.insert(0, f"a {one['model']}")
     if one.get("decode") == "stock":
         given.append("stock decodes")
+    if one.get("adapter"):
+        given.append("every other request by an adapter")
     if not one["mixed"]:
         given.append("not mixed")
     return ", ".join(given) or "-"
