@@ -109,13 +109,14 @@ def test_an_adapter_is_of_the_models_attention(tmp_path: Path) -> None:
     assert feature_models.make_adapter(folder, options) == folder
 
 
-def test_every_other_request_is_the_adapters(
+def test_half_of_requests_and_questions_are_the_adapters(
     tmp_path: Path, started: list[tuple[str, dict[str, Any], dict[str, Any]]]
 ) -> None:
-    run(tmp_path, "--stages", "lora")
+    run(tmp_path, "--stages", "lora", "--running", "24", "--prompts", "8")
     ((_, job, stock),) = started
-    assert [one.get("adapter") for one in job["requests"]][:2] == ["adapter", None]
-    assert {one.get("adapter") for one in job["questions"]} == {"adapter", None}
+    for part, count in (("requests", 32), ("questions", 16)):
+        asked = [one.get("adapter") for one in job[part]]
+        assert (len(asked), asked.count("adapter")) == (count, count // 2)
     assert stock["lora_paths"] == job["engine"]["lora_paths"] != {}
 
 

@@ -39,7 +39,7 @@ class Feature(NamedTuple):
     gpus       that an engine of it spreads over
     model      as of feature_models
     decode     backend of decode steps, of both engines
-    adapter    whether every other request is answered by a LoRA adapter
+    adapter    whether half of the requests are answered by a LoRA adapter
     """
 
     arguments: Mapping[str, Any] = MappingProxyType({})
@@ -122,10 +122,11 @@ class Features(Part):
         return found
 
     def _requests(self, feature: Feature) -> list[dict[str, Any]]:
-        """Every other one is the adapter's, where there is one."""
+        """Every other pair is the adapter's, where there is one: so are half of the questions."""
         found = make_requests(self.options)
-        for request in found[::2] if feature.adapter else ():
-            request["adapter"] = ADAPTER
+        for number, request in enumerate(found if feature.adapter else ()):
+            if number // 2 % 2 == 0:
+                request["adapter"] = ADAPTER
         return found
 
     def _why_not(self, feature: Feature) -> str:

@@ -89,7 +89,7 @@ def _flags(one: dict[str, Any]) -> str:
     if one.get("decode") == "stock":
         given.append("stock decodes")
     if one.get("adapter"):
-        given.append("every other request by an adapter")
+        given.append("half by an adapter")
     if not one["mixed"]:
         given.append("not mixed")
     return ", ".join(given) or "-"

@@ -137,7 +137,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def _file(documents: dict[str, dict[str, Any]], folder: Path) -> None:
-    """Results, tables, headlines, rows; nothing is written where one of them cannot be."""
+    """Results, tables, headlines, rows; headlines are worked out before anything is written."""
     reports = [d["machine"] for d in documents.values() if "utc" in d.get("machine", {})]
     if not reports:
         raise RecordError(
