@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from pod_integrate.model.dense import DenseModel
     from pod_integrate.replay.advise import Setting
 
-# As SGLang names them, and as geometries do.
-_KV_DTYPES = {"auto": "bf16", "bfloat16": "bf16", "fp8_e4m3": "e4m3"}
 _CHUNKS = "512,1024,2048,4096,8192"
 _MOST_CHUNKS = 12
 _LARGEST_CHUNK = 1 << 17
@@ -167,12 +165,13 @@ def rate(tokens_per_s: float) -> str:
 
 def _kv_dtype(name: str) -> str:
     from pod_integrate.errors import SettingsError
+    from pod_integrate.terms.keys import SGLANG_KV_DTYPES
 
-    if name not in _KV_DTYPES:
-        raise SettingsError(
-            f"--kv-cache-dtype must be one of {', '.join(_KV_DTYPES)}, got {name!r:.40}"
-        )
-    return _KV_DTYPES[name]
+    # Weights, and with them such a cache, have 16 bits here.
+    known = {"auto": "bf16", **SGLANG_KV_DTYPES}
+    if name not in known:
+        raise SettingsError(f"--kv-cache-dtype must be one of {', '.join(known)}, got {name!r:.40}")
+    return known[name]
 
 
 def _sizes(text: str) -> list[int]:

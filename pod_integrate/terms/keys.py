@@ -16,6 +16,8 @@ from pod_integrate.errors import ShapeError
 # Of q, and of K/V: a cache may hold fewer bits than the model computes with.
 Dtype = Literal["fp32", "bf16", "fp16"]
 KvDtype = Literal["fp32", "bf16", "fp16", "e4m3"]
+# By what SGLang calls the dtype of a KV cache.
+SGLANG_KV_DTYPES: dict[str, KvDtype] = {"bfloat16": "bf16", "fp8_e4m3": "e4m3"}
 ELEMENT_BYTES: dict[KvDtype, int] = {"fp32": 4, "bf16": 2, "fp16": 2, "e4m3": 1}
 _NAMES, _KV_NAMES = "|".join(get_args(Dtype)), "|".join(ELEMENT_BYTES)
 _GEOMETRY = re.compile(

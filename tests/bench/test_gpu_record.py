@@ -14,7 +14,7 @@ from benchmarks.gpu.common.machines import Cuda, Emulator
 from benchmarks.gpu.profile import ncu, once
 from benchmarks.gpu.speed.cases import BenchmarkCaseError, find, make_case, sample
 from benchmarks.gpu.speed.summary import of_case
-from benchmarks.gpu.visit import headlines, record, tables
+from benchmarks.gpu.visit import headlines, kept, record, tables
 from benchmarks.gpu.visit.problems import RecordError
 
 MACHINE = Emulator()
@@ -96,8 +96,8 @@ def test_kernels_that_cannot_read_a_paged_cache_are_compared_apart() -> None:
 
 
 def test_what_was_slimmed_before_keeps_its_count() -> None:
-    once_slim = record.slim({"cases": {"a": entry(1, 1)}})
-    assert record.slim(once_slim)["cases"]["a"]["configs_tried"] == 1
+    once_slim = kept.kept("numbers", {"cases": {"a": entry(1, 1)}})
+    assert kept.kept("numbers", once_slim)["cases"]["a"]["configs_tried"] == 1
     assert len(once_slim["cases"]["a"]["runs"]) == 4
 
 

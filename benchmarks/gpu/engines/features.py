@@ -179,13 +179,9 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="features", description=(__doc__ or "").split("\n")[0])
     add_load(parser)
     parser.set_defaults(interval=0.0, **_SMALL)
-    add = functools.partial(parser.add_argument, type=float)
     add_stages(parser, tuple(FEATURES))
-    add_compared(parser, questions=16)
-    add("--each", default=240.0, help="most seconds of a start or of answers")
-    add("--seconds", default=900.0, help="of all features together")
-    add("--least", default=40.0, help="start no feature with less left")
-    parser.add_argument("--device", choices=PLACES, default="cuda")
+    # A first start takes two minutes where all is compiled.
+    add_compared(parser, questions=16, each=240.0, seconds=900.0, least=40.0)
     add_output(parser, refused=REFUSED)
     options = parser.parse_args(arguments)
     options.stock = options.stock or PLACES[options.device].stock

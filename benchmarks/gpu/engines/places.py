@@ -77,12 +77,21 @@ def add_only(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_compared(parser: argparse.ArgumentParser, *, questions: int) -> None:
-    """The options of two engines whose answers are compared; `stock` None: that of the place."""
+def add_compared(
+    parser: argparse.ArgumentParser, *, questions: int, each: float, seconds: float, least: float
+) -> None:
+    """The options of two engines whose answers are compared, and their defaults.
+
+    `stock` is None for that of the place.
+    """
     add = parser.add_argument
     add("--questions", type=count(), default=questions, help="answers that are compared")
     add("--stock", default=None, help="backend to compare with: fa3")
     add("--prefill-graphs", choices=("breakable", "disabled"), default="breakable")
+    add("--each", type=float, default=each, help="most seconds of a start, a pass or answers")
+    add("--seconds", type=float, default=seconds, help="of all stages together")
+    add("--least", type=float, default=least, help="start no stage with less left")
+    add("--device", choices=PLACES, default="cuda")
 
 
 def add_stages(parser: argparse.ArgumentParser, known: Sequence[str]) -> None:

@@ -27,8 +27,9 @@ from benchmarks.gpu.common.output import add_output
 from benchmarks.gpu.engines.places import PLACES, REFUSED, stage_names
 from benchmarks.gpu.engines.serving_engines import standing
 from benchmarks.gpu.engines.serving_loads import LOADS, SHAPES
-from benchmarks.gpu.engines.serving_plan import KV_DTYPES, Plan, Served, parse_pairs, settings
+from benchmarks.gpu.engines.serving_plan import Plan, Served, parse_pairs, settings
 from benchmarks.gpu.engines.serving_turns import SIDES, Serving
+from pod_integrate.terms.keys import SGLANG_KV_DTYPES
 
 _PAIRS = "llama3-8b:arxiv,llama3-8b:pd,yi-6b:arxiv"
 
@@ -74,7 +75,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="serving", description=(__doc__ or "").split("\n")[0],
         epilog=f"models: {', '.join(SHAPES)}; loads: {', '.join(LOADS)}; KV, the cache's dtype: "
-        f"auto, {', '.join(KV_DTYPES)}",
+        f"auto, {', '.join(SGLANG_KV_DTYPES)}",
     )  # fmt: skip
     add = functools.partial(parser.add_argument, type=int)
     parser.add_argument(

@@ -8,10 +8,7 @@ from typing import NamedTuple
 
 from benchmarks.gpu.engines.places import PLACES
 from benchmarks.gpu.engines.serving_loads import LOADS, SHAPES
-from pod_integrate.terms.keys import KvDtype
-
-# SGLang's names of a cache's dtype, and ours.
-KV_DTYPES: dict[str, KvDtype] = {"fp8_e4m3": "e4m3", "bfloat16": "bf16"}
+from pod_integrate.terms.keys import SGLANG_KV_DTYPES, KvDtype
 
 
 class Served(NamedTuple):
@@ -30,7 +27,7 @@ class Served(NamedTuple):
 
     def kv_dtype(self, device: str) -> KvDtype:
         """Of the cache, by this project's names."""
-        return PLACES[device].dtype if self.kv == "auto" else KV_DTYPES[self.kv]
+        return PLACES[device].dtype if self.kv == "auto" else SGLANG_KV_DTYPES[self.kv]
 
 
 class Setting(NamedTuple):
@@ -91,7 +88,7 @@ def parse_pairs(text: str) -> list[tuple[Served, str]]:
     found = []
     for pair in text.split(","):
         model, load, kv = (*pair.split(":"), "auto", "")[:3]
-        kvs = ("auto", *KV_DTYPES)
+        kvs = ("auto", *SGLANG_KV_DTYPES)
         if model not in SHAPES or load not in LOADS or kv not in kvs or pair.count(":") > 2:
             raise ValueError(
                 f"{pair!r} is no MODEL:LOAD or MODEL:LOAD:KV; models are {', '.join(SHAPES)}, "

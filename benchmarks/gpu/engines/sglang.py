@@ -169,21 +169,31 @@ def add_load(parser: argparse.ArgumentParser) -> None:
     add("--new", default=256, help="tokens of an answer of a running request")
     add("--layers", default=12)
     add("--heads", type=count(4, 4), default=32, help="query heads, a multiple of 4")
-    add("--passes", default=5, help="times that an engine gets the load; the first is not counted")
     parser.add_argument(
         "--interval", type=float, default=0.1, help="seconds between long prompts; 0: all at once"
     )
+
+
+def add_passes(parser: argparse.ArgumentParser) -> None:
+    """The option of parts that time the load."""
     parser.add_argument(
-        "--saturated",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="then passes in which every request is sent at once",
+        "--passes",
+        type=count(),
+        default=5,
+        help="times that an engine gets the load; the first is not counted",
     )
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="sglang", description=(__doc__ or "").split("\n")[0])
     add_load(parser)
+    add_passes(parser)
+    parser.add_argument(
+        "--saturated",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="then passes in which every request is sent at once",
+    )
     parser.add_argument("--prefill-graphs", choices=("breakable", "disabled"), default="breakable")
     parser.add_argument("--stock", default=None, help="backend to compare with: fa3")
     parser.add_argument("--control", default=None, help="another stock backend: triton")

@@ -27,7 +27,7 @@ from benchmarks.gpu.common.output import add_output
 from benchmarks.gpu.engines.job import make_model, prebuild
 from benchmarks.gpu.engines.part import Part
 from benchmarks.gpu.engines.places import PLACES, REFUSED, add_compared, add_stages
-from benchmarks.gpu.engines.sglang import add_load
+from benchmarks.gpu.engines.sglang import add_load, add_passes
 from benchmarks.gpu.engines.tp_stages import data_parallel, tensor_parallel
 
 _WORK = {"tp": tensor_parallel, "dp": data_parallel}
@@ -76,16 +76,12 @@ def main(arguments: list[str] | None = None) -> None:
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="tp", description=(__doc__ or "").split("\n")[0])
     add_load(parser)
+    add_passes(parser)
     parser.set_defaults(interval=0.0, **_LONGER)
-    add = functools.partial(parser.add_argument, type=float)
     parser.add_argument("--ranks", type=count(), default=2, help="GPUs of each stage")
-    add_compared(parser, questions=24)
+    add_compared(parser, questions=24, each=160.0, seconds=240.0, least=45.0)
     add_stages(parser, STAGES)
     parser.add_argument("--all-reduce", choices=("nccl", "custom"), default="nccl")
-    add("--each", default=160.0, help="most seconds of a start or a pass")
-    add("--seconds", default=240.0, help="of all stages together")
-    add("--least", default=45.0, help="start no stage with less left")
-    parser.add_argument("--device", choices=PLACES, default="cuda")
     add_output(parser, refused=REFUSED)
     options = parser.parse_args(arguments)
     options.stock = options.stock or PLACES[options.device].stock

@@ -25,7 +25,7 @@ from benchmarks.engines.sink import TraceSink
 from benchmarks.gpu.common import machine
 from benchmarks.gpu.common.output import Output, add_output
 from benchmarks.gpu.engines.job import Run, engine_arguments, make_model, make_requests, prebuild
-from benchmarks.gpu.engines.sglang import Worker, add_load
+from benchmarks.gpu.engines.sglang import Worker, add_load, add_passes
 from benchmarks.gpu.engines.turns import paired_cost, side_by_side
 from pod_integrate.settings import Settings
 from pod_integrate.terms.trace import StepRecord
@@ -209,6 +209,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         prog="traces", description=(__doc__ or "").split("\n")[0] + f" Default share: {default}."
     )
     add_load(parser)
+    add_passes(parser)
     parser.set_defaults(passes=12, interval=0.0)
     parser.add_argument("--prefill-graphs", choices=("breakable", "disabled"), default="breakable")
     parser.add_argument(

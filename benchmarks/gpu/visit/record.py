@@ -20,6 +20,7 @@ from benchmarks.gpu.visit.features_record import features
 from benchmarks.gpu.visit.features_record import merged as features_merged
 from benchmarks.gpu.visit.grammar_record import grammar
 from benchmarks.gpu.visit.headlines import headlines
+from benchmarks.gpu.visit.kept import kept
 from benchmarks.gpu.visit.problems import RecordError
 from benchmarks.gpu.visit.serving_record import merged as serving_merged
 from benchmarks.gpu.visit.serving_table import serving
@@ -73,24 +74,6 @@ _MERGES = {
 }
 
 
-def slim(document: dict[str, Any]) -> dict[str, Any]:
-    """Numbers without the hundreds of configs that were tried and lost."""
-    for entry in document["cases"].values():
-        if "configs_tried" in entry:
-            # Recorded before, and merged.
-            continue
-        tried = [run for run in entry["runs"] if run.get("label") == "tried" and "median_us" in run]
-        best: dict[str, dict[str, Any]] = {}
-        for run in tried:
-            known = best.get(run["strategy"])
-            if known is None or run["median_us"] < known["median_us"]:
-                best[run["strategy"]] = run
-        kept = [run for run in entry["runs"] if run.get("label") != "tried"]
-        entry["runs"] = kept + list(best.values())
-        entry["configs_tried"] = len(tried)
-    return document
-
-
 def merged(rerun: dict[str, Any], recorded: dict[str, Any], gpu: str) -> dict[str, Any]:
     """Recorded numbers with the cases of `rerun` replaced; each of those names its own run.
 
@@ -108,8 +91,8 @@ def merged(rerun: dict[str, Any], recorded: dict[str, Any], gpu: str) -> dict[st
         for name in rerun["rerun"]
         if name in rerun["cases"]
     }
-    kept = {name: value for name, value in recorded.items() if name not in ("gpu", "date")}
-    return {**kept, "cases": {**recorded["cases"], **again}}
+    left = {name: value for name, value in recorded.items() if name not in ("gpu", "date")}
+    return {**left, "cases": {**recorded["cases"], **again}}
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -156,8 +139,8 @@ def _file(documents: dict[str, dict[str, Any]], folder: Path) -> None:
     told = headlines(documents, prefix_of(where))
     for name, document in documents.items():
         path = path_of(name, where, document.get("label", ""))
-        kept = {"gpu": where, "date": when, **_kept(name, document)}
-        path.write_text(json.dumps(kept, indent=1) + "\n")
+        filed = {"gpu": where, "date": when, **kept(name, document)}
+        path.write_text(json.dumps(filed, indent=1) + "\n")
     if "tables" in documents:
         ship(folder / TABLES, shipped.FOLDER)
     for name, value, unit, command in told:
@@ -229,25 +212,3 @@ def draw(documents: dict[str, dict[str, Any]], prefix: str) -> None:
     if "grid" in documents:
         (_DOCS / picture).write_text(tables.spread_picture(documents["grid"]))
     _DOC.write_text(text)
-
-
-def _kept(name: str, document: dict[str, Any]) -> dict[str, Any]:
-    if name == "numbers":
-        return slim(document)
-    if name == "grid":
-        return _without_configs(slim(document))
-    if name == "sweep":
-        return {**document, "cases": [_without_times(case) for case in document["cases"]]}
-    return document
-
-
-def _without_configs(document: dict[str, Any]) -> dict[str, Any]:
-    """Runs name their config by its short text alone: there are thousands."""
-    for entry in document["cases"].values():
-        for run in entry["runs"]:
-            run.pop("config", None)
-    return document
-
-
-def _without_times(case: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in case.items() if name != "times"}
